@@ -1,0 +1,1 @@
+"""Raw dataset -> interactions and items -> core -> split. No torch in this room."""

@@ -1,0 +1,1 @@
+"""Encoders cut into trunk and top, fusion, user encoder, PMMRec, losses."""
