@@ -2,9 +2,9 @@
 
 ::
 
-    PmmError                  the user can mend it: what was found, what was expected, where, what to run
+    PmmError                  the user can mend it; the message says what to run
     ├── InputError            raw files, options or names that cannot be used
-    ├── RecipeError           a recipe with unknown keys or values of the wrong type (all named at once)
+    ├── RecipeError           unknown keys or values of the wrong type, all named at once
     ├── SchemaError           a table that does not have its declared columns
     ├── StorageError          the home folder cannot be written, or the disk is full
     └── ArtefactError

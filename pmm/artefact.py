@@ -1,0 +1,376 @@
+"""Artefacts: directories that are whole or absent, and know what they were made from.
+
+An artefact is written under a temporary name beside its place, synced and renamed; `manifest.json`
+is written last, so its presence means that the artefact is complete. A stage that is killed leaves
+the artefact that was there before, and its finished pieces wait in the temporary directory for the
+next try with the same inputs and options.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from pmm import __version__
+from pmm.errors import BrokenArtefact, InputError, MissingArtefact, StaleArtefact, StorageError
+
+MANIFEST = "manifest.json"
+_TEMPORARY = ".tmp-"
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What an artefact is and was made from; holds nothing that varies between equal runs."""
+
+    kind: str
+    version: str
+    fingerprint: str
+    config: dict[str, Any]
+    inputs: dict[str, str]
+    files: dict[str, dict[str, Any]]
+    """File below the artefact -> {"sha256": hex, "bytes": size}."""
+    counts: dict[str, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Built:
+    """An artefact in its place; `fresh` says whether it was written now or found unchanged."""
+
+    place: Path
+    manifest: Manifest
+    fresh: bool
+
+
+def fingerprint(config: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
+    """The identity of an artefact: sha256 of its config, its inputs and the program's version."""
+    return _sha256_json({"config": config, "inputs": inputs, "version": __version__})
+
+
+def build(
+    place: Path,
+    *,
+    kind: str,
+    config: Mapping[str, Any],
+    inputs: Mapping[str, str],
+    write: Callable[[Path], dict[str, int]],
+    force: bool = False,
+) -> Built:
+    """Make an artefact, unless the one in its place was made from the same inputs and config.
+
+    Args:
+        place: the artefact's directory.
+        kind: what it is ("tables", "target", "shards").
+        config: the options it depends on (JSON values).
+        inputs: name -> fingerprint of what it is made from.
+        write: fills a directory with the files and returns row counts. After a kill it is called
+            with the same directory again and keeps the pieces that are there, so each piece must
+            be written through `atomic_file`.
+        force: write even where nothing changed.
+
+    Raises:
+        StorageError: the place cannot be written, the disk is full, or another process writes it.
+    """
+    mark = fingerprint({"kind": kind, **config}, inputs)
+    with storage_errors(place), _locked(place):
+        _recover(place)
+        found = _manifest(place)
+        if not force and found and found.fingerprint == mark and not _faults(place, found):
+            return Built(place=place, manifest=found, fresh=False)
+        draft = _draft(place, mark)
+        counts = write(draft)
+        made = Manifest(
+            kind=kind,
+            version=__version__,
+            fingerprint=mark,
+            config=json.loads(_canonical(config)),
+            inputs=dict(inputs),
+            files=_sealed_files(draft),
+            counts=dict(counts),
+        )
+        with atomic_file(draft / MANIFEST) as temporary:
+            write_json(temporary, asdict(made))
+        _swap(draft, place)
+        return Built(place=place, manifest=made, fresh=True)
+
+
+def open_artefact(place: Path, *, kind: str, made_by: str, verify: bool = False) -> Manifest:
+    """The manifest of a whole artefact.
+
+    Args:
+        place: the artefact's directory.
+        kind: what it must be.
+        made_by: the command that makes it, for the error.
+        verify: also compare the sha256 of every file (sizes are always compared).
+
+    Raises:
+        MissingArtefact: it is not there.
+        BrokenArtefact: its files do not match its manifest, or it is of another kind.
+    """
+    if not place.exists() and _old(place).exists():
+        with storage_errors(place), _locked(place):
+            _recover(place)
+    found = _manifest(place)
+    if found is None:
+        raise MissingArtefact(f"{place} is not there. Run: {made_by}")
+    if found.kind != kind:
+        raise BrokenArtefact(f"{place} holds {found.kind}, expected {kind}. Run: {made_by}")
+    faults = _faults(place, found, verify=verify)
+    if faults:
+        raise BrokenArtefact(f"{place} is damaged: {'; '.join(faults[:5])}. Run: {made_by}")
+    return found
+
+
+def require_input(
+    place: Path, manifest: Manifest, name: str, expected: str, *, made_by: str
+) -> None:
+    """Refuse an artefact that was made from another state of one of its inputs.
+
+    Raises:
+        StaleArtefact: the input's fingerprint has changed since.
+    """
+    had = manifest.inputs.get(name, "nothing")
+    if had != expected:
+        raise StaleArtefact(
+            f"{place} was made from {name} {had[:8]}, but {name} is now {expected[:8]}. "
+            f"Run: {made_by}"
+        )
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """A temporary path that becomes `path` when the block ends well, and vanishes when it fails."""
+    temporary = path.with_name(_TEMPORARY + path.name)
+    try:
+        yield temporary
+        _sync(temporary)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write JSON for readers and for comparison: sorted keys, two spaces, one final newline."""
+    text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False)
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+@contextmanager
+def storage_errors(place: Path) -> Iterator[None]:
+    """Turn the operating system's complaints about a folder into errors a user can act on.
+
+    Raises:
+        StorageError: the disk is full, or the folder that holds `place` cannot be written.
+        InputError: some other file cannot be read.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise StorageError(
+                f"the disk that holds {place} is full ({error.strerror}). What was there before is "
+                "whole. Free some space, or choose another folder with --home, and run the same "
+                "command again: finished pieces are kept"
+            ) from error
+        if error.errno not in _DENIED | {errno.ENOTDIR, errno.EEXIST}:
+            raise
+        named = Path(error.filename) if error.filename else place
+        if _is_beside(named, place):
+            raise StorageError(
+                f"{named} cannot be written ({error.strerror}). Choose another folder with --home"
+            ) from error
+        raise InputError(f"{named} cannot be read ({error.strerror})") from error
+
+
+class Digests:
+    """sha256 of files by content, remembered by name, size and time of change.
+
+    The memory lives below the home folder; deleting it only costs the time to read files again.
+    """
+
+    def __init__(self, home_root: Path) -> None:
+        self._memory = home_root / ".digests"
+
+    def file(self, path: Path) -> str:
+        """sha256 of one file's content.
+
+        Raises:
+            InputError: the file cannot be read.
+        """
+        return self.files(path.parent, [path.name], named=False)
+
+    def files(self, root: Path, names: Sequence[str], *, named: bool = True) -> str:
+        """sha256 over names and contents of files below a folder; a missing file counts as such.
+
+        With `named=False` there is one file, it must be there, and only its content counts.
+        """
+        listing = [(name, *_stamp(root / name)) for name in sorted(names)]
+        key = _sha256_json([str(root.absolute()), named, listing])
+        memo = self._memory / key
+        if memo.is_file():
+            return memo.read_text()
+        with ThreadPoolExecutor(8) as pool:
+            sums = list(pool.map(lambda row: _content(root / row[0], required=not named), listing))
+        digest = sums[0]
+        if named:
+            whole = hashlib.sha256()
+            for (name, *_), each in zip(listing, sums, strict=True):
+                whole.update(f"{name}\0{each}\n".encode("utf-8", "surrogateescape"))
+            digest = whole.hexdigest()
+        # A file changed in the last seconds may change again within its time stamp's resolution.
+        if time.time_ns() - max((row[2] for row in listing), default=0) > 2_000_000_000:
+            with storage_errors(memo):
+                self._memory.mkdir(parents=True, exist_ok=True)
+                with atomic_file(memo) as temporary:
+                    temporary.write_text(digest)
+        return digest
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    try:
+        stat = path.stat()
+    except OSError:
+        return (-1, 0)
+    return (stat.st_size, stat.st_mtime_ns)
+
+
+def _content(path: Path, *, required: bool) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        if required:
+            raise InputError(f"{path} cannot be read ({error.strerror})") from error
+        return "missing"
+
+
+def _canonical(value: object) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def _sha256_json(value: object) -> str:
+    return hashlib.sha256(_canonical(value).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _manifest(place: Path) -> Manifest | None:
+    try:
+        return Manifest(**json.loads((place / MANIFEST).read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError) as error:
+        raise BrokenArtefact(
+            f"{place / MANIFEST} cannot be read ({error}). Delete {place} and make it again"
+        ) from error
+
+
+def _faults(place: Path, manifest: Manifest, *, verify: bool = False) -> list[str]:
+    found = []
+    for name, entry in manifest.files.items():
+        path = place / name
+        if not path.is_file():
+            found.append(f"{name} is missing")
+        elif path.stat().st_size != entry["bytes"]:
+            found.append(f"{name} has {path.stat().st_size} bytes, expected {entry['bytes']}")
+        elif verify and _content(path, required=True) != entry["sha256"]:
+            found.append(f"{name} has other content than it was written with")
+    return found
+
+
+def _draft(place: Path, mark: str) -> Path:
+    """The temporary directory for this fingerprint; drafts of other fingerprints are dropped."""
+    draft = place.with_name(f".{place.name}.{mark[:16]}.partial")
+    for other in place.parent.glob(f".{place.name}.*.partial"):
+        if other != draft:
+            shutil.rmtree(other)
+    draft.mkdir(exist_ok=True)
+    (draft / MANIFEST).unlink(missing_ok=True)
+    return draft
+
+
+def _sealed_files(draft: Path) -> dict[str, dict[str, Any]]:
+    for leftover in draft.rglob(_TEMPORARY + "*"):
+        leftover.unlink()
+    paths = sorted(path for path in draft.rglob("*") if path.is_file())
+    with ThreadPoolExecutor(4) as pool:
+        sums = list(pool.map(_seal, paths))
+    return {
+        path.relative_to(draft).as_posix(): {"sha256": digest, "bytes": path.stat().st_size}
+        for path, digest in zip(paths, sums, strict=True)
+    }
+
+
+def _seal(path: Path) -> str:
+    _sync(path)
+    return _content(path, required=True)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _old(place: Path) -> Path:
+    return place.with_name(f".{place.name}.old")
+
+
+def _swap(draft: Path, place: Path) -> None:
+    _sync(draft)
+    if place.exists():
+        place.rename(_old(place))
+    draft.rename(place)
+    _sync(place.parent)
+    if _old(place).exists():
+        shutil.rmtree(_old(place))
+
+
+def _recover(place: Path) -> None:
+    """Finish or undo a swap that was cut off between its two renames."""
+    old = _old(place)
+    if not old.exists():
+        return
+    if not place.exists():
+        done = [d for d in place.parent.glob(f".{place.name}.*.partial") if (d / MANIFEST).exists()]
+        (done[0] if done else old).rename(place)
+    if old.exists():
+        shutil.rmtree(old)
+
+
+@contextmanager
+def _locked(place: Path) -> Iterator[None]:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(place.with_name(f".{place.name}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise StorageError(
+            f"{place} is being written by another pmm process; wait for it, or end it"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _is_beside(path: Path, place: Path) -> bool:
+    """Whether a path belongs to the folder in which the artefact is being written."""
+    return (
+        path == place
+        or place in path.parents
+        or path.is_relative_to(place.parent)
+        or (path in place.parents)
+    )

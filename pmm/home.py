@@ -1,0 +1,91 @@
+"""Where artefacts live, and the names of sources and targets.
+
+Everything stands below one home folder: `--home PATH`, else `$PMM_HOME`, else `./pmm-data`.
+"""
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from pmm.errors import InputError, nearest
+
+SOURCES = ("Bili", "Kwai", "HM", "Amazon")
+"""The four platforms of the paper (section IV-A)."""
+
+TARGETS = (
+    *("Bili Food", "Bili Movie", "Bili Cartoon"),
+    *("Kwai Food", "Kwai Movie", "Kwai Cartoon"),
+    *("HM Clothes", "HM Shoes"),
+    *("Amazon Clothes", "Amazon Shoes"),
+)
+"""The ten downstream datasets of the paper (section IV-A)."""
+
+
+def slug(name: str) -> str:
+    """A target's folder name: lower case, `-` for spaces.
+
+    >>> slug("Kwai Movie")
+    'kwai-movie'
+
+    Raises:
+        InputError: the name holds anything but letters, digits, spaces, `.`, `_` and `-`.
+    """
+    folded = re.sub(r"\s+", "-", name.strip().lower())
+    if not re.fullmatch(r"[^\W_][\w.-]*", folded):
+        raise InputError(
+            f"{name!r} cannot name a target: use letters, digits, spaces, '.', '_' and '-', "
+            "and begin with a letter or digit"
+        )
+    return folded
+
+
+@dataclass(frozen=True)
+class Home:
+    """The home folder and the places of every artefact below it."""
+
+    root: Path
+
+    def raw(self, source: str) -> Path:
+        """Where the user puts a source's raw files. PMM never writes there."""
+        return self.root / "raw" / slug(source)
+
+    def tables(self, source: str) -> Path:
+        """A source's interactions and items."""
+        return self.root / "tables" / slug(source)
+
+    def target(self, name: str) -> Path:
+        """A target's numbered items and split sequences."""
+        return self.root / "targets" / slug(name)
+
+    def shards(self, name: str) -> Path:
+        """A target's WebDataset shards."""
+        return self.root / "shards" / slug(name)
+
+    def activations(self, name: str) -> Path:
+        """A target's frozen-trunk activations."""
+        return self.root / "activations" / slug(name)
+
+    def run(self, name: str) -> Path:
+        """A training run."""
+        return self.root / "runs" / slug(name)
+
+    def find_target(self, name: str) -> str:
+        """The name as PMM writes it; case does not matter.
+
+        Raises:
+            InputError: neither a name of the paper nor a target that has been ingested here.
+        """
+        wanted = slug(name)
+        known = {slug(each): each for each in (*SOURCES, *TARGETS)}
+        for folder in sorted((self.root / "targets").glob("*/manifest.json")):
+            known.setdefault(folder.parent.name, folder.parent.name)
+        if wanted in known:
+            return known[wanted]
+        raise InputError(f'unknown target "{name}": {nearest(name, known.values())}')
+
+
+def resolve_home(option: Path | None) -> Home:
+    """The home folder that the user chose, or the default."""
+    chosen = option or Path(os.environ.get("PMM_HOME") or "pmm-data")
+    return Home(chosen.expanduser().absolute())

@@ -1,0 +1,155 @@
+"""Recipes: TOML files that fill frozen dataclasses.
+
+Each stage declares its options as a frozen, keyword-only dataclass beside the code that reads them;
+a recipe is a dataclass of such sections. Unknown keys and values of the wrong type are errors, all
+reported at once. The resolved recipe (every value, defaults included) is saved with every run.
+"""
+
+import dataclasses
+import tomllib
+import types
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union
+
+import tomli_w
+
+from pmm.errors import InputError, RecipeError, nearest
+
+Recipe = TypeVar("Recipe")
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """The nested values of a TOML file.
+
+    Raises:
+        InputError: there is no such file.
+        RecipeError: it is no TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"recipe {path} cannot be read ({error.strerror})") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecipeError(f"recipe {path} is no valid TOML: {error}") from error
+
+
+def resolve(kind: type[Recipe], values: Mapping[str, Any], *, origin: str = "recipe") -> Recipe:
+    """Fill a (nested) frozen dataclass with values; what is not given keeps its default.
+
+    Args:
+        kind: the dataclass.
+        values: nested tables, as TOML gives them.
+        origin: where the values come from, for the error.
+
+    Raises:
+        RecipeError: unknown keys (with the nearest known one) or values of the wrong type, all of
+            them in one message.
+
+    >>> @dataclasses.dataclass(frozen=True, kw_only=True)
+    ... class Options:
+    ...     rate: float = 0.1
+    ...     pool: Literal["mean", "cls"] = "mean"
+    >>> resolve(Options, {"rate": 1})
+    Options(rate=1.0, pool='mean')
+    >>> resolve(Options, {"rte": 1, "pool": "max"})
+    Traceback (most recent call last):
+    pmm.errors.RecipeError: recipe: unknown key "rte" (did you mean "rate"?); \
+pool = 'max' should be one of 'mean', 'cls'
+    """
+    faults: list[str] = []
+    filled = _fill(kind, values, "", faults)
+    if faults:
+        raise RecipeError(f"{origin}: " + "; ".join(faults))
+    return typing.cast(Recipe, filled)
+
+
+def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested tables laid over one another; the later one wins.
+
+    >>> merge({"train": {"lr": 1, "seed": 0}}, {"train": {"lr": 2}})
+    {'train': {'lr': 2, 'seed': 0}}
+    """
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        for key, value in layer.items():
+            below = merged.get(key)
+            both = isinstance(value, Mapping) and isinstance(below, Mapping)
+            merged[key] = merge(below, value) if both else value  # type: ignore[arg-type]
+    return merged
+
+
+def dump(recipe: Any, *, header: str = "") -> str:
+    """A recipe as TOML, every value written out; values that are None are left out.
+
+    Args:
+        recipe: a (nested) dataclass.
+        header: comment lines to stand on top, without `#`.
+    """
+    comment = "".join(f"# {line}\n" for line in header.splitlines())
+    return comment + tomli_w.dumps(_plain(dataclasses.asdict(recipe)))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(below) for key, below in value.items() if below is not None}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def _fill(kind: type[Any], values: Mapping[str, Any], prefix: str, faults: list[str]) -> Any:
+    hints = typing.get_type_hints(kind)
+    names = [field.name for field in dataclasses.fields(kind)]
+    given: dict[str, Any] = {}
+    for key, value in values.items():
+        if key not in names:
+            faults.append(f'unknown key "{prefix}{key}" ({nearest(key, names)})')
+            continue
+        given[key] = _convert(hints[key], value, f"{prefix}{key}", faults)
+    for field in dataclasses.fields(kind):
+        bare = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        if bare and field.name not in values:
+            faults.append(f'"{prefix}{field.name}" is missing')
+    if faults:
+        return None
+    try:
+        return kind(**given)
+    except ValueError as error:  # a range that the dataclass checks itself
+        faults.append(f"{prefix or kind.__name__}: {error}")
+        return None
+
+
+def _convert(hint: Any, value: Any, name: str, faults: list[str]) -> Any:
+    origin = typing.get_origin(hint)
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        if isinstance(value, Mapping):
+            return _fill(hint, value, f"{name}.", faults)
+        faults.append(f"{name} should be a table, found {value!r}")
+        return None
+    if origin is Literal:
+        choices = typing.get_args(hint)
+        if value not in choices:
+            faults.append(f"{name} = {value!r} should be one of {', '.join(map(repr, choices))}")
+        return value
+    if origin in (Union, types.UnionType):
+        inner = [each for each in typing.get_args(hint) if each is not type(None)]
+        return value if value is None else _convert(inner[0], value, name, faults)
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            faults.append(f"{name} should be a list, found {value!r}")
+            return None
+        element = typing.get_args(hint)[0]
+        return tuple(_convert(element, each, name, faults) for each in value)
+    return _scalar(hint, value, name, faults)
+
+
+def _scalar(hint: Any, value: Any, name: str, faults: list[str]) -> Any:
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if hint is Path and isinstance(value, str):
+        return Path(value)
+    if not isinstance(value, hint) or (hint is not bool and isinstance(value, bool)):
+        faults.append(f"{name} = {value!r} should be of type {hint.__name__}")
+    return value
