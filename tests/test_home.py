@@ -1,0 +1,42 @@
+from pathlib import Path
+
+import pytest
+
+from pmm.errors import InputError
+from pmm.home import TARGETS, Home, resolve_home, slug
+
+
+def test_the_option_wins_over_the_environment_and_that_over_the_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PMM_HOME", raising=False)
+    assert resolve_home(None).root == tmp_path / "pmm-data"
+    monkeypatch.setenv("PMM_HOME", str(tmp_path / "env"))
+    assert resolve_home(None).root == tmp_path / "env"
+    assert resolve_home(tmp_path / "option").root == tmp_path / "option"
+
+
+def test_places_follow_from_the_slug(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    assert home.target("Kwai Movie") == tmp_path / "targets" / "kwai-movie"
+    assert home.shards("HM") == tmp_path / "shards" / "hm"
+
+
+@pytest.mark.parametrize("name", ["../x", "", "a/b", "..", "a\nb/c", "-x"])
+def test_a_name_cannot_leave_the_home_folder(name: str) -> None:
+    with pytest.raises(InputError):
+        slug(name)
+
+
+def test_case_does_not_matter_and_a_typo_answers_with_the_nearest(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    assert [home.find_target(name.upper()) for name in TARGETS] == list(TARGETS)
+    with pytest.raises(InputError, match='did you mean "HM Shoes"'):
+        home.find_target("HM Shoos")
+
+
+def test_a_target_of_the_users_own_is_found_once_it_is_there(tmp_path: Path) -> None:
+    (tmp_path / "targets" / "my-shop").mkdir(parents=True)
+    (tmp_path / "targets" / "my-shop" / "manifest.json").write_text("{}")
+    assert Home(tmp_path).find_target("My Shop") == "my-shop"
