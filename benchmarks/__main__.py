@@ -1,0 +1,25 @@
+"""Run every benchmark of this folder, one process each, and rewrite results.md."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+
+def run_all() -> int:
+    """Run the benchmarks in the order of their names; the exit status is the number that failed."""
+    failed = 0
+    for script in sorted(Path(__file__).parent.glob("*.py")):
+        if script.stem in {"__main__", "__init__", "results"}:
+            continue
+        print(f"== {script.stem}", flush=True)
+        failed += (
+            subprocess.run(
+                [sys.executable, "-m", f"benchmarks.{script.stem}"], check=False
+            ).returncode
+            != 0
+        )
+    return failed
+
+
+if __name__ == "__main__":
+    sys.exit(run_all())
