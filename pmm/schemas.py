@@ -3,7 +3,6 @@
 Items are numbered 1..N inside a target; 0 is padding. Users are numbered 0..U-1.
 """
 
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -225,8 +224,3 @@ def _faults(column: pa.ChunkedArray, field: pa.Field, least: int | None) -> list
         if low is not None and low < least:
             found.append(f"{field.name}: found {low}, the least value allowed is {least}")
     return found
-
-
-def file_rows(path: Path | os.PathLike[str]) -> int:
-    """Number of rows of a Parquet file, from its footer."""
-    return int(pq.read_metadata(path).num_rows)

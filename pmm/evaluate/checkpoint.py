@@ -1,0 +1,118 @@
+"""Weights of a run: one safetensors file, replaced atomically; no pickle.
+
+Only what trains is stored. The frozen trunks come from the encoders' own source again, and the
+sha256 of their tensors, kept in the file's header, refuses others than those of the training.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from pmm.artefact import atomic_file, storage_errors
+from pmm.errors import BrokenArtefact, MissingArtefact, StaleArtefact
+
+BEST = "checkpoint/best.safetensors"
+"""Below a run's folder: the weights of the best evaluation."""
+
+_HEADER = "pmm"
+
+
+def trained_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Name -> tensor of everything that the optimiser may change."""
+    return {name: tensor for name, tensor in model.named_parameters() if tensor.requires_grad}
+
+
+def frozen_digest(model: nn.Module) -> str:
+    """sha256 over names, types, shapes and values of everything else, buffers included."""
+    trained = trained_tensors(model)
+    whole = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        if name in trained:
+            continue
+        flat = tensor.detach().cpu().contiguous()
+        whole.update(f"{name} {flat.dtype} {tuple(flat.shape)}\n".encode())
+        whole.update(flat.reshape(-1).view(torch.uint8).numpy())
+    return whole.hexdigest()
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
+    """Write named tensors and a JSON header; a kill leaves the old file or the new one.
+
+    Raises:
+        StorageError: the folder cannot be written, or the disk is full.
+    """
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_file(path) as temporary:
+            cpu = {name: each.detach().cpu().contiguous() for name, each in tensors.items()}
+            save_file(cpu, temporary, metadata={_HEADER: json.dumps(about, sort_keys=True)})
+
+
+def read_tensors(path: Path, *, made_by: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What write_tensors wrote: tensors by name, and the header.
+
+    Raises:
+        MissingArtefact: there is no such file.
+        BrokenArtefact: it is no whole safetensors file of this program.
+    """
+    if not path.is_file():
+        raise MissingArtefact(f"{path} is not there. Run: {made_by}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = json.loads(file.metadata()[_HEADER])
+            return {name: file.get_tensor(name) for name in file.keys()}, about  # noqa: SIM118
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise BrokenArtefact(f"{path} is damaged ({error}). Run: {made_by}") from error
+
+
+def save_weights(path: Path, model: nn.Module, about: Mapping[str, Any]) -> None:
+    """Write what trains of a model; `about` must hold its "frozen" digest."""
+    write_tensors(path, trained_tensors(model), about)
+
+
+def load_weights(path: Path, model: nn.Module, *, made_by: str) -> dict[str, Any]:
+    """Fill what trains of a model from a file; returns the file's header.
+
+    Raises:
+        MissingArtefact, BrokenArtefact: as read_tensors.
+        BrokenArtefact: its tensors are not exactly those that train in this model.
+        StaleArtefact: the frozen tensors are not those that the weights were trained with.
+    """
+    tensors, about = read_tensors(path, made_by=made_by)
+    copy_into(model, tensors, about, path=path)
+    return about
+
+
+def copy_into(
+    model: nn.Module, tensors: Mapping[str, Tensor], about: Mapping[str, Any], *, path: Path
+) -> None:
+    """Copy tensors over those that train; errors as load_weights, before anything is changed."""
+    trained = trained_tensors(model)
+    faults = [f"{name} is missing" for name in trained if name not in tensors]
+    faults += [f"{name} is unknown" for name in tensors if name not in trained]
+    faults += [
+        f"{name} has shape {tuple(tensors[name].shape)}, expected {tuple(trained[name].shape)}"
+        for name in trained
+        if name in tensors and tensors[name].shape != trained[name].shape
+    ]
+    if faults:
+        raise BrokenArtefact(
+            f"{path} does not fit the recipe's model ({len(faults)} tensors): "
+            + "; ".join(faults[:3])
+        )
+    found = frozen_digest(model)
+    if found != about["frozen"]:
+        raise StaleArtefact(
+            f"{path} was trained on frozen encoder weights {about['frozen'][:8]}, but the encoders "
+            f"of its recipe now hold {found[:8]}. Put the former encoders back, or train again"
+        )
+    with torch.no_grad():
+        for name, tensor in trained.items():
+            tensor.copy_(tensors[name])

@@ -1,0 +1,73 @@
+"""HR and NDCG from ranks alone (models.md 0.4): one relevant item a user, so the ideal DCG is 1."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+CUTOFFS = (10, 20, 50)
+
+BUCKETS: tuple[tuple[str, int, int | None], ...] = (
+    ("0", 0, 0),
+    ("1-4", 1, 4),
+    ("5-9", 5, 9),
+    ("10-49", 10, 49),
+    ("50+", 50, None),
+)
+"""Popularity buckets: name, fewest and most occurrences of the target in the training part."""
+
+COLD_BELOW = 10
+"""An item with fewer training occurrences than this is cold (paper IV-A)."""
+
+
+def hit_rate(rank_U: NDArray[Any], k: int) -> float:
+    """Share of users whose true next item ranks among the first k, as a fraction.
+
+    >>> hit_rate(np.array([1, 3, 11, 40]), 10)
+    0.5
+    """
+    return float(np.mean(rank_U <= k)) if len(rank_U) else 0.0
+
+
+def ndcg(rank_U: NDArray[Any], k: int) -> float:
+    """Mean of 1 / log2(rank + 1) where rank <= k, else 0, as a fraction.
+
+    Rank 1 counts 1, rank 2 0.6309, rank 3 0.5, rank 10 0.2891.
+
+    >>> round(ndcg(np.array([1, 3, 11]), 10), 4)
+    0.5
+    """
+    gain_U = np.where(rank_U <= k, 1 / np.log2(rank_U.astype(np.float64) + 1), 0.0)
+    return float(gain_U.mean()) if len(rank_U) else 0.0
+
+
+def summarise(ranks: pa.Table) -> dict[str, Any]:
+    """All metrics of a ranks table (schemas.RANKS): whole, by popularity bucket, for cold items.
+
+    Values are fractions. An empty bucket is listed with 0 users and no metrics.
+    """
+    rank_U = ranks["rank"].to_numpy()
+    count_U = ranks["train_count"].to_numpy()
+    buckets = []
+    for name, low, high in BUCKETS:
+        inside = (count_U >= low) & (count_U <= (np.inf if high is None else high))
+        buckets.append({"train_count": name, **_measure(rank_U[inside])})
+    return {**_measure(rank_U), "cold": _measure(rank_U[count_U < COLD_BELOW]), "buckets": buckets}
+
+
+def headline(summary: Mapping[str, Any]) -> str:
+    """One line for logs and tables, times 100 as in the paper.
+
+    >>> headline({"hr@10": 0.1234, "ndcg@10": 0.06})
+    'HR@10 12.34, NDCG@10 6.00'
+    """
+    return f"HR@10 {100 * summary['hr@10']:.2f}, NDCG@10 {100 * summary['ndcg@10']:.2f}"
+
+
+def _measure(rank_U: NDArray[Any]) -> dict[str, Any]:
+    if not len(rank_U):
+        return {"users": 0}
+    values = {f"hr@{k}": hit_rate(rank_U, k) for k in CUTOFFS}
+    return {"users": len(rank_U), **values, **{f"ndcg@{k}": ndcg(rank_U, k) for k in CUTOFFS}}

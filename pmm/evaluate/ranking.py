@@ -1,0 +1,212 @@
+"""The rank of each user's true next item among the whole catalogue, by counting, never by sorting.
+
+Shape legend: U users of a chunk, N items of the catalogue, D embedding width, P (user, item) pairs.
+Items are 1..N; row i - 1 of a matrix belongs to item i.
+
+The score of a pair is *defined* as the inner product accumulated in fp64 and rounded to fp32. The
+fast fp32 product decides every pair whose distance from the target's score exceeds the product's
+rounding bound; only the few others are computed again by the definition. So a rank depends neither
+on the chunk sizes nor on the order in which a BLAS sums, and equal items tie exactly.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pmm.errors import PmmError
+from pmm.shards.sequence_shards import Lists
+
+Ints = NDArray[np.int32]
+
+PAIRS_AT_ONCE = 8_192
+"""Doubtful or history pairs computed together: 2 x 8,192 x 768 fp64 values are 100 MB."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Queries:
+    """Which user is asked for which item, after which history (ragged rows, as in CSR)."""
+
+    user_U: Ints
+    """User numbers, as the targets' sequence table has them."""
+    target_U: Ints
+    """The true next item, 1..N."""
+    history: Lists
+    """Items each user has had before, oldest first."""
+
+    def __len__(self) -> int:
+        return len(self.user_U)
+
+    def rows(self, start: int, stop: int) -> "Queries":
+        """The queries start..stop-1 (stop may lie beyond the end)."""
+        stop = min(stop, len(self))
+        offsets, values = self.history.offsets, self.history.values
+        part = values[offsets[start] : offsets[stop]]
+        return Queries(
+            user_U=self.user_U[start:stop],
+            target_U=self.target_U[start:stop],
+            history=Lists(offsets=offsets[start : stop + 1] - offsets[start], values=part),
+        )
+
+    def masked_pairs(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """(row, item) of every distinct history item that is not the row's own target."""
+        row = np.repeat(np.arange(len(self)), self.history.lengths)
+        base = int(self.history.values.max(initial=0)) + 1
+        codes = np.unique(row * base + self.history.values)
+        row, item = codes // base, codes % base
+        keep = item != self.target_U[row]
+        return row[keep], item[keep]
+
+    def repeats(self) -> int:
+        """How many targets already stand in their user's history."""
+        row = np.repeat(np.arange(len(self)), self.history.lengths)
+        return len(np.unique(row[self.history.values == self.target_U[row]]))
+
+
+def count_candidates(queries: Queries, n_items: int, *, keep_history: bool = False) -> Ints:
+    """Items that compete for each query: all, less the masked history, the target included. [U]"""
+    if keep_history:
+        return np.full(len(queries), n_items, dtype=np.int32)
+    row, _ = queries.masked_pairs()
+    return (n_items - np.bincount(row, minlength=len(queries))).astype(np.int32)
+
+
+def rank_users(
+    user_UD: Tensor,
+    item_ND: Tensor,
+    queries: Queries,
+    *,
+    keep_history: bool = False,
+    items_per_chunk: int = 2_048,
+) -> Ints:
+    """Rank of each target: 1 + the number of other candidates that score higher or equal. [U]
+
+    Ties count against the model, so that one which gives every item the same vector ranks last.
+    History items are no candidates (unless keep_history); the target always is. Memory is
+    O(U x items_per_chunk); callers bound U by ranking chunks of users. Vectors with NaN or infinite
+    values are refused.
+
+    >>> two = Queries(
+    ...     user_U=np.array([0, 1], np.int32), target_U=np.array([1, 3], np.int32),
+    ...     history=Lists(offsets=np.array([0, 1, 1]), values=np.array([2], np.int32)))
+    >>> items = torch.tensor([[1.0], [2.0], [1.0]])
+    >>> rank_users(torch.ones(2, 1), items, two).tolist()  # item 2 masked for user 0; 1 and 3 tie
+    [2, 3]
+    """
+    user_UD, item_ND = user_UD.float(), item_ND.float()
+    length_U, longest_item = _lengths(user_UD, "user"), float(_lengths(item_ND, "item").max())
+    if float(length_U.max()) * longest_item > torch.finfo(torch.float32).max:
+        raise PmmError("scores overflow: the vectors of users and items are too long")
+    device = item_ND.device
+    row_U = torch.arange(len(queries), device=device)
+    target_U = torch.from_numpy(queries.target_U.astype(np.int64)).to(device)
+    threshold_U = score_pairs(user_UD, item_ND, row_U, target_U - 1)
+    slack_U = _rounding_bound(length_U, longest_item, item_ND.shape[1])
+    above_U = torch.zeros(len(queries), dtype=torch.int64, device=device)
+    for start in range(0, len(item_ND), items_per_chunk):
+        chunk_ND = item_ND[start : start + items_per_chunk]
+        above_U += _count_at_least(user_UD, chunk_ND, threshold_U, slack_U)
+    if not keep_history:
+        row, item = (torch.from_numpy(part).to(device) for part in queries.masked_pairs())
+        hit = score_pairs(user_UD, item_ND, row, item - 1) >= threshold_U[row]
+        above_U -= torch.bincount(row[hit], minlength=len(queries))
+    # the target itself is counted exactly once, which is the 1 of "1 + others"
+    ranks: Ints = above_U.cpu().numpy().astype(np.int32)
+    return ranks
+
+
+def rank_by_item_score(
+    score_N: NDArray[np.float32] | NDArray[np.int64],
+    queries: Queries,
+    *,
+    keep_history: bool = False,
+) -> Ints:
+    """Ranks where an item scores the same for every user (popularity): one sort, look-ups. [U]"""
+    missing = int(np.isnan(score_N).sum())
+    if missing:
+        raise PmmError(f"{missing} of {len(score_N)} item scores are not a number")
+    ordered_N = np.sort(score_N)
+    threshold_U = score_N[queries.target_U - 1]
+    above_U = len(score_N) - np.searchsorted(ordered_N, threshold_U, side="left")
+    if not keep_history:
+        row, item = queries.masked_pairs()
+        hit = score_N[item - 1] >= threshold_U[row]
+        above_U = above_U - np.bincount(row[hit], minlength=len(queries))
+    ranks: Ints = above_U.astype(np.int32)
+    return ranks
+
+
+def top_items(
+    user_UD: Tensor, item_ND: Tensor, queries: Queries, *, k: int, keep_history: bool = False
+) -> NDArray[np.int64]:
+    """The k best items of each query, best first, history left out; 0 where fewer are left. [U, k]
+
+    Unlike a rank, this holds one dense U x N block: for a few users at a time.
+    """
+    score_UN = (user_UD.float() @ item_ND.float().T).cpu()
+    if not keep_history:
+        row, item = queries.masked_pairs()
+        score_UN[torch.from_numpy(row), torch.from_numpy(item) - 1] = -torch.inf
+    best_UK = score_UN.topk(min(k, score_UN.shape[1]), dim=1)
+    found_UK = torch.where(best_UK.values > -torch.inf, best_UK.indices + 1, 0)
+    padded: NDArray[np.int64] = torch.nn.functional.pad(
+        found_UK, (0, k - found_UK.shape[1])
+    ).numpy()
+    return padded
+
+
+def score_pairs(user_UD: Tensor, item_ND: Tensor, row_P: Tensor, column_P: Tensor) -> Tensor:
+    """The defining score of single pairs: fp64 inner product, rounded to fp32. [P]"""
+    score_P = user_UD.new_empty(len(row_P))
+    for start in range(0, len(row_P), PAIRS_AT_ONCE):
+        part = slice(start, start + PAIRS_AT_ONCE)
+        product = user_UD[row_P[part]].double() * item_ND[column_P[part]].double()
+        score_P[part] = product.sum(1)
+    return score_P
+
+
+def _count_at_least(
+    user_UD: Tensor, chunk_ND: Tensor, threshold_U: Tensor, slack_U: Tensor
+) -> Tensor:
+    """Items of the chunk whose score is at least the threshold. [U]"""
+    excess_UN = (user_UD @ chunk_ND.T).sub_(threshold_U[:, None])
+    sure_U = _count_true(excess_UN > slack_U[:, None])
+    doubtful_UN = excess_UN.abs_() <= slack_U[:, None]
+    crowded_U = _count_true(doubtful_UN) > max(64, len(chunk_ND) // 16)
+    if bool(crowded_U.any()):  # items nearly equal, as early in training: one fp64 product is less
+        exact_UN = (user_UD[crowded_U].double() @ chunk_ND.double().T).float()
+        sure_U[crowded_U] = _count_true(exact_UN >= threshold_U[crowded_U, None])
+        doubtful_UN[crowded_U] = False
+    row_P, column_P = doubtful_UN.nonzero(as_tuple=True)
+    hit_P = score_pairs(user_UD, chunk_ND, row_P, column_P) >= threshold_U[row_P]
+    return sure_U + torch.bincount(row_P[hit_P], minlength=len(user_UD))
+
+
+def _count_true(flag_UN: Tensor) -> Tensor:
+    """True values of each row; summing bytes to int32 is 5 to 10 times torch's sum of bools. [U]"""
+    return torch.sum(flag_UN.view(torch.uint8), 1, dtype=torch.int32)
+
+
+def _lengths(vectors: Tensor, whose: str) -> Tensor:
+    """Euclidean lengths, after refusing values that are no numbers."""
+    length: Tensor = torch.linalg.vector_norm(vectors, dim=1)
+    bad = int((~torch.isfinite(length)).sum())
+    if bad:
+        raise PmmError(
+            f"{bad} of {len(vectors)} {whose} vectors hold NaN or infinite values: the model has "
+            "diverged or its checkpoint is damaged. Train again with a lower learning rate or "
+            "in fp32"
+        )
+    return length
+
+
+def _rounding_bound(length_U: Tensor, longest_item: float, width: int) -> Tensor:
+    """How far an fp32 product may lie from the fp64 one, whatever the order of its sum. [U]
+
+    The classic bound gamma_D |u| |i| with gamma_D = D eps / (1 - D eps); the D + 8 leaves room for
+    the rounding of both scores, of their difference and of the lengths.
+    """
+    eps = (width + 8) * 2.0**-24
+    return length_U * (longest_item * eps / (1 - eps)) + 1e-38

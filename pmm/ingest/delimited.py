@@ -1,0 +1,280 @@
+"""Delimited text files: what they are (encoding, delimiter, quotes) and their rows as a stream.
+
+Read by Arrow's streaming CSV reader in blocks, so memory does not grow with the file. Rows with
+another number of fields than the file has are counted, not fatal; a damaged file is.
+"""
+
+import csv
+import dataclasses
+import gzip
+import io
+import re
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Literal, TypeVar
+
+import pyarrow as pa
+import pyarrow.csv as pacsv
+
+from pmm.errors import InputError
+from pmm.progress import progress
+
+Delimiter = Literal[",", "\t", "::", "|", ";"]
+DELIMITERS: tuple[Delimiter, ...] = (",", "\t", "::", "|", ";")
+
+MALFORMED = "malformed row"
+"""The reason under which rows with a wrong number of fields are counted."""
+
+_HEAD_BYTES = 1 << 18
+_HEAD_ROWS = 1000
+_BLOCK_BYTES = 8 << 20
+_UNIT_SEPARATOR = "\x1f"
+_CODED = pa.dictionary(pa.int32(), pa.string())
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dialect:
+    """How a file is written, as far as its first 256 KiB tell."""
+
+    encoding: Literal["utf-8", "utf-16", "latin-1"]
+    delimiter: Delimiter
+    quoted: bool
+    packed: bool
+    fields: int
+    """Fields of a row."""
+
+    def describe(self) -> dict[str, str]:
+        """The dialect in words, for the card."""
+        named = {"\t": "tab", ",": "comma", "|": "bar", ";": "semicolon", "::": "::"}
+        return {
+            "encoding": self.encoding,
+            "delimiter": named[self.delimiter],
+            "compression": "gzip" if self.packed else "none",
+        }
+
+
+def sniff(path: Path) -> tuple[Dialect, list[list[str]]]:
+    """The dialect of a file and its first rows.
+
+    The delimiter is the one under which most of the first rows have the first row's number of
+    fields, at least two.
+
+    Raises:
+        InputError: the file is missing, empty, binary, damaged, or no delimiter fits.
+    """
+    raw, packed = _head(path)
+    encoding, text = _decode(raw)
+    if "\x00" in text:
+        raise InputError(f"{path} is no text file: it holds NUL bytes near its beginning")
+    if not text.strip():
+        raise InputError(f"{path} is empty")
+    whole = len(raw) < _HEAD_BYTES
+    best: tuple[float, int, Delimiter, bool, list[list[str]]] | None = None
+    for delimiter in DELIMITERS:
+        for quoted in (True, False) if delimiter != "::" else (False,):
+            rows = _split(text, delimiter, quoted, whole)
+            fields = len(rows[0]) if rows else 0
+            if fields < 2:
+                continue
+            fit = sum(len(row) == fields for row in rows) / len(rows)
+            key = (fit, fields, delimiter, quoted, rows)
+            if best is None or key[:2] > best[:2]:
+                best = key
+    if best is None:
+        first = text.strip().splitlines()[0][:120]
+        raise InputError(
+            f"{path}: the first line {first!r} has one field only; fields are separated by "
+            "a comma, a tab, '::', '|' or ';'"
+        )
+    _, fields, delimiter, quoted, rows = best
+    dialect = Dialect(
+        encoding=encoding, delimiter=delimiter, quoted=quoted, packed=packed, fields=fields
+    )
+    return dialect, rows
+
+
+def in_any_encoding(dialect: Dialect, run: Callable[[Dialect], _T]) -> _T:
+    """Run a reading; where a byte far down turns out not to be UTF-8, run it again as Latin-1."""
+    try:
+        return run(dialect)
+    except UnicodeError:
+        return run(dataclasses.replace(dialect, encoding="latin-1"))
+
+
+def stream(
+    path: Path,
+    dialect: Dialect,
+    wanted: Mapping[str, int],
+    *,
+    header: bool,
+    fates: Counter[str],
+) -> Iterator[pa.RecordBatch]:
+    """The wanted columns in batches of dictionary-coded strings.
+
+    Args:
+        path: the file.
+        dialect: from `sniff`.
+        wanted: column name -> its position in a row.
+        header: whether the first row holds names.
+        fates: counts malformed rows under `MALFORMED`, all rows under "read".
+
+    Raises:
+        InputError: the file is damaged, or more than half of its rows are malformed.
+        UnicodeError: it is not in the dialect's encoding (see `in_any_encoding`).
+    """
+    example: list[str] = []
+
+    def skip(row: pacsv.InvalidRow) -> str:
+        # A quote that is never closed swallows the lines that follow; each of them was a row.
+        lines = row.text.count("\n") + 1
+        fates[MALFORMED] += lines
+        fates["read"] += lines
+        if not example:
+            example.append(f"{row.text[:120]!r} has {row.actual_columns} fields")
+        return "skip"
+
+    with progress(None, f"reading {path.name}", "rows") as bar:
+        for batch in _guarded(path, _batches(path, dialect, wanted, header, skip)):
+            fates["read"] += batch.num_rows
+            bar.advance(batch.num_rows)
+            yield batch
+    if fates[MALFORMED] * 2 > fates["read"]:
+        raise InputError(
+            f"{path}: {fates[MALFORMED]:,} of {fates['read']:,} rows do not have "
+            f"{dialect.fields} fields, e.g. {example[0]}"
+        )
+
+
+def _batches(
+    path: Path,
+    dialect: Dialect,
+    wanted: Mapping[str, int],
+    header: bool,
+    skip: Callable[[pacsv.InvalidRow], str],
+) -> Iterator[pa.RecordBatch]:
+    names = {position: name for name, position in wanted.items()}
+    columns = [names.get(i, f"field {i}") for i in range(dialect.fields)]
+    two = dialect.delimiter == "::"
+    with _open(path, dialect.packed) as raw:
+        source: object = pa.PythonFile(_OneByteDelimiter(raw), mode="r") if two else raw
+        reader = pacsv.open_csv(
+            source,
+            read_options=pacsv.ReadOptions(
+                block_size=_BLOCK_BYTES,
+                column_names=columns,
+                skip_rows_after_names=int(header),
+                encoding=dialect.encoding,
+            ),
+            parse_options=pacsv.ParseOptions(
+                delimiter=_UNIT_SEPARATOR if two else dialect.delimiter,
+                quote_char='"' if dialect.quoted else False,
+                newlines_in_values=dialect.quoted,
+                invalid_row_handler=skip,
+            ),
+            convert_options=pacsv.ConvertOptions(
+                include_columns=list(wanted),
+                column_types=dict.fromkeys(wanted, _CODED),
+                strings_can_be_null=False,
+            ),
+        )
+        yield from reader
+
+
+def _guarded(path: Path, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Turn Arrow's complaints into errors a user can act on."""
+    try:
+        yield from batches
+    except pa.ArrowInvalid as error:
+        if "UTF8" in str(error):
+            raise UnicodeError(str(error)) from error
+        if "straddling" in str(error):
+            raise InputError(
+                f'{path}: a quote (") is opened and not closed within {_BLOCK_BYTES >> 20} MiB'
+            ) from error
+        raise InputError(f"{path} cannot be read as a table: {error}") from error
+    except OSError as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> InputError:
+    what = str(error).partition(". Detail:")[0]
+    return InputError(f"{path} is damaged or was cut off ({what}). Get the file again")
+
+
+class _OneByteDelimiter(io.RawIOBase):
+    """A file with `::` between its fields, read with one byte in place of the two."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._held = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        chunk = self._held + bytes(self._file.read(size - len(self._held) if size > 0 else -1))
+        # Colons at the end wait for the next piece: a delimiter may be cut in two there.
+        body = chunk.rstrip(b":") if len(chunk) == size else chunk
+        self._held = chunk[len(body) :]
+        return body.replace(b"::", _UNIT_SEPARATOR.encode())
+
+
+def _open(path: Path, packed: bool) -> pa.NativeFile:
+    return pa.input_stream(str(path), compression="gzip" if packed else None)
+
+
+def _head(path: Path) -> tuple[bytes, bool]:
+    try:
+        with path.open("rb") as file:
+            packed = file.read(2) == b"\x1f\x8b"
+        with gzip.open(path) if packed else path.open("rb") as file:
+            return file.read(_HEAD_BYTES), packed
+    except FileNotFoundError:
+        raise InputError(f"{path} is not there") from None
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise _damaged(path, error) from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror})") from error
+
+
+def _decode(raw: bytes) -> tuple[Literal["utf-8", "utf-16", "latin-1"], str]:
+    if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return "utf-16", raw[: len(raw) // 2 * 2].decode("utf-16", "replace")
+    try:
+        return "utf-8", raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        if error.start >= len(raw) - 3:  # a character cut in two by the end of the head
+            return "utf-8", raw[: error.start].decode("utf-8-sig")
+        return "latin-1", raw.decode("latin-1")
+
+
+def _split(text: str, delimiter: Delimiter, quoted: bool, whole: bool) -> list[list[str]]:
+    """The first rows under a delimiter; the last one is left out where it may be cut off."""
+    if delimiter == "::":
+        text, delimiter_byte = text.replace("::", _UNIT_SEPARATOR), _UNIT_SEPARATOR
+    else:
+        delimiter_byte = delimiter
+    if quoted:
+        reader: Iterator[list[str]] = csv.reader(io.StringIO(text, ""), delimiter=delimiter_byte)
+    else:
+        reader = (line.split(delimiter_byte) for line in re.split(r"\r\n|\n|\r", text))
+    rows: list[list[str]] = []
+    try:
+        for row in reader:
+            if row and row != [""]:
+                rows.append(row)
+            if len(rows) > _HEAD_ROWS:
+                break
+    except csv.Error:  # a field longer than the csv module allows: a quote that is not closed
+        return []
+    return rows if (whole and len(rows) <= _HEAD_ROWS) or len(rows) < 2 else rows[:-1]
+
+
+def describe_columns(names: Sequence[str]) -> str:
+    """Names of a file's columns for an error message."""
+    shown = ", ".join(repr(name) for name in names[:30])
+    return shown + (f" and {len(names) - 30} more" if len(names) > 30 else "")

@@ -1,0 +1,56 @@
+"""Interactions as integer arrays, and what is done to all of them: keep, order, find repeats."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rows:
+    """R interactions; `timestamp` is None where the source has no times."""
+
+    user: NDArray[np.int32]
+    item: NDArray[np.int32]
+    timestamp: NDArray[np.int64] | None
+
+    def at(self, positions: NDArray[np.int64] | NDArray[np.bool_]) -> "Rows":
+        """The rows at some positions (or where a mask is True), in that order."""
+        time = None if self.timestamp is None else self.timestamp[positions]
+        return Rows(user=self.user[positions], item=self.item[positions], timestamp=time)
+
+    def keep(self, mask: NDArray[np.bool_], reason: str, fates: dict[str, int]) -> "Rows":
+        """The rows where a mask is True; the others are counted under a reason."""
+        dropped = len(mask) - int(np.count_nonzero(mask))
+        fates[reason] = fates.get(reason, 0) + dropped
+        return self.at(mask) if dropped else self
+
+    def ordered(self) -> "Rows":
+        """By user, then time; rows with the same time stay in the order of the file.
+
+        >>> rows = Rows(user=np.array([1, 0, 1, 1]), item=np.array([5, 6, 7, 8]),
+        ...             timestamp=np.array([9, 9, 3, 9]))
+        >>> rows.ordered().item.tolist()
+        [6, 7, 5, 8]
+        """
+        if self.timestamp is None or bool(np.all(self.timestamp[1:] >= self.timestamp[:-1])):
+            return self.at(np.argsort(self.user, kind="stable"))
+        return self.at(np.lexsort((self.timestamp, self.user)))
+
+    def first_of_pairs(self) -> NDArray[np.bool_]:
+        """[R] True at the first row of each (user, item); rows must be in order."""
+        pairs = self.user.astype(np.int64) * (int(self.item.max(initial=0)) + 1) + self.item
+        first = np.unique(pairs, return_index=True)[1]
+        mask = np.zeros(len(pairs), bool)
+        mask[first] = True
+        return mask
+
+    def share_of_ties(self) -> float | None:
+        """Share of rows whose user has another row at the same time; rows must be in order."""
+        if self.timestamp is None or not len(self.user):
+            return None
+        same = (np.diff(self.user) == 0) & (np.diff(self.timestamp) == 0)
+        tied = np.zeros(len(self.user), bool)
+        tied[1:] |= same
+        tied[:-1] |= same
+        return round(float(tied.mean()), 6)

@@ -1,0 +1,113 @@
+"""Splits and cold-start cuts of ordered sequences.
+
+All functions take the R rows of a target grouped by user and in order of time within a user:
+`user` [R] ascending codes, `item` [R]. A part is one of TRAIN, VALID, TEST, or LEFT_OUT.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pmm.errors import InputError
+
+TRAIN, VALID, TEST, LEFT_OUT = 0, 1, 2, -1
+LEAST = 3
+"""Interactions that a sequence needs: one each to train, validate and test."""
+
+TIME_POINTS = (0.8, 0.9)
+"""Temporal split: shares of all interactions before the validation and before the test point."""
+
+Parts = NDArray[np.int8]
+Ints = NDArray[np.int32]
+
+
+def starts_of(user: Ints) -> NDArray[np.int64]:
+    """[R] position of the first row of each row's user.
+
+    >>> starts_of(np.array([0, 0, 4, 4, 4], np.int32)).tolist()
+    [0, 0, 2, 2, 2]
+    """
+    first = np.flatnonzero(np.diff(user, prepend=-1))
+    return np.repeat(first, np.diff(first, append=len(user)))
+
+
+def leave_one_out(user: Ints) -> Parts:
+    """Last row of a user = test, the one before = valid, the rest train (paper IV-A).
+
+    Users with fewer than three rows are left out.
+
+    >>> leave_one_out(np.array([0, 0, 0, 0, 1, 1], np.int32)).tolist()
+    [0, 0, 1, 2, -1, -1]
+    """
+    parts = np.full(len(user), TRAIN, np.int8)
+    if not len(user):
+        return parts
+    last = np.flatnonzero(np.diff(user, append=user[-1] + 1))
+    sizes = np.diff(last, prepend=-1)
+    parts[np.repeat(sizes < LEAST, sizes)] = LEFT_OUT
+    enough = last[sizes >= LEAST]
+    parts[enough], parts[enough - 1] = TEST, VALID
+    return parts
+
+
+def temporal(user: Ints, timestamp: NDArray[np.int64] | None) -> Parts:
+    """Split at two points in time that are the same for all users, so that no training row is
+    later than a validation target, and no validation target later than a test target.
+
+    The points are the times that 80% and 90% of the rows precede. Training is all before the
+    first point; a user's validation target is their first row at or after the first point and
+    before the second; the test target their first row at or after the second. Users need all
+    three. What a user does after a target within the same span is left out.
+
+    >>> temporal(np.zeros(10, np.int32), np.arange(10)).tolist()
+    [0, 0, 0, 0, 0, 0, 0, 0, 1, 2]
+
+    Raises:
+        InputError: there are no times, or no user has all three parts.
+    """
+    if timestamp is None:
+        raise InputError("--split temporal needs times, and this source has none")
+    ordered = np.sort(timestamp)
+    valid_from, test_from = (int(ordered[int(share * len(ordered))]) for share in TIME_POINTS)
+    span = (timestamp >= valid_from).astype(np.int8) + (timestamp >= test_from)
+    fresh = np.diff(user, prepend=-1) != 0
+    fresh |= np.diff(span, prepend=-1) != 0  # the first row of a user in a span
+    parts = np.where((span == TRAIN) | fresh, span, LEFT_OUT).astype(np.int8)
+    size = int(user[-1]) + 1
+    has = [np.bincount(user[parts == part], minlength=size) > 0 for part in (TRAIN, VALID, TEST)]
+    parts[~np.logical_and.reduce(has)[user]] = LEFT_OUT
+    if not (parts == TEST).any():
+        raise InputError(
+            "--split temporal leaves no user: nobody acts before the time "
+            f"{valid_from}, between it and {test_from}, and after that (UTC seconds)"
+        )
+    return parts
+
+
+def cold_cuts(
+    user: Ints, item: Ints, is_cold: NDArray[np.bool_], values_a_piece: int = 1 << 22
+) -> Iterator[tuple[Ints, NDArray[np.int32], Ints, Ints]]:
+    """Every cut of a full sequence that ends on a cold item (paper IV-A), history not empty.
+
+    Args:
+        user: [R] ascending.
+        item: [R] numbers 1..N.
+        is_cold: [N + 1].
+        values_a_piece: bounds the memory of a piece (a single history may be longer).
+
+    Yields:
+        (user [C], history offsets [C + 1], history values, target [C]) of C cuts.
+    """
+    start = starts_of(user)
+    ends = np.flatnonzero(is_cold[item])
+    ends = ends[ends > start[ends]]
+    lengths = ends - start[ends]
+    piece = np.cumsum(lengths) // values_a_piece
+    bounds = np.flatnonzero(np.diff(piece, prepend=-1)) if len(ends) else np.zeros(0, np.int64)
+    for low, high in zip(bounds, [*bounds[1:], len(ends)], strict=True):
+        cut, length = ends[low:high], lengths[low:high]
+        offsets = np.concatenate([[0], np.cumsum(length)])
+        within = np.arange(offsets[-1]) - np.repeat(offsets[:-1], length)
+        history = item[np.repeat(start[cut], length) + within]
+        yield user[cut], offsets.astype(np.int32), history, item[cut]

@@ -1,0 +1,353 @@
+"""A source's tables -> targets: drops, order, repeats, core, carving, sample, split, cold cuts.
+
+All on integer arrays. What is dropped, and why, adds up to the raw rows in the target's card.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from pmm.artefact import Built, atomic_file, build, write_json
+from pmm.errors import InputError, nearest
+from pmm.home import Home, slug
+from pmm.ingest.carve import Rule
+from pmm.ingest.core import Core, require_core
+from pmm.ingest.paper import beside_paper, statistics
+from pmm.ingest.rows import Rows
+from pmm.ingest.source import Source, load_source
+from pmm.ingest.split import LEAST, LEFT_OUT, TRAIN, VALID, cold_cuts, leave_one_out, temporal
+from pmm.schemas import COLD, SEQUENCES, TARGET_ITEMS, write_table
+
+
+@dataclass(frozen=True, kw_only=True)
+class IngestOptions:
+    """How a source becomes targets (paper IV-A where it says)."""
+
+    user_core: int = 5
+    """Least interactions of a user, in the core and inside a carved target; 0 = off."""
+    item_core: int = 5
+    """Least interactions of an item in the core; 0 = off."""
+    repeats: Literal["keep", "first"] = "keep"
+    """The same user and item again: keep all rows, or the earliest only."""
+    users: int | None = None
+    """Sample this many users of each target; None = all."""
+    seed: int = 0
+    """Of the sample of users."""
+    split: Literal["leave-one-out", "temporal"] = "leave-one-out"
+    missing_image: Literal["drop", "text-only"] = "drop"
+    """Items without a picture: drop them before the core, or keep them if they have text."""
+    cold_below: int = 10
+    """Items with fewer training occurrences are cold."""
+
+    def __post_init__(self) -> None:
+        for name in ("user_core", "item_core", "cold_below", "users"):
+            value = getattr(self, name)
+            if value is not None and value < (1 if name == "users" else 0):
+                raise InputError(f"--{name.replace('_', '-')} {value}: too small")
+
+
+class EmptyCarve(InputError):
+    """A carved target in which no user has enough interactions."""
+
+
+class _Cored:
+    """A source's core, computed once for all its targets, and only if one must be written."""
+
+    def __init__(self, load: Callable[[], Source], options: IngestOptions) -> None:
+        self._load, self._options = load, options
+
+    @cached_property
+    def source(self) -> Source:
+        return self._load()
+
+    @cached_property
+    def result(self) -> tuple[Rows, Core, dict[str, int]]:
+        """(rows of the core in order, the core, rows dropped by reason)."""
+        fates = dict(self.source.card["interactions"]["dropped"])
+        rows = _usable(self.source, self._options.missing_image, fates).ordered()
+        if self._options.repeats == "first":
+            rows = rows.keep(rows.first_of_pairs(), "repeat of an earlier row", fates)
+        core = require_core(rows.user, rows.item, self._options.user_core, self._options.item_core)
+        for number, each in enumerate(core.rounds, start=1):
+            fates[f"core round {number}"] = each.dropped
+        return rows.at(core.rows), core, fates
+
+
+def choose_targets(rules: Mapping[str, Rule | None], asked: Sequence[str]) -> list[str]:
+    """The targets that a user asked for, as they are written; all where none was named.
+
+    Raises:
+        InputError: a name is not among them.
+    """
+    known = {slug(name): name for name in rules}
+    chosen = []
+    for name in asked:
+        if slug(name) not in known:
+            raise InputError(f'unknown target "{name}": {nearest(name, rules)}')
+        chosen.append(known[slug(name)])
+    return [name for name in rules if name in chosen] if chosen else list(rules)
+
+
+def write_targets(
+    home: Home,
+    tables: Built,
+    rules: Mapping[str, Rule | None],
+    columns: Sequence[str],
+    asked: Sequence[str],
+    options: IngestOptions,
+) -> list[dict[str, Any]]:
+    """Write the chosen targets of a source and return their cards, each with "fresh".
+
+    A carved target that was not asked for by name and in which nobody has enough interactions is
+    no error: its card is {"target": name, "left_out": why} and nothing is written.
+
+    Args:
+        home: where artefacts live.
+        tables: the source's tables.
+        rules: target -> rule; None = the whole source.
+        columns: names of the entries of `categories`.
+        asked: names of targets; empty = all.
+        options: see there.
+
+    Raises:
+        InputError: an unknown name, nothing usable, an empty core, or an empty target.
+    """
+    source = str(tables.manifest.config["source"])
+    card = json.loads((tables.place / "card.json").read_text(encoding="utf-8"))
+    cored = _Cored(lambda: load_source(source, tables.place, card), options)
+    cards = []
+    for name in choose_targets(rules, asked):
+        rule = rules[name]
+
+        def write(draft: Path, name: str = name, rule: Rule | None = rule) -> dict[str, int]:
+            return _write_target(draft, name, rule, columns, cored, options)
+
+        try:
+            built = build(
+                home.target(name),
+                kind="target",
+                config={
+                    "target": name,
+                    "source": source,
+                    "rule": rule.describe() if rule else None,
+                    **asdict(options),
+                },
+                inputs={"tables": tables.manifest.fingerprint},
+                write=write,
+            )
+        except EmptyCarve as error:
+            if asked:
+                raise
+            cards.append({"target": name, "left_out": str(error)})
+            continue
+        made = json.loads((built.place / "card.json").read_text(encoding="utf-8"))
+        cards.append({**made, "fresh": built.fresh})
+    return cards
+
+
+def _usable(
+    source: Source, missing_image: Literal["drop", "text-only"], fates: dict[str, int]
+) -> Rows:
+    """Rows whose item is listed and has the content that the options ask for."""
+    rows = Rows(user=source.user, item=source.item, timestamp=source.timestamp)
+    listed = source.listed_at >= 0
+    rows = rows.keep(listed[rows.item], "item not in the items file", fates)
+    image = np.zeros(len(listed), bool)
+    image[listed] = source.items["image"].is_valid().to_numpy()[source.listed_at[listed]]
+    match missing_image:
+        case "drop":
+            rows = rows.keep(image[rows.item], "item without picture", fates)
+        case "text-only":
+            text = np.zeros(len(listed), bool)
+            has_text = pc.not_equal(source.items["text"], "").to_numpy()
+            text[listed] = has_text[source.listed_at[listed]]
+            rows = rows.keep((image | text)[rows.item], "item without picture and text", fates)
+    if not len(rows.user):
+        _refuse_nothing(source, fates)
+    return rows
+
+
+def _refuse_nothing(source: Source, fates: dict[str, int]) -> None:
+    pictures = source.card["pictures"]
+    listing = "; ".join(f"{reason}: {n:,} rows" for reason, n in fates.items() if n)
+    advice = ""
+    if fates.get("item without picture"):
+        where = f"below {pictures}" if pictures else "because no folder of pictures was given"
+        advice = (
+            f". No item that occurs has a picture {where}: give the folder of pictures, "
+            "or keep items by their text with --missing-image text-only"
+        )
+    raise InputError(f"{source.name}: no interaction is left before the core ({listing}){advice}")
+
+
+def _carve(
+    rows: Rows,
+    name: str,
+    rule: Rule,
+    columns: Sequence[str],
+    source: Source,
+    user_core: int,
+    fates: dict[str, int],
+) -> Rows:
+    """Rows of the items that a rule names, of users with at least `user_core` rows among them."""
+    items = pl.DataFrame(source.items.select(["categories"]))
+    matches = items.select(rule.matches(columns)).to_series().to_numpy()
+    inside = np.zeros(len(source.item_ids), bool)
+    listed = source.listed_at >= 0
+    inside[listed] = matches[source.listed_at[listed]]
+    carved = rows.keep(inside[rows.item], "outside the target", fates)
+    least = max(user_core, LEAST)
+    counts = np.bincount(carved.user, minlength=len(source.user_ids))
+    kept = carved.keep(
+        (counts >= user_core)[carved.user],
+        f"user with fewer than {user_core} inside the target",
+        fates,
+    )
+    if not (counts >= least).any():
+        raise EmptyCarve(
+            f"{name}: no user of the core has {least} interactions inside it (rule: {rule.column} "
+            f"{rule.operator} {', '.join(rule.values)}; {len(carved.user):,} interactions of "
+            f"{np.count_nonzero(counts):,} users, at most {counts.max(initial=0)} each). "
+            "Lower --user-core or --item-core"
+        )
+    return kept
+
+
+def _sample(rows: Rows, ids: pa.StringArray, users: int, seed: int, fates: dict[str, int]) -> Rows:
+    """The users whose hash with the seed is least: the same in every version of every library."""
+
+    def place(code: int) -> bytes:
+        return hashlib.sha256(f"{seed}:{ids[code].as_py()}".encode()).digest()
+
+    chosen = np.zeros(len(ids), bool)
+    chosen[sorted(np.unique(rows.user).tolist(), key=place)[:users]] = True
+    return rows.keep(chosen[rows.user], "user not in the sample", fates)
+
+
+def _split(rows: Rows, options: IngestOptions, fates: dict[str, int]) -> tuple[Rows, NDArray[Any]]:
+    match options.split:
+        case "leave-one-out":
+            parts = leave_one_out(rows.user)
+            reason = f"user with fewer than {LEAST} interactions"
+        case "temporal":
+            parts = temporal(rows.user, rows.timestamp)
+            reason = "outside the temporal split"
+    stays = parts != LEFT_OUT
+    return rows.keep(stays, reason, fates), parts[stays]
+
+
+def _write_target(
+    draft: Path,
+    name: str,
+    rule: Rule | None,
+    columns: Sequence[str],
+    cored: _Cored,
+    options: IngestOptions,
+) -> dict[str, int]:
+    rows, core, core_fates = cored.result
+    source, fates = cored.source, dict(core_fates)
+    if rule is not None:
+        rows = _carve(rows, name, rule, columns, source, options.user_core, fates)
+    if options.users is not None:
+        rows = _sample(rows, source.user_ids, options.users, options.seed, fates)
+    rows, parts = _split(rows, options, fates)
+    if not len(rows.user):
+        raise InputError(
+            f"{name}: no user has {LEAST} interactions, which the split needs; "
+            "set --user-core to 3 or more to see which cores leave something"
+        )
+    users, user = np.unique(rows.user, return_inverse=True)
+    codes, item = np.unique(rows.item, return_inverse=True)
+    user, item = user.astype(np.int32), item.astype(np.int32) + 1
+    train_count = np.bincount(item[parts == TRAIN], minlength=len(codes) + 1)
+    is_cold = train_count < options.cold_below
+    items = source.items.select(["item_id", "text", "image"]).take(source.listed_at[codes])
+    numbers = pa.array(np.arange(1, len(codes) + 1, dtype=np.int32))
+    counts = pa.array(train_count[1:].astype(np.int32))
+    items = items.add_column(0, "item", numbers).append_column("train_count", counts)
+    sequences = _sequences(source.user_ids.take(pa.array(users)), user, item, parts)
+    with atomic_file(draft / "items.parquet") as path:
+        write_table(path, items, TARGET_ITEMS)
+    with atomic_file(draft / "sequences.parquet") as path:
+        write_table(path, sequences, SEQUENCES)
+    with atomic_file(draft / "cold.parquet") as path:
+        cuts = write_table(path, _cold_batches(user, item, is_cold), COLD)
+    stats = statistics(len(users), len(codes), len(item))
+    card = {
+        "target": name,
+        "source": source.name,
+        "rule": rule.describe() if rule else None,
+        "options": asdict(options),
+        "pictures": source.card["pictures"],
+        "rows": {
+            "read": source.card["interactions"]["read"],
+            "kept": len(item),
+            "dropped": {reason: n for reason, n in fates.items() if n},
+        },
+        "core": [asdict(each) for each in core.rounds],
+        "statistics": stats,
+        **beside_paper(name, stats),
+        "tied_timestamps": rows.share_of_ties(),
+        "items_without_image": items["image"].null_count,
+        "items_without_text": pc.sum(pc.equal(items["text"], "")).as_py(),
+        "cold": {"items": int(is_cold[1:].sum()), "cuts": cuts},
+        "sequences_sha256": _digest(sequences),
+    }
+    with atomic_file(draft / "card.json") as path:
+        write_json(path, card)
+    return {"users": len(users), "items": len(codes), "actions": len(item), "cold": cuts}
+
+
+def _sequences(
+    ids: pa.StringArray, user: NDArray[np.int32], item: NDArray[np.int32], parts: NDArray[Any]
+) -> pa.Table:
+    train = parts == TRAIN
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(user[train], minlength=len(ids)))])
+    kind = SEQUENCES.schema.field("train").type
+    lists = pa.ListArray.from_arrays(
+        pa.array(offsets.astype(np.int32)), pa.array(item[train]), type=kind
+    )
+    numbers = pa.array(np.arange(len(ids), dtype=np.int32))
+    valid = parts == VALID
+    test = ~(train | valid)
+    return pa.table(
+        [numbers, ids, lists, pa.array(item[valid]), pa.array(item[test])],
+        names=SEQUENCES.schema.names,
+    )
+
+
+def _cold_batches(
+    user: NDArray[np.int32], item: NDArray[np.int32], is_cold: NDArray[np.bool_]
+) -> Iterator[pa.RecordBatch]:
+    kind = COLD.schema.field("history").type
+    for cut_user, offsets, history, target in cold_cuts(user, item, is_cold):
+        lists = pa.ListArray.from_arrays(pa.array(offsets), pa.array(history), type=kind)
+        yield pa.RecordBatch.from_arrays(
+            [pa.array(cut_user), lists, pa.array(target)], names=COLD.schema.names
+        )
+
+
+def _digest(sequences: pa.Table) -> str:
+    """sha256 of what the sequences hold, whatever the file around them looks like."""
+    whole = hashlib.sha256()
+    for name in ("train", "valid", "test", "user_id"):
+        column = sequences[name].combine_chunks()
+        whole.update(f"{name}\n".encode())
+        if name == "user_id":
+            whole.update("\n".join(column.to_pylist()).encode())
+            continue
+        if name == "train":
+            whole.update(column.offsets.to_numpy().astype("<i4").tobytes())
+            column = column.values
+        whole.update(column.to_numpy().astype("<i4").tobytes())
+    return whole.hexdigest()

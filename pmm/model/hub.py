@@ -1,0 +1,99 @@
+"""Where a pre-trained encoder comes from: a folder, else the local cache, else the model hub.
+
+The hub's client retries a dead network for many seconds and then raises errors of several kinds.
+Here one request with a short time limit decides first, so that a machine without network gets its
+answer at once.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import huggingface_hub
+from transformers.utils import logging as transformers_logging
+
+from pmm.errors import InputError
+
+T = TypeVar("T")
+
+PROBE_SECONDS = 10
+WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
+
+
+def local_folder(encoder: str) -> Path | None:
+    """The folder that `encoder` names, or None where it is the name of a published encoder.
+
+    A name that can only be a path (it starts with `.`, `/` or `~`) but leads nowhere is refused.
+    """
+    path = Path(encoder).expanduser()
+    if path.is_dir():
+        return path
+    if encoder.startswith((".", "/", "~")) or path.is_file():
+        raise InputError(
+            f"encoder {encoder!r}: no such folder (expected a folder with a config and weights)"
+        )
+    return None
+
+
+def weights_file(folder: Path) -> Path | None:
+    """The weights in a folder, safetensors before pickles; None where there are none."""
+    found = [p for p in folder.iterdir() if p.suffix in WEIGHT_SUFFIXES]
+    return min(found, key=lambda p: (p.suffix != ".safetensors", p.name), default=None)
+
+
+def cached_or_downloaded(repository: str, load: Callable[[bool], T], *, name: str) -> T:
+    """`load(True)` from the local cache; where that fails, `load(False)`, which may download.
+
+    Args:
+        repository: where the hub keeps it.
+        load: takes `local_files_only`; raises OSError where a file cannot be had.
+        name: what the user calls it, for messages.
+
+    Raises:
+        InputError: not in the cache, and the hub cannot be reached, does not know it or refuses.
+    """
+    try:
+        return load(True)
+    except OSError:
+        _ask_hub(repository, name)
+    try:
+        return load(False)
+    except OSError as error:
+        raise InputError(f"encoder {name!r}: the download failed ({first_line(error)})") from error
+
+
+def _ask_hub(repository: str, name: str) -> None:
+    try:
+        huggingface_hub.model_info(repository, timeout=PROBE_SECONDS)
+    except huggingface_hub.errors.HfHubHTTPError as error:
+        raise InputError(
+            f"encoder {name!r} is no folder here, and the model hub does not give it "
+            f"({first_line(error)}): check the spelling, or give the folder that holds it"
+        ) from error
+    except Exception as error:  # the HTTP client underneath raises its own kinds, not OSError
+        raise InputError(
+            f"encoder {name!r} is not on this machine and the model hub cannot be reached "
+            f"({first_line(error)}): run once with network to download it, or copy it here and "
+            "give its folder instead of its name"
+        ) from error
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, without what follows."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+@contextlib.contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Keep the encoder libraries' load reports and bars off the terminal; errors still raise."""
+    verbosity = transformers_logging.get_verbosity()
+    bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if bars:
+            transformers_logging.enable_progress_bar()

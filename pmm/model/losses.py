@@ -1,0 +1,123 @@
+"""Training losses: pure functions of tensors; no module, no config, no device handling.
+
+Shape suffixes: B users, S = L + 1 slots, L inputs (slots 0..L-1; input l predicts slot l+1), N
+prediction rows (the valid (user, input) pairs), I distinct items of the batch, D embedding width.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+LogQ = Literal["on", "off", "corrected"]
+Reject = Literal["same_ids", "own_columns", "none"]
+Similarity = Literal["dot", "cosine"]
+
+
+def in_batch_softmax(
+    user_BLD: Tensor,
+    item_ID: Tensor,
+    slot_BS: Tensor,
+    log_p_I: Tensor,
+    *,
+    logq: LogQ = "on",
+    reject: Reject = "same_ids",
+    similarity: Similarity = "dot",
+    tau: float = 1.0,
+) -> Tensor:
+    """Dense auto-regressive prediction (paper Eq. 5; models.md L1): softmax over the batch's slots.
+
+    The columns of the softmax are all non-padded slots, so an item that several users have stands
+    there several times. Here each distinct item stands once, with the log of its number of columns
+    added to its logit: the same sum, in memory N x I.
+
+    Args:
+        user_BLD: hidden state at each input.
+        item_ID: vectors of the distinct items; gradients flow to them as columns.
+        slot_BS: 0 padding (on the left), k > 0 stands for item k - 1.
+        log_p_I: log of each item's share of the training interactions.
+        logq: "on" subtracts log p from every logit, the target's too (R14). "off" does not.
+            "corrected" is the form of Khrylchenko et al. (RecSys 2025): see `_corrected`.
+        reject: columns that are no negatives of a user. "same_ids": every column of an item that
+            occurs in the user's own S slots (R13). "own_columns": the user's own slots only, as in
+            the paper's Eq. 5. "none": the target's own column only.
+        similarity: raw dot product, or cosine.
+        tau: logits are divided by it.
+
+    Returns:
+        Mean over the N rows, float32 scalar. Where N = 0 it is 0, with zero gradients.
+    """
+    row_BL = (slot_BS[:, :-1] > 0) & (slot_BS[:, 1:] > 0)
+    user_N = row_BL.nonzero()[:, 0]
+    target_N1 = slot_BS[:, 1:][row_BL][:, None] - 1
+    z_NI = similarities(user_BLD[row_BL], item_ID, similarity) / tau
+    own_BI = _own_columns(slot_BS, len(item_ID))
+    own_NI, all_I = own_BI[user_N], own_BI.sum(0)
+    negative_NI = _negative_columns(own_NI, all_I, target_N1, reject)
+    if logq == "corrected":
+        barred_NI = torch.zeros_like(own_NI, dtype=torch.bool).scatter(1, target_N1, True)
+        if reject == "same_ids":
+            barred_NI |= own_NI > 0
+        loss_N = _corrected(z_NI, negative_NI, barred_NI, target_N1, log_p_I)
+    else:
+        if logq == "on":
+            z_NI = z_NI - log_p_I
+        column_NI = negative_NI.scatter_add(1, target_N1, torch.ones_like(z_NI[:, :1]))
+        loss_N = (z_NI + column_NI.log()).logsumexp(1) - z_NI.gather(1, target_N1)[:, 0]
+    return loss_N.sum() / max(1, len(loss_N))
+
+
+def similarities(left_ND: Tensor, right_ID: Tensor, similarity: Similarity) -> Tensor:
+    """Logits [N, I] in float32, whatever the precision of the vectors and of autocast."""
+    with torch.autocast(left_ND.device.type, enabled=False):
+        left_ND, right_ID = left_ND.float(), right_ID.float()
+        if similarity == "cosine":
+            left_ND = functional.normalize(left_ND, dim=-1)
+            right_ID = functional.normalize(right_ID, dim=-1)
+        return left_ND @ right_ID.T
+
+
+def _own_columns(slot_BS: Tensor, n_items: int) -> Tensor:
+    """How many of a user's slots hold each item, float32 [B, I]."""
+    one_BS = torch.ones_like(slot_BS, dtype=torch.float32)
+    count_BI = one_BS.new_zeros(len(slot_BS), n_items + 1).scatter_add(1, slot_BS, one_BS)
+    return count_BI[:, 1:]
+
+
+def _negative_columns(own_NI: Tensor, all_I: Tensor, target_N1: Tensor, reject: Reject) -> Tensor:
+    """How many columns of each item are negatives of a row, float32 [N, I].
+
+    The target's own column is none.
+    """
+    match reject:
+        case "same_ids":
+            return all_I * (own_NI == 0)
+        case "own_columns":
+            return all_I - own_NI
+        case "none":
+            one_N1 = own_NI.new_ones(target_N1.shape)
+            return all_I.expand_as(own_NI).scatter_add(1, target_N1, -one_N1)
+
+
+def _corrected(
+    z_NI: Tensor, negative_NI: Tensor, barred_NI: Tensor, target_N1: Tensor, log_p_I: Tensor
+) -> Tensor:
+    """The log-Q correction for a target that is there for sure, not by sampling (arXiv 2507.09331).
+
+    The gradient of the full softmax's -log P(t) is -(1 - P(t)) (grad z_t - E[grad z_d]), with d
+    drawn from P without t. The expectation is estimated with the row's negatives; they were drawn
+    from q, which is p without the items that are barred (the target, and what `reject` takes
+    out). So the loss is -sg(1 - P(t)) (z_t - log mean_d exp(z_d - log q_d)), with P(t) from the
+    same mean. Its gradient is the full softmax's; its value is not. A row without negatives gives
+    0.
+    """
+    negative_NI = negative_NI.masked_fill(barred_NI, 0.0)
+    count_N = negative_NI.sum(1)
+    some_N = count_N > 0
+    free_N = (1 - (log_p_I.exp() * barred_NI).sum(1)).clamp(min=1e-6)
+    log_weight_NI = negative_NI.log().masked_fill(~some_N[:, None], 0.0)
+    sum_N = (z_NI - log_p_I + log_weight_NI).logsumexp(1)
+    others_N = sum_N + free_N.log() - count_N.clamp(min=1).log()
+    margin_N = others_N - z_NI.gather(1, target_N1)[:, 0]
+    return torch.where(some_N, margin_N.sigmoid().detach() * margin_N, 0.0)

@@ -1,0 +1,232 @@
+"""PMMRec: items from their text and picture, users from their items (paper III; models.md 1).
+
+Shape suffixes: I distinct items, T text tokens, P picture tokens, D width, B users, S = L + 1
+slots, L inputs.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pmm.errors import InputError
+from pmm.model.encoders import TextSpec, VisionSpec, load_text, load_vision
+from pmm.model.fusion import MergeFusion, Pool, masked_mean
+from pmm.model.losses import LogQ, Reject, Similarity, in_batch_softmax
+from pmm.model.user_encoder import UserEncoder
+from pmm.shards.batch import Batch, Items
+
+Preset = Literal["default", "paper", "official"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PmmrecOptions:
+    """What the model is made of; the defaults are the column `default` of models.md 2.0."""
+
+    text: TextSpec = field(default_factory=TextSpec)
+    vision: VisionSpec = field(default_factory=VisionSpec)
+    modality: Literal["both", "text", "vision"] = "both"
+    """With one modality the other encoder and the fusion are not built, and its data never read."""
+    width: int = 0
+    """Width d of items and users; 0 takes the text encoder's (with none, the vision tower's)."""
+    max_length: int = 20
+    """L, the most recent items that the user encoder reads (R32)."""
+    dropout: float = 0.1
+    """Of the fusion block and the user encoder."""
+    fusion_pool: Pool = "mean"
+    fusion_type_embedding: bool = True
+    modality_pool: Pool = "mean"
+    """The item's vector from one modality: masked mean of its tokens, or the class token (R4)."""
+    user_blocks: int = 2
+    user_heads: int = 2
+    dap_logq: LogQ = "on"
+    dap_reject: Reject = "same_ids"
+    dap_similarity: Similarity = "dot"
+    dap_tau: float = 1.0
+    """Divides the logits; with the cosine something like 0.05 to 0.1."""
+
+
+def preset(name: Preset) -> PmmrecOptions:
+    """The options of a column of models.md 2.0.
+
+    `official` cannot have dropout in the frozen blocks (R12) as the published code has.
+
+    >>> preset("paper").fusion_pool, preset("official").vision.image_norm
+    ('cls', 'half')
+    """
+    match name:
+        case "default":
+            return PmmrecOptions()
+        case "paper":
+            return PmmrecOptions(
+                fusion_pool="cls",
+                modality_pool="cls",
+                fusion_type_embedding=False,
+                dap_logq="off",
+                dap_reject="own_columns",
+            )
+        case "official":
+            vision = VisionSpec(image_norm="half")
+            return PmmrecOptions(vision=vision, fusion_type_embedding=False)
+    raise InputError(f"no preset {name!r} (default, paper, official)")
+
+
+class Pmmrec(nn.Module):
+    """The backbone with its next-item objective; all its weights are float32."""
+
+    def __init__(self, options: PmmrecOptions) -> None:
+        super().__init__()
+        self.options = options
+        self.max_length = options.max_length
+        self.text = load_text(options.text) if options.modality != "vision" else None
+        self.vision = load_vision(options.vision) if options.modality != "text" else None
+        widths = [encoder.width for encoder in (self.text, self.vision) if encoder is not None]
+        self.width = options.width or widths[0]
+        self.text_projection = _projection(self.text, self.width)
+        self.vision_projection = _projection(self.vision, self.width)
+        self.fusion = (
+            MergeFusion(
+                self.width,
+                pool=options.fusion_pool,
+                type_embedding=options.fusion_type_embedding,
+                dropout=options.dropout,
+            )
+            if options.modality == "both"
+            else None
+        )
+        self.user_encoder = UserEncoder(
+            self.width,
+            max_length=options.max_length,
+            blocks=options.user_blocks,
+            heads=options.user_heads,
+            dropout=options.dropout,
+        )
+
+    def encode_items(self, items: Items) -> Tensor:
+        """Vectors [I, D] of distinct items.
+
+        An encoder runs only on the items that have its modality; the others are carried by masks.
+        An item without anything that this model reads gets a finite vector that says nothing.
+        """
+        if self.fusion is not None:
+            return self.fusion(*self.text_tokens(items), *self.picture_tokens(items))  # type: ignore[no-any-return]
+        token_IKD, mask_IK = (
+            self.text_tokens(items) if self.text is not None else self.picture_tokens(items)
+        )
+        if self.options.modality_pool == "cls":
+            return token_IKD[:, 0]
+        return masked_mean(token_IKD, mask_IK)
+
+    def text_tokens(self, items: Items) -> tuple[Tensor, Tensor]:
+        """Projected tokens [I, T, D] and their mask [I, T], T the longest real text here."""
+        assert self.text is not None
+        assert self.text_projection is not None
+        has_I = items.has_text_I
+        mask_IT = items.token_mask_IT & has_I[:, None]
+        longest = max(1, int(mask_IT.sum(1).max())) if len(mask_IT) else 1
+        mask_IT = mask_IT[:, :longest]
+        rows_J = has_I.nonzero()[:, 0]
+        hidden_JTD = self.text(items.token_IT[rows_J, :longest], mask_IT[rows_J])
+        return _spread(self.text_projection(hidden_JTD), rows_J, len(has_I)), mask_IT
+
+    def picture_tokens(self, items: Items) -> tuple[Tensor, Tensor]:
+        """Projected tokens [I, P, D], class token first, and their mask [I, P]."""
+        assert self.vision is not None
+        assert self.vision_projection is not None
+        has_I = items.has_picture_I
+        rows_J = has_I.nonzero()[:, 0]
+        hidden_JPD = self.vision(items.picture_I3HW[rows_J])
+        mask_IP = has_I[:, None].expand(-1, self.vision.tokens)
+        return _spread(self.vision_projection(hidden_JPD), rows_J, len(has_I)), mask_IP
+
+    def encode_users(self, e_BLD: Tensor, valid_BL: Tensor) -> Tensor:
+        """Hidden states [B, L, D] of left-padded windows of item vectors; zeros at padding."""
+        return self.user_encoder(e_BLD, valid_BL)  # type: ignore[no-any-return]
+
+    def user_vectors(self, e_BLD: Tensor, valid_BL: Tensor) -> Tensor:
+        """What users are scored with, [B, D]: the hidden state at the last position."""
+        return self.encode_users(e_BLD, valid_BL)[:, -1]
+
+    def item_vectors(self, e_ID: Tensor) -> Tensor:
+        """What items are scored with, [I, D]: a score is its dot product with the user's vector.
+
+        The vectors of `encode_items` themselves, but of length 1 where the loss compares by
+        cosine.
+        """
+        if self.options.dap_similarity == "cosine":
+            return functional.normalize(e_ID, dim=-1)
+        return e_ID
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """The objectives of a batch, float32 scalars: "loss" to minimise, "dap" its one part."""
+        e_ID = self.encode_items(batch.items)
+        slot_BL = batch.slot_BS[:, :-1]
+        with_padding_ID = torch.cat([e_ID.new_zeros(1, self.width), e_ID])
+        user_BLD = self.encode_users(with_padding_ID[slot_BL], slot_BL > 0)
+        dap = in_batch_softmax(
+            user_BLD,
+            e_ID,
+            batch.slot_BS,
+            batch.log_p_I,
+            logq=self.options.dap_logq,
+            reject=self.options.dap_reject,
+            similarity=self.options.dap_similarity,
+            tau=self.options.dap_tau,
+        )
+        return {"loss": dap, "dap": dap.detach()}
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """The same as `loss` (what a wrapper for several processes calls)."""
+        return self.loss(batch)
+
+    def trained_names(self) -> list[str]:
+        """Names of the tensors that train."""
+        return [name for name, tensor in self.named_parameters() if tensor.requires_grad]
+
+
+def parameter_groups(
+    model: nn.Module, *, lr: float, weight_decay: float, decay_norms: bool = False
+) -> list[dict[str, Any]]:
+    """AdamW's groups (models.md 0.5, R34): each trainable tensor in exactly one, none empty.
+
+    The encoders (`text.`, `vision.`) never decay. Of the rest (projections, fusion, user encoder)
+    everything does with `decay_norms` (the published code), else all but norms and biases.
+    """
+    norms = {
+        id(tensor)
+        for module in model.modules()
+        if isinstance(module, nn.LayerNorm)
+        for tensor in module.parameters()
+    }
+    groups: dict[str, list[Tensor]] = {"text": [], "vision": [], "rest": [], "norms": []}
+    for name, tensor in model.named_parameters():
+        if not tensor.requires_grad:
+            continue
+        room = name.split(".", 1)[0]
+        spared = not decay_norms and (id(tensor) in norms or name.endswith(".bias"))
+        groups[room if room in ("text", "vision") else "norms" if spared else "rest"].append(tensor)
+    return [
+        {"name": name, "params": tensors, "lr": lr, "weight_decay": weight_decay * (name == "rest")}
+        for name, tensors in groups.items()
+        if tensors
+    ]
+
+
+def _projection(encoder: nn.Module | None, width: int) -> nn.Linear | None:
+    """Linear to the model's width on each token (R9); Xavier-normal weight, zero bias."""
+    if encoder is None:
+        return None
+    linear = nn.Linear(int(encoder.width), width)  # type: ignore[arg-type]
+    nn.init.xavier_normal_(linear.weight)
+    nn.init.zeros_(linear.bias)
+    return linear
+
+
+def _spread(token_JKD: Tensor, rows_J: Tensor, n_items: int) -> Tensor:
+    """Put the tokens of some items at their rows among all; zeros elsewhere."""
+    if len(rows_J) == n_items:
+        return token_JKD
+    all_IKD = token_JKD.new_zeros(n_items, *token_JKD.shape[1:])
+    return all_IKD.index_copy(0, rows_J, token_JKD)

@@ -1,0 +1,102 @@
+"""The user encoder: SASRec's causal Transformer over item vectors (paper Eq. 4; models.md 1.3).
+
+Shape suffixes: B users, L positions of the window, D width.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pmm.errors import InputError
+from pmm.model.fusion import merge_heads, split_heads
+
+
+class CausalBlock(nn.Module):
+    """Post-norm attention without biases, then a ReLU layer of four times the width."""
+
+    def __init__(self, width: int, *, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query = nn.Linear(width, width, bias=False)
+        self.key = nn.Linear(width, width, bias=False)
+        self.value = nn.Linear(width, width, bias=False)
+        self.out = nn.Linear(width, width, bias=False)
+        self.attention_norm = nn.LayerNorm(width, eps=1e-6)
+        self.up = nn.Linear(width, 4 * width)
+        self.down = nn.Linear(4 * width, width)
+        self.norm = nn.LayerNorm(width, eps=1e-6)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x_BLD: Tensor, allowed_B1LL: Tensor) -> Tensor:
+        """One block; `allowed_B1LL` is True where a query (row) may see a key (column)."""
+        attended_BLD = merge_heads(
+            functional.scaled_dot_product_attention(
+                split_heads(self.query(x_BLD), self.heads),
+                split_heads(self.key(x_BLD), self.heads),
+                split_heads(self.value(x_BLD), self.heads),
+                attn_mask=allowed_B1LL,
+                dropout_p=self.dropout.p if self.training else 0.0,
+            )
+        )
+        x_BLD = self.attention_norm(x_BLD + self.dropout(self.out(attended_BLD)))
+        hidden_BLD = self.down(functional.relu(self.up(x_BLD)))
+        out_BLD: Tensor = self.norm(x_BLD + self.dropout(hidden_BLD))
+        return out_BLD
+
+
+class UserEncoder(nn.Module):
+    """Item vectors of a left-padded window -> a hidden state at each position, from its past."""
+
+    def __init__(
+        self, width: int, *, max_length: int, blocks: int = 2, heads: int = 2, dropout: float = 0.1
+    ) -> None:
+        super().__init__()
+        if width % heads:
+            raise InputError(f"user_heads = {heads} does not divide the width {width}")
+        self.position = nn.Embedding(max_length, width)
+        self.norm = nn.LayerNorm(width, eps=1e-6)
+        self.dropout = nn.Dropout(dropout)
+        self.blocks = nn.ModuleList(
+            CausalBlock(width, heads=heads, dropout=dropout) for _ in range(blocks)
+        )
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                nn.init.xavier_normal_(module.weight)
+            if isinstance(module, nn.Linear) and module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+    def forward(self, e_BLD: Tensor, valid_BL: Tensor) -> Tensor:
+        """Hidden states [B, L, D], zeros at padding.
+
+        The last position is always max_length - 1: a window shorter than max_length means the
+        same as one padded on the left. What stands at padding has no influence, as long as it is
+        finite.
+
+        Args:
+            e_BLD: item vectors, L <= max_length.
+            valid_BL: bool, True at real items.
+        """
+        length, longest = e_BLD.shape[1], self.position.num_embeddings
+        if length > longest:
+            raise ValueError(f"a window of {length} items, but max_length is {longest}")
+        x_BLD = self.dropout(self.norm(e_BLD + self.position.weight[longest - length :]))
+        allowed_B1LL = causal_mask(valid_BL)[:, None]
+        for block in self.blocks:
+            x_BLD = block(x_BLD, allowed_B1LL)
+        hidden_BLD: Tensor = x_BLD * valid_BL[:, :, None]
+        return hidden_BLD
+
+
+def causal_mask(valid_BL: Tensor) -> Tensor:
+    """bool [B, L, L]: query (row) l may see key (column) k when k is real and k <= l.
+
+    A padded query sees itself only, since a softmax over nothing is NaN; no one else ever sees
+    it.
+
+    >>> causal_mask(torch.tensor([[False, True, True]])).int()[0].tolist()
+    [[1, 0, 0], [0, 1, 0], [0, 1, 1]]
+    """
+    position_L = torch.arange(valid_BL.shape[1], device=valid_BL.device)
+    past_LL = position_L[:, None] >= position_L
+    self_LL = position_L[:, None] == position_L
+    return (valid_BL[:, None, :] & past_LL) | self_LL

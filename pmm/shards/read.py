@@ -1,0 +1,221 @@
+"""Shards read back: any items by number, all items in order, all sequences.
+
+Tokens of all items are held in memory (100 bytes an item); pictures are decoded from memory-mapped tars.
+"""
+
+import json
+import mmap
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from pmm.artefact import open_artefact, require_input
+from pmm.errors import BrokenArtefact
+from pmm.home import Home
+from pmm.schemas import read_table
+from pmm.shards.batch import Items
+from pmm.shards.item_shards import OFFSETS, tar_name
+from pmm.shards.pictures import decode
+from pmm.shards.sequence_shards import Lists, Sequences, read_sequences
+from pmm.shards.tars import map_tar
+from pmm.shards.write import command, shards_manifest
+
+Numbers: TypeAlias = npt.NDArray[np.int64]
+
+_NPY_LENGTH = slice(8, 10)  # of an .npy file: the header's length, little-endian (format version 1.0)
+
+
+class Shards:
+    """The shards of one target. Items are 1..n_items.
+
+    Safe to read from several threads.
+
+    Raises (when opened):
+        MissingArtefact: there are none. BrokenArtefact: files are missing or cut off.
+        StaleArtefact: the target has been ingested anew since.
+    """
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+        self.target = place.name
+        self._made_by = command(place.name)
+        self.manifest = shards_manifest(place, place.name)
+        index = self._index()
+        self.target = str(index["target"])
+        self._made_by = command(self.target)
+        self._refuse_if_stale()
+        self.n_items: int = index["items"]
+        self.n_users: int = index["users"]
+        self.picture_size: int = index["picture"]["size"]
+        self.tokenizer: dict[str, Any] = index["tokenizer"]
+        """name, sha256, pad, special, vocabulary, max_tokens."""
+        self._n_sequence_shards: int = index["sequence_shards"]
+        table = read_table(place / "offsets.parquet", OFFSETS)
+        self._where = {name: table[name].to_numpy() for name in OFFSETS.schema.names}
+        if not np.array_equal(self._where["item"], np.arange(1, self.n_items + 1)):
+            raise BrokenArtefact(
+                f"{place / 'offsets.parquet'} does not list the items 1..{self.n_items:,} in order. "
+                f"Run: {self._made_by} --force"
+            )
+        self._tars: dict[int, mmap.mmap] = {}
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the inputs and options that the shards were made from."""
+        return self.manifest.fingerprint
+
+    def sequences(self) -> Sequences:
+        """All users, in order; read once."""
+        return self._sequences
+
+    @cached_property
+    def _sequences(self) -> Sequences:
+        found = read_sequences(self.place, self._n_sequence_shards, made_by=self._made_by)
+        top = max((int(part.max(initial=0)) for part in (found.train.values, found.valid, found.test)))
+        if len(found) != self.n_users or top > self.n_items:
+            raise BrokenArtefact(
+                f"{self.place}: the sequences hold {len(found):,} users and items up to {top:,}, expected "
+                f"{self.n_users:,} users and {self.n_items:,} items. Run: {self._made_by} --force"
+            )
+        return found
+
+    @cached_property
+    def train_count(self) -> Numbers:
+        """int64 [n_items + 1]: how often each item occurs in the training parts; entry 0 is padding's."""
+        return np.bincount(self._sequences.train.values, minlength=self.n_items + 1).astype(np.int64)
+
+    @cached_property
+    def has_picture(self) -> npt.NDArray[np.bool_]:
+        """bool [n_items + 1]."""
+        return np.concatenate([[False], self._where["jpg_size"] > 0])
+
+    @cached_property
+    def has_text(self) -> npt.NDArray[np.bool_]:
+        """bool [n_items + 1]: whether the text gave any token beside the special ones."""
+        return np.concatenate([[False], self.tokens.lengths > self.tokenizer["special"]])
+
+    @cached_property
+    def tokens(self) -> Lists:
+        """The tokens of all items; item k is list k - 1."""
+        parts, lengths = [], np.zeros(self.n_items, dtype=np.int64)
+        for row in range(self.n_items):
+            content = self._content("tokens", row)
+            start = 10 + int.from_bytes(content[_NPY_LENGTH], "little")
+            parts.append(np.frombuffer(content, dtype="<i4", offset=start))
+            lengths[row] = len(parts[-1])
+        return Lists(
+            offsets=np.concatenate([[0], np.cumsum(lengths)]),
+            values=np.concatenate(parts) if parts else np.zeros(0, dtype=np.int32),
+        )
+
+    def record(self, item: int) -> dict[str, Any]:
+        """What is known of an item: `item`, `item_id`, `text`, `picture`, perhaps `reason`."""
+        self._check(np.array([item]))
+        found: dict[str, Any] = json.loads(self._content("json", item - 1))
+        return found
+
+    def picture(self, item: int) -> npt.NDArray[np.uint8]:
+        """uint8 [size, size, 3]; zeros where the item has no picture."""
+        self._check(np.array([item]))
+        if not self.has_picture[item]:
+            return np.zeros((self.picture_size, self.picture_size, 3), dtype=np.uint8)
+        try:
+            return decode(self._content("jpg", item - 1))
+        except ValueError as error:
+            raise BrokenArtefact(
+                f"{self._tar(item - 1)}: the picture of item {item} is damaged ({error}). "
+                f"Run: {self._made_by} --force"
+            ) from error
+
+    def items(self, numbers: Numbers) -> Items:
+        """The content of distinct items, whose numbers must ascend.
+
+        Tokens are padded to the longest text among them.
+
+        Raises:
+            ValueError: numbers that are no items, or not in ascending order.
+            BrokenArtefact: a shard is damaged.
+        """
+        numbers = np.asarray(numbers, dtype=np.int64)
+        self._check(numbers)
+        size = self.picture_size
+        picture_IHW3 = np.zeros((len(numbers), size, size, 3), dtype=np.uint8)
+        for row, item in enumerate(numbers.tolist()):
+            if self.has_picture[item]:
+                picture_IHW3[row] = self.picture(item)
+        token_IT, mask_IT = self._padded(numbers)
+        return Items(
+            item_I=torch.from_numpy(numbers.copy()),
+            token_IT=torch.from_numpy(token_IT),
+            token_mask_IT=torch.from_numpy(mask_IT),
+            picture_I3HW=torch.from_numpy(picture_IHW3).permute(0, 3, 1, 2),
+            has_text_I=torch.from_numpy(self.has_text[numbers]),
+            has_picture_I=torch.from_numpy(self.has_picture[numbers]),
+        )
+
+    def iterate(self, chunk: int) -> Iterator[Items]:
+        """All items in order, `chunk` at a time: what embedding a catalogue needs, in bounded memory."""
+        for start in range(1, self.n_items + 1, chunk):
+            yield self.items(np.arange(start, min(start + chunk, self.n_items + 1)))
+
+    def _padded(self, numbers: Numbers) -> tuple[Numbers, npt.NDArray[np.bool_]]:
+        """Tokens int64 [I, T] and which are real; of an item without text the first one only."""
+        starts = self.tokens.offsets[numbers - 1]
+        lengths = np.where(self.has_text[numbers], self.tokens.lengths[numbers - 1], 1)
+        column = np.arange(lengths.max(initial=1))
+        real = column < lengths[:, None]
+        index = (starts[:, None] + column)[real]
+        padded = np.full(real.shape, self.tokenizer["pad"], dtype=np.int64)
+        # A tokenizer without special tokens leaves nothing of an empty text: its padding stands in.
+        stored = real & (column < self.tokens.lengths[numbers - 1][:, None])
+        padded[stored] = self.tokens.values[index[stored[real]]]
+        return padded, real
+
+    def _content(self, part: str, row: int) -> memoryview:
+        """The bytes of one member."""
+        shard = int(self._where["shard"][row])
+        if shard not in self._tars:
+            self._tars[shard] = map_tar(self.place / tar_name(shard), made_by=self._made_by)
+        offset = int(self._where[f"{part}_offset"][row])
+        size = int(self._where[f"{part}_size"][row])
+        content = memoryview(self._tars[shard])[offset : offset + size]
+        if len(content) < size:
+            raise BrokenArtefact(
+                f"{self._tar(row)} is cut off before item {row + 1}. Run: {self._made_by} --force"
+            )
+        return content
+
+    def _tar(self, row: int) -> Path:
+        return self.place / tar_name(int(self._where["shard"][row]))
+
+    def _check(self, numbers: Numbers) -> None:
+        if len(numbers) and not (1 <= numbers.min() and numbers.max() <= self.n_items):
+            raise ValueError(
+                f"items are 1..{self.n_items}, found {numbers.min()}..{numbers.max()}"
+            )
+        if np.any(np.diff(numbers) <= 0):
+            raise ValueError("item numbers must be distinct and ascending")
+
+    def _index(self) -> dict[str, Any]:
+        try:
+            found: dict[str, Any] = json.loads((self.place / "index.json").read_text("utf-8"))
+        except (OSError, ValueError) as error:
+            raise BrokenArtefact(
+                f"{self.place / 'index.json'} cannot be read ({error}). Run: {self._made_by} --force"
+            ) from error
+        return found
+
+    def _refuse_if_stale(self) -> None:
+        """Shards that were moved away from their home are taken as they are."""
+        source = Home(self.place.parent.parent).target(self.place.name)
+        if self.place.parent.name != "shards" or not source.exists():
+            return
+        target = open_artefact(source, kind="target", made_by="pmm ingest")
+        require_input(
+            self.place, self.manifest, "target", target.fingerprint, made_by=self._made_by
+        )

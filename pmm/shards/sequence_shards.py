@@ -1,0 +1,149 @@
+"""Sequences in tars: a sample is a block of many users as an Arrow IPC stream, since a header per user
+costs more than the user.
+
+Columns of a block: `user`, `train` (list of items, oldest first), `valid`, `test`; the raw user ids stay
+in the target's table.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pmm.artefact import atomic_file
+from pmm.errors import BrokenArtefact
+from pmm.schemas import PAD, SEQUENCES
+from pmm.shards.tars import TarWriter, map_tar, members
+
+Ints: TypeAlias = npt.NDArray[np.int32]
+Offsets: TypeAlias = npt.NDArray[np.int64]
+Split = Literal["valid", "test"]
+
+USERS_PER_BLOCK = 4096
+BLOCKS_PER_TAR = 64
+_COLUMNS = ("user", "train", "valid", "test")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lists:
+    """Ragged lists of item numbers; list k is values[offsets[k]:offsets[k + 1]], oldest first."""
+
+    offsets: Offsets
+    values: Ints
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, k: int) -> Ints:
+        return self.values[self.offsets[k] : self.offsets[k + 1]]
+
+    @property
+    def lengths(self) -> Offsets:
+        """int64 [number of lists]."""
+        return np.diff(self.offsets)
+
+    def recent(self, rows: npt.NDArray[np.int64], length: int) -> npt.NDArray[np.int64]:
+        """The last `length` items of some lists, left-padded: int64 [len(rows), length].
+
+        >>> lists = Lists(offsets=np.array([0, 3, 4]), values=np.array([5, 6, 7, 8], np.int32))
+        >>> lists.recent(np.array([1, 0]), 2).tolist()
+        [[0, 8], [6, 7]]
+        """
+        index = self.offsets[rows + 1, None] - np.arange(length, 0, -1)
+        real = index >= self.offsets[rows, None]
+        found = np.full(index.shape, PAD, dtype=np.int64)
+        found[real] = self.values[index[real]]
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sequences:
+    """All users of a target, in order; users are 0..U-1."""
+
+    train: Lists
+    valid: Ints
+    """int32 [U]: the second last item of each user."""
+    test: Ints
+    """int32 [U]: the last."""
+
+    def __len__(self) -> int:
+        return len(self.valid)
+
+    def target(self, split: Split) -> Ints:
+        """The item to be found, int32 [U]."""
+        return self.valid if split == "valid" else self.test
+
+    def history(self, split: Split) -> Lists:
+        """What is known before the target: the training part; for the test also the validation item."""
+        if split == "valid":
+            return self.train
+        return Lists(
+            offsets=self.train.offsets + np.arange(len(self) + 1),
+            values=np.insert(self.train.values, self.train.offsets[1:], self.valid),
+        )
+
+
+def write_sequence_shards(folder: Path, sequences: pa.Table) -> int:
+    """Write all sequence tars; returns how many there are."""
+    table = sequences.select(_COLUMNS).combine_chunks()
+    users_per_tar = USERS_PER_BLOCK * BLOCKS_PER_TAR
+    count = 0
+    for start in range(0, table.num_rows, users_per_tar):
+        path = folder / f"sequences-{count:05d}.tar"
+        with atomic_file(path) as temporary, TarWriter(temporary) as tar:
+            part = table.slice(start, users_per_tar)
+            for first in range(0, part.num_rows, USERS_PER_BLOCK):
+                block = (start + first) // USERS_PER_BLOCK
+                tar.add(f"{block:08d}.arrow", _ipc(part.slice(first, USERS_PER_BLOCK)))
+        count += 1
+    return count
+
+
+def _ipc(block: pa.Table) -> bytes:
+    schema = pa.schema([SEQUENCES.schema.field(name) for name in _COLUMNS])
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, schema) as writer:
+        for batch in block.cast(schema).to_batches():
+            writer.write_batch(batch)
+    content: bytes = sink.getvalue().to_pybytes()
+    return content
+
+
+def read_sequences(folder: Path, n_shards: int, *, made_by: str) -> Sequences:
+    """All sequences of a target.
+
+    Raises:
+        BrokenArtefact: a tar is cut off, or a block cannot be read.
+    """
+    paths = [folder / f"sequences-{shard:05d}.tar" for shard in range(n_shards)]
+    tables = [block for path in paths for block in _blocks(path, made_by)]
+    schema = pa.schema([SEQUENCES.schema.field(name) for name in _COLUMNS])
+    table = pa.concat_tables(tables) if tables else schema.empty_table()
+    train = table["train"]
+    lengths = pc.list_value_length(train).to_numpy()
+    return Sequences(
+        train=Lists(
+            offsets=np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]),
+            values=pc.list_flatten(train).to_numpy().astype(np.int32),
+        ),
+        valid=table["valid"].to_numpy().astype(np.int32),
+        test=table["test"].to_numpy().astype(np.int32),
+    )
+
+
+def _blocks(path: Path, made_by: str) -> Iterator[pa.Table]:
+    content = map_tar(path, made_by=made_by)
+    with content:
+        for member in members(path, made_by=made_by):
+            data = content[member.offset : member.offset + member.size]
+            try:
+                yield pa.ipc.open_stream(data).read_all()
+            except (pa.ArrowInvalid, OSError) as error:
+                raise BrokenArtefact(
+                    f"{path}: {member.name} cannot be read ({error}). Run: {made_by}"
+                ) from error

@@ -1,0 +1,198 @@
+"""Batches from shards: for training in the order of `pmm.shards.order`, for evaluation user by user.
+
+Training batch k of an epoch is a pure function of (shards, seed, epoch, k). Threads build the next ones
+while the current one is trained on (decoding JPEG lets go of the interpreter).
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import torch
+
+from pmm.errors import InputError
+from pmm.schemas import PAD
+from pmm.shards.batch import Batch
+from pmm.shards.order import shuffled
+from pmm.shards.read import Numbers, Shards
+from pmm.shards.sequence_shards import Ints, Lists, Split
+
+MAX_LENGTH = 20
+"""Input positions of the user encoder (models.md 0.1); a training row has one slot more."""
+
+
+def trainable_users(shards: Shards) -> Numbers:
+    """The users whose training part has a next item to learn: at least two items."""
+    return np.flatnonzero(shards.sequences().train.lengths >= 2)
+
+
+def steps_per_epoch(n_users: int, batch_users: int) -> int:
+    """Batches an epoch: the last may be smaller, but a single user left over joins the one before.
+
+    >>> [steps_per_epoch(n, 4) for n in (3, 4, 5, 6, 8, 9)]
+    [1, 1, 1, 2, 2, 2]
+    """
+    whole, rest = divmod(n_users, batch_users)
+    return max(1, whole + (rest > 1))
+
+
+def batch_positions(n_users: int, batch_users: int, step: int) -> Numbers:
+    """Which positions of the epoch's order a step takes.
+
+    >>> [batch_positions(5, 2, step).tolist() for step in range(2)]
+    [[0, 1], [2, 3, 4]]
+    """
+    last = step == steps_per_epoch(n_users, batch_users) - 1
+    return np.arange(step * batch_users, n_users if last else (step + 1) * batch_users)
+
+
+def train_batches(
+    shards: Shards,
+    *,
+    seed: int,
+    epoch: int,
+    batch_users: int,
+    max_length: int = MAX_LENGTH,
+    start_step: int = 0,
+    ahead: int = 2,
+) -> "Prefetched":
+    """The batches of one epoch from `start_step` on; every trainable user stands in exactly one.
+
+    A row holds the `max_length + 1` most recent items of the user's training part.
+
+    Args:
+        shards: of the target to train on.
+        seed: of the order.
+        epoch: each has its own order.
+        batch_users: users a batch, at least 2: the other users' items are the negatives.
+        max_length: input positions L; rows have L + 1 slots.
+        start_step: where to go on in the epoch.
+        ahead: batches (and threads) that are made ahead; each may hold 150 kB a distinct item.
+
+    Raises:
+        InputError: fewer than two users have two training items, or `batch_users` is below 2.
+    """
+    users = trainable_users(shards)
+    if batch_users < 2 or len(users) < 2:
+        raise InputError(
+            f"training on {shards.target} needs at least 2 users a batch, for each other's negatives: "
+            f"found {len(users):,} users with two training items or more, {batch_users} a batch"
+        )
+    steps = steps_per_epoch(len(users), batch_users)
+
+    def make(step: int) -> Batch:
+        positions = batch_positions(len(users), batch_users, step)
+        chosen = users[shuffled(positions, len(users), seed=seed, epoch=epoch)]
+        return collate(shards, shards.sequences().train.recent(chosen, max_length + 1))
+
+    return Prefetched(make, start_step, steps, ahead)
+
+
+def collate(shards: Shards, item_BS: Numbers) -> Batch:
+    """Rows of training items (0: padding) as a batch over their distinct items."""
+    distinct = np.unique(item_BS[item_BS != PAD])
+    slot_BS = np.where(item_BS != PAD, np.searchsorted(distinct, item_BS) + 1, 0)
+    log_p_I = np.log(shards.train_count[distinct] / shards.train_count.sum()).astype(np.float32)
+    return Batch(
+        items=shards.items(distinct),
+        slot_BS=torch.from_numpy(slot_BS.astype(np.int64)),
+        log_p_I=torch.from_numpy(log_p_I),
+    )
+
+
+class Prefetched:
+    """Batches made ahead by threads, in order. Close it, or use it in a `with` block.
+
+    An error while a batch is made is raised where that batch would have come.
+    """
+
+    def __init__(self, make: Callable[[int], Batch], start: int, stop: int, ahead: int) -> None:
+        self.waited = 0.0
+        """Seconds that the consumer has waited for batches."""
+        self._make = make
+        self._next, self._stop = start, stop
+        self._ahead = max(1, ahead)
+        self._pool = ThreadPoolExecutor(self._ahead, thread_name_prefix="pmm-batches")
+        self._coming: deque[Future[Batch]] = deque()
+
+    def __len__(self) -> int:
+        """Batches that are still to come."""
+        return max(0, self._stop - self._next) + len(self._coming)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self
+
+    def __next__(self) -> Batch:
+        while self._next < self._stop and len(self._coming) < self._ahead:
+            self._coming.append(self._pool.submit(self._make, self._next))
+            self._next += 1
+        if not self._coming:
+            self.close()
+            raise StopIteration
+        start = time.perf_counter()
+        try:
+            batch = self._coming[0].result()
+        except BaseException:
+            self.close()
+            raise
+        self.waited += time.perf_counter() - start
+        self._coming.popleft()
+        if self._next < self._stop:
+            self._coming.append(self._pool.submit(self._make, self._next))
+            self._next += 1
+        return batch
+
+    def close(self) -> None:
+        """Drop what is not taken yet and end the threads."""
+        self._next = self._stop
+        self._coming.clear()
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalBatch:
+    """B users in order, each with a next item to be found. Item numbers, no pictures."""
+
+    user_B: Numbers
+    """User numbers."""
+    item_BL: Numbers
+    """The most recent items before the target, left-padded with 0."""
+    target_B: Ints
+    """The true next item."""
+    history: Lists
+    """All items before the target, oldest first; list b belongs to user_B[b]."""
+
+
+def eval_batches(
+    shards: Shards, split: Split, *, batch_users: int, max_length: int = MAX_LENGTH
+) -> Iterator[EvalBatch]:
+    """All users in order. Before a validation item stands the training part; before a test item also that."""
+    history, target = shards.sequences().history(split), shards.sequences().target(split)
+    for start in range(0, shards.n_users, batch_users):
+        users = np.arange(start, min(start + batch_users, shards.n_users))
+        first, stop = users[0], users[-1] + 1
+        offsets = history.offsets[first : stop + 1]
+        yield EvalBatch(
+            user_B=users,
+            item_BL=history.recent(users, max_length),
+            target_B=target[first:stop],
+            history=Lists(
+                offsets=offsets - offsets[0], values=history.values[offsets[0] : offsets[-1]]
+            ),
+        )

@@ -1,0 +1,92 @@
+"""Tar files with nothing in them that varies: the same members give the same bytes."""
+
+import mmap
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from pmm.errors import BrokenArtefact
+
+BLOCK = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One file of a tar; its content is `size` bytes from `offset`."""
+
+    name: str
+    offset: int
+    size: int
+
+
+class TarWriter:
+    """Writes members one after the other; owner, mode and time are fixed."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("wb")
+
+    def add(self, name: str, content: bytes) -> None:
+        """Append a member."""
+        info = tarfile.TarInfo(name)
+        info.size = len(content)
+        info.mode = 0o644
+        self._file.write(info.tobuf(tarfile.USTAR_FORMAT))
+        self._file.write(content)
+        self._file.write(bytes(-len(content) % BLOCK))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        with self._file:
+            if error is None:
+                self._file.write(bytes(2 * BLOCK))
+
+
+def map_tar(path: Path, *, made_by: str) -> mmap.mmap:
+    """A tar's bytes as a read-only memory map.
+
+    Raises:
+        BrokenArtefact: it is missing, empty or no tar.
+    """
+    try:
+        with path.open("rb") as file:
+            content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except (OSError, ValueError) as error:
+        raise BrokenArtefact(f"{path} cannot be read ({error}). Run: {made_by}") from error
+    return content
+
+
+def members(path: Path, *, made_by: str) -> Iterator[Member]:
+    """The members of a tar that `TarWriter` wrote, in order.
+
+    Raises:
+        BrokenArtefact: the file ends before its end mark, or holds anything else.
+    """
+    content = map_tar(path, made_by=made_by)
+    with content:
+        position, end = 0, len(content)
+        while True:
+            header = content[position : position + BLOCK]
+            if len(header) < BLOCK:
+                raise BrokenArtefact(f"{path} is cut off at byte {end}. Run: {made_by}")
+            if header == bytes(BLOCK):
+                return
+            if header[257:262] != b"ustar":
+                raise BrokenArtefact(f"{path} is no tar at byte {position}. Run: {made_by}")
+            size = int(header[124:135], 8)
+            member = Member(header[:100].rstrip(b"\0").decode("ascii"), position + BLOCK, size)
+            position = member.offset + size + -size % BLOCK
+            if position > end:
+                raise BrokenArtefact(
+                    f"{path} is cut off inside {member.name} (byte {end}). Run: {made_by}"
+                )
+            yield member

@@ -1,0 +1,124 @@
+"""Texts become sub-word tokens: at most so many, the special ones included, and only real ones stored."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import tokenizers
+
+from pmm.errors import InputError
+from pmm.shards.hub import cached_or_downloaded
+
+Tokens: TypeAlias = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tokenizer:
+    """A tokenizer that travels to other processes as text."""
+
+    name: str
+    """As on the model hub; of a local folder its last part, since whole paths differ by machine."""
+    serialised: str
+    """The `tokenizers` library's JSON, truncation and padding off."""
+    pad: int
+    """The padding id."""
+    special: int
+    """How many special tokens surround every text."""
+    vocabulary: int
+
+    @property
+    def digest(self) -> str:
+        """Changes when any text could give other tokens."""
+        whole = json.dumps([self.serialised, self.pad])
+        return hashlib.sha256(whole.encode()).hexdigest()
+
+
+def load_tokenizer(encoder: str) -> Tokenizer:
+    """The tokenizer of a text encoder, by hub name or local folder.
+
+    Raises:
+        InputError: there is none, the hub cannot be reached, or it is not of the fast kind.
+    """
+    from transformers import AutoTokenizer
+
+    folder = Path(encoder).expanduser()
+    if folder.is_dir():
+        try:
+            loaded = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+        except (OSError, ValueError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise InputError(
+                f"{folder} holds no tokenizer that can be read ({reason}): expected tokenizer.json "
+                "or the files of a transformers tokenizer"
+            ) from error
+    elif encoder.startswith((".", "/", "~")):
+        raise InputError(
+            f"text encoder {encoder!r}: no such folder (expected one with a tokenizer)"
+        )
+    else:
+        loaded = cached_or_downloaded(
+            encoder, lambda local: AutoTokenizer.from_pretrained(encoder, local_files_only=local)
+        )
+    return _portable(loaded, folder.name if folder.is_dir() else encoder)
+
+
+def _portable(loaded: Any, name: str) -> Tokenizer:
+    backend = getattr(loaded, "backend_tokenizer", None)
+    if backend is None:
+        raise InputError(
+            f"the tokenizer of {name!r} has no fast form (tokenizer.json): choose an encoder that has"
+        )
+    copy = tokenizers.Tokenizer.from_str(backend.to_str())
+    copy.no_truncation()
+    copy.no_padding()
+    pad = loaded.pad_token_id
+    if pad is None:
+        raise InputError(f"the tokenizer of {name!r} has no padding token: choose one that has")
+    return Tokenizer(
+        name=name,
+        serialised=copy.to_str(),
+        pad=int(pad),
+        special=copy.num_special_tokens_to_add(is_pair=False),
+        vocabulary=copy.get_vocab_size(with_added_tokens=True),
+    )
+
+
+class Encoder:
+    """Encodes batches of texts; made once a process."""
+
+    def __init__(self, tokenizer: Tokenizer, max_tokens: int) -> None:
+        if max_tokens <= tokenizer.special:
+            raise InputError(
+                f"max_tokens is {max_tokens}, but the special tokens of {tokenizer.name!r} alone are "
+                f"{tokenizer.special}: give at least {tokenizer.special + 1}"
+            )
+        self._backend = tokenizers.Tokenizer.from_str(tokenizer.serialised)
+        self._backend.enable_truncation(max_tokens)
+
+    def encode(self, texts: Sequence[str]) -> list[Tokens]:
+        """int32 ids of each text, special tokens included; of an empty text the special ones only."""
+        with _one_thread():
+            encodings = self._backend.encode_batch_fast(list(texts))
+        return [np.array(encoding.ids, dtype=np.int32) for encoding in encodings]
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """The processes are the parallelism; and threads here would make later forks complain."""
+    name = "TOKENIZERS_PARALLELISM"
+    before = os.environ.get(name)
+    os.environ[name] = "false"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before

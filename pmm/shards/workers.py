@@ -1,0 +1,122 @@
+"""The processes that write shards of items, whole shards each."""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.connection import wait as wait_for
+from pathlib import Path
+from typing import TypeAlias
+
+from pmm.errors import PmmError
+from pmm.shards.item_shards import Item, write_item_shard
+from pmm.shards.pictures import Encoding
+from pmm.shards.tokens import Encoder, Tokenizer
+
+Task: TypeAlias = tuple[int, list[Item]]
+"""A shard's number and its items."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What every process needs, once."""
+
+    folder: Path
+    pictures: Path | None
+    encoding: Encoding
+    tokenizer: Tokenizer
+    max_tokens: int
+
+
+def cores() -> set[int]:
+    if hasattr(os, "sched_getaffinity"):
+        return os.sched_getaffinity(0)
+    return set(range(os.cpu_count() or 1))
+
+
+def in_process(tasks: Iterable[Task], setting: Setting) -> Iterator[int]:
+    """Write shards in this process; yields the number of items of each."""
+    encoder = Encoder(setting.tokenizer, setting.max_tokens)
+    for shard, rows in tasks:
+        yield _write_one(shard, rows, setting, encoder)
+
+
+def _write_one(shard: int, rows: list[Item], setting: Setting, encoder: Encoder) -> int:
+    write_item_shard(
+        setting.folder,
+        shard,
+        rows,
+        pictures=setting.pictures,
+        encoding=setting.encoding,
+        encoder=encoder,
+    )
+    return len(rows)
+
+
+def pooled(tasks: Iterable[Task], setting: Setting, workers: int) -> Iterator[int]:
+    """Write shards in several processes; yields the number of items of each, as they are finished.
+
+    Few are handed out ahead, so memory stays bounded.
+
+    Raises:
+        PmmError: a process was ended from outside.
+    """
+    with _pool(setting, workers) as pool:
+        running: set[Future[int]] = set()
+        for shard, rows in tasks:
+            running.add(pool.submit(_work, shard, rows))
+            if len(running) >= 2 * workers:
+                done, running = wait(running, return_when=FIRST_COMPLETED)
+                yield from (each.result() for each in done)
+        while running:
+            done, running = wait(running, return_when=FIRST_COMPLETED)
+            yield from (each.result() for each in done)
+
+
+@contextmanager
+def _pool(setting: Setting, workers: int) -> Iterator[ProcessPoolExecutor]:
+    """Processes that load torch once between them where the system can (it does not survive a fork)."""
+    methods = multiprocessing.get_all_start_methods()
+    context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
+    if context.get_start_method() == "forkserver":
+        context.set_forkserver_preload([__name__])
+    pool = ProcessPoolExecutor(workers, context, initializer=_start, initargs=(setting,))
+    try:
+        yield pool
+    except BrokenProcessPool as error:
+        raise PmmError(
+            "a process that wrote shards was ended from outside (most often: out of memory). "
+            "Finished shards are kept: run the same command again, with fewer --workers"
+        ) from error
+    finally:
+        # Shards that are under way are finished, so that they need not be made again.
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+_worker: tuple[Setting, Encoder] | None = None
+
+
+def _start(setting: Setting) -> None:
+    global _worker
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
+    threading.Thread(target=_follow_parent, daemon=True).start()
+    _worker = (setting, Encoder(setting.tokenizer, setting.max_tokens))
+
+
+def _follow_parent() -> None:
+    """End with the parent, however it ends: a killed one leaves no message in the pool's queue."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait_for([parent.sentinel])
+        os._exit(1)
+
+
+def _work(shard: int, rows: list[Item]) -> int:
+    if _worker is None:
+        raise RuntimeError("a worker must be started by _start")
+    return _write_one(shard, rows, *_worker)

@@ -1,0 +1,249 @@
+"""`pmm shard`: a target's items and sequences as WebDataset shards.
+
+Shards of items are made by several processes, each whole shard by one of them; the bytes do not depend on
+how many there are. What a killed run has finished is kept by the next.
+"""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from pmm.artefact import Built, Digests, Manifest, atomic_file, build, open_artefact, write_json
+from pmm.errors import BrokenArtefact, InputError
+from pmm.home import Home
+from pmm.progress import progress
+from pmm.schemas import SEQUENCES, SHARD_ITEMS, TARGET_ITEMS, read_table, write_table
+from pmm.shards.item_shards import (
+    OFFSETS,
+    Item,
+    is_written,
+    offsets,
+    table_name,
+    tar_name,
+)
+from pmm.shards.pictures import MAX_PIXELS, Encoding
+from pmm.shards.sequence_shards import write_sequence_shards
+from pmm.shards.tokens import Encoder, Tokenizer, load_tokenizer
+from pmm.shards.workers import Setting, cores, in_process, pooled
+
+KIND = "shards"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardOptions:
+    """How a target becomes shards. `workers`, `pictures` and `allow_no_pictures` leave no trace in the bytes."""
+
+    text_encoder: str = "xlm-roberta-base"
+    """Whose tokenizer: a name on the model hub, or a local folder."""
+    max_tokens: int = 50
+    """Sub-word tokens of a text at most, the special ones included (paper: 50 words)."""
+    picture_size: int = 224
+    """Side of the square, pixels."""
+    jpeg_quality: int = 90
+    max_pixels: int = MAX_PIXELS
+    """Larger pictures are taken for decompression bombs: their items become text-only."""
+    items_per_shard: int = 1000
+    """About 16 MB a tar at quality 90."""
+    pictures: Path | None = None
+    """The folder of raw pictures, if it is no longer where the target's card says."""
+    allow_no_pictures: bool = False
+    """Accept a target of which not a single picture can be read."""
+    workers: int | None = None
+    """Processes; as many as there are cores by default."""
+
+    def __post_init__(self) -> None:
+        low = [
+            f"{name} is {value}, the least is {least}"
+            for name, value, least in (
+                ("picture_size", self.picture_size, 8),
+                ("max_pixels", self.max_pixels, 1),
+                ("items_per_shard", self.items_per_shard, 1),
+                ("workers", 1 if self.workers is None else self.workers, 1),
+            )
+            if value < least
+        ]
+        if not 1 <= self.jpeg_quality <= 100:
+            low.append(f"jpeg_quality is {self.jpeg_quality}, it goes from 1 to 100")
+        if low:
+            raise InputError("; ".join(low))
+
+
+def command(target: str) -> str:
+    """The command that makes a target's shards, for messages."""
+    return f'pmm shard --target "{target}"'
+
+
+def write_shards(home: Home, target: str, options: ShardOptions, *, force: bool = False) -> Built:
+    """Make `shards/<slug>/` from `targets/<slug>/` and its pictures, unless nothing changed.
+
+    Raises:
+        MissingArtefact: the target has not been ingested.
+        InputError: no tokenizer, no picture folder, or not a single picture (see `allow_no_pictures`).
+        StorageError: the home folder cannot be written, or the disk is full.
+    """
+    name = home.find_target(target)
+    source = home.target(name)
+    manifest = open_artefact(
+        source, kind="target", made_by=f'pmm ingest … for "{name}" (see pmm ingest --help)'
+    )
+    items = read_table(source / "items.parquet", TARGET_ITEMS)
+    images = [image for image in items["image"].to_pylist() if image is not None]
+    pictures = _picture_folder(name, source, images, options)
+    tokenizer = load_tokenizer(options.text_encoder)
+    Encoder(tokenizer, options.max_tokens)
+    digest = "none" if pictures is None else Digests(home.root).files(pictures, images)
+    encoding = Encoding(
+        size=options.picture_size, quality=options.jpeg_quality, max_pixels=options.max_pixels
+    )
+
+    def write(folder: Path) -> dict[str, int]:
+        setting = Setting(folder, pictures, encoding, tokenizer, options.max_tokens)
+        n_shards = _write_items(name, items, setting, options)
+        counts = _counts(folder, n_shards)
+        if not counts["pictures"] and not options.allow_no_pictures:
+            raise InputError(_nothing_read(name, pictures, counts))
+        sequences = read_table(source / "sequences.parquet", SEQUENCES)
+        n_sequence_shards = write_sequence_shards(folder, sequences)
+        with atomic_file(folder / "offsets.parquet") as temporary:
+            write_table(temporary, offsets(folder, n_shards, made_by=command(name)), OFFSETS)
+        index = _index(name, setting, options, items.num_rows)
+        index["sequence_shards"], index["users"] = n_sequence_shards, sequences.num_rows
+        with atomic_file(folder / "index.json") as temporary:
+            write_json(temporary, index)
+        return counts | {"users": sequences.num_rows}
+
+    return build(
+        home.shards(name),
+        kind=KIND,
+        config=_config(tokenizer, options),
+        inputs={"target": manifest.fingerprint, "pictures": digest},
+        write=write,
+        force=force,
+    )
+
+
+def _config(tokenizer: Tokenizer, options: ShardOptions) -> dict[str, Any]:
+    return {
+        "text_encoder": tokenizer.name,
+        "tokenizer": tokenizer.digest,
+        "max_tokens": options.max_tokens,
+        "picture_size": options.picture_size,
+        "jpeg_quality": options.jpeg_quality,
+        "max_pixels": options.max_pixels,
+        "items_per_shard": options.items_per_shard,
+    }
+
+
+def _picture_folder(
+    name: str, source: Path, images: list[str], options: ShardOptions
+) -> Path | None:
+    """Where the pictures are. InputError where nothing can come of them, before any work is done."""
+    if not images:
+        if options.allow_no_pictures:
+            return None
+        raise InputError(
+            f"no item of {name} names a picture ({source / 'items.parquet'}). Ingest it with "
+            "pictures, or shard it as text only: " + command(name) + " --allow-no-pictures"
+        )
+    card = source / "card.json"
+    try:
+        recorded = json.loads(card.read_text(encoding="utf-8")).get("pictures")
+    except (OSError, ValueError, AttributeError) as error:
+        raise BrokenArtefact(f"{card} cannot be read ({error}). Ingest {name} again") from error
+    folder = options.pictures or (Path(recorded) if recorded else None)
+    if folder is None:
+        raise InputError(
+            f"{len(images):,} items of {name} name a picture, but {card} names no picture folder. "
+            "Give it: " + command(name) + " --pictures DIR"
+        )
+    folder = folder.expanduser().absolute()
+    if not folder.is_dir():
+        raise InputError(
+            f"the picture folder of {name}, {folder}, is not there. Give its new place: "
+            + command(name)
+            + " --pictures DIR"
+        )
+    if not options.allow_no_pictures and not any(os.path.lexists(folder / i) for i in images):
+        raise InputError(
+            f"none of the {len(images):,} pictures of {name} is below {folder} (the first should be "
+            f"{folder / images[0]}). Give the right folder: {command(name)} --pictures DIR"
+        )
+    return folder
+
+
+def _nothing_read(name: str, pictures: Path | None, counts: dict[str, int]) -> str:
+    reasons = ", ".join(
+        f"{count:,} {key.removeprefix('text_only_')}"
+        for key, count in counts.items()
+        if key.startswith("text_only_")
+    )
+    return (
+        f"not a single picture of {name} below {pictures} could be read ({reasons}). Give another "
+        f"folder with --pictures DIR, or go on without pictures: {command(name)} --allow-no-pictures"
+    )
+
+
+def _counts(folder: Path, n_shards: int) -> dict[str, int]:
+    """Items, and what became of them, from the tables of all shards."""
+    counts = {"items": 0, "pictures": 0, "text_only": 0}
+    for shard in range(n_shards):
+        table = read_table(folder / table_name(shard), SHARD_ITEMS, ["status", "reason"])
+        counts["items"] += table.num_rows
+        for reason in table["reason"].to_pylist():
+            counts["pictures"] += reason is None
+            if reason is not None:
+                counts["text_only"] += 1
+                key = "text_only_" + reason
+                counts[key] = counts.get(key, 0) + 1
+    return counts
+
+
+def _index(name: str, setting: Setting, options: ShardOptions, n_items: int) -> dict[str, Any]:
+    step = options.items_per_shard
+    return {
+        "target": name,
+        "items": n_items,
+        "item_shards": [
+            {"tar": tar_name(k), "first": 1 + k * step, "last": min((k + 1) * step, n_items)}
+            for k in range(-(-n_items // step))
+        ],
+        "picture": {"size": setting.encoding.size, "quality": setting.encoding.quality},
+        "tokenizer": {
+            "name": setting.tokenizer.name,
+            "sha256": setting.tokenizer.digest,
+            "pad": setting.tokenizer.pad,
+            "special": setting.tokenizer.special,
+            "vocabulary": setting.tokenizer.vocabulary,
+            "max_tokens": setting.max_tokens,
+        },
+    }
+
+
+def _write_items(name: str, items: pa.Table, setting: Setting, options: ShardOptions) -> int:
+    """Write the shards of items that are not there yet; returns how many there are in all."""
+    step = options.items_per_shard
+    n_shards: int = -(-items.num_rows // step)
+    todo = [shard for shard in range(n_shards) if not is_written(setting.folder, shard)]
+    tasks = ((shard, _rows(items, shard * step, step)) for shard in todo)
+    workers = min(options.workers or len(cores()), max(1, len(todo)))
+    with progress(items.num_rows, f"Sharding {name}", "items") as bar:
+        bar.advance(items.num_rows - sum(min(step, items.num_rows - s * step) for s in todo))
+        done = in_process(tasks, setting) if workers == 1 else pooled(tasks, setting, workers)
+        for count in done:
+            bar.advance(count)
+    return n_shards
+
+
+def _rows(items: pa.Table, start: int, count: int) -> list[Item]:
+    part = items.slice(start, count)
+    columns = (part[name].to_pylist() for name in ("item", "item_id", "text", "image"))
+    return [Item(*row) for row in zip(*columns, strict=True)]
+
+
+def shards_manifest(place: Path, target: str) -> Manifest:
+    """The manifest of a target's shards, or the command that makes them."""
+    return open_artefact(place, kind=KIND, made_by=command(target))

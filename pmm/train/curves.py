@@ -1,0 +1,101 @@
+"""The two curves of a run as one picture, drawn from its log: loss by step, ranking by epoch."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pmm.artefact import atomic_file
+from pmm.errors import BrokenArtefact
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+SIZE_INCHES = (11.0, 4.2)
+DPI = 120
+
+INK = "#1f2933"
+BLUE, ORANGE, GREY = "#2b6cb0", "#dd6b20", "#8a94a0"
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The records of a log.jsonl: `{"kind": "step" | "evaluation", ...}`, one a line.
+
+    Raises:
+        BrokenArtefact: a line is no JSON (the last one may be cut off by a kill; it is left out).
+    """
+    records: list[dict[str, Any]] = []
+    lines = path.read_text(encoding="utf-8").splitlines()
+    for number, line in enumerate(lines, start=1):
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            if number == len(lines):
+                break
+            raise BrokenArtefact(f"{path}:{number} is no JSON ({error})") from error
+    return records
+
+
+def draw(records: list[dict[str, Any]], path: Path, *, title: str) -> None:
+    """Write the curves as a PNG of 1320 x 504 pixels.
+
+    Left: the loss of each log record, faint, and its running mean. Right: HR@10 and NDCG@10 on
+    the validation items, times 100, with the HR@10 of popularity as a line and the best epoch
+    marked.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=SIZE_INCHES, dpi=DPI, layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2)
+    figure.suptitle(title, color=INK, fontsize=12)
+    _draw_loss(left, [record for record in records if record["kind"] == "step"])
+    _draw_ranking(right, [record for record in records if record["kind"] == "evaluation"])
+    for axes in (left, right):
+        axes.grid(alpha=0.25, linewidth=0.6)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(colors=INK, labelsize=9)
+    with atomic_file(path) as temporary, temporary.open("wb") as file:
+        canvas.print_png(file, metadata={"Software": None})
+
+
+def _draw_loss(axes: "Axes", records: list[dict[str, Any]]) -> None:
+    step = np.array([record["step"] for record in records])
+    loss = np.array([record["loss"] for record in records], dtype=np.float64)
+    axes.set(title="Training loss", xlabel="step", ylabel="loss (nats)")
+    if not len(step):
+        return
+    width = max(1, len(step) // 20)
+    axes.plot(step, loss, color=BLUE, alpha=0.3 if width > 1 else 1.0, linewidth=1)
+    if width > 1:
+        smooth = np.convolve(loss, np.ones(width) / width, mode="valid")
+        axes.plot(step[width - 1 :], smooth, color=BLUE, linewidth=1.8, label=f"mean of {width}")
+        axes.legend(frameon=False, fontsize=9)
+
+
+def _draw_ranking(axes: "Axes", records: list[dict[str, Any]]) -> None:
+    axes.set(title="Validation, whole catalogue", xlabel="epoch", ylabel="per cent")
+    if not records:
+        return
+    epoch = [record["epoch"] for record in records]
+    hits = [100 * record["hr@10"] for record in records]
+    axes.plot(epoch, hits, "o-", color=BLUE, label="HR@10", markersize=4)
+    gains = [100 * record["ndcg@10"] for record in records]
+    axes.plot(epoch, gains, "s-", color=ORANGE, label="NDCG@10", markersize=4)
+    floor = 100 * records[-1]["popularity_hr@10"]
+    axes.axhline(floor, color=GREY, linestyle="--", linewidth=1.2, label="HR@10 of popularity")
+    best = int(np.argmax(hits))
+    axes.annotate(
+        f"{hits[best]:.1f}",
+        (epoch[best], hits[best]),
+        textcoords="offset points",
+        xytext=(0, 7),
+        ha="center",
+        color=INK,
+        fontsize=9,
+    )
+    axes.set_ylim(bottom=0, top=1.12 * max(*hits, *gains, floor, 1e-3))
+    axes.locator_params(axis="x", integer=True)
+    axes.legend(frameon=False, fontsize=9)

@@ -1,0 +1,65 @@
+"""The first batch of a run, written out: what the model really sees."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pmm.artefact import atomic_file, storage_errors, write_json
+from pmm.shards import contact_sheet
+from pmm.shards.batch import Batch
+from pmm.shards.read import Shards
+
+SHOWN = 24
+"""Pictures on the contact sheet."""
+
+
+def describe(batch: Batch) -> dict[str, Any]:
+    """Shapes, types, ranges and shares of a batch."""
+    items = batch.items
+    tensors = {
+        **{f"items.{name}": getattr(items, name) for name in items.__dataclass_fields__},
+        "slot_BS": batch.slot_BS,
+        "log_p_I": batch.log_p_I,
+    }
+    nothing_I = ~items.has_picture_I & ~items.has_text_I
+    return {
+        "tensors": {name: _tensor(tensor) for name, tensor in tensors.items()},
+        "users": len(batch.slot_BS),
+        "slots": batch.slot_BS.numel(),
+        "padding_share": round(float((batch.slot_BS == 0).float().mean()), 6),
+        "distinct_items": len(items.item_I),
+        "text_only_items": int((~items.has_picture_I).sum()),
+        "picture_only_items": int((~items.has_text_I).sum()),
+        "items_without_content": int(nothing_I.sum()),
+        "text_padding_share": round(float((~items.token_mask_IT).float().mean()), 6),
+    }
+
+
+def write(run_dir: Path, batch: Batch, shards: Shards) -> None:
+    """Write first_batch.json and first_batch.png (the first items with their texts)."""
+    items = batch.items
+    numbers = items.item_I[:SHOWN].tolist()
+    records = [shards.record(item) for item in numbers]
+    captions = [
+        f"{item}: {record['item_id']}\n{record['text']}"
+        for item, record in zip(numbers, records, strict=True)
+    ]
+    pictures = items.picture_I3HW[:SHOWN].permute(0, 2, 3, 1).contiguous().numpy()
+    title = f"{shards.target}: first {len(numbers)} of the {len(items.item_I)} items of batch 0"
+    with storage_errors(run_dir):
+        with atomic_file(run_dir / "first_batch.json") as temporary:
+            write_json(temporary, describe(batch))
+        contact_sheet.draw(run_dir / "first_batch.png", pictures, captions, title=title)
+
+
+def _tensor(tensor: Tensor) -> dict[str, Any]:
+    about: dict[str, Any] = {
+        "shape": list(tensor.shape),
+        "type": str(tensor.dtype).removeprefix("torch."),
+    }
+    if tensor.numel():
+        shown = tensor if tensor.dtype != torch.bool else tensor.int()
+        about |= {"least": shown.min().item(), "most": shown.max().item()}
+    return about

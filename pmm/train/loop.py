@@ -1,0 +1,116 @@
+"""`pmm train --stage scratch`: one target's shards -> a run's folder with its best checkpoint."""
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pmm.errors import RecipeError, StaleArtefact
+from pmm.home import Home
+from pmm.model.pmmrec import PmmrecOptions
+from pmm.recipe import dump, read_recipe, resolve
+from pmm.shards.read import Shards
+from pmm.train import curves, run_folder
+from pmm.train.checkpoint import LAST
+from pmm.train.interrupt import Interrupt
+from pmm.train.run_folder import LOG, RECIPE, Existing, Log
+from pmm.train.session import Session, TrainOptions
+
+__all__ = ["Recipe", "TrainOptions", "train"]
+
+CHANGEABLE = frozenset(
+    {"epochs", "patience", "max_steps", "max_minutes", "log_every", "save_every", "ahead"}
+)
+"""Training options that a resumed run may change: they do not touch what a step does."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """All that a run from scratch is made of; saved as recipe.toml in its folder."""
+
+    target: str
+    model: PmmrecOptions = field(default_factory=PmmrecOptions)
+    train: TrainOptions = field(default_factory=TrainOptions)
+
+
+def train(
+    home: Home, run_dir: Path, recipe: Recipe, *, existing: Existing = "refuse", command: str = ""
+) -> dict[str, Any]:
+    """Train a model on a target's shards until it ends, or until Ctrl-C.
+
+    Writes recipe.toml, run.json, log.jsonl, first_batch.json and .png, checkpoint/best.safetensors
+    (the best validation HR@10), checkpoint/last.safetensors (where --resume goes on), curves.png.
+
+    Args:
+        home: where the target's shards are.
+        run_dir: the run's folder.
+        recipe: everything else.
+        existing: what to do if the folder holds a run: refuse, resume or overwrite it.
+        command: as the user typed it, for run.json.
+
+    Returns:
+        Why it ended ("epochs", "patience", "max_steps", "max_minutes", "interrupted"), steps, epochs,
+        the best validation metrics and the popularity reference's.
+
+    Raises:
+        InputError, MissingArtefact, StaleArtefact, RecipeError: before anything is written.
+        PmmError: the loss is no number.
+    """
+    shards = Shards(home.shards(home.find_target(recipe.target)))
+    with run_folder.claim(run_dir):
+        going_on = run_folder.settle(run_dir, existing)
+        if going_on:
+            _require_same(run_dir, recipe, shards)
+        session = Session(run_dir, shards, recipe.model, recipe.train)
+        if going_on and (run_dir / LAST).exists():
+            session.restore()
+        about = {"command": command, "seed": recipe.train.seed, "shards": shards.fingerprint}
+        about |= {"target": shards.target, "device": str(session.device), **session.sizes()}
+        run_folder.describe(run_dir, dump(recipe), about)
+        log = Log(run_dir / LOG, session.state.log_bytes)
+        try:
+            with Interrupt() as interrupt:
+                session.go(log, interrupt)
+        finally:
+            log.close()
+        records = curves.read_log(run_dir / LOG)
+        curves.draw(records, run_dir / "curves.png", title=f"{run_dir.name}: {shards.target}")
+        return _result(session)
+
+
+def _result(session: Session) -> dict[str, Any]:
+    state = session.state
+    return {
+        "run": str(session.run_dir),
+        "ended": session.ended,
+        "steps": state.step,
+        "epochs": state.epoch,
+        "best_hr@10": state.best if state.best_epoch >= 0 else None,
+        "best_epoch": state.best_epoch if state.best_epoch >= 0 else None,
+        "popularity_hr@10": session.popularity["hr@10"],
+        "seconds": round(state.seconds, 1),
+    }
+
+
+def _require_same(run_dir: Path, recipe: Recipe, shards: Shards) -> None:
+    """Refuse to resume another recipe, or on shards that were made anew."""
+    values = read_recipe(run_dir / RECIPE)
+    former, now = asdict(resolve(Recipe, values, origin=str(run_dir / RECIPE))), asdict(recipe)
+    changed = [
+        f"{section}.{name} was {old!r}, is {now[section][name]!r}"
+        for section in ("model", "train")
+        for name, old in former[section].items()
+        if old != now[section][name] and not (section == "train" and name in CHANGEABLE)
+    ]
+    if former["target"].casefold() != now["target"].casefold():
+        changed.append(f"target was {former['target']!r}, is {now['target']!r}")
+    if changed:
+        raise RecipeError(
+            f"{run_dir} was started with another recipe ({'; '.join(changed)}). Resume it with the "
+            "same options, or choose another --name"
+        )
+    made_on = run_folder.found(run_dir)["shards"]
+    if made_on != shards.fingerprint:
+        raise StaleArtefact(
+            f"{run_dir} was trained on shards {made_on[:8]}, but {shards.place} is now "
+            f"{shards.fingerprint[:8]}. Train again with --overwrite, or choose another --name"
+        )

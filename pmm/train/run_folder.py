@@ -1,0 +1,134 @@
+"""The folder of a run: whose it is, what it was started with, and its log.
+
+A folder belongs to one recipe. It is continued on request, replaced on request, and otherwise never
+touched; two processes cannot train into it at once.
+"""
+
+import json
+import os
+import platform
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from filelock import FileLock, Timeout
+
+from pmm import __version__
+from pmm.artefact import atomic_file, storage_errors, write_json
+from pmm.errors import InputError, MissingArtefact, StorageError
+
+RECIPE, RUN, LOG = "recipe.toml", "run.json", "log.jsonl"
+
+Existing = Literal["refuse", "resume", "overwrite"]
+"""What to do with a folder that holds a run already."""
+
+
+class Log:
+    """log.jsonl: one JSON record a line, written through at once."""
+
+    def __init__(self, path: Path, keep_bytes: int) -> None:
+        """Open for appending; what stands behind the first keep_bytes is cut off."""
+        self._file = path.open("ab")
+        if self._file.tell() > keep_bytes:
+            self._file.truncate(keep_bytes)
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        """Append a record."""
+        self._file.write((json.dumps(record) + "\n").encode())
+        self._file.flush()
+
+    @property
+    def bytes(self) -> int:
+        """Length of the file."""
+        return self._file.seek(0, os.SEEK_END)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+@contextmanager
+def claim(run_dir: Path) -> Iterator[None]:
+    """Hold a run's folder for this process.
+
+    Raises:
+        StorageError: another process trains into it, or it cannot be written.
+    """
+    with storage_errors(run_dir):
+        run_dir.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(run_dir / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise StorageError(
+            f"another pmm process trains into {run_dir}; wait for it, or choose another --name"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def settle(run_dir: Path, existing: Existing) -> bool:
+    """Whether the run goes on from what the folder holds.
+
+    Raises:
+        InputError: the folder holds a run and nothing was said about it, or holds something else.
+    """
+    names = {path.name for path in run_dir.iterdir()} - {".lock"}
+    if not names:
+        return False
+    if RUN not in names and not names <= {RECIPE, f".tmp-{RUN}", f".tmp-{RECIPE}"}:
+        raise InputError(f"{run_dir} holds files but no run of pmm; choose another --name")
+    if existing == "resume":
+        return RUN in names
+    if existing == "overwrite":
+        for path in run_dir.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path.name != ".lock":
+                path.unlink()
+        return False
+    raise InputError(
+        f"{run_dir} holds a run already. Add --resume to go on with it, --overwrite to replace it, "
+        "or choose another --name"
+    )
+
+
+def found(run_dir: Path) -> dict[str, Any]:
+    """run.json of a run's folder.
+
+    Raises:
+        MissingArtefact: it is no folder of a run.
+    """
+    try:
+        about: dict[str, Any] = json.loads((run_dir / RUN).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise MissingArtefact(f"{run_dir} holds no run. Run: pmm train (see --help)") from error
+    return about
+
+
+def describe(run_dir: Path, recipe: str, about: Mapping[str, Any]) -> None:
+    """Write recipe.toml, then run.json: what the run was made from, by what, on what."""
+    with storage_errors(run_dir):
+        with atomic_file(run_dir / RECIPE) as temporary:
+            temporary.write_text(recipe, encoding="utf-8")
+        with atomic_file(run_dir / RUN) as temporary:
+            write_json(temporary, {**about, "pmm": __version__, **_machine()})
+
+
+def _machine() -> dict[str, Any]:
+    graphics = [torch.cuda.get_device_name(k) for k in range(torch.cuda.device_count())]
+    return {
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "hardware": {
+            "system": f"{platform.system()} {platform.machine()}",
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "accelerators": graphics,
+        },
+    }

@@ -1,0 +1,160 @@
+"""Defects that real dumps have, planted on purpose and counted, so that an ingest's account can be checked."""
+
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+
+from pmm.errors import InputError
+
+PictureDefect = Literal["missing", "truncated", "text", "grey", "cmyk", "alpha"]
+TextDefect = Literal["missing", "markup"]
+JPEG_QUALITY = 90
+
+
+@dataclass(frozen=True, kw_only=True)
+class Defects:
+    """Shares of the items or rows that get a defect, 0 to 1; a share above 0 plants at least one.
+
+    Attributes:
+        missing_pictures: items without a picture file.
+        broken_pictures: in turn a JPEG cut in half, and a text file named like a picture.
+        odd_pictures: in turn greyscale JPEG, CMYK JPEG, and PNG with alpha, all named .jpg.
+        missing_texts: items without a description; the title stays.
+        markup: descriptions with HTML tags and entities.
+        repeated_rows: interactions that stand twice, one below the other.
+        stripped_ids: H&M interactions whose article id has lost its leading zero.
+    """
+
+    missing_pictures: float = 0.01
+    broken_pictures: float = 0.004
+    odd_pictures: float = 0.012
+    missing_texts: float = 0.01
+    markup: float = 0.02
+    repeated_rows: float = 0.002
+    stripped_ids: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse shares outside 0 .. 1, and shares that together ask for more items than there are.
+
+        Raises:
+            InputError: names the shares.
+        """
+        shares = vars(self)
+        wrong = [f"{name}={share}" for name, share in shares.items() if not 0 <= share <= 1]
+        pictures = self.missing_pictures + self.broken_pictures + self.odd_pictures
+        if wrong or pictures > 1 or self.missing_texts + self.markup > 1:
+            raise InputError(
+                "shares of planted defects must lie in 0 .. 1, those of pictures and those of texts "
+                f"also together: {', '.join(wrong) or shares}"
+            )
+
+
+NO_DEFECTS = Defects(
+    missing_pictures=0, broken_pictures=0, odd_pictures=0, missing_texts=0, markup=0, repeated_rows=0
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Which item or row gets which defect, by item number and by row number."""
+
+    pictures: dict[int, PictureDefect] = field(default_factory=dict)
+    texts: dict[int, TextDefect] = field(default_factory=dict)
+    repeated: frozenset[int] = frozenset()
+    stripped: frozenset[int] = frozenset()
+
+    def counts(self) -> dict[str, int]:
+        """How many of each kind."""
+        pictures, texts = list(self.pictures.values()), list(self.texts.values())
+        return {
+            "missing_pictures": pictures.count("missing"),
+            "truncated_pictures": pictures.count("truncated"),
+            "text_files_as_pictures": pictures.count("text"),
+            "grey_pictures": pictures.count("grey"),
+            "cmyk_pictures": pictures.count("cmyk"),
+            "alpha_pictures": pictures.count("alpha"),
+            "missing_texts": texts.count("missing"),
+            "markup_texts": texts.count("markup"),
+            "repeated_rows": len(self.repeated),
+            "stripped_ids": len(self.stripped),
+        }
+
+
+def plan_defects(
+    defects: Defects, items: Sequence[int], rows: int, rng: np.random.Generator
+) -> Plan:
+    """Choose the victims; no item gets two picture defects or two text defects."""
+    pictures: dict[int, PictureDefect] = {}
+    left = rng.permutation(np.asarray(items)).tolist()
+    kinds: tuple[tuple[float, tuple[PictureDefect, ...]], ...] = (
+        (defects.missing_pictures, ("missing",)),
+        (defects.broken_pictures, ("truncated", "text")),
+        (defects.odd_pictures, ("grey", "cmyk", "alpha")),
+    )
+    for share, names in kinds:
+        count = _count(share, len(items))
+        chosen, left = left[:count], left[count:]
+        pictures |= {item: names[turn % len(names)] for turn, item in enumerate(chosen)}
+    readers = rng.permutation(np.asarray(items)).tolist()
+    missing, markup = _count(defects.missing_texts, len(items)), _count(defects.markup, len(items))
+    texts: dict[int, TextDefect] = dict.fromkeys(readers[:missing], "missing")
+    texts |= dict.fromkeys(readers[missing : missing + markup], "markup")
+    return Plan(
+        pictures=pictures,
+        texts=texts,
+        repeated=frozenset(rng.permutation(rows)[: _count(defects.repeated_rows, rows)].tolist()),
+        stripped=frozenset(rng.permutation(rows)[: _count(defects.stripped_ids, rows)].tolist()),
+    )
+
+
+def _count(share: float, of: int) -> int:
+    return min(of, math.ceil(share * of))
+
+
+def picture_bytes(picture: Image.Image, defect: PictureDefect | None) -> bytes | None:
+    """The picture's file, spoilt as planned; None where there shall be none."""
+    match defect:
+        case None:
+            return _encoded(picture, "JPEG")
+        case "missing":
+            return None
+        case "truncated":
+            whole = _encoded(picture, "JPEG")
+            return whole[: len(whole) // 2]
+        case "text":
+            return b"<html><body>404 Not Found</body></html>\n"
+        case "grey":
+            return _encoded(picture.convert("L"), "JPEG")
+        case "cmyk":
+            return _encoded(picture.convert("CMYK"), "JPEG")
+        case "alpha":
+            clear = picture.convert("RGBA")
+            clear.putalpha(Image.new("L", picture.size, 255))
+            clear.paste((0, 0, 0, 0), (0, 0, picture.width, 8))
+            return _encoded(clear, "PNG")
+
+
+def _encoded(picture: Image.Image, kind: Literal["JPEG", "PNG"]) -> bytes:
+    file = io.BytesIO()
+    picture.save(file, kind, quality=JPEG_QUALITY)
+    return file.getvalue()
+
+
+def spoilt_text(text: str, defect: TextDefect | None) -> str:
+    """The description as it stands in the dump.
+
+    >>> spoilt_text("Red boots", "markup")
+    '<p><b>Red boots</b> &amp; more<br/>&nbsp;</p>'
+    """
+    match defect:
+        case None:
+            return text
+        case "missing":
+            return ""
+        case "markup":
+            return f"<p><b>{text}</b> &amp; more<br/>&nbsp;</p>"

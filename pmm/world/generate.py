@@ -1,0 +1,236 @@
+"""Draws the world: items with attributes and popularity, users with their sequences; a platform at a time.
+
+Every part has a generator of its own, seeded by (world version, seed, collection, part), and all weights are
+integers: a part does not depend on which others were drawn, nor on the machine.
+"""
+
+import zlib
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+
+from pmm.errors import InputError, nearest
+from pmm.world import raw_ids
+from pmm.world.attributes import ATTRIBUTES, LAGS, cells, step_weights
+from pmm.world.platforms import (
+    Collection,
+    Size,
+    find_collection,
+    find_target,
+)
+
+WORLD_VERSION = 1
+LONGEST = 60
+_WEIGHT_SCALE = 4096
+_COLDEST = 5
+_SCALES: dict[Size, tuple[float, float]] = {
+    "tiny": (0.10, 0.065),
+    "demo": (1.0, 1.0),
+    "large": (20.0, 20.0),
+}
+_USERS_AT_ONCE = 1024
+
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Items:
+    """The catalogue of a collection, N items.
+
+    Attributes:
+        department: number of the department [N].
+        values: attribute values [N, attributes].
+        weight: popularity weight inside the department [N].
+    """
+
+    department: npt.NDArray[np.int8]
+    values: npt.NDArray[np.int8]
+    weight: Ints
+
+    def __len__(self) -> int:
+        return len(self.weight)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sequences:
+    """What U users took, A actions in all, user by user in order.
+
+    Attributes:
+        starts: user u has the actions starts[u] .. starts[u + 1] [U + 1].
+        items: item numbers, 0 .. N - 1 [A].
+        gaps: time since the user's action before, in 0 .. 9 units of the platform; 0 is a tie [A].
+    """
+
+    starts: Ints
+    items: Ints
+    gaps: Ints
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+
+def stream(collection: str, seed: int, part: str, *numbers: int) -> np.random.Generator:
+    """The generator of one part of one collection; no part shares its stream with another."""
+    words = [WORLD_VERSION, seed, zlib.crc32(collection.encode()), zlib.crc32(part.encode())]
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence([*words, *numbers])))
+
+
+def draw_items(collection: Collection, size: Size, seed: int) -> Items:
+    """Draw the catalogue: attributes uniform and independent, popularity a flat-headed Zipf curve."""
+    scale = _SCALES[size][0]
+    counts = [max(12, round(part.items * scale)) for part in collection.departments]
+    rng = stream(collection.name, seed, "items")
+    values = [rng.integers(0, attribute.size, size=sum(counts)) for attribute in ATTRIBUTES]
+    weights = [rng.permutation(_popularity(count, collection.tail)) for count in counts]
+    return Items(
+        department=np.repeat(np.arange(len(counts), dtype=np.int8), counts),
+        values=np.stack(values, axis=1).astype(np.int8),
+        weight=np.concatenate(weights),
+    )
+
+
+def _popularity(count: int, tail: int) -> Ints:
+    """Weights floor + (1 - rank / count) ** tail: a flat head, so that a small catalogue has no hits, and a cold end."""
+    left = np.arange(count, 0, -1, dtype=np.int64)
+    return _WEIGHT_SCALE * _COLDEST // 100 + _WEIGHT_SCALE * left**tail // count**tail
+
+
+def department_odds(collection: Collection) -> tuple[Ints, Ints]:
+    """How users choose departments, in integers.
+
+    Returns:
+        the weight of each department as the favourite [D], and the weights of the departments of an action
+        by the user's favourite [favourite, D]; each row has the same sum.
+    """
+    share = np.asarray([part.share for part in collection.departments], dtype=np.int64)
+    loyal = np.eye(len(share), dtype=np.int64) * collection.loyalty * share.sum()
+    return share, loyal + (100 - collection.loyalty) * share[None, :]
+
+
+def draw_sequences(collection: Collection, items: Items, size: Size, seed: int) -> Sequences:
+    """Draw every user's sequence: its length, its departments, then a walk inside each department."""
+    rng = stream(collection.name, seed, "users")
+    users = max(20, round(collection.users * _SCALES[size][1]))
+    excess = rng.geometric(1 / (1 + collection.mean_length - collection.shortest), size=users) - 1
+    lengths = np.minimum(collection.shortest + excess, LONGEST)
+    starts = np.concatenate([[0], np.cumsum(lengths)])
+    departments = _draw_departments(collection, lengths, rng)
+    gaps = np.maximum(rng.integers(-4, 10, size=len(departments)), 0)
+    taken = np.zeros(len(departments), dtype=np.int64)
+    for number in range(len(collection.departments)):
+        inside = departments == number
+        owners = np.repeat(np.arange(users), lengths)[inside]
+        counts = np.bincount(owners, minlength=users)
+        walk_rng = stream(collection.name, seed, "walk", number)
+        taken[inside] = _walk(items, number, counts, collection.noise, walk_rng)
+    return Sequences(starts=starts, items=taken, gaps=gaps)
+
+
+def _draw_departments(collection: Collection, lengths: Ints, rng: np.random.Generator) -> Ints:
+    share, odds = department_odds(collection)
+    favourite = _pick(np.broadcast_to(share, (len(lengths), len(share))), rng)
+    return _pick(odds[np.repeat(favourite, lengths)], rng)
+
+
+def _pick(weights: Ints, rng: np.random.Generator) -> Ints:
+    """Draw a column for each row, with probability proportional to the integer weights."""
+    upto = np.cumsum(weights, axis=1)
+    drawn = (rng.random(len(weights)) * upto[:, -1]).astype(np.int64)
+    picked: Ints = (upto > drawn[:, None]).argmax(axis=1)
+    return picked
+
+
+def _walk(items: Items, department: int, counts: Ints, noise: int, rng: np.random.Generator) -> Ints:
+    """Walk each user `counts[u]` steps through a department; the steps of all users, user by user."""
+    members = np.flatnonzero(items.department == department)
+    values, weight = items.values[members], items.weight[members]
+    tables = [step_weights(values, lag, "both") for lag in LAGS]
+    own_cell = [cells(values, lag, "both") for lag in LAGS]
+    starts = np.concatenate([[0], np.cumsum(counts)])
+    taken = np.zeros(starts[-1], dtype=np.int64)
+    for first in range(0, len(counts), _USERS_AT_ONCE):
+        users = np.arange(first, min(first + _USERS_AT_ONCE, len(counts)))
+        for step in range(int(counts[users].max(initial=0))):
+            users = users[counts[users] > step]
+            free = np.broadcast_to(weight, (len(users), len(weight))).copy()
+            past = taken[starts[users][:, None] + np.arange(step)]
+            heed = rng.random(len(users)) * 100 >= noise
+            for lag, table, cell in zip(LAGS, tables, own_cell, strict=True):
+                if step >= lag:
+                    row = np.where(heed, cell[past[:, step - lag]], len(table) - 1)
+                    free *= table[row]
+            np.put_along_axis(free, past, 0, axis=1)
+            taken[starts[users] + step] = _pick(free, rng)
+    return members[taken]
+
+
+@dataclass(frozen=True)
+class World:
+    """A size and a seed; the rest is drawn when it is asked for, a collection at a time, and kept."""
+
+    size: Size
+    seed: int
+
+    def items(self, collection: str) -> Items:
+        """The catalogue of a collection."""
+        return _items(self, collection)
+
+    def sequences(self, collection: str) -> Sequences:
+        """What the users of a collection took."""
+        return _sequences(self, collection)
+
+    def item_ids(self, collection: str) -> tuple[str, ...]:
+        """The raw ids of the items, in the order of `items`."""
+        return _item_ids(self, collection)
+
+    def user_ids(self, collection: str) -> tuple[str, ...]:
+        """The raw ids of the users, in the order of `sequences`."""
+        return _user_ids(self, collection)
+
+    def target_items(self, name: str) -> Ints:
+        """The item numbers of a target, in its collection's catalogue."""
+        target = find_target(name)
+        items = self.items(target.collection)
+        if target.subject is None:
+            return np.arange(len(items))
+        return np.flatnonzero(items.department == target.department)
+
+
+@lru_cache(maxsize=16)
+def _items(world: World, collection: str) -> Items:
+    return draw_items(find_collection(collection), world.size, world.seed)
+
+
+@lru_cache(maxsize=16)
+def _sequences(world: World, collection: str) -> Sequences:
+    items = world.items(collection)
+    return draw_sequences(find_collection(collection), items, world.size, world.seed)
+
+
+@lru_cache(maxsize=16)
+def _item_ids(world: World, collection: str) -> tuple[str, ...]:
+    rng = stream(collection, world.seed, "item ids")
+    platform = find_collection(collection).platform
+    return raw_ids.item_ids(platform, len(world.items(collection)), rng)
+
+
+@lru_cache(maxsize=16)
+def _user_ids(world: World, collection: str) -> tuple[str, ...]:
+    rng = stream(collection, world.seed, "user ids")
+    platform = find_collection(collection).platform
+    return raw_ids.user_ids(platform, len(world.sequences(collection)), rng)
+
+
+def generate(size: Size = "demo", seed: int = 0) -> World:
+    """The world of this size and seed. Nothing is drawn until it is asked for.
+
+    Raises:
+        InputError: an unknown size, or a negative seed.
+    """
+    if size not in _SCALES:
+        raise InputError(f'the embedded world has no size "{size}" ({nearest(size, _SCALES)})')
+    if seed < 0:
+        raise InputError(f"the seed of the embedded world must be 0 or more, not {seed}")
+    return World(size=size, seed=seed)

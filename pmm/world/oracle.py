@@ -1,0 +1,196 @@
+"""The best that any model could do: the generator's own distribution of the next item, given the history.
+
+**What is exact.** A step inside a department draws item j with probability
+``(1 - noise) * w_j k(h, j) / sum + noise * w_j / sum`` over the items not in the history, where w is the item's
+popularity weight and k the product of the attribute kernels, each from the item that its lag points to. The
+department of the next action follows from the departments of the history by Bayes' rule over the user's
+unknown favourite. `sees="both"` computes exactly this, so on raw sequences no ranking has a higher expected
+HR@k. A carved target is exact too: a walk in one department depends on nothing outside it.
+
+**Titles only, pictures only.** The reader knows departments and popularity, and of the attributes those that
+the modality shows. Attributes are uniform and independent, and a kernel's columns have equal sums; so the
+expected kernel of an unseen attribute is the same for every candidate, whatever is believed of the history, and
+drops out: k keeps the visible attributes. Exact but for the normaliser ``sum``, whose dependence on the unseen
+attributes of the whole catalogue is replaced by its expectation (relative error about 1 / sqrt(items)); it
+touches only the balance between the kernel and the noise term. Nothing here learns hidden attributes from ids.
+
+**After an ingest** histories miss the items that its filters dropped. The oracle then conditions on what is
+left, as a model does; it treats the neighbours of a gap as neighbours.
+
+Shapes: U users, N items of the collection, C candidates.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from pmm.errors import InputError
+from pmm.world.attributes import LAGS, Sees, cells, step_weights
+from pmm.world.generate import World, department_odds
+from pmm.world.platforms import find_collection, find_target
+
+Floats = npt.NDArray[np.float64]
+Ranks = npt.NDArray[np.int32]
+Ints = npt.NDArray[np.int64]
+
+_USERS_AT_ONCE = 512
+
+
+class _DepartmentOracle:
+    """The distribution of the next item, if it comes from this department."""
+
+    def __init__(self, world: World, collection: str, department: int, sees: Sees) -> None:
+        items = world.items(collection)
+        self.members = np.flatnonzero(items.department == department)
+        self._local = {int(item): place for place, item in enumerate(self.members)}
+        values = items.values[self.members]
+        self._weight = items.weight[self.members]
+        self._tables = [step_weights(values, lag, sees) for lag in LAGS]
+        self._cells = [cells(values, lag, sees) for lag in LAGS]
+        self._noise = find_collection(collection).noise / 100
+
+    def probabilities(self, histories: Sequence[Sequence[int]]) -> Floats:
+        """Distribution over the members, given all earlier items of each user: [U, members]."""
+        chains = [self._chain(past) for past in histories]
+        free = np.broadcast_to(self._weight, (len(chains), len(self.members))).astype(np.float64)
+        for row, chain in enumerate(chains):
+            free[row, chain] = 0.0
+        steps = free.copy()
+        for lag, table, cell in zip(LAGS, self._tables, self._cells, strict=True):
+            rows = [cell[chain[-lag]] if len(chain) >= lag else len(table) - 1 for chain in chains]
+            steps *= table[rows]
+        return (1 - self._noise) * _normalised(steps) + self._noise * _normalised(free)
+
+    def _chain(self, history: Sequence[int]) -> list[int]:
+        """Members among the history, oldest first; a repeated item (a planted defect) counts once."""
+        return list(dict.fromkeys(self._local[item] for item in history if item in self._local))
+
+
+def _normalised(weights: Floats) -> Floats:
+    """Rows that sum to one; a row without weight (everything taken) stays zero."""
+    total = weights.sum(axis=1, keepdims=True)
+    return np.divide(weights, total, out=np.zeros_like(weights), where=total > 0)
+
+
+class Oracle:
+    """The true distribution of a user's next item, as seen by somebody who sees both modalities or one."""
+
+    def __init__(self, world: World, target_name: str, sees: Sees = "both") -> None:
+        target = find_target(target_name)
+        collection = find_collection(target.collection)
+        self._department_of = world.items(target.collection).department
+        count = len(collection.departments)
+        self._numbers = range(count) if target.department is None else [target.department]
+        self._parts = [
+            _DepartmentOracle(world, target.collection, number, sees) for number in self._numbers
+        ]
+        share, odds = department_odds(collection)
+        self._favourite = share / share.sum()
+        self._odds = odds / odds.sum(axis=1, keepdims=True)
+
+    def probabilities(self, histories: Sequence[Sequence[int]]) -> Floats:
+        """P(next item | history), zero for items of the history and outside the target: [U, N].
+
+        Args:
+            histories: earlier items by number in the collection, oldest first. Of a carved target only
+                those inside it matter.
+        """
+        found = np.zeros((len(histories), len(self._department_of)))
+        chance = self._next_department(histories)
+        for number, part in zip(self._numbers, self._parts, strict=True):
+            found[:, part.members] = chance[:, number, None] * part.probabilities(histories)
+        return found
+
+    def _next_department(self, histories: Sequence[Sequence[int]]) -> Floats:
+        """P(department of the next item | departments of the history), ones for a carved target: [U, D]."""
+        size = len(self._odds)
+        if len(self._parts) == 1:
+            return np.ones((len(histories), size))
+        counts = np.stack(
+            [np.bincount(self._department_of[list(past)], minlength=size) for past in histories]
+        )
+        likelihood = self._favourite * np.exp(counts @ np.log(self._odds).T)
+        return _normalised(likelihood) @ self._odds
+
+
+def oracle_ranks(
+    world: World,
+    target_name: str,
+    candidates: Sequence[str],
+    histories: Sequence[Sequence[str]],
+    truths: Sequence[str],
+    sees: Sees = "both",
+) -> Ranks:
+    """The rank that the oracle gives to each true next item, among the candidates not in the history: [U].
+
+    Args:
+        candidates: raw ids of the items that are ranked, those that an ingest kept.
+        histories: for each user the raw ids of his earlier items, oldest first.
+        truths: for each user the raw id of the next item; it must be a candidate.
+
+    Raises:
+        InputError: an id that this world's target does not have, or a truth that is no candidate.
+    """
+    numbers = _numbering(world, target_name)
+    columns = _translate(candidates, numbers, target_name)
+    column_of = {raw: column for column, raw in enumerate(candidates)}
+    places = _translate(truths, column_of, "the candidates")
+    oracle = Oracle(world, target_name, sees)
+    ranks = np.zeros(len(truths), dtype=np.int32)
+    for first in range(0, len(truths), _USERS_AT_ONCE):
+        users = slice(first, first + _USERS_AT_ONCE)
+        past = [_translate(h, numbers, target_name).tolist() for h in histories[users]]
+        scores = oracle.probabilities(past)[:, columns]
+        for row, history in enumerate(histories[users]):
+            scores[row, [column_of[raw] for raw in history if raw in column_of]] = -1.0
+        ranks[users] = _pessimistic_ranks(scores, places[users])
+    return ranks
+
+
+def _numbering(world: World, target_name: str) -> dict[str, int]:
+    raw = world.item_ids(find_target(target_name).collection)
+    return {raw[number]: int(number) for number in world.target_items(target_name)}
+
+
+def _translate(raw_ids: Sequence[str], numbers: Mapping[str, int], where: str) -> Ints:
+    """Numbers of raw ids; an id without a number is an error that shows it."""
+    unknown = [raw for raw in raw_ids if raw not in numbers]
+    if unknown:
+        raise InputError(
+            f"{len(unknown)} item ids are not among {where} of the embedded world, the first: "
+            f"{unknown[0]!r}; were they made with another size or seed?"
+        )
+    return np.asarray([numbers[raw] for raw in raw_ids], dtype=np.int64)
+
+
+def _pessimistic_ranks(scores: Floats, places: Ints) -> Ranks:
+    """1 + how many others score at least as high as the one at `places`; masked ones score below zero.
+
+    A true item that is masked itself (taken before) has probability zero: it goes behind all others.
+
+    >>> _pessimistic_ranks(np.array([[0.5, 0.3, 0.3, -1.0]]), np.array([1])).tolist()
+    [3]
+    """
+    rows = np.arange(len(scores))
+    own = np.maximum(scores[rows, places], 0.0)
+    above: Ranks = (scores >= own[:, None]).sum(axis=1, dtype=np.int32)
+    return above + (scores[rows, places] < 0).astype(np.int32)
+
+
+def hit_rate(ranks: npt.NDArray[np.integer], k: int) -> float:
+    """HR@k: the share of users whose true item is among the first k.
+
+    >>> hit_rate(np.array([1, 10, 11, 400]), k=10)
+    0.5
+    """
+    return float(np.mean(ranks <= k))
+
+
+def ndcg(ranks: npt.NDArray[np.integer], k: int) -> float:
+    """NDCG@k with one true item a user: the mean of 1 / log2(1 + rank) over ranks up to k, else 0.
+
+    >>> ndcg(np.array([1, 3, 11, 400]), k=10)
+    0.375
+    """
+    return float(np.mean(np.where(ranks <= k, 1 / np.log2(1.0 + ranks), 0.0)))

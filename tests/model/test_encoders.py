@@ -1,0 +1,197 @@
+"""Cut encoders: trunk and top together are the library's own encoder, and only the top trains."""
+
+import json
+import shutil
+from pathlib import Path
+
+import open_clip
+import pytest
+import torch
+from transformers import AutoModel, AutoTokenizer, BertConfig, RobertaConfig, XLMRobertaConfig
+
+from pmm.errors import InputError
+from pmm.model import hub
+from pmm.model.encoders import TextSpec, VisionSpec, load_text, load_vision, vision_plan
+
+SIZE = {"hidden_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4}
+SIZE |= {"intermediate_size": 128, "vocab_size": 100}
+TOKENS = torch.tensor([[0, 7, 8, 9, 10, 2], [0, 11, 12, 2, 1, 1], [0, 2, 1, 1, 1, 1]])
+FAMILIES = [
+    BertConfig(**SIZE, pad_token_id=1),
+    RobertaConfig(**SIZE),
+    XLMRobertaConfig(**SIZE, type_vocab_size=1),
+]
+
+
+@pytest.mark.parametrize("config", FAMILIES, ids=lambda c: c.model_type)
+def test_text_trunk_and_top_equal_the_librarys_forward(config, tmp_path: Path) -> None:
+    theirs = AutoModel.from_config(config).eval()
+    theirs.save_pretrained(tmp_path)
+    ours = load_text(TextSpec(encoder=str(tmp_path), train_blocks=2)).eval()
+    mask = TOKENS != 1
+    expected = theirs(input_ids=TOKENS, attention_mask=mask.long()).last_hidden_state
+    found = ours.top(ours.trunk(TOKENS, mask), mask)
+    assert torch.allclose(found[mask], expected[mask], atol=1e-5)
+
+
+def test_padding_a_text_further_changes_nothing(small: tuple[Path, Path]) -> None:
+    encoder = load_text(TextSpec(encoder=str(small[0]))).eval()
+    mask = TOKENS != 1
+    wide = torch.nn.functional.pad(TOKENS, (0, 3), value=1)
+    found = encoder(wide, wide != 1)[:, :6]
+    assert torch.allclose(found[mask], encoder(TOKENS, mask)[mask], atol=1e-5)
+
+
+@pytest.mark.parametrize("cut", [0, 1, 3])
+def test_vision_trunk_and_top_equal_open_clips_residual_stream(small, cut: int) -> None:
+    theirs = open_clip.create_model(f"local-dir:{small[1]}").visual.eval()
+    ours = load_vision(VisionSpec(encoder=str(small[1]), train_blocks=3 - cut)).eval()
+    picture = torch.randint(0, 256, (2, 3, 224, 224), dtype=torch.uint8)
+    mean, std = (torch.tensor(x)[:, None, None] for x in (theirs.image_mean, theirs.image_std))
+    pixels = (picture / 255 - mean) / std
+    expected = theirs.forward_intermediates(pixels, indices=1, normalize_intermediates=False)
+    patches = expected["image_intermediates"][0].flatten(2).transpose(1, 2)
+    found = ours.top(ours.trunk(picture))
+    assert torch.allclose(found[:, 1:], patches, atol=1e-5)
+    pooled = theirs.ln_post(found)[:, 0] @ theirs.proj
+    assert torch.allclose(pooled, theirs(pixels), atol=1e-5)
+
+
+def test_half_normalisation_maps_pixels_to_minus_one_to_one(small: tuple[Path, Path]) -> None:
+    tower = load_vision(VisionSpec(encoder=str(small[1]), image_norm="half"))
+    pixels = tower.normalise(torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1))
+    assert torch.allclose(pixels[:, 0, 0, 0], torch.tensor([-1.0, 1.0]))
+
+
+def test_openai_weights_get_the_sigmoid_gelu_and_others_the_exact_one() -> None:
+    openai = vision_plan(VisionSpec(encoder="ViT-B-32", pretrained="openai"))
+    laion = vision_plan(VisionSpec(encoder="ViT-B-32", pretrained="laion2b_s34b_b79k"))
+    with torch.device("meta"):
+        activations = [type(p.build().transformer.resblocks[0].mlp.gelu) for p in (openai, laion)]
+    assert activations == [open_clip.transformer.QuickGELU, torch.nn.GELU]
+
+
+def test_only_the_blocks_above_the_cut_train(small: tuple[Path, Path]) -> None:
+    text = load_text(TextSpec(encoder=str(small[0]), train_blocks=1))
+    vision = load_vision(VisionSpec(encoder=str(small[1]), train_blocks=1))
+    assert {n.rsplit(".blocks.")[0][:9] for n in text.trained_names()} == {"blocks.2."}
+    assert {n[:9] for n in vision.trained_names()} == {"blocks.2."}
+    assert (len(text.trained_names()), len(vision.trained_names())) == (16, 12)
+
+
+def test_train_leaves_the_trunk_in_eval_mode_and_its_dropout_off(small) -> None:
+    encoder = load_text(TextSpec(encoder=str(small[0]), train_blocks=2)).train()
+    mask = TOKENS != 1
+    hidden = encoder.trunk(TOKENS, mask)
+    assert not hidden.requires_grad
+    assert torch.equal(hidden, encoder.trunk(TOKENS, mask))
+    assert not torch.equal(encoder.top(hidden, mask), encoder.top(hidden, mask))
+    assert [block.training for block in encoder.blocks] == [False, True, True]
+
+
+def test_no_trained_block_gives_the_trunks_output(small: tuple[Path, Path]) -> None:
+    encoder = load_text(TextSpec(encoder=str(small[0]), train_blocks=0)).train()
+    mask = TOKENS != 1
+    assert encoder.trained_names() == []
+    assert torch.equal(encoder(TOKENS, mask), encoder.trunk(TOKENS, mask))
+
+
+@pytest.mark.parametrize("blocks", [-1, 4])
+def test_a_cut_outside_the_encoder_is_refused(small: tuple[Path, Path], blocks: int) -> None:
+    with pytest.raises(InputError, match="the encoder has 3 blocks"):
+        load_text(TextSpec(encoder=str(small[0]), train_blocks=blocks))
+
+
+def test_a_folder_without_weights_needs_a_seed(small, tmp_path: Path) -> None:
+    shutil.copy(small[0] / "config.json", tmp_path)
+    shutil.copy(small[1] / "open_clip_config.json", tmp_path)
+    for load, spec in ((load_text, TextSpec), (load_vision, VisionSpec)):
+        with pytest.raises(InputError, match="random_seed"):
+            load(spec(encoder=str(tmp_path)))
+
+
+def test_the_seed_alone_decides_random_weights(small, tmp_path: Path) -> None:
+    shutil.copy(small[0] / "config.json", tmp_path)
+    shutil.copy(small[1] / "open_clip_config.json", tmp_path)
+    for load, spec in ((load_text, TextSpec), (load_vision, VisionSpec)):
+        torch.manual_seed(5)
+        state = torch.get_rng_state()
+        first, again, other = (
+            load(spec(encoder=str(tmp_path), random_seed=seed)).blocks[2].state_dict()
+            for seed in (1, 1, 2)
+        )
+        assert all(torch.equal(first[k], again[k]) for k in first)
+        assert not all(torch.equal(first[k], other[k]) for k in first)
+        assert torch.equal(state, torch.get_rng_state())
+
+
+def test_a_relative_folder_is_found(small, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(small[0].parent)
+    assert load_text(TextSpec(encoder="text")).width == 64
+    assert load_vision(VisionSpec(encoder="./vision")).width == 64
+
+
+def test_encoders_that_are_nowhere_are_refused_with_what_to_do(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(hub.huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(InputError, match="give its folder"):
+        load_text(TextSpec(encoder="nobody/has-this-encoder"))
+    with pytest.raises(InputError, match="no such folder"):
+        load_text(TextSpec(encoder=str(tmp_path / "none")))
+    with pytest.raises(InputError, match=r"no config\.json"):
+        load_text(TextSpec(encoder=str(tmp_path)))
+    with pytest.raises(InputError, match=r'did you mean "ViT-B-32"'):
+        load_vision(VisionSpec(encoder="ViT-B32"))
+    with pytest.raises(InputError, match='did you mean "openai"'):
+        load_vision(VisionSpec(pretrained="openia"))
+
+
+def test_weights_that_lack_tensors_are_refused(small, tmp_path: Path) -> None:
+    for kind, load, spec in (("text", load_text, TextSpec), ("vision", load_vision, VisionSpec)):
+        shutil.copytree(small[kind == "vision"], tmp_path / kind)
+        path = next((tmp_path / kind).glob("*config.json"))
+        if kind == "text":
+            path = tmp_path / kind / "config.json"
+        read = json.loads(path.read_text())
+        if kind == "text":
+            read["num_hidden_layers"] = 4
+        else:
+            read["model_cfg"]["vision_cfg"]["layers"] = 4
+        path.write_text(json.dumps(read))
+        with pytest.raises(InputError, match="lack 1[26] tensors"):
+            load(spec(encoder=str(tmp_path / kind)))
+
+
+def test_a_broken_weights_file_is_refused(small, tmp_path: Path) -> None:
+    for kind, load, spec in (("text", load_text, TextSpec), ("vision", load_vision, VisionSpec)):
+        shutil.copytree(small[kind == "vision"], tmp_path / kind)
+        path = next((tmp_path / kind).glob("*.safetensors"))
+        path.write_bytes(path.read_bytes()[:1000])
+        with pytest.raises(InputError, match="cannot be read"):
+            load(spec(encoder=str(tmp_path / kind)))
+
+
+def test_encoders_of_other_kinds_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
+    with pytest.raises(InputError, match="'gpt2'"):
+        load_text(TextSpec(encoder=str(tmp_path), random_seed=0))
+    with pytest.raises(InputError, match="no plain vision Transformer"):
+        load_vision(VisionSpec(encoder="RN50", pretrained="openai", random_seed=0))
+
+
+def test_pictures_of_another_size_are_refused(small: tuple[Path, Path]) -> None:
+    tower = load_vision(VisionSpec(encoder=str(small[1])))
+    with pytest.raises(InputError, match=r"\(224, 224\).*\(89, 89\)"):
+        tower.trunk(torch.zeros(1, 3, 89, 89, dtype=torch.uint8))
+
+
+def test_a_real_pretrained_encoder_knows_which_texts_are_alike(minilm: Path) -> None:
+    encoder = load_text(TextSpec(encoder=str(minilm))).eval()
+    assert (encoder.width, len(encoder.blocks), encoder.cut) == (384, 6, 4)
+    texts = ["a warm winter jacket", "coat for cold weather", "quarterly tax report"]
+    read = AutoTokenizer.from_pretrained(str(minilm))(texts, padding=True, return_tensors="pt")
+    mask = read["attention_mask"].bool()
+    with torch.no_grad():
+        hidden = encoder(read["input_ids"], mask)
+    mean = (hidden * mask[:, :, None]).sum(1) / mask.sum(1, keepdim=True)
+    alike, other = torch.cosine_similarity(mean[:1], mean[1:])
+    assert alike > 0.5 > 0.2 > other

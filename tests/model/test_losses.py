@@ -1,0 +1,154 @@
+"""The in-batch softmax against closed forms and against loops over every slot of the batch."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from pmm.model.losses import in_batch_softmax
+
+# models.md 0.3, G1: ids [[0, 1, 2, 3], [4, 2, 5, 6]]; item 2 was seen twice in training
+G1_SLOTS = torch.tensor([[0, 1, 2, 3], [4, 2, 5, 6]])
+G1_LOG_P = (torch.tensor([1.0, 2, 1, 1, 1, 1]) / 7).log()
+CHOICES = list(itertools.product(["on", "off", "corrected"], ["same_ids", "own_columns", "none"]))
+
+
+def loops(
+    user: Tensor, item: Tensor, slots: Tensor, log_p: Tensor, logq: str, reject: str
+) -> float:
+    """The definition over all B x S columns, duplicates as columns of their own, one row at a time."""
+    losses = []
+    for u, l in itertools.product(range(len(slots)), range(slots.shape[1] - 1)):
+        if slots[u, l] == 0 or slots[u, l + 1] == 0:
+            continue
+        target = int(slots[u, l + 1]) - 1
+        kept = []
+        for v, k in itertools.product(range(len(slots)), range(slots.shape[1])):
+            own = set(slots[u].tolist())
+            alien = {
+                "same_ids": int(slots[v, k]) not in own,
+                "own_columns": v != u,
+                "none": True,
+            }[reject]
+            if slots[v, k] > 0 and (v, k) != (u, l + 1) and alien:
+                kept.append(int(slots[v, k]) - 1)
+        z = [float(user[u, l] @ item[i]) for i in range(len(item))]
+        p = [float(x) for x in log_p.exp()]
+        losses.append(
+            one_row(z, p, target, kept, own - {0} if reject == "same_ids" else None, logq)
+        )
+    return sum(losses) / len(losses)
+
+
+def one_row(
+    z: list[float], p: list[float], target: int, kept: list[int], own: set[int] | None, logq: str
+) -> float:
+    if logq == "corrected":
+        kept = [i for i in kept if i != target]
+        if not kept:
+            return 0.0
+        free = 1 - sum(p[i - 1] for i in own) if own else 1 - p[target]
+        others = sum(math.exp(z[i]) / (p[i] / free) for i in kept) / len(kept)
+        miss = others / (others + math.exp(z[target]))
+        return -miss * (z[target] - math.log(others))
+    shift = [math.log(x) if logq == "on" else 0.0 for x in p]
+    total = sum(math.exp(z[i] - shift[i]) for i in [target, *kept])
+    return math.log(total) - (z[target] - shift[target])
+
+
+def random_batch(seed: int, users: int = 4, slots: int = 5, items: int = 6) -> tuple[Tensor, ...]:
+    """Short left-padded sequences with items repeated within and across users."""
+    draw = torch.Generator().manual_seed(seed)
+    ids = torch.randint(1, items + 1, (users, slots), generator=draw)
+    ids[torch.arange(slots) < torch.randint(0, slots, (users, 1), generator=draw)] = 0
+    known, dense = ids.unique(return_inverse=True)
+    dense = dense if known[0] == 0 else dense + 1
+    n = int(dense.max())
+    share = torch.rand(n, generator=draw) + 0.1
+    user = torch.randn(users, slots - 1, 3, generator=draw)
+    return user, torch.randn(n, 3, generator=draw), dense, (share / share.sum() * 0.7).log()
+
+
+@pytest.mark.parametrize(
+    ("logq", "reject", "flat", "peaked"),
+    [
+        ("on", "same_ids", 1.427773, 0.369387),
+        ("off", "same_ids", 1.213685, 0.280028),
+        ("off", "own_columns", 1.475552, 0.562440),
+    ],
+)
+def test_closed_forms_of_two_users(logq: str, reject: str, flat: float, peaked: float) -> None:
+    one_hot = torch.eye(6)
+    targets = 2 * one_hot[(G1_SLOTS[:, 1:] - 1).clamp(min=0)]
+    for user, expected in ((torch.zeros(2, 3, 6), flat), (targets, peaked)):
+        found = in_batch_softmax(user, one_hot, G1_SLOTS, G1_LOG_P, logq=logq, reject=reject)
+        assert found.item() == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize(("logq", "reject"), CHOICES)
+@pytest.mark.parametrize("seed", range(6))
+def test_distinct_items_give_the_same_as_loops_over_all_slots(seed, logq, reject) -> None:
+    user, item, slots, log_p = random_batch(seed)
+    found = in_batch_softmax(user, item, slots, log_p, logq=logq, reject=reject)
+    assert found.item() == pytest.approx(loops(user, item, slots, log_p, logq, reject), abs=1e-4)
+
+
+@pytest.mark.parametrize(("logq", "reject"), CHOICES)
+def test_one_user_alone_gives_finite_loss_and_gradient(logq: str, reject: str) -> None:
+    user = torch.randn(1, 3, 4, requires_grad=True)
+    slots, log_p = torch.tensor([[0, 1, 2, 1]]), torch.tensor([0.6, 0.4]).log()
+    loss = in_batch_softmax(user, torch.randn(2, 4), slots, log_p, logq=logq, reject=reject)
+    loss.backward()
+    assert loss.isfinite()
+    assert user.grad.isfinite().all()
+    if reject == "same_ids":
+        assert loss.item() == pytest.approx(0, abs=1e-6)
+
+
+def test_rows_without_a_next_item_do_not_count() -> None:
+    slots, log_p = torch.tensor([[0, 0, 1], [0, 0, 0]]), torch.zeros(1)
+    user = torch.randn(2, 2, 4, requires_grad=True)
+    loss = in_batch_softmax(user, torch.randn(1, 4), slots, log_p)
+    loss.backward()
+    assert loss.item() == 0
+    assert user.grad.abs().sum() == 0
+
+
+def test_corrected_has_the_full_softmaxs_gradient_when_every_item_is_a_negative_once() -> None:
+    slots = torch.tensor([[0, 1, 2], [3, 4, 5]])
+    item = torch.randn(5, 4)
+    user = torch.randn(2, 2, 4, requires_grad=True)
+    log_p = torch.full((5,), 0.2).log()
+    loss = in_batch_softmax(user, item, slots, log_p, logq="corrected", reject="none")
+    (found,) = torch.autograd.grad(loss, user)
+    rows = [(0, 1), (1, 0), (1, 1)]
+    full = sum(-(user[u, l] @ item.T).log_softmax(0)[slots[u, l + 1] - 1] for u, l in rows) / 3
+    (expected,) = torch.autograd.grad(full, user)
+    assert torch.allclose(found, expected, atol=1e-6)
+
+
+def test_cosine_ignores_lengths_and_tau_divides() -> None:
+    user, item, slots, log_p = random_batch(1)
+    unit = torch.nn.functional.normalize(user, dim=-1), torch.nn.functional.normalize(item, dim=-1)
+    expected = in_batch_softmax(unit[0] / 0.1, unit[1], slots, log_p)
+    found = in_batch_softmax(9 * user, 5 * item, slots, log_p, similarity="cosine", tau=0.1)
+    assert found.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_the_order_of_users_and_items_does_not_matter() -> None:
+    user, item, slots, log_p = random_batch(2)
+    order = torch.randperm(len(item))
+    renamed = torch.zeros_like(slots)
+    renamed[slots > 0] = order.argsort()[slots[slots > 0] - 1] + 1
+    expected = in_batch_softmax(user, item, slots, log_p)
+    found = in_batch_softmax(user.flip(0), item[order], renamed.flip(0), log_p[order])
+    assert found.item() == pytest.approx(expected.item(), abs=1e-6)
+
+
+def test_logits_stay_float32_under_autocast() -> None:
+    user, item, slots, log_p = random_batch(3)
+    expected = in_batch_softmax(user, item, slots, log_p)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(in_batch_softmax(user, item, slots, log_p), expected)
