@@ -7,6 +7,7 @@ from typing import Any
 
 from pmm.artefact import MANIFEST, Manifest, open_artefact
 from pmm.errors import BrokenArtefact, InputError
+from pmm.text_table import text_table
 
 SHEET = "contact-sheet.png"
 
@@ -36,6 +37,35 @@ def describe(path: Path, *, rows: int = 5, sheet: Path | None = None, verify: bo
         f"{path} is neither an artefact (no {MANIFEST}) nor a run (no recipe.toml). "
         "Give a folder such as tables/hm, targets/hm, shards/hm or runs/NAME below the home folder"
     )
+
+
+def summarise_cards(cards: list[dict[str, Any]]) -> str:
+    """Targets as a table in the columns of the paper's Table II, the paper's figures beside."""
+    rows = []
+    for card in cards:
+        if "left_out" in card:
+            continue
+        ours, paper = card["statistics"], card.get("paper", {})
+        state = "written" if card["fresh"] else "unchanged"
+        rows.append([card["target"], state, *_columns(ours)])
+        if paper:
+            rows.append(["  in the paper", "", *_columns(paper)])
+    lines = [
+        text_table(
+            ["target", "", "users", "items", "actions", "per user", "sparsity %"],
+            rows,
+        )
+    ]
+    lines += [f"{c['target']} left out: {c['left_out']}" for c in cards if "left_out" in c]
+    detected = next((card["detected"] for card in cards if card.get("detected")), None)
+    if detected:
+        lines.append(f"detected: {json.dumps(detected, ensure_ascii=False)}")
+    return "\n".join(lines)
+
+
+def _columns(figures: dict[str, Any]) -> list[Any]:
+    names = ("users", "items", "actions", "average_length", "sparsity_per_cent")
+    return [figures[name] for name in names]
 
 
 def _artefact(path: Path, rows: int, sheet: Path | None, verify: bool) -> Iterator[str]:

@@ -9,7 +9,7 @@ import dataclasses
 import tomllib
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
@@ -66,7 +66,7 @@ pool = 'max' should be one of 'mean', 'cls'
 
 
 def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested tables laid over one another; the later one wins.
+    """Nested tables laid over one another; the later one wins, but None says nothing.
 
     >>> merge({"train": {"lr": 1, "seed": 0}}, {"train": {"lr": 2}})
     {'train': {'lr': 2, 'seed': 0}}
@@ -74,9 +74,12 @@ def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
     merged: dict[str, Any] = {}
     for layer in layers:
         for key, value in layer.items():
+            if value is None:
+                continue
             below = merged.get(key)
             both = isinstance(value, Mapping) and isinstance(below, Mapping)
-            merged[key] = merge(below, value) if both else value  # type: ignore[arg-type]
+            nested = merge(below, value) if both else value  # type: ignore[arg-type]
+            merged[key] = merge(nested) if isinstance(nested, Mapping) else nested
     return merged
 
 
@@ -153,3 +156,31 @@ def _scalar(hint: Any, value: Any, name: str, faults: list[str]) -> Any:
     if not isinstance(value, hint) or (hint is not bool and isinstance(value, bool)):
         faults.append(f"{name} = {value!r} should be of type {hint.__name__}")
     return value
+
+
+def parse_assignments(texts: Sequence[str]) -> dict[str, Any]:
+    """Nested values from `section.key=value`; the value is TOML, or a plain word.
+
+    >>> parse_assignments(["train.lr=1e-3", "model.pool=cls"])
+    {'train': {'lr': 0.001}, 'model': {'pool': 'cls'}}
+
+    Raises:
+        RecipeError: there is no `=`.
+    """
+    layers = []
+    for text in texts:
+        path, sign, raw = text.partition("=")
+        if not sign or not path.strip():
+            raise RecipeError(f"{text!r} should read section.key=value")
+        try:
+            value = tomllib.loads(f"value = {raw}")["value"]
+        except tomllib.TOMLDecodeError:
+            value = raw.strip()
+        layer: dict[str, Any] = {}
+        below = layer
+        *sections, key = path.strip().split(".")
+        for section in sections:
+            below = below.setdefault(section, {})
+        below[key] = value
+        layers.append(layer)
+    return merge(*layers)

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "pmm"
 ROOMS = ("world", "ingest", "shards", "model", "evaluate", "train")
-SHARED = {"errors", "schemas", "home", "artefact", "progress", "recipe"}
+SHARED = {"errors", "schemas", "home", "artefact", "progress", "recipe", "text_table"}
 EVERYTHING = {"cli", "demo", "inspect", "__main__", "__init__"}
 VAGUE = {"utils", "util", "helpers", "helper", "common", "misc", "tools", "base"}
 

@@ -6,7 +6,8 @@ sha256 of their tensors, kept in the file's header, refuses others than those of
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +52,11 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str,
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_file(path) as temporary:
+            temporary.touch()  # safetensors would leave a file that only its owner may read
+            mode = temporary.stat().st_mode
             cpu = {name: each.detach().cpu().contiguous() for name, each in tensors.items()}
             save_file(cpu, temporary, metadata={_HEADER: json.dumps(about, sort_keys=True)})
+            temporary.chmod(mode)
 
 
 def read_tensors(path: Path, *, made_by: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -62,12 +66,23 @@ def read_tensors(path: Path, *, made_by: str) -> tuple[dict[str, Tensor], dict[s
         MissingArtefact: there is no such file.
         BrokenArtefact: it is no whole safetensors file of this program.
     """
+    with _opened(path, made_by) as (file, about):
+        return {name: file.get_tensor(name) for name in file.keys()}, about  # noqa: SIM118
+
+
+def read_header(path: Path, *, made_by: str) -> dict[str, Any]:
+    """The header alone; errors as read_tensors."""
+    with _opened(path, made_by) as (_, about):
+        return about
+
+
+@contextmanager
+def _opened(path: Path, made_by: str) -> Iterator[tuple[Any, dict[str, Any]]]:
     if not path.is_file():
         raise MissingArtefact(f"{path} is not there. Run: {made_by}")
     try:
         with safe_open(path, framework="pt") as file:
-            about = json.loads(file.metadata()[_HEADER])
-            return {name: file.get_tensor(name) for name in file.keys()}, about  # noqa: SIM118
+            yield file, json.loads(file.metadata()[_HEADER])
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise BrokenArtefact(f"{path} is damaged ({error}). Run: {made_by}") from error
 

@@ -91,7 +91,10 @@ def _draw_row(
     shown = dict.fromkeys(item for group in groups for item in group if item)
     tiles = {item: _tile(pictures.get(item), texts.get(item, "")) for item in shown}
     for column, group in zip(_columns(), groups, strict=True):
-        for place, item in enumerate(group):
+        first = (
+            HISTORY - len(group) if group is groups[0] else 0
+        )  # the latest stands next to "next"
+        for place, item in enumerate(group, start=first):
             if not item:
                 continue
             corner = (column + place * (TILE + GAP), top + HEADING)

@@ -95,6 +95,8 @@ def rank_users(
     >>> rank_users(torch.ones(2, 1), items, two).tolist()  # item 2 masked for user 0; 1 and 3 tie
     [2, 3]
     """
+    if item_ND.device.type == "mps":  # which has no fp64
+        user_UD, item_ND = user_UD.cpu(), item_ND.cpu()
     user_UD, item_ND = user_UD.float(), item_ND.float()
     length_U, longest_item = _lengths(user_UD, "user"), float(_lengths(item_ND, "item").max())
     if float(length_U.max()) * longest_item > torch.finfo(torch.float32).max:

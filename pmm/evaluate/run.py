@@ -5,6 +5,7 @@ Shape legend: N items of the catalogue, U users of a chunk, L window of recent i
 
 import hashlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +17,19 @@ import torch
 from torch import Tensor
 
 from pmm.artefact import atomic_file, storage_errors, write_json
-from pmm.evaluate.device import mixed
-from pmm.evaluate.metrics import summarise
-from pmm.evaluate.ranking import Ints, Queries, count_candidates, rank_users
+from pmm.errors import MissingArtefact, StaleArtefact
+from pmm.evaluate import gallery
+from pmm.evaluate.checkpoint import BEST, load_weights, read_header
+from pmm.evaluate.device import mixed, pick_device, pick_precision
+from pmm.evaluate.metrics import headline, summarise
+from pmm.evaluate.ranking import Ints, Queries, count_candidates, rank_users, top_items
 from pmm.evaluate.references import rank_by_chance, rank_by_popularity
-from pmm.model.pmmrec import Pmmrec
+from pmm.home import Home
+from pmm.model.pmmrec import Pmmrec, PmmrecOptions
 from pmm.progress import progress
+from pmm.recipe import read_recipe, resolve
 from pmm.schemas import RANKS, write_table
+from pmm.shards.batch import Items
 from pmm.shards.read import Shards
 from pmm.shards.sequence_shards import Lists, Split
 
@@ -72,12 +79,22 @@ def embed_catalogue(
     device = next(model.parameters()).device
     parts: list[Tensor] = []
     with _evaluating(model), progress(shards.n_items, "Encoding the catalogue", "items") as bar:
-        for items in shards.iterate(items_per_chunk):
+        for items in _read_ahead(shards, items_per_chunk):
             with mixed(device, dtype):
                 parts.append(model.encode_items(items.to(device)).float())
             bar.advance(len(items.item_I))
         input_ND = torch.cat(parts)
         return Catalogue(input_ND=input_ND, score_ND=model.item_vectors(input_ND))
+
+
+def _read_ahead(shards: Shards, chunk: int) -> Iterator[Items]:
+    """All items in order; a thread decodes the next pictures while these are encoded."""
+    chunks = shards.iterate(chunk)
+    with ThreadPoolExecutor(1, thread_name_prefix="pmm-catalogue") as pool:
+        coming = pool.submit(next, chunks, None)
+        while (items := coming.result()) is not None:
+            coming = pool.submit(next, chunks, None)
+            yield items
 
 
 def user_vectors(
@@ -172,6 +189,121 @@ def write_metrics(
         with atomic_file(folder / f"metrics{suffix}.json") as temporary:
             write_json(temporary, metrics)
     return metrics
+
+
+def evaluate_run(
+    home: Home, run_dir: Path, options: EvaluateOptions | None = None, *, device: str = "auto"
+) -> dict[str, Any]:
+    """Evaluate a run's best checkpoint on all users of its target.
+
+    Writes ranks.parquet, metrics.json and gallery.png into the run's folder (with -valid in their
+    names for that split) and returns what metrics.json holds. Values are fractions.
+
+    Raises:
+        MissingArtefact: no such run, or it has no checkpoint yet, or no shards.
+        StaleArtefact: the shards or the frozen encoders are not those of the training.
+        BrokenArtefact: a damaged checkpoint.
+        PmmError: vectors that are no numbers.
+    """
+    options = options or EvaluateOptions()
+    model, shards, about = load_run(home, run_dir, device=device)
+    dtype = pick_precision(about["precision"], next(model.parameters()).device)
+    catalogue = embed_catalogue(model, shards, dtype=dtype, items_per_chunk=options.items_per_chunk)
+    ranks = evaluate_model(model, shards, options, dtype=dtype, catalogue=catalogue)
+    facts = {"run": run_dir.name, "target": shards.target, "shards": shards.fingerprint}
+    facts |= {"step": about["step"], "epoch": about["epoch"]}
+    metrics = write_metrics(run_dir, ranks, shards, options, facts)
+    if options.gallery_users:
+        rows = gallery_rows(model, shards, ranks, options, catalogue, dtype=dtype)
+        _draw_gallery(run_dir, shards, rows, options, metrics)
+    return metrics
+
+
+def load_run(
+    home: Home, run_dir: Path, *, device: str = "auto"
+) -> tuple[Pmmrec, Shards, dict[str, Any]]:
+    """A run's best model in eval mode, the shards it was trained on, and its checkpoint's header.
+
+    Raises:
+        as evaluate_run.
+    """
+    if not (run_dir / "recipe.toml").is_file():
+        raise MissingArtefact(f"{run_dir} is no run: it has no recipe.toml. Run: pmm train")
+    recipe = read_recipe(run_dir / "recipe.toml")
+    target = str(recipe.get("target", ""))
+    shards = Shards(home.shards(home.find_target(target)))
+    again = f'pmm train --stage scratch --target "{target}" --name {run_dir.name}'
+    header = read_header(run_dir / BEST, made_by=again)
+    if header["shards"] != shards.fingerprint:
+        raise StaleArtefact(
+            f"{run_dir} was trained on shards {header['shards'][:8]}, but {shards.place} is now "
+            f"{shards.fingerprint[:8]}. Run: {again} --overwrite"
+        )
+    options = resolve(PmmrecOptions, recipe["model"], origin=str(run_dir / "recipe.toml"))
+    model = Pmmrec(options).to(pick_device(device)).eval()
+    load_weights(run_dir / BEST, model, made_by=again)
+    return model, shards, header
+
+
+def gallery_rows(
+    model: Pmmrec,
+    shards: Shards,
+    ranks: pa.Table,
+    options: EvaluateOptions,
+    catalogue: Catalogue,
+    *,
+    dtype: torch.dtype = torch.float32,
+) -> list[gallery.Row]:
+    """Users to show, drawn by seed: half of them hits (rank <= 10) where there are so many."""
+    asked, rank_U = questions(shards, options.split), ranks["rank"].to_numpy()
+    generator = np.random.default_rng(options.seed)
+    order = generator.permutation(len(rank_U))
+    hit = rank_U[order] <= gallery.TOP
+    wanted = options.gallery_users
+    n_hits = min(int(hit.sum()), max(wanted // 2, wanted - int((~hit).sum())))
+    chosen = np.concatenate([order[hit][:n_hits], order[~hit][: wanted - n_hits]])
+    rows = []
+    for user in chosen.tolist():
+        part = asked.rows(user, user + 1)
+        vector = user_vectors(model, catalogue, part.history, dtype=dtype)
+        top = top_items(
+            vector, catalogue.score_ND, part, k=gallery.TOP, keep_history=options.keep_history
+        )
+        rows.append(
+            gallery.Row(
+                user=user,
+                history=part.history[0].tolist(),
+                target=int(part.target_U[0]),
+                rank=int(rank_U[user]),
+                candidates=ranks["candidates"][user].as_py(),
+                top=top[0].tolist(),
+            )
+        )
+    return rows
+
+
+def _draw_gallery(
+    run_dir: Path,
+    shards: Shards,
+    rows: list[gallery.Row],
+    options: EvaluateOptions,
+    metrics: dict[str, Any],
+) -> None:
+    shown = {
+        item
+        for row in rows
+        for item in (*row.history[-gallery.HISTORY :], row.target, *row.top)
+        if item
+    }
+    pictures = {item: shards.picture(item) for item in shown if shards.has_picture[item]}
+    texts = {item: str(shards.record(item)["text"]) for item in shown}
+    hits = sum(row.rank <= gallery.TOP for row in rows)
+    title = (
+        f"{shards.target}, {options.split} items, run {run_dir.name}: "
+        f"{headline(metrics['model'])} (drawn at random; hits: {hits}, misses: {len(rows) - hits})"
+    )
+    suffix = "" if options.split == "test" else f"-{options.split}"
+    gallery.draw(rows, pictures, texts, run_dir / f"gallery{suffix}.png", title=title)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ Works on integer codes with counts by `numpy.bincount`; no joins, no strings.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -106,30 +107,23 @@ def require_core(user: Codes, item: Codes, user_core: int, item_core: int) -> Co
 def propose_cores(
     user: Codes, item: Codes, user_core: int, item_core: int
 ) -> list[tuple[int, int, int]]:
-    """Largest (user_core, item_core, rows left) below an empty core, one per direction.
+    """Cores (user_core, item_core, rows left) within an empty one that cannot be raised further.
 
-    Three directions: both sides lowered together, only the items' side, only the users' side.
+    For each users' side at most as asked (at most 20 values of it), the largest items' side that
+    leaves something; those that another one exceeds on both sides are left out.
     """
 
-    def rows(u: int, i: int) -> int:
+    def left(u: int, i: int) -> int:
         return len(find_core(user, item, u, i).rows)
 
-    best: dict[tuple[int, int], int] = {}
-    both = _largest(max(user_core, item_core), lambda k: rows(min(k, user_core), min(k, item_core)))
-    pairs = [
-        (min(both, user_core), min(both, item_core)),
-        (user_core, _largest(item_core, lambda k: rows(user_core, k))),
-        (_largest(user_core, lambda k: rows(k, item_core)), item_core),
-    ]
-    for u, i in pairs:
-        left = rows(u, i)
-        if left:
-            best[(u, i)] = left
-    return [
-        (u, i, left)
-        for (u, i), left in best.items()
-        if not any(u <= v and i <= j and (u, i) != (v, j) for v, j in best)
-    ]
+    found: list[tuple[int, int, int]] = []
+    sides = {max(1, round(user_core * step / 20)) for step in range(21)}
+    for u in sorted(sides, reverse=True) if user_core else [0]:
+        i = _largest(item_core, partial(left, u))
+        rows = left(u, i)
+        if rows and not any(i <= other for _, other, _ in found):
+            found.append((u, i, rows))
+    return found
 
 
 def _largest(limit: int, left: Callable[[int], int]) -> int:
@@ -142,4 +136,3 @@ def _largest(limit: int, left: Callable[[int], int]) -> int:
         else:
             high = middle - 1
     return low
-

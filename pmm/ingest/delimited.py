@@ -57,11 +57,11 @@ class Dialect:
         }
 
 
-def sniff(path: Path) -> tuple[Dialect, list[list[str]]]:
+def sniff(path: Path, *, latin: bool = False) -> tuple[Dialect, list[list[str]]]:
     """The dialect of a file and its first rows.
 
     The delimiter is the one under which most of the first rows have the first row's number of
-    fields, at least two.
+    fields, at least two. With `latin` the encoding is known to be Latin-1.
 
     Raises:
         InputError: the file is missing, empty, binary, damaged, or no delimiter fits.
@@ -92,7 +92,11 @@ def sniff(path: Path) -> tuple[Dialect, list[list[str]]]:
         )
     _, fields, delimiter, quoted, rows = best
     dialect = Dialect(
-        encoding=encoding, delimiter=delimiter, quoted=quoted, packed=packed, fields=fields
+        encoding="latin-1" if latin else encoding,
+        delimiter=delimiter,
+        quoted=quoted,
+        packed=packed,
+        fields=fields,
     )
     return dialect, rows
 

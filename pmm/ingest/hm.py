@@ -36,7 +36,7 @@ CATEGORY_COLUMNS = (
     "product_group_name",
     "graphical_appearance_name",
     "colour_group_name",
-    "index_name",
+    "section_name",
 )
 """Columns of articles.csv that become tags of the text and entries of `categories`, in order."""
 
@@ -60,7 +60,7 @@ def ingest_hm(
         InputError: files or columns are missing or damaged, an unknown target, nothing left.
     """
     choose_targets(HM_TARGETS, targets)  # a misspelt name is told before the files are read
-    tables = write_tables(home, _raw(home, (raw or home.raw("hm")).absolute()))
+    tables = write_tables(home, _raw(home, (raw or home.raw("hm")).resolve()))
     return write_targets(home, tables, HM_TARGETS, CATEGORY_COLUMNS, targets, options)
 
 
@@ -94,7 +94,7 @@ def _raw(home: Home, folder: Path) -> Raw:
             IMAGES: pictures.digest() if pictures else "none",
         },
         pictures=pictures.folder if pictures else None,
-        read=lambda: _read(folder, pictures),
+        read=lambda latin: _read(folder, pictures, latin),
     )
 
 
@@ -111,11 +111,11 @@ def _require_files(folder: Path) -> None:
     )
 
 
-def _read(folder: Path, pictures: Pictures | None) -> Reading:
+def _read(folder: Path, pictures: Pictures | None, latin: bool) -> Reading:
     items, item_fates = _read_articles(folder / ARTICLES, pictures)
     fates: Counter[str] = Counter()
     path = folder / TRANSACTIONS
-    dialect, head = sniff(path)
+    dialect, head = sniff(path, latin=latin)
     wanted = _positions(path, head[0], _TRANSACTION_COLUMNS)
     cleaner = Cleaner(place=f"{path}, column t_dat", unit="date", repair=repair_ids)
     batches = stream(path, dialect, wanted, header=True, fates=fates)
@@ -128,7 +128,7 @@ def _read(folder: Path, pictures: Pictures | None) -> Reading:
     )
 
 
-def _read_articles(path: Path, pictures: Pictures | None) -> tuple[pa.Table, dict[str, int]]:
+def _read_articles(path: Path, pictures: Pictures | None) -> tuple[pa.Table, dict[str, Any]]:
     dialect, head = sniff(path)
     wanted = _positions(path, head[0], {name: name for name in _ARTICLE_COLUMNS})
 

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import pyarrow as pa
 
@@ -25,7 +26,7 @@ class ItemRows:
         else:
             self._rows[item_id] = (text, image, list(categories))
 
-    def finish(self) -> tuple[pa.Table, dict[str, object]]:
+    def finish(self) -> tuple[pa.Table, dict[str, Any]]:
         """The items in ascending order of their ids, and the counts for the card."""
         ids = sorted(self._rows, key=str.encode)
         rows = [self._rows[item_id] for item_id in ids]

@@ -31,7 +31,7 @@ class Reading:
 
     items: pa.Table
     """As `pmm.schemas.SOURCE_ITEMS`; every item id once."""
-    item_fates: dict[str, int]
+    item_fates: dict[str, Any]
     interactions: Iterator[pa.Table]
     """As `pmm.schemas.INTERACTIONS`, dictionary-coded, in file order; fills `row_fates`."""
     row_fates: Counter[str]
@@ -50,7 +50,8 @@ class Raw:
     inputs: Mapping[str, str]
     """File -> sha256."""
     pictures: Path | None
-    read: Callable[[], Reading]
+    read: Callable[[bool], Reading]
+    """Starts a pass; with True the interactions are taken as Latin-1."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,14 +79,10 @@ def write_tables(home: Home, raw: Raw) -> Built:
     """Read the raw files into tables/<source>/, unless nothing has changed since."""
 
     def write(draft: Path) -> dict[str, int]:
-        reading = raw.read()
-        with atomic_file(draft / "items.parquet") as path:
-            items = write_table(path, reading.items, SOURCE_ITEMS)
-        with atomic_file(draft / "interactions.parquet") as path:
-            rows = write_table(path, reading.interactions, INTERACTIONS)
-        with atomic_file(draft / "card.json") as path:
-            write_json(path, _card(raw, reading, rows))
-        return {"interactions": rows, "items": items}
+        try:
+            return _write(draft, raw, raw.read(False))
+        except UnicodeError:  # a byte far down in the file is not UTF-8
+            return _write(draft, raw, raw.read(True))
 
     return build(
         home.tables(raw.name),
@@ -94,6 +91,16 @@ def write_tables(home: Home, raw: Raw) -> Built:
         inputs=dict(raw.inputs),
         write=write,
     )
+
+
+def _write(draft: Path, raw: Raw, reading: Reading) -> dict[str, int]:
+    with atomic_file(draft / "items.parquet") as path:
+        items = write_table(path, reading.items, SOURCE_ITEMS)
+    with atomic_file(draft / "interactions.parquet") as path:
+        rows = write_table(path, reading.interactions, INTERACTIONS)
+    with atomic_file(draft / "card.json") as path:
+        write_json(path, _card(raw, reading, rows))
+    return {"interactions": rows, "items": items}
 
 
 def _card(raw: Raw, reading: Reading, kept: int) -> dict[str, Any]:

@@ -102,9 +102,11 @@ def cold_cuts(
     start = starts_of(user)
     ends = np.flatnonzero(is_cold[item])
     ends = ends[ends > start[ends]]
+    if not len(ends):
+        return
     lengths = ends - start[ends]
     piece = np.cumsum(lengths) // values_a_piece
-    bounds = np.flatnonzero(np.diff(piece, prepend=-1)) if len(ends) else np.zeros(0, np.int64)
+    bounds = np.flatnonzero(np.diff(piece, prepend=-1))
     for low, high in zip(bounds, [*bounds[1:], len(ends)], strict=True):
         cut, length = ends[low:high], lengths[low:high]
         offsets = np.concatenate([[0], np.cumsum(length)])

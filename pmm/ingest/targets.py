@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
@@ -24,6 +23,7 @@ from pmm.ingest.carve import Rule
 from pmm.ingest.core import Core, require_core
 from pmm.ingest.paper import beside_paper, statistics
 from pmm.ingest.rows import Rows
+from pmm.ingest.selection import carve_rows, sample_users, usable_rows
 from pmm.ingest.source import Source, load_source
 from pmm.ingest.split import LEAST, LEFT_OUT, TRAIN, VALID, cold_cuts, leave_one_out, temporal
 from pmm.schemas import COLD, SEQUENCES, TARGET_ITEMS, write_table
@@ -56,15 +56,11 @@ class IngestOptions:
                 raise InputError(f"--{name.replace('_', '-')} {value}: too small")
 
 
-class EmptyCarve(InputError):
-    """A carved target in which no user has enough interactions."""
-
-
 class _Cored:
     """A source's core, computed once for all its targets, and only if one must be written."""
 
     def __init__(self, load: Callable[[], Source], options: IngestOptions) -> None:
-        self._load, self._options = load, options
+        self._load, self.options = load, options
 
     @cached_property
     def source(self) -> Source:
@@ -74,10 +70,10 @@ class _Cored:
     def result(self) -> tuple[Rows, Core, dict[str, int]]:
         """(rows of the core in order, the core, rows dropped by reason)."""
         fates = dict(self.source.card["interactions"]["dropped"])
-        rows = _usable(self.source, self._options.missing_image, fates).ordered()
-        if self._options.repeats == "first":
+        rows = usable_rows(self.source, self.options.missing_image, fates).ordered()
+        if self.options.repeats == "first":
             rows = rows.keep(rows.first_of_pairs(), "repeat of an earlier row", fates)
-        core = require_core(rows.user, rows.item, self._options.user_core, self._options.item_core)
+        core = require_core(rows.user, rows.item, self.options.user_core, self.options.item_core)
         for number, each in enumerate(core.rounds, start=1):
             fates[f"core round {number}"] = each.dropped
         return rows.at(core.rows), core, fates
@@ -108,8 +104,8 @@ def write_targets(
 ) -> list[dict[str, Any]]:
     """Write the chosen targets of a source and return their cards, each with "fresh".
 
-    A carved target that was not asked for by name and in which nobody has enough interactions is
-    no error: its card is {"target": name, "left_out": why} and nothing is written.
+    A carved target that was not asked for by name and in which nothing is left is no error: its
+    card is {"target": name, "left_out": why} and nothing is written.
 
     Args:
         home: where artefacts live.
@@ -125,28 +121,12 @@ def write_targets(
     source = str(tables.manifest.config["source"])
     card = json.loads((tables.place / "card.json").read_text(encoding="utf-8"))
     cored = _Cored(lambda: load_source(source, tables.place, card), options)
-    cards = []
+    cards: list[dict[str, Any]] = []
     for name in choose_targets(rules, asked):
-        rule = rules[name]
-
-        def write(draft: Path, name: str = name, rule: Rule | None = rule) -> dict[str, int]:
-            return _write_target(draft, name, rule, columns, cored, options)
-
         try:
-            built = build(
-                home.target(name),
-                kind="target",
-                config={
-                    "target": name,
-                    "source": source,
-                    "rule": rule.describe() if rule else None,
-                    **asdict(options),
-                },
-                inputs={"tables": tables.manifest.fingerprint},
-                write=write,
-            )
-        except EmptyCarve as error:
-            if asked:
+            built = _build(home, tables, name, rules[name], columns, cored)
+        except InputError as error:
+            if asked or rules[name] is None:
                 raise
             cards.append({"target": name, "left_out": str(error)})
             continue
@@ -155,87 +135,32 @@ def write_targets(
     return cards
 
 
-def _usable(
-    source: Source, missing_image: Literal["drop", "text-only"], fates: dict[str, int]
-) -> Rows:
-    """Rows whose item is listed and has the content that the options ask for."""
-    rows = Rows(user=source.user, item=source.item, timestamp=source.timestamp)
-    listed = source.listed_at >= 0
-    rows = rows.keep(listed[rows.item], "item not in the items file", fates)
-    image = np.zeros(len(listed), bool)
-    image[listed] = source.items["image"].is_valid().to_numpy()[source.listed_at[listed]]
-    match missing_image:
-        case "drop":
-            rows = rows.keep(image[rows.item], "item without picture", fates)
-        case "text-only":
-            text = np.zeros(len(listed), bool)
-            has_text = pc.not_equal(source.items["text"], "").to_numpy()
-            text[listed] = has_text[source.listed_at[listed]]
-            rows = rows.keep((image | text)[rows.item], "item without picture and text", fates)
-    if not len(rows.user):
-        _refuse_nothing(source, fates)
-    return rows
-
-
-def _refuse_nothing(source: Source, fates: dict[str, int]) -> None:
-    pictures = source.card["pictures"]
-    listing = "; ".join(f"{reason}: {n:,} rows" for reason, n in fates.items() if n)
-    advice = ""
-    if fates.get("item without picture"):
-        where = f"below {pictures}" if pictures else "because no folder of pictures was given"
-        advice = (
-            f". No item that occurs has a picture {where}: give the folder of pictures, "
-            "or keep items by their text with --missing-image text-only"
-        )
-    raise InputError(f"{source.name}: no interaction is left before the core ({listing}){advice}")
-
-
-def _carve(
-    rows: Rows,
+def _build(
+    home: Home,
+    tables: Built,
     name: str,
-    rule: Rule,
+    rule: Rule | None,
     columns: Sequence[str],
-    source: Source,
-    user_core: int,
-    fates: dict[str, int],
-) -> Rows:
-    """Rows of the items that a rule names, of users with at least `user_core` rows among them."""
-    items = pl.DataFrame(source.items.select(["categories"]))
-    matches = items.select(rule.matches(columns)).to_series().to_numpy()
-    inside = np.zeros(len(source.item_ids), bool)
-    listed = source.listed_at >= 0
-    inside[listed] = matches[source.listed_at[listed]]
-    carved = rows.keep(inside[rows.item], "outside the target", fates)
-    least = max(user_core, LEAST)
-    counts = np.bincount(carved.user, minlength=len(source.user_ids))
-    kept = carved.keep(
-        (counts >= user_core)[carved.user],
-        f"user with fewer than {user_core} inside the target",
-        fates,
+    cored: _Cored,
+) -> Built:
+    return build(
+        home.target(name),
+        kind="target",
+        config={
+            "target": name,
+            "source": tables.manifest.config["source"],
+            "rule": rule.describe() if rule else None,
+            **asdict(cored.options),
+        },
+        inputs={"tables": tables.manifest.fingerprint},
+        write=lambda draft: _write_target(draft, name, rule, columns, cored),
     )
-    if not (counts >= least).any():
-        raise EmptyCarve(
-            f"{name}: no user of the core has {least} interactions inside it (rule: {rule.column} "
-            f"{rule.operator} {', '.join(rule.values)}; {len(carved.user):,} interactions of "
-            f"{np.count_nonzero(counts):,} users, at most {counts.max(initial=0)} each). "
-            "Lower --user-core or --item-core"
-        )
-    return kept
 
 
-def _sample(rows: Rows, ids: pa.StringArray, users: int, seed: int, fates: dict[str, int]) -> Rows:
-    """The users whose hash with the seed is least: the same in every version of every library."""
-
-    def place(code: int) -> bytes:
-        return hashlib.sha256(f"{seed}:{ids[code].as_py()}".encode()).digest()
-
-    chosen = np.zeros(len(ids), bool)
-    chosen[sorted(np.unique(rows.user).tolist(), key=place)[:users]] = True
-    return rows.keep(chosen[rows.user], "user not in the sample", fates)
-
-
-def _split(rows: Rows, options: IngestOptions, fates: dict[str, int]) -> tuple[Rows, NDArray[Any]]:
-    match options.split:
+def _split(
+    rows: Rows, split: Literal["leave-one-out", "temporal"], fates: dict[str, int]
+) -> tuple[Rows, NDArray[np.int8]]:
+    match split:
         case "leave-one-out":
             parts = leave_one_out(rows.user)
             reason = f"user with fewer than {LEAST} interactions"
@@ -247,34 +172,28 @@ def _split(rows: Rows, options: IngestOptions, fates: dict[str, int]) -> tuple[R
 
 
 def _write_target(
-    draft: Path,
-    name: str,
-    rule: Rule | None,
-    columns: Sequence[str],
-    cored: _Cored,
-    options: IngestOptions,
+    draft: Path, name: str, rule: Rule | None, columns: Sequence[str], cored: _Cored
 ) -> dict[str, int]:
-    rows, core, core_fates = cored.result
-    source, fates = cored.source, dict(core_fates)
+    """Write a target's three tables and its card; return the counts for the manifest."""
+    options, source = cored.options, cored.source
+    rows, _, core_fates = cored.result
+    fates = dict(core_fates)
     if rule is not None:
-        rows = _carve(rows, name, rule, columns, source, options.user_core, fates)
+        rows = carve_rows(rows, name, rule, columns, source, options.user_core, fates)
     if options.users is not None:
-        rows = _sample(rows, source.user_ids, options.users, options.seed, fates)
-    rows, parts = _split(rows, options, fates)
+        rows = sample_users(rows, source.user_ids, options.users, options.seed, fates)
+    rows, parts = _split(rows, options.split, fates)
     if not len(rows.user):
         raise InputError(
             f"{name}: no user has {LEAST} interactions, which the split needs; "
             "set --user-core to 3 or more to see which cores leave something"
         )
-    users, user = np.unique(rows.user, return_inverse=True)
-    codes, item = np.unique(rows.item, return_inverse=True)
-    user, item = user.astype(np.int32), item.astype(np.int32) + 1
+    users, user = _renumber(rows.user)
+    codes, item = _renumber(rows.item)
+    item += 1  # 0 is padding
     train_count = np.bincount(item[parts == TRAIN], minlength=len(codes) + 1)
     is_cold = train_count < options.cold_below
-    items = source.items.select(["item_id", "text", "image"]).take(source.listed_at[codes])
-    numbers = pa.array(np.arange(1, len(codes) + 1, dtype=np.int32))
-    counts = pa.array(train_count[1:].astype(np.int32))
-    items = items.add_column(0, "item", numbers).append_column("train_count", counts)
+    items = _items(source, codes, train_count[1:])
     sequences = _sequences(source.user_ids.take(pa.array(users)), user, item, parts)
     with atomic_file(draft / "items.parquet") as path:
         write_table(path, items, TARGET_ITEMS)
@@ -282,21 +201,9 @@ def _write_target(
         write_table(path, sequences, SEQUENCES)
     with atomic_file(draft / "cold.parquet") as path:
         cuts = write_table(path, _cold_batches(user, item, is_cold), COLD)
-    stats = statistics(len(users), len(codes), len(item))
+    counts = {"users": len(users), "items": len(codes), "actions": len(item)}
     card = {
-        "target": name,
-        "source": source.name,
-        "rule": rule.describe() if rule else None,
-        "options": asdict(options),
-        "pictures": source.card["pictures"],
-        "rows": {
-            "read": source.card["interactions"]["read"],
-            "kept": len(item),
-            "dropped": {reason: n for reason, n in fates.items() if n},
-        },
-        "core": [asdict(each) for each in core.rounds],
-        "statistics": stats,
-        **beside_paper(name, stats),
+        **_provenance(name, rule, cored, fates, counts),
         "tied_timestamps": rows.share_of_ties(),
         "items_without_image": items["image"].null_count,
         "items_without_text": pc.sum(pc.equal(items["text"], "")).as_py(),
@@ -305,11 +212,51 @@ def _write_target(
     }
     with atomic_file(draft / "card.json") as path:
         write_json(path, card)
-    return {"users": len(users), "items": len(codes), "actions": len(item), "cold": cuts}
+    return {**counts, "cold": cuts}
+
+
+def _provenance(
+    name: str, rule: Rule | None, cored: _Cored, fates: dict[str, int], counts: dict[str, int]
+) -> dict[str, Any]:
+    """The card's entries on where the target comes from and how it compares with the paper's."""
+    _, core, _ = cored.result
+    source = cored.source.card
+    stats = statistics(**counts)
+    return {
+        "target": name,
+        "source": source["source"],
+        "detected": source["detected"],
+        "rule": rule.describe() if rule else None,
+        "options": asdict(cored.options),
+        "pictures": source["pictures"],
+        "rows": {
+            "read": source["interactions"]["read"],
+            "kept": counts["actions"],
+            "dropped": {reason: n for reason, n in fates.items() if n},
+        },
+        "core": [asdict(each) for each in core.rounds],
+        "statistics": stats,
+        **beside_paper(name, stats),
+    }
+
+
+def _renumber(codes: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """The codes that occur, ascending, and each row's place among them, from 0."""
+    occurs = np.bincount(codes) > 0
+    place = np.cumsum(occurs, dtype=np.int32) - 1
+    return np.flatnonzero(occurs).astype(np.int32), place[codes].astype(np.int32)
+
+
+def _items(source: Source, codes: NDArray[np.int32], train_count: NDArray[np.int64]) -> pa.Table:
+    listed = source.items.select(["item_id", "text", "image"])
+    items = listed.take(pa.array(source.listed_at[codes]))
+    numbers = pa.array(np.arange(1, len(codes) + 1, dtype=np.int32))
+    counts = pa.array(train_count.astype(np.int32))
+    return items.add_column(0, "item", numbers).append_column("train_count", counts)
 
 
 def _sequences(
-    ids: pa.StringArray, user: NDArray[np.int32], item: NDArray[np.int32], parts: NDArray[Any]
+    ids: pa.StringArray, user: NDArray[np.int32], item: NDArray[np.int32], parts: NDArray[np.int8]
 ) -> pa.Table:
     train = parts == TRAIN
     offsets = np.concatenate([[0], np.cumsum(np.bincount(user[train], minlength=len(ids)))])

@@ -34,6 +34,8 @@ from pmm.model.hub import (
 )
 
 TEXT_FAMILIES = ("bert", "roberta", "xlm-roberta", "camembert")
+TRUNK_PICTURES = 128
+"""Pictures that a trunk takes at a time: as floats, 1,000 of them fill 600 MB."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,6 +168,9 @@ class VisionEncoder(CutEncoder):
                 f"the vision tower takes pictures of {self.picture_size}, the shards hold "
                 f"{tuple(picture_I3HW.shape[-2:])}: choose a tower of that size, or shard again"
             )
+        return torch.cat([self._bottom(part) for part in torch.split(picture_I3HW, TRUNK_PICTURES)])
+
+    def _bottom(self, picture_I3HW: Tensor) -> Tensor:
         hidden_IPD = self.stem._embeds(self.normalise(picture_I3HW))  # type: ignore[operator]
         return self._run(hidden_IPD, 0, self.cut)
 

@@ -124,11 +124,14 @@ class Pmmrec(nn.Module):
         assert self.text is not None
         assert self.text_projection is not None
         has_I = items.has_text_I
-        mask_IT = items.token_mask_IT & has_I[:, None]
+        mask_IT = items.token_mask_IT
         longest = max(1, int(mask_IT.sum(1).max())) if len(mask_IT) else 1
         mask_IT = mask_IT[:, :longest]
         rows_J = has_I.nonzero()[:, 0]
-        hidden_JTD = self.text(items.token_IT[rows_J, :longest], mask_IT[rows_J])
+        if not len(rows_J):
+            return mask_IT.new_zeros(*mask_IT.shape, self.width, dtype=torch.float32), mask_IT
+        token_IT = items.token_IT[:, :longest]
+        hidden_JTD = self.text(_pick(token_IT, rows_J), _pick(mask_IT, rows_J))
         return _spread(self.text_projection(hidden_JTD), rows_J, len(has_I)), mask_IT
 
     def picture_tokens(self, items: Items) -> tuple[Tensor, Tensor]:
@@ -137,8 +140,10 @@ class Pmmrec(nn.Module):
         assert self.vision_projection is not None
         has_I = items.has_picture_I
         rows_J = has_I.nonzero()[:, 0]
-        hidden_JPD = self.vision(items.picture_I3HW[rows_J])
         mask_IP = has_I[:, None].expand(-1, self.vision.tokens)
+        if not len(rows_J):
+            return mask_IP.new_zeros(*mask_IP.shape, self.width, dtype=torch.float32), mask_IP
+        hidden_JPD = self.vision(_pick(items.picture_I3HW, rows_J))
         return _spread(self.vision_projection(hidden_JPD), rows_J, len(has_I)), mask_IP
 
     def encode_users(self, e_BLD: Tensor, valid_BL: Tensor) -> Tensor:
@@ -222,6 +227,11 @@ def _projection(encoder: nn.Module | None, width: int) -> nn.Linear | None:
     nn.init.xavier_normal_(linear.weight)
     nn.init.zeros_(linear.bias)
     return linear
+
+
+def _pick(all_IX: Tensor, rows_J: Tensor) -> Tensor:
+    """Some rows; without a copy where they are all."""
+    return all_IX if len(rows_J) == len(all_IX) else all_IX[rows_J]
 
 
 def _spread(token_JKD: Tensor, rows_J: Tensor, n_items: int) -> Tensor:

@@ -117,7 +117,6 @@ def _save_text(folder: Path, vocabulary: int, sizes: SmallSizes) -> None:
 def _save_vision(folder: Path, sizes: SmallSizes) -> None:
     config = {
         "embed_dim": sizes.width,
-        "quick_gelu": True,
         "vision_cfg": {
             "image_size": sizes.picture,
             "layers": sizes.blocks,

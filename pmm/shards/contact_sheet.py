@@ -16,7 +16,7 @@ _TEXT = 11
 
 
 def sheet_of_shards(place: Path, path: Path, n: int = 24) -> None:
-    """Draw `n` items spread evenly over a target's shards, with picture, number, raw id and text."""
+    """Draw `n` items spread evenly over a target's shards: picture, number, raw id and text."""
     shards = Shards(place)
     chosen = np.unique(np.linspace(1, shards.n_items, min(n, shards.n_items)).astype(np.int64))
     captions = []
@@ -42,8 +42,8 @@ def draw(
     Args:
         path: of the PNG.
         pictures: uint8 [n, H, W, 3].
-        captions: one a picture; wrapped to its width, cut after `lines` lines. Any script; signs that the
-            font lacks show as boxes.
+        captions: one a picture; wrapped to its width, cut after `lines` lines. Any script; signs
+            that the font lacks show as boxes.
         columns: pictures a row.
         lines: of text below each picture.
         title: above all.
@@ -95,8 +95,8 @@ def _printable(text: str) -> str:
 
 
 def _font(size: int) -> ImageFont.FreeTypeFont:
-    # DejaVu comes with matplotlib and knows more scripts than Pillow's own font. The basic layout is the
-    # same with and without the optional shaping library.
+    # DejaVu comes with matplotlib and knows more scripts than Pillow's own font. The basic layout
+    # is the same with and without the optional shaping library.
     import matplotlib
 
     path = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"

@@ -1,7 +1,8 @@
-"""What a name on the model hub stands for: the local cache first, then one quick question, then a download.
+"""What a name on the model hub stands for: the local cache first, then a question, then a download.
 
-The hub's client retries a dead network for most of a minute and raises errors of several kinds. One request
-with a short time limit decides first, so that a machine without network gets its answer at once.
+The hub's client retries a dead network for most of a minute and raises errors of several kinds. One
+request with a short time limit decides first, so that a machine without network gets its answer at
+once.
 """
 
 from collections.abc import Callable
@@ -24,7 +25,7 @@ def cached_or_downloaded(name: str, load: Callable[[bool], T]) -> T:
         load: takes `local_files_only`; raises OSError where a file cannot be had.
 
     Raises:
-        InputError: not in the cache, and the hub cannot be reached, does not know it, or refuses it.
+        InputError: not in the cache, and the hub cannot be reached, does not know or refuses it.
     """
     try:
         return load(True)
@@ -41,8 +42,8 @@ def _ask_hub(name: str) -> None:
         huggingface_hub.model_info(name, timeout=PROBE_SECONDS)
     except huggingface_hub.errors.HfHubHTTPError as error:
         raise InputError(
-            f"encoder {name!r} is neither a folder here nor an encoder of the model hub that can be "
-            f"read ({_first_line(error)}): check the spelling, or give the folder that holds it"
+            f"encoder {name!r} is neither a folder here nor an encoder of the model hub that can "
+            f"be read ({_first_line(error)}): check the spelling, or give the folder that holds it"
         ) from error
     except Exception as error:  # the HTTP client underneath raises its own kinds, not OSError
         raise InputError(

@@ -1,8 +1,8 @@
 """One shard of items: a WebDataset tar and the Parquet of what became of each item.
 
-Members of an item, in this order: `<item>.json` (raw id, text, whether there is a picture), `<item>.jpg`
-(absent where there is none), `<item>.tokens.npy` (int32). Raw ids stand only inside the JSON, so whatever
-they hold never becomes a path.
+Members of an item, in this order: `<item>.json` (raw id, text, whether there is a picture),
+`<item>.jpg` (absent where there is none), `<item>.tokens.npy` (int32). Raw ids stand only inside
+the JSON, so whatever they hold never becomes a path.
 """
 
 import io

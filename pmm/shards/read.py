@@ -1,6 +1,7 @@
 """Shards read back: any items by number, all items in order, all sequences.
 
-Tokens of all items are held in memory (100 bytes an item); pictures are decoded from memory-mapped tars.
+Tokens of all items are held in memory (100 bytes an item); pictures are decoded from memory-mapped
+tars.
 """
 
 import json
@@ -27,7 +28,9 @@ from pmm.shards.write import command, shards_manifest
 
 Numbers: TypeAlias = npt.NDArray[np.int64]
 
-_NPY_LENGTH = slice(8, 10)  # of an .npy file: the header's length, little-endian (format version 1.0)
+_NPY_LENGTH = slice(
+    8, 10
+)  # of an .npy file: the header's length, little-endian (format version 1.0)
 
 
 class Shards:
@@ -59,8 +62,8 @@ class Shards:
         self._where = {name: table[name].to_numpy() for name in OFFSETS.schema.names}
         if not np.array_equal(self._where["item"], np.arange(1, self.n_items + 1)):
             raise BrokenArtefact(
-                f"{place / 'offsets.parquet'} does not list the items 1..{self.n_items:,} in order. "
-                f"Run: {self._made_by} --force"
+                f"{place / 'offsets.parquet'} does not list the items 1..{self.n_items:,} in "
+                f"order. Run: {self._made_by} --force"
             )
         self._tars: dict[int, mmap.mmap] = {}
 
@@ -76,18 +79,22 @@ class Shards:
     @cached_property
     def _sequences(self) -> Sequences:
         found = read_sequences(self.place, self._n_sequence_shards, made_by=self._made_by)
-        top = max((int(part.max(initial=0)) for part in (found.train.values, found.valid, found.test)))
+        parts = (found.train.values, found.valid, found.test)
+        top = max(int(part.max(initial=0)) for part in parts)
         if len(found) != self.n_users or top > self.n_items:
             raise BrokenArtefact(
-                f"{self.place}: the sequences hold {len(found):,} users and items up to {top:,}, expected "
-                f"{self.n_users:,} users and {self.n_items:,} items. Run: {self._made_by} --force"
+                f"{self.place}: the sequences hold {len(found):,} users and items up to {top:,}, "
+                f"expected {self.n_users:,} users and {self.n_items:,} items. "
+                f"Run: {self._made_by} --force"
             )
         return found
 
     @cached_property
     def train_count(self) -> Numbers:
-        """int64 [n_items + 1]: how often each item occurs in the training parts; entry 0 is padding's."""
-        return np.bincount(self._sequences.train.values, minlength=self.n_items + 1).astype(np.int64)
+        """int64 [n_items + 1]: how often each item occurs in the training parts; 0 for padding."""
+        return np.bincount(self._sequences.train.values, minlength=self.n_items + 1).astype(
+            np.int64
+        )
 
     @cached_property
     def has_picture(self) -> npt.NDArray[np.bool_]:
@@ -116,7 +123,10 @@ class Shards:
     def record(self, item: int) -> dict[str, Any]:
         """What is known of an item: `item`, `item_id`, `text`, `picture`, perhaps `reason`."""
         self._check(np.array([item]))
-        found: dict[str, Any] = json.loads(self._content("json", item - 1))
+        try:
+            found: dict[str, Any] = json.loads(bytes(self._content("json", item - 1)))
+        except ValueError as error:
+            raise self._damaged(item, "record", error) from error
         return found
 
     def picture(self, item: int) -> npt.NDArray[np.uint8]:
@@ -127,10 +137,7 @@ class Shards:
         try:
             return decode(self._content("jpg", item - 1))
         except ValueError as error:
-            raise BrokenArtefact(
-                f"{self._tar(item - 1)}: the picture of item {item} is damaged ({error}). "
-                f"Run: {self._made_by} --force"
-            ) from error
+            raise self._damaged(item, "picture", error) from error
 
     def items(self, numbers: Numbers) -> Items:
         """The content of distinct items, whose numbers must ascend.
@@ -159,7 +166,7 @@ class Shards:
         )
 
     def iterate(self, chunk: int) -> Iterator[Items]:
-        """All items in order, `chunk` at a time: what embedding a catalogue needs, in bounded memory."""
+        """All items in order, `chunk` at a time: a catalogue in bounded memory."""
         for start in range(1, self.n_items + 1, chunk):
             yield self.items(np.arange(start, min(start + chunk, self.n_items + 1)))
 
@@ -190,14 +197,18 @@ class Shards:
             )
         return content
 
+    def _damaged(self, item: int, part: str, error: ValueError) -> BrokenArtefact:
+        return BrokenArtefact(
+            f"{self._tar(item - 1)}: the {part} of item {item} is damaged ({error}). "
+            f"Run: {self._made_by} --force"
+        )
+
     def _tar(self, row: int) -> Path:
         return self.place / tar_name(int(self._where["shard"][row]))
 
     def _check(self, numbers: Numbers) -> None:
-        if len(numbers) and not (1 <= numbers.min() and numbers.max() <= self.n_items):
-            raise ValueError(
-                f"items are 1..{self.n_items}, found {numbers.min()}..{numbers.max()}"
-            )
+        if len(numbers) and (numbers.min() < 1 or numbers.max() > self.n_items):
+            raise ValueError(f"items are 1..{self.n_items}, found {numbers.min()}..{numbers.max()}")
         if np.any(np.diff(numbers) <= 0):
             raise ValueError("item numbers must be distinct and ascending")
 
@@ -206,7 +217,8 @@ class Shards:
             found: dict[str, Any] = json.loads((self.place / "index.json").read_text("utf-8"))
         except (OSError, ValueError) as error:
             raise BrokenArtefact(
-                f"{self.place / 'index.json'} cannot be read ({error}). Run: {self._made_by} --force"
+                f"{self.place / 'index.json'} cannot be read ({error}). "
+                f"Run: {self._made_by} --force"
             ) from error
         return found
 

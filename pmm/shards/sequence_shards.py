@@ -1,8 +1,7 @@
-"""Sequences in tars: a sample is a block of many users as an Arrow IPC stream, since a header per user
-costs more than the user.
+"""Sequences in tars: a sample is a block of many users as an Arrow IPC stream.
 
-Columns of a block: `user`, `train` (list of items, oldest first), `valid`, `test`; the raw user ids stay
-in the target's table.
+A header per user would cost more than the user. Columns of a block: `user`, `train` (list of items,
+oldest first), `valid`, `test`; the raw user ids stay in the target's table.
 """
 
 from collections.abc import Iterator
@@ -79,7 +78,7 @@ class Sequences:
         return self.valid if split == "valid" else self.test
 
     def history(self, split: Split) -> Lists:
-        """What is known before the target: the training part; for the test also the validation item."""
+        """What precedes the target: the training part; for the test also the validation item."""
         if split == "valid":
             return self.train
         return Lists(

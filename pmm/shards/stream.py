@@ -1,14 +1,13 @@
-"""Batches from shards: for training in the order of `pmm.shards.order`, for evaluation user by user.
+"""Training batches from shards, in the order of `order.py`.
 
-Training batch k of an epoch is a pure function of (shards, seed, epoch, k). Threads build the next ones
-while the current one is trained on (decoding JPEG lets go of the interpreter).
+Training batch k of an epoch is a pure function of (shards, seed, epoch, k). Threads build the next
+ones while the current one is trained on (decoding JPEG lets go of the interpreter).
 """
 
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
@@ -20,7 +19,6 @@ from pmm.schemas import PAD
 from pmm.shards.batch import Batch
 from pmm.shards.order import shuffled
 from pmm.shards.read import Numbers, Shards
-from pmm.shards.sequence_shards import Ints, Lists, Split
 
 MAX_LENGTH = 20
 """Input positions of the user encoder (models.md 0.1); a training row has one slot more."""
@@ -80,8 +78,9 @@ def train_batches(
     users = trainable_users(shards)
     if batch_users < 2 or len(users) < 2:
         raise InputError(
-            f"training on {shards.target} needs at least 2 users a batch, for each other's negatives: "
-            f"found {len(users):,} users with two training items or more, {batch_users} a batch"
+            f"training on {shards.target} needs at least 2 users a batch, for each other's "
+            f"negatives: found {len(users):,} users with two training items or more, "
+            f"{batch_users} a batch"
         )
     steps = steps_per_epoch(len(users), batch_users)
 
@@ -163,36 +162,3 @@ class Prefetched:
         trace: TracebackType | None,
     ) -> None:
         self.close()
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvalBatch:
-    """B users in order, each with a next item to be found. Item numbers, no pictures."""
-
-    user_B: Numbers
-    """User numbers."""
-    item_BL: Numbers
-    """The most recent items before the target, left-padded with 0."""
-    target_B: Ints
-    """The true next item."""
-    history: Lists
-    """All items before the target, oldest first; list b belongs to user_B[b]."""
-
-
-def eval_batches(
-    shards: Shards, split: Split, *, batch_users: int, max_length: int = MAX_LENGTH
-) -> Iterator[EvalBatch]:
-    """All users in order. Before a validation item stands the training part; before a test item also that."""
-    history, target = shards.sequences().history(split), shards.sequences().target(split)
-    for start in range(0, shards.n_users, batch_users):
-        users = np.arange(start, min(start + batch_users, shards.n_users))
-        first, stop = users[0], users[-1] + 1
-        offsets = history.offsets[first : stop + 1]
-        yield EvalBatch(
-            user_B=users,
-            item_BL=history.recent(users, max_length),
-            target_B=target[first:stop],
-            history=Lists(
-                offsets=offsets - offsets[0], values=history.values[offsets[0] : offsets[-1]]
-            ),
-        )

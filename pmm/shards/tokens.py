@@ -1,4 +1,4 @@
-"""Texts become sub-word tokens: at most so many, the special ones included, and only real ones stored."""
+"""Texts become sub-word tokens: at most so many, special ones included; only real ones stored."""
 
 import hashlib
 import json
@@ -73,7 +73,8 @@ def _portable(loaded: Any, name: str) -> Tokenizer:
     backend = getattr(loaded, "backend_tokenizer", None)
     if backend is None:
         raise InputError(
-            f"the tokenizer of {name!r} has no fast form (tokenizer.json): choose an encoder that has"
+            f"the tokenizer of {name!r} has no fast form (tokenizer.json): "
+            "choose an encoder that has"
         )
     copy = tokenizers.Tokenizer.from_str(backend.to_str())
     copy.no_truncation()
@@ -96,14 +97,14 @@ class Encoder:
     def __init__(self, tokenizer: Tokenizer, max_tokens: int) -> None:
         if max_tokens <= tokenizer.special:
             raise InputError(
-                f"max_tokens is {max_tokens}, but the special tokens of {tokenizer.name!r} alone are "
-                f"{tokenizer.special}: give at least {tokenizer.special + 1}"
+                f"max_tokens is {max_tokens}, but the special tokens of {tokenizer.name!r} alone "
+                f"are {tokenizer.special}: give at least {tokenizer.special + 1}"
             )
         self._backend = tokenizers.Tokenizer.from_str(tokenizer.serialised)
         self._backend.enable_truncation(max_tokens)
 
     def encode(self, texts: Sequence[str]) -> list[Tokens]:
-        """int32 ids of each text, special tokens included; of an empty text the special ones only."""
+        """int32 ids of each text, special ones included; of an empty text the special ones only."""
         with _one_thread():
             encodings = self._backend.encode_batch_fast(list(texts))
         return [np.array(encoding.ids, dtype=np.int32) for encoding in encodings]

@@ -80,7 +80,7 @@ def pooled(tasks: Iterable[Task], setting: Setting, workers: int) -> Iterator[in
 
 @contextmanager
 def _pool(setting: Setting, workers: int) -> Iterator[ProcessPoolExecutor]:
-    """Processes that load torch once between them where the system can (it does not survive a fork)."""
+    """Processes that share one import of torch where the system can; never forks of this one."""
     methods = multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
     if context.get_start_method() == "forkserver":

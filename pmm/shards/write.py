@@ -1,7 +1,7 @@
 """`pmm shard`: a target's items and sequences as WebDataset shards.
 
-Shards of items are made by several processes, each whole shard by one of them; the bytes do not depend on
-how many there are. What a killed run has finished is kept by the next.
+Shards of items are made by several processes, each whole shard by one of them; the bytes do not
+depend on how many there are. What a killed run has finished is kept by the next.
 """
 
 import json
@@ -35,7 +35,7 @@ KIND = "shards"
 
 @dataclass(frozen=True, kw_only=True)
 class ShardOptions:
-    """How a target becomes shards. `workers`, `pictures` and `allow_no_pictures` leave no trace in the bytes."""
+    """How a target becomes shards. The last three options leave no trace in the bytes."""
 
     text_encoder: str = "xlm-roberta-base"
     """Whose tokenizer: a name on the model hub, or a local folder."""
@@ -82,7 +82,7 @@ def write_shards(home: Home, target: str, options: ShardOptions, *, force: bool 
 
     Raises:
         MissingArtefact: the target has not been ingested.
-        InputError: no tokenizer, no picture folder, or not a single picture (see `allow_no_pictures`).
+        InputError: no tokenizer, no picture folder, or not one picture (see `allow_no_pictures`).
         StorageError: the home folder cannot be written, or the disk is full.
     """
     name = home.find_target(target)
@@ -141,7 +141,7 @@ def _config(tokenizer: Tokenizer, options: ShardOptions) -> dict[str, Any]:
 def _picture_folder(
     name: str, source: Path, images: list[str], options: ShardOptions
 ) -> Path | None:
-    """Where the pictures are. InputError where nothing can come of them, before any work is done."""
+    """Where the pictures are. InputError where nothing can come of them, before any work."""
     if not images:
         if options.allow_no_pictures:
             return None
@@ -169,8 +169,8 @@ def _picture_folder(
         )
     if not options.allow_no_pictures and not any(os.path.lexists(folder / i) for i in images):
         raise InputError(
-            f"none of the {len(images):,} pictures of {name} is below {folder} (the first should be "
-            f"{folder / images[0]}). Give the right folder: {command(name)} --pictures DIR"
+            f"none of the {len(images):,} pictures of {name} is below {folder} (the first should "
+            f"be {folder / images[0]}). Give the right folder: {command(name)} --pictures DIR"
         )
     return folder
 
@@ -183,7 +183,8 @@ def _nothing_read(name: str, pictures: Path | None, counts: dict[str, int]) -> s
     )
     return (
         f"not a single picture of {name} below {pictures} could be read ({reasons}). Give another "
-        f"folder with --pictures DIR, or go on without pictures: {command(name)} --allow-no-pictures"
+        "folder with --pictures DIR, or go on without pictures: "
+        f"{command(name)} --allow-no-pictures"
     )
 
 

@@ -12,7 +12,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupt:
-    """While the block runs, a first signal only sets `asked`; a second one ends the program at once.
+    """While the block runs, a first signal only sets `asked`; a second one ends the program.
 
     Outside the main thread, where Python allows no handlers, `asked` stays False.
     """

@@ -48,8 +48,8 @@ def train(
         command: as the user typed it, for run.json.
 
     Returns:
-        Why it ended ("epochs", "patience", "max_steps", "max_minutes", "interrupted"), steps, epochs,
-        the best validation metrics and the popularity reference's.
+        run, ended (epochs, patience, max_steps, max_minutes or interrupted), steps, epochs,
+        best_hr@10 and best_epoch on the validation items, popularity_hr@10, seconds.
 
     Raises:
         InputError, MissingArtefact, StaleArtefact, RecipeError: before anything is written.

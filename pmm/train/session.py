@@ -1,4 +1,4 @@
-"""A run in memory: model, optimiser and position, and the steps, evaluations and saves that move it.
+"""A run in memory: model, optimiser, position; and the steps, evaluations and saves that move it.
 
 Everything random is a function of numbers: the weights at the start of `seed`, the order of the
 samples of (seed, epoch, position), the dropout of a step of (seed, step). So a run that was stopped
@@ -6,6 +6,7 @@ anywhere and resumed does what it would have done.
 """
 
 import hashlib
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,16 +16,17 @@ import torch
 from torch import Tensor
 from torch.optim import AdamW
 
-from pmm.errors import PmmError
+from pmm.errors import InputError, PmmError
 from pmm.evaluate.checkpoint import BEST, frozen_digest, save_weights, trained_tensors
 from pmm.evaluate.device import Precision, mixed, pick_device, pick_precision
-from pmm.evaluate.metrics import summarise
+from pmm.evaluate.metrics import headline, summarise
 from pmm.evaluate.run import EvaluateOptions, evaluate_model, references
 from pmm.model.pmmrec import Pmmrec, PmmrecOptions, parameter_groups
 from pmm.progress import Progress, progress
 from pmm.shards.batch import Batch
 from pmm.shards.read import Shards
 from pmm.shards.stream import Prefetched, steps_per_epoch, train_batches, trainable_users
+from pmm.shards.tokens import load_tokenizer
 from pmm.train import first_batch
 from pmm.train.checkpoint import LAST, State, load_state, save_state
 from pmm.train.interrupt import Interrupt
@@ -88,6 +90,7 @@ class Session:
         self.dtype = pick_precision(options.precision, self.device)
         torch.manual_seed(options.seed)
         self.model = Pmmrec(model_options).to(self.device)
+        require_tokens(shards, self.model)
         self.optimiser = make_optimiser(self.model, options)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
         self.frozen = frozen_digest(self.model)
@@ -251,9 +254,12 @@ class Session:
             state.best, state.best_epoch, state.waited = found["hr@10"], epoch, 0
             about = {"step": state.step, "epoch": epoch, "valid_hr@10": found["hr@10"]}
             about |= {"frozen": self.frozen, "shards": self.shards.fingerprint}
+            about |= {"precision": self.options.precision}
             save_weights(self.run_dir / BEST, self.model, about)
         seconds = time.perf_counter() - start
         state.seconds += seconds
+        mark = "best so far" if state.waited == 0 else f"best {100 * state.best:.2f}"
+        print(f"epoch {epoch:.4g}, validation: {headline(found)} ({mark})", file=sys.stderr)
         log.write(
             {
                 "kind": "evaluation",
@@ -272,6 +278,31 @@ class Session:
         self.state.log_bytes = log.bytes
         self.state.scaler = self.scaler.state_dict()
         save_state(self.run_dir, self.model, self.optimiser, self.state, frozen=self.frozen)
+
+
+def require_tokens(shards: Shards, model: Pmmrec) -> None:
+    """Refuse a text encoder whose tokenizer is not the one that made the shards' tokens.
+
+    An encoder without tokenizer files (a bare config) is only asked whether the ids fit.
+
+    Raises:
+        InputError: it is not.
+    """
+    if model.text is None:
+        return
+    encoder, made_with = model.options.text.encoder, shards.tokenizer
+    rows = model.text.stem.get_submodule("word_embeddings").get_parameter("weight").shape[0]
+    try:
+        same = load_tokenizer(encoder).digest == made_with["sha256"]
+    except InputError:
+        same = True
+    if not same or made_with["vocabulary"] > rows:
+        raise InputError(
+            f"the shards of {shards.target} hold tokens of {made_with['name']!r} "
+            f"({made_with['vocabulary']:,} sub-words), which are not those of the text encoder "
+            f"{encoder!r} ({rows:,}). Choose that encoder, or run: "
+            f'pmm shard --target "{shards.target}" --text-encoder {encoder}'
+        )
 
 
 def make_optimiser(model: Pmmrec, options: TrainOptions) -> AdamW:

@@ -1,4 +1,4 @@
-"""The embedded world: a generated shop with a known truth, written in the raw formats of real datasets."""
+"""The embedded world: generated shops with a known truth, in the raw formats of real ones."""
 
 from pmm.world.generate import WORLD_VERSION, World, generate
 

@@ -1,4 +1,4 @@
-"""The interaction log of a target: who took what when, in the order in which a shop would write it."""
+"""The interaction log of a target: who took what when, in the order in which a shop writes it."""
 
 from dataclasses import dataclass
 
@@ -34,8 +34,8 @@ def actions_of(world: World, target_name: str, *, user_order: Ints | None = None
     """The actions inside a target.
 
     Args:
-        user_order: what comes first among the actions of one time, by user number; the number itself
-            where none is given.
+        user_order: what comes first among the actions of one time, by user number; the number
+            itself where none is given.
     """
     target = find_target(target_name)
     drawn = world.sequences(target.collection)
@@ -54,7 +54,7 @@ def actions_of(world: World, target_name: str, *, user_order: Ints | None = None
 
 
 def _times(world: World, collection: str) -> Ints:
-    """Time of every action of a collection: each user starts at random and ends inside the period."""
+    """Time of every action: each user starts at random and ends inside the period."""
     drawn = world.sequences(collection)
     lengths = np.diff(drawn.starts)
     gaps = drawn.gaps.copy()

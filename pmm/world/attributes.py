@@ -1,9 +1,10 @@
 """The latent attributes of items and the transition kernel that every platform shares.
 
-An item is a point in attribute space. What a user takes next depends on what he took before, attribute by
-attribute: `lag` says which earlier item an attribute follows (1 the last, 2 the one before it), `moves`
-how it follows. No single earlier item decides the next one, so counts of item pairs say little, while a
-model that reads the attributes off titles and pictures can learn each of them from every user.
+An item is a point in attribute space. What a user takes next depends on what he took before,
+attribute by attribute: `lag` says which earlier item an attribute follows (1 the last, 2 the one
+before it), `moves` how it follows. No single earlier item decides the next one, so counts of item
+pairs say little, while a model that reads the attributes off titles and pictures can learn each of
+them from every user.
 """
 
 from dataclasses import dataclass
@@ -23,8 +24,8 @@ class Attribute:
     """One latent attribute; its values are 0 .. len(moves) - 1.
 
     Attributes:
-        moves: integer weights of the steps, by (next value - earlier value) modulo the number of values.
-            Integers, so that every machine draws the same sequences.
+        moves: integer weights of the steps, by (next value - earlier value) modulo the number of
+            values. Integers, so that every machine draws the same sequences.
         lag: the earlier item that it follows, counted back inside the same department.
         shows: the modalities from which a reader can tell its value.
     """
@@ -62,7 +63,9 @@ def kernel(attribute: Attribute) -> npt.NDArray[np.int64]:
            [2, 1, 5]])
     """
     value = np.arange(attribute.size)
-    return np.asarray(attribute.moves, dtype=np.int64)[(value - value[:, None]) % attribute.size]
+    moves = np.asarray(attribute.moves, dtype=np.int64)
+    weights: npt.NDArray[np.int64] = moves[(value - value[:, None]) % attribute.size]
+    return weights
 
 
 def cells(values: npt.NDArray[np.int8], lag: Lag, sees: Sees) -> npt.NDArray[np.int64]:
@@ -81,7 +84,8 @@ def cells(values: npt.NDArray[np.int8], lag: Lag, sees: Sees) -> npt.NDArray[np.
 def step_weights(values: npt.NDArray[np.int8], lag: Lag, sees: Sees) -> npt.NDArray[np.int64]:
     """Weights of every item as the next one, by the cell of the earlier item: [cells + 1, items].
 
-    The last row is all ones: it stands for "there is no earlier item". A cell in the sense of `cells`.
+    The last row is all ones: it stands for "there is no earlier item". A cell in the sense of
+    `cells`.
     """
     table = np.ones((1, len(values)), dtype=np.int64)
     for column, attribute in enumerate(ATTRIBUTES):

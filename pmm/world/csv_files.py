@@ -1,4 +1,4 @@
-"""Writes any target of the world as plain CSV: interactions.csv, items.csv, images/<item_id>.jpg."""
+"""Writes any target as plain CSV: interactions.csv, items.csv, images/<item_id>.jpg."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,13 +17,15 @@ _UNIT = 4 * 3600
 def write_csv(
     world: World, target_name: str, folder: Path, defects: Defects | None = None
 ) -> dict[str, int]:
-    """Write a source or a target; the same world gives the same bytes, also over an existing folder.
+    """Write a source or a target; the same world gives the same bytes, also over an existing
+    folder.
 
-    Interactions stand in order of time; among rows with the same time of one user the file order is the true
-    order. Timestamps are UTC seconds.
+    Interactions stand in order of time; among rows with the same time of one user the file order is
+    the true order. Timestamps are UTC seconds.
 
     Args:
-        defects: what to plant; a small share of everything by default. `stripped_ids` does not apply.
+        defects: what to plant; a small share of everything by default. `stripped_ids` does not
+        apply.
 
     Returns:
         rows, users, items, pictures, tied rows, and the planted defects by kind.

@@ -1,4 +1,4 @@
-"""Defects that real dumps have, planted on purpose and counted, so that an ingest's account can be checked."""
+"""Defects of real dumps, planted and counted, so that an ingest's account can be checked."""
 
 import io
 import math
@@ -49,14 +49,19 @@ class Defects:
         pictures = self.missing_pictures + self.broken_pictures + self.odd_pictures
         if wrong or pictures > 1 or self.missing_texts + self.markup > 1:
             raise InputError(
-                "shares of planted defects must lie in 0 .. 1, those of pictures and those of texts "
-                f"also together: {', '.join(wrong) or shares}"
+                "shares of planted defects must lie in 0 .. 1, those of pictures and those of "
+                f"texts also together: {', '.join(wrong) or shares}"
             )
 
 
 NO_DEFECTS = Defects(
-    missing_pictures=0, broken_pictures=0, odd_pictures=0, missing_texts=0, markup=0, repeated_rows=0
-)  # fmt: skip
+    missing_pictures=0,
+    broken_pictures=0,
+    odd_pictures=0,
+    missing_texts=0,
+    markup=0,
+    repeated_rows=0,
+)
 
 
 @dataclass(frozen=True, kw_only=True)

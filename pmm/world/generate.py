@@ -1,7 +1,8 @@
-"""Draws the world: items with attributes and popularity, users with their sequences; a platform at a time.
+"""Draws the world: items with attributes and popularity, users with their sequences; a platform at
+a time.
 
-Every part has a generator of its own, seeded by (world version, seed, collection, part), and all weights are
-integers: a part does not depend on which others were drawn, nor on the machine.
+Every part has a generator of its own, seeded by (world version, seed, collection, part), and all
+weights are integers: a part does not depend on which others were drawn, nor on the machine.
 """
 
 import zlib
@@ -22,13 +23,14 @@ from pmm.world.platforms import (
 )
 
 WORLD_VERSION = 1
-LONGEST = 60
-_WEIGHT_SCALE = 4096
-_COLDEST = 5
+_LONGEST = 60
+_SMALLEST = 20
+_HOTTEST = 4096
+_COLDEST = 205
 _SCALES: dict[Size, tuple[float, float]] = {
     "tiny": (0.10, 0.065),
     "demo": (1.0, 1.0),
-    "large": (20.0, 20.0),
+    "large": (10.0, 10.0),
 }
 _USERS_AT_ONCE = 1024
 
@@ -51,6 +53,14 @@ class Items:
 
     def __len__(self) -> int:
         return len(self.weight)
+
+    def of(self, numbers: Ints) -> "Items":
+        """Some of the items, in the order of their numbers given."""
+        return Items(
+            department=self.department[numbers],
+            values=self.values[numbers],
+            weight=self.weight[numbers],
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,9 +88,9 @@ def stream(collection: str, seed: int, part: str, *numbers: int) -> np.random.Ge
 
 
 def draw_items(collection: Collection, size: Size, seed: int) -> Items:
-    """Draw the catalogue: attributes uniform and independent, popularity a flat-headed Zipf curve."""
+    """Draw the catalogue: attributes uniform and independent, popularity with a cold end."""
     scale = _SCALES[size][0]
-    counts = [max(12, round(part.items * scale)) for part in collection.departments]
+    counts = [max(_SMALLEST, round(part.items * scale)) for part in collection.departments]
     rng = stream(collection.name, seed, "items")
     values = [rng.integers(0, attribute.size, size=sum(counts)) for attribute in ATTRIBUTES]
     weights = [rng.permutation(_popularity(count, collection.tail)) for count in counts]
@@ -92,17 +102,22 @@ def draw_items(collection: Collection, size: Size, seed: int) -> Items:
 
 
 def _popularity(count: int, tail: int) -> Ints:
-    """Weights floor + (1 - rank / count) ** tail: a flat head, so that a small catalogue has no hits, and a cold end."""
+    """Weights (1 - rank / count) ** tail, plus five percent of the largest.
+
+    A catalogue of hundreds cannot have the long tail of one of 85,000 without ten hits that
+    everybody takes; a flat head with a cold end has the share of cold items without the hits.
+    """
     left = np.arange(count, 0, -1, dtype=np.int64)
-    return _WEIGHT_SCALE * _COLDEST // 100 + _WEIGHT_SCALE * left**tail // count**tail
+    weights: Ints = _COLDEST + _HOTTEST * left**tail // count**tail
+    return weights
 
 
 def department_odds(collection: Collection) -> tuple[Ints, Ints]:
     """How users choose departments, in integers.
 
     Returns:
-        the weight of each department as the favourite [D], and the weights of the departments of an action
-        by the user's favourite [favourite, D]; each row has the same sum.
+        the weight of each department as the favourite [D], and the weights of the departments of
+        an action by the user's favourite [favourite, D]; each row has the same sum.
     """
     share = np.asarray([part.share for part in collection.departments], dtype=np.int64)
     loyal = np.eye(len(share), dtype=np.int64) * collection.loyalty * share.sum()
@@ -110,11 +125,13 @@ def department_odds(collection: Collection) -> tuple[Ints, Ints]:
 
 
 def draw_sequences(collection: Collection, items: Items, size: Size, seed: int) -> Sequences:
-    """Draw every user's sequence: its length, its departments, then a walk inside each department."""
+    """Draw every user's sequence: its length, its departments, a walk inside each department."""
     rng = stream(collection.name, seed, "users")
     users = max(20, round(collection.users * _SCALES[size][1]))
     excess = rng.geometric(1 / (1 + collection.mean_length - collection.shortest), size=users) - 1
-    lengths = np.minimum(collection.shortest + excess, LONGEST)
+    # Nobody can empty a department, so nobody has to take an item again.
+    longest = min(_LONGEST, int(np.bincount(items.department).min()) - 1)
+    lengths = np.minimum(collection.shortest + excess, longest)
     starts = np.concatenate([[0], np.cumsum(lengths)])
     departments = _draw_departments(collection, lengths, rng)
     gaps = np.maximum(rng.integers(-4, 10, size=len(departments)), 0)
@@ -142,8 +159,10 @@ def _pick(weights: Ints, rng: np.random.Generator) -> Ints:
     return picked
 
 
-def _walk(items: Items, department: int, counts: Ints, noise: int, rng: np.random.Generator) -> Ints:
-    """Walk each user `counts[u]` steps through a department; the steps of all users, user by user."""
+def _walk(
+    items: Items, department: int, counts: Ints, noise: int, rng: np.random.Generator
+) -> Ints:
+    """Walk each user `counts[u]` steps through a department; all steps, user by user."""
     members = np.flatnonzero(items.department == department)
     values, weight = items.values[members], items.weight[members]
     tables = [step_weights(values, lag, "both") for lag in LAGS]
@@ -168,7 +187,7 @@ def _walk(items: Items, department: int, counts: Ints, noise: int, rng: np.rando
 
 @dataclass(frozen=True)
 class World:
-    """A size and a seed; the rest is drawn when it is asked for, a collection at a time, and kept."""
+    """A size and a seed; the rest is drawn when asked for, a collection at a time, and kept."""
 
     size: Size
     seed: int

@@ -1,9 +1,10 @@
 """Writes the HM platform in the layout of H&M's Kaggle dump.
 
-`transactions_train.csv`, `articles.csv` with its 25 columns, `images/<first three digits>/<article_id>.jpg`.
-`product_group_name` tells Garments from Shoes, so HM Clothes and HM Shoes are carved as from the real dump. The
-attributes that titles show stand in the name, in the description and in category columns (product type, colour
-group, section); no column tells motif or texture.
+`transactions_train.csv`, `articles.csv` with its 25 columns, `images/<first three
+digits>/<article_id>.jpg`. `product_group_name` tells Garments from Shoes, so HM Clothes and HM
+Shoes are carved as from the real dump. The attributes that titles show stand in the name, in the
+description and in category columns (product type, colour group, section); no column tells motif or
+texture.
 """
 
 from collections.abc import Iterator
@@ -28,27 +29,33 @@ from pmm.world.raw_files import (
 from pmm.world.titles import tag_words
 
 ARTICLE_COLUMNS = (
-    "article_id", "product_code", "prod_name", "product_type_no", "product_type_name", "product_group_name",
-    "graphical_appearance_no", "graphical_appearance_name", "colour_group_code", "colour_group_name",
-    "perceived_colour_value_id", "perceived_colour_value_name", "perceived_colour_master_id",
-    "perceived_colour_master_name", "department_no", "department_name", "index_code", "index_name",
-    "index_group_no", "index_group_name", "section_no", "section_name", "garment_group_no",
-    "garment_group_name", "detail_desc",
+    "article_id", "product_code", "prod_name", "product_type_no", "product_type_name",
+    "product_group_name", "graphical_appearance_no", "graphical_appearance_name",
+    "colour_group_code", "colour_group_name", "perceived_colour_value_id",
+    "perceived_colour_value_name", "perceived_colour_master_id", "perceived_colour_master_name",
+    "department_no", "department_name", "index_code", "index_name", "index_group_no",
+    "index_group_name", "section_no", "section_name", "garment_group_no", "garment_group_name",
+    "detail_desc",
 )  # fmt: skip
 TRANSACTION_COLUMNS = ("t_dat", "customer_id", "article_id", "price", "sales_channel_id")
 _FIRST_DAY = date(2018, 9, 20)
 _GROUPS: dict[Subject, tuple[str, ...]] = {
-    "clothes": ("Garment Upper body", "Garment Lower body", "Garment Full body", "Garment Upper body"),
+    "clothes": (
+        "Garment Upper body",
+        "Garment Lower body",
+        "Garment Full body",
+        "Garment Upper body",
+    ),
     "shoes": ("Shoes",) * 4,
     "accessories": ("Accessories",) * 4,
-}  # fmt: skip
+}
 
 
 def write_hm(world: World, folder: Path, defects: Defects | None = None) -> dict[str, int]:
     """Write the HM platform; the same world gives the same bytes, also over an existing folder.
 
-    Transactions are sorted by date, then customer, as in the real dump; several purchases of one day are tied,
-    and among them the file order is the true order.
+    Transactions are sorted by date, then customer, as in the real dump; several purchases of one
+    day are tied, and among them the file order is the true order.
 
     Args:
         defects: what to plant; a small share of everything by default.
@@ -86,7 +93,9 @@ def _transaction_rows(world: World, actions: Actions, plan: Plan) -> Iterator[tu
     rng = stream("HM", world.seed, "prices")
     prices = [f"{cents / 59_000:.16f}" for cents in rng.integers(300, 6000, size=len(items))]
     channels = rng.integers(1, 3, size=len(actions.user)).tolist()
-    days = [(_FIRST_DAY + timedelta(days=day)).isoformat() for day in range(int(actions.time.max()) + 1)]
+    days = [
+        (_FIRST_DAY + timedelta(days=day)).isoformat() for day in range(int(actions.time.max()) + 1)
+    ]
     yield TRANSACTION_COLUMNS
     columns = (actions.user.tolist(), actions.item.tolist(), actions.time.tolist())
     for place, (user, item, time) in enumerate(zip(*columns, strict=True)):
@@ -112,7 +121,7 @@ def _article(world: World, number: int, plan: Plan) -> tuple[str, ...]:
     group = _GROUPS[subject][value["kind"]]
     department = str(1200 + 10 * value["kind"] + value["mood"])
     shade = "Dark" if colour == "Black" else "Bright"
-    cells = (
+    return (
         raw, raw[:7], text.title, str(250 + value["kind"]), kind, group,
         "1010023", "Other pattern", str(10 * value["colour"] + 9), colour,
         "4" if shade == "Dark" else "2", shade, str(value["colour"] + 2), colour,
@@ -121,4 +130,3 @@ def _article(world: World, number: int, plan: Plan) -> tuple[str, ...]:
         group if subject == "clothes" else subject.capitalize(),
         spoilt_text(text.description, plan.texts.get(number)),
     )  # fmt: skip
-    return cells

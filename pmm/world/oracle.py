@@ -1,21 +1,25 @@
-"""The best that any model could do: the generator's own distribution of the next item, given the history.
+"""The best that any model could do: the generator's own distribution of the next item.
 
 **What is exact.** A step inside a department draws item j with probability
-``(1 - noise) * w_j k(h, j) / sum + noise * w_j / sum`` over the items not in the history, where w is the item's
-popularity weight and k the product of the attribute kernels, each from the item that its lag points to. The
-department of the next action follows from the departments of the history by Bayes' rule over the user's
-unknown favourite. `sees="both"` computes exactly this, so on raw sequences no ranking has a higher expected
-HR@k. A carved target is exact too: a walk in one department depends on nothing outside it.
+``(1 - noise) * w_j k(h, j) / sum + noise * w_j / sum`` over the items not in the history, where w
+is the item's popularity weight and k the product of the attribute kernels, each from the item that
+its lag points to. The department of the next action follows from the departments of the history by
+Bayes' rule over the user's unknown favourite. `sees="both"` computes exactly this, so on raw
+sequences no ranking has a higher expected HR@k. A carved target is exact too: a walk in one
+department depends on nothing outside it.
 
-**Titles only, pictures only.** The reader knows departments and popularity, and of the attributes those that
-the modality shows. Attributes are uniform and independent, and a kernel's columns have equal sums; so the
-expected kernel of an unseen attribute is the same for every candidate, whatever is believed of the history, and
-drops out: k keeps the visible attributes. Exact but for the normaliser ``sum``, whose dependence on the unseen
-attributes of the whole catalogue is replaced by its expectation (relative error about 1 / sqrt(items)); it
-touches only the balance between the kernel and the noise term. Nothing here learns hidden attributes from ids.
+**Titles only, pictures only.** The reader knows departments and popularity, and of the attributes
+those that the modality shows. Attributes are uniform and independent, and a kernel's columns have
+equal sums; so the expected kernel of an unseen attribute is the same for every candidate, whatever
+is believed of the history, and drops out: k keeps the visible attributes. Exact but for the
+normaliser ``sum``, whose dependence on the unseen attributes of the whole catalogue is replaced by
+its expectation (relative error about 1 / sqrt(items)); it touches only the balance between the
+kernel and the noise term: where the noise is nil the order of the items is exact for any catalogue,
+because unseen attributes are exchangeable between candidates. Nothing here learns hidden attributes
+from ids.
 
-**After an ingest** histories miss the items that its filters dropped. The oracle then conditions on what is
-left, as a model does; it treats the neighbours of a gap as neighbours.
+**After an ingest** histories miss the items that its filters dropped. The oracle then conditions on
+what is left, as a model does; it treats the neighbours of a gap as neighbours.
 
 Shapes: U users, N items of the collection, C candidates.
 """
@@ -27,7 +31,7 @@ import numpy.typing as npt
 
 from pmm.errors import InputError
 from pmm.world.attributes import LAGS, Sees, cells, step_weights
-from pmm.world.generate import World, department_odds
+from pmm.world.generate import Items, World, department_odds
 from pmm.world.platforms import find_collection, find_target
 
 Floats = npt.NDArray[np.float64]
@@ -37,23 +41,30 @@ Ints = npt.NDArray[np.int64]
 _USERS_AT_ONCE = 512
 
 
-class _DepartmentOracle:
-    """The distribution of the next item, if it comes from this department."""
+class WalkOracle:
+    """The distribution of the next item of a walk inside one department of M items.
 
-    def __init__(self, world: World, collection: str, department: int, sees: Sees) -> None:
-        items = world.items(collection)
-        self.members = np.flatnonzero(items.department == department)
-        self._local = {int(item): place for place, item in enumerate(self.members)}
-        values = items.values[self.members]
-        self._weight = items.weight[self.members]
-        self._tables = [step_weights(values, lag, sees) for lag in LAGS]
-        self._cells = [cells(values, lag, sees) for lag in LAGS]
-        self._noise = find_collection(collection).noise / 100
+    Args:
+        items: the department's items.
+        noise: percent of the steps that ignore the history.
+        sees: what the reader sees.
+    """
+
+    def __init__(self, items: Items, noise: int, sees: Sees) -> None:
+        self._weight = items.weight
+        self._tables = [step_weights(items.values, lag, sees) for lag in LAGS]
+        self._cells = [cells(items.values, lag, sees) for lag in LAGS]
+        self._noise = noise / 100
 
     def probabilities(self, histories: Sequence[Sequence[int]]) -> Floats:
-        """Distribution over the members, given all earlier items of each user: [U, members]."""
-        chains = [self._chain(past) for past in histories]
-        free = np.broadcast_to(self._weight, (len(chains), len(self.members))).astype(np.float64)
+        """P(next item | history): [U, M].
+
+        Args:
+            histories: earlier items of each user, by number in the department, oldest first.
+        """
+        # A repeated item is a planted defect: no walk comes back.
+        chains = [list(dict.fromkeys(past)) for past in histories]
+        free = np.broadcast_to(self._weight, (len(chains), len(self._weight))).astype(np.float64)
         for row, chain in enumerate(chains):
             free[row, chain] = 0.0
         steps = free.copy()
@@ -62,28 +73,27 @@ class _DepartmentOracle:
             steps *= table[rows]
         return (1 - self._noise) * _normalised(steps) + self._noise * _normalised(free)
 
-    def _chain(self, history: Sequence[int]) -> list[int]:
-        """Members among the history, oldest first; a repeated item (a planted defect) counts once."""
-        return list(dict.fromkeys(self._local[item] for item in history if item in self._local))
-
 
 def _normalised(weights: Floats) -> Floats:
     """Rows that sum to one; a row without weight (everything taken) stays zero."""
     total = weights.sum(axis=1, keepdims=True)
-    return np.divide(weights, total, out=np.zeros_like(weights), where=total > 0)
+    shares: Floats = np.divide(weights, total, out=np.zeros_like(weights), where=total > 0)
+    return shares
 
 
 class Oracle:
-    """The true distribution of a user's next item, as seen by somebody who sees both modalities or one."""
+    """The true distribution of a user's next item, for a reader of both modalities or of one."""
 
     def __init__(self, world: World, target_name: str, sees: Sees = "both") -> None:
         target = find_target(target_name)
         collection = find_collection(target.collection)
-        self._department_of = world.items(target.collection).department
+        items = world.items(target.collection)
+        self._department_of = items.department
         count = len(collection.departments)
         self._numbers = range(count) if target.department is None else [target.department]
-        self._parts = [
-            _DepartmentOracle(world, target.collection, number, sees) for number in self._numbers
+        self._members = [np.flatnonzero(self._department_of == number) for number in self._numbers]
+        self._walks = [
+            WalkOracle(items.of(members), collection.noise, sees) for members in self._members
         ]
         share, odds = department_odds(collection)
         self._favourite = share / share.sum()
@@ -93,25 +103,28 @@ class Oracle:
         """P(next item | history), zero for items of the history and outside the target: [U, N].
 
         Args:
-            histories: earlier items by number in the collection, oldest first. Of a carved target only
-                those inside it matter.
+            histories: earlier items by number in the collection, oldest first. Of a carved target
+                only those inside it matter.
         """
         found = np.zeros((len(histories), len(self._department_of)))
         chance = self._next_department(histories)
-        for number, part in zip(self._numbers, self._parts, strict=True):
-            found[:, part.members] = chance[:, number, None] * part.probabilities(histories)
+        for number, members, walk in zip(self._numbers, self._members, self._walks, strict=True):
+            place = {int(item): place for place, item in enumerate(members)}
+            inside = [[place[item] for item in past if item in place] for past in histories]
+            found[:, members] = chance[:, number, None] * walk.probabilities(inside)
         return found
 
     def _next_department(self, histories: Sequence[Sequence[int]]) -> Floats:
-        """P(department of the next item | departments of the history), ones for a carved target: [U, D]."""
+        """P(department of the next item | history), ones for a carved target: [U, D]."""
         size = len(self._odds)
-        if len(self._parts) == 1:
+        if len(self._walks) == 1:
             return np.ones((len(histories), size))
         counts = np.stack(
             [np.bincount(self._department_of[list(past)], minlength=size) for past in histories]
         )
         likelihood = self._favourite * np.exp(counts @ np.log(self._odds).T)
-        return _normalised(likelihood) @ self._odds
+        chance: Floats = _normalised(likelihood) @ self._odds
+        return chance
 
 
 def oracle_ranks(
@@ -122,7 +135,8 @@ def oracle_ranks(
     truths: Sequence[str],
     sees: Sees = "both",
 ) -> Ranks:
-    """The rank that the oracle gives to each true next item, among the candidates not in the history: [U].
+    """The rank that the oracle gives to each true next item, among the candidates not in the
+    history: [U].
 
     Args:
         candidates: raw ids of the items that are ranked, those that an ingest kept.
@@ -165,9 +179,11 @@ def _translate(raw_ids: Sequence[str], numbers: Mapping[str, int], where: str) -
 
 
 def _pessimistic_ranks(scores: Floats, places: Ints) -> Ranks:
-    """1 + how many others score at least as high as the one at `places`; masked ones score below zero.
+    """1 + how many others score at least as high as the one at `places`; masked ones score below
+    zero.
 
-    A true item that is masked itself (taken before) has probability zero: it goes behind all others.
+    A true item that is masked itself (taken before) has probability zero: it goes behind all
+    others.
 
     >>> _pessimistic_ranks(np.array([[0.5, 0.3, 0.3, -1.0]]), np.array([1])).tolist()
     [3]

@@ -1,7 +1,8 @@
 """Pictures: they show the attributes of colour, motif and texture, in the platform's looks.
 
-One object stands in each picture: its outline is the motif, its fill the colour and the texture. Shops put it
-on a clean ground, video covers among clutter. A mark around the object tells the department.
+One object stands in each picture: its outline is the motif, its fill the colour and the texture.
+Shops put it on a clean ground, video covers among clutter. A mark around the object tells the
+department.
 """
 
 from dataclasses import dataclass
@@ -54,18 +55,42 @@ class Look:
 
 LOOKS: dict[Platform, Look] = {
     "HM": Look(
-        width=280, height=340, ground=(238, 236, 233), radius=86, tint=(150, 140, 130), strength=18, clutter=0
+        width=280,
+        height=340,
+        ground=(238, 236, 233),
+        radius=86,
+        tint=(150, 140, 130),
+        strength=18,
+        clutter=0,
     ),
     "Amazon": Look(
-        width=320, height=320, ground=(255, 255, 255), radius=84, tint=(255, 255, 255), strength=4, clutter=0
+        width=320,
+        height=320,
+        ground=(255, 255, 255),
+        radius=84,
+        tint=(255, 255, 255),
+        strength=4,
+        clutter=0,
     ),
     "Bili": Look(
-        width=384, height=240, ground=(196, 212, 224), radius=78, tint=(60, 80, 140), strength=12, clutter=9
+        width=384,
+        height=240,
+        ground=(196, 212, 224),
+        radius=78,
+        tint=(60, 80, 140),
+        strength=12,
+        clutter=9,
     ),
     "Kwai": Look(
-        width=240, height=340, ground=(226, 208, 200), radius=80, tint=(255, 140, 90), strength=14, clutter=11
+        width=240,
+        height=340,
+        ground=(226, 208, 200),
+        radius=80,
+        tint=(255, 140, 90),
+        strength=14,
+        clutter=11,
     ),
-}  # fmt: skip
+}
 
 
 def draw(
@@ -85,7 +110,7 @@ def draw(
     for _ in range(look.clutter):
         _draw_clutter(pen, size, rng)
     radius = min(size) * look.radius * int(rng.integers(88, 101)) // 20_000
-    slack = [max(side // 2 - radius, 0) * (20 if look.clutter == 0 else 60) // 100 for side in size]
+    slack = [max(side // 2 - radius, 0) * (20 if look.clutter == 0 else 50) // 100 for side in size]
     centre = tuple(
         side // 2 + int(rng.integers(-room, room + 1))
         for side, room in zip(size, slack, strict=True)
@@ -103,9 +128,7 @@ def draw(
 
 
 def _shifted(colour: Colour, by: int, rng: np.random.Generator) -> Colour:
-    red, green, blue = (
-        max(0, min(255, part + int(rng.integers(-by, by + 1)))) for part in colour
-    )
+    red, green, blue = (max(0, min(255, part + int(rng.integers(-by, by + 1)))) for part in colour)
     return red, green, blue
 
 
@@ -129,17 +152,14 @@ def _outline(radius: int, motif: int, rng: np.random.Generator) -> Points:
     ]
 
 
-def _texture(
-    radius: int, colour: Colour, texture: int, rng: np.random.Generator
-) -> Image.Image:
+def _texture(radius: int, colour: Colour, texture: int, rng: np.random.Generator) -> Image.Image:
     """The object's fill, as large as its box: plain, striped, dotted or checked."""
     side = 2 * radius + 1
     fill = Image.new("RGB", (side, side), colour)
     pen = ImageDraw.Draw(fill)
     ink = _mixed(colour, (255, 255, 255), 72)
-    period = max(10, side // int(rng.integers(6, 9)))
-    first = int(rng.integers(period))
-    places = range(first - period, side + period, period)
+    period = max(10, side // int(rng.integers(5, 7)))
+    places = range(0, side, period)
     if texture == 1:
         for y in places:
             pen.rectangle((0, y, side, y + period // 3), fill=ink)
@@ -154,7 +174,9 @@ def _texture(
     return fill
 
 
-def _draw_clutter(pen: ImageDraw.ImageDraw, size: tuple[int, int], rng: np.random.Generator) -> None:
+def _draw_clutter(
+    pen: ImageDraw.ImageDraw, size: tuple[int, int], rng: np.random.Generator
+) -> None:
     """A pale thing somewhere in the background; pale, so that it cannot be taken for the object."""
     x, y = int(rng.integers(size[0])), int(rng.integers(size[1]))
     wide, high = int(rng.integers(8, size[0] // 3)), int(rng.integers(8, size[1] // 3))

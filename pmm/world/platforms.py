@@ -1,8 +1,9 @@
-"""The table of platforms, sources and targets: how many items and users, how long, how long-tailed, how noisy.
+"""The table of platforms, sources and targets: how many items and users, how long, how long-tailed,
+how noisy.
 
-A *collection* is one generated dataset: items in departments, and users. Each of the four sources is one;
-the targets of Bili and Kwai are collections of their own (as published: already carved), the targets of HM
-and Amazon are departments of their source.
+A *collection* is one generated dataset: items in departments, and users. Each of the four sources
+is one; the targets of Bili and Kwai are collections of their own (as published: already carved),
+the targets of HM and Amazon are departments of their source.
 """
 
 from dataclasses import dataclass
@@ -37,10 +38,11 @@ class Collection:
     Attributes:
         users: number of users at size "demo".
         shortest, mean_length: of the raw sequences; lengths are `shortest` plus a geometric excess.
-        loyalty: percent of a user's actions that are certain to fall in the favourite department; the
-            others fall in departments by their share.
+        loyalty: percent of a user's actions that are certain to fall in the favourite department;
+            the others fall in departments by their share.
         noise: percent of the steps that ignore the history and go by popularity alone.
-        tail: the larger, the more of the items are cold: popularity goes as (1 - rank / items) ** tail.
+        tail: the larger, the more of the items are cold: popularity goes as (1 - rank / items) **
+        tail.
     """
 
     name: str
@@ -56,7 +58,13 @@ class Collection:
 
 COLLECTIONS: tuple[Collection, ...] = (
     Collection(
-        name="Bili", platform="Bili", users=2000, shortest=8, mean_length=15.5, loyalty=40, noise=6,
+        name="Bili",
+        platform="Bili",
+        users=2000,
+        shortest=8,
+        mean_length=15.5,
+        loyalty=40,
+        noise=6,
         departments=(
             Department(subject="food", items=300, share=3),
             Department(subject="movie", items=300, share=3),
@@ -65,38 +73,89 @@ COLLECTIONS: tuple[Collection, ...] = (
         ),
     ),
     Collection(
-        name="Kwai", platform="Kwai", users=3500, mean_length=7.6, loyalty=80, noise=15,
+        name="Kwai",
+        platform="Kwai",
+        users=3500,
+        mean_length=7.6,
+        loyalty=80,
+        noise=15,
         departments=(
-            Department(subject="food", items=240), Department(subject="movie", items=240),
+            Department(subject="food", items=240),
+            Department(subject="movie", items=240),
             Department(subject="cartoon", items=240),
         ),
     ),
     Collection(
-        name="HM", platform="HM", users=2400, shortest=11, mean_length=15.8, loyalty=5, noise=8,
+        name="HM",
+        platform="HM",
+        users=2400,
+        shortest=11,
+        mean_length=15.8,
+        loyalty=5,
+        noise=8,
         departments=(
-            Department(subject="clothes", items=350, share=6), Department(subject="shoes", items=450, share=8),
-            Department(subject="accessories", items=180, share=6),
+            Department(subject="clothes", items=370, share=11),
+            Department(subject="shoes", items=480, share=15),
+            Department(subject="accessories", items=190, share=10),
         ),
     ),
     Collection(
-        name="Amazon", platform="Amazon", users=2200, mean_length=7.5, loyalty=45, noise=4, tail=1,
+        name="Amazon",
+        platform="Amazon",
+        users=2200,
+        mean_length=7.5,
+        loyalty=45,
+        noise=4,
+        tail=1,
         departments=(
-            Department(subject="clothes", items=520, share=2), Department(subject="shoes", items=520, share=2),
-            Department(subject="accessories", items=260),
+            Department(subject="clothes", items=520, share=3),
+            Department(subject="shoes", items=520, share=3),
+            Department(subject="accessories", items=220),
         ),
     ),
-    Collection(name="Bili Food", platform="Bili", users=1900, mean_length=6.04,
-               departments=(Department(subject="food", items=450),)),
-    Collection(name="Bili Movie", platform="Bili", users=2150, mean_length=6.94,
-               departments=(Department(subject="movie", items=450),)),
-    Collection(name="Bili Cartoon", platform="Bili", users=4400, mean_length=7.03,
-               departments=(Department(subject="cartoon", items=700),)),
-    Collection(name="Kwai Food", platform="Kwai", users=2850, mean_length=8.5,
-               departments=(Department(subject="food", items=700),)),
-    Collection(name="Kwai Movie", platform="Kwai", users=850, mean_length=7.3, tail=1,
-               departments=(Department(subject="movie", items=700),)),
-    Collection(name="Kwai Cartoon", platform="Kwai", users=1080, mean_length=7.56,
-               departments=(Department(subject="cartoon", items=450),)),
+    Collection(
+        name="Bili Food",
+        platform="Bili",
+        users=1900,
+        mean_length=6.04,
+        departments=(Department(subject="food", items=450),),
+    ),
+    Collection(
+        name="Bili Movie",
+        platform="Bili",
+        users=2150,
+        mean_length=6.94,
+        departments=(Department(subject="movie", items=450),),
+    ),
+    Collection(
+        name="Bili Cartoon",
+        platform="Bili",
+        users=4400,
+        mean_length=7.03,
+        departments=(Department(subject="cartoon", items=700),),
+    ),
+    Collection(
+        name="Kwai Food",
+        platform="Kwai",
+        users=2850,
+        mean_length=8.5,
+        departments=(Department(subject="food", items=700),),
+    ),
+    Collection(
+        name="Kwai Movie",
+        platform="Kwai",
+        users=850,
+        mean_length=7.3,
+        tail=1,
+        departments=(Department(subject="movie", items=700),),
+    ),
+    Collection(
+        name="Kwai Cartoon",
+        platform="Kwai",
+        users=1080,
+        mean_length=7.56,
+        departments=(Department(subject="cartoon", items=450),),
+    ),
 )
 
 
@@ -135,10 +194,26 @@ TARGETS: tuple[Target, ...] = (
     Target(name="Kwai Food", collection="Kwai Food", paper_length=8.51, paper_density=34.7),
     Target(name="Kwai Movie", collection="Kwai Movie", paper_length=7.10, paper_density=8.6),
     Target(name="Kwai Cartoon", collection="Kwai Cartoon", paper_length=7.56, paper_density=18.1),
-    Target(name="HM Clothes", collection="HM", subject="clothes", paper_length=6.65, paper_density=67.6),
-    Target(name="HM Shoes", collection="HM", subject="shoes", paper_length=7.60, paper_density=44.0),
-    Target(name="Amazon Clothes", collection="Amazon", subject="clothes", paper_length=6.06, paper_density=5.2),
-    Target(name="Amazon Shoes", collection="Amazon", subject="shoes", paper_length=6.16, paper_density=5.6),
+    Target(
+        name="HM Clothes", collection="HM", subject="clothes", paper_length=6.65, paper_density=67.6
+    ),
+    Target(
+        name="HM Shoes", collection="HM", subject="shoes", paper_length=7.60, paper_density=44.0
+    ),
+    Target(
+        name="Amazon Clothes",
+        collection="Amazon",
+        subject="clothes",
+        paper_length=6.06,
+        paper_density=5.2,
+    ),
+    Target(
+        name="Amazon Shoes",
+        collection="Amazon",
+        subject="shoes",
+        paper_length=6.16,
+        paper_density=5.6,
+    ),
 )
 
 

@@ -1,10 +1,11 @@
-"""What the writers of all formats share: drawing the pictures, writing a CSV file whole or not at all."""
+"""What the writers of all formats share: texts and pictures of items, and files of rows."""
 
 import csv
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from pmm.artefact import atomic_file
 from pmm.progress import progress
@@ -46,11 +47,11 @@ def write_pictures(world: World, collection: str, paths: dict[int, Path], plan: 
 
 def subject_of(world: World, collection: str, number: int) -> Subject:
     """The department of an item."""
-    department = world.items(collection).department[number]
+    department = int(world.items(collection).department[number])
     return find_collection(collection).departments[department].subject
 
 
-def item_picture(world: World, collection: str, number: int) -> pictures.Image.Image:
+def item_picture(world: World, collection: str, number: int) -> Image.Image:
     """The picture of an item."""
     platform, values = find_collection(collection).platform, world.items(collection).values[number]
     rng = stream(collection, world.seed, "pictures", number)

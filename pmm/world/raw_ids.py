@@ -8,16 +8,17 @@ _BASE36 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 def item_ids(platform: Platform, count: int, rng: np.random.Generator) -> tuple[str, ...]:
-    """Distinct ids in no telling order: H&M's article ids, Amazon's ASINs, `v` numbers of the video platforms.
+    """Distinct ids in no telling order: H&M's article ids, Amazon's ASINs, `v` numbers of the video
+    platforms.
 
     >>> item_ids("HM", 1, np.random.Generator(np.random.PCG64(0)))[0][0]
     '0'
     """
-    numbers = _distinct(count, 1_000_000, rng)
+    numbers = [100_000 + number for number in _distinct(count, 900_000, rng)]
     match platform:
         case "HM":
             variants = rng.integers(1, 30, size=count)
-            return tuple(f"0{n:06d}{v:03d}" for n, v in zip(numbers, variants, strict=True))
+            return tuple(f"0{n}{v:03d}" for n, v in zip(numbers, variants, strict=True))
         case "Amazon":
             return tuple(f"B0{_base36(n * 1741, 8)}" for n in numbers)
         case "Bili" | "Kwai":
@@ -25,7 +26,7 @@ def item_ids(platform: Platform, count: int, rng: np.random.Generator) -> tuple[
 
 
 def user_ids(platform: Platform, count: int, rng: np.random.Generator) -> tuple[str, ...]:
-    """Distinct ids: 64 hexadecimal digits for H&M, `A` and 13 letters or digits for Amazon, `u` numbers else."""
+    """Distinct ids: 64 hex digits for H&M, `A` and 13 characters for Amazon, else `u` numbers."""
     numbers = _distinct(count, 10_000_000, rng)
     match platform:
         case "HM":

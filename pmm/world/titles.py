@@ -1,4 +1,4 @@
-"""Titles and descriptions: they show the attributes of kind, mood and colour, in the platform's words."""
+"""Titles and descriptions: they show kind, mood and colour, in the platform's words."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ _COLUMN = {attribute.name: column for column, attribute in enumerate(ATTRIBUTES)
 
 @dataclass(frozen=True, kw_only=True)
 class Text:
-    """What is written about an item. Title and description each name every attribute that titles show."""
+    """What is written about an item; title and description each show the same attributes."""
 
     title: str
     description: str
@@ -80,11 +80,20 @@ def _title(platform: Platform, words: tuple[str, str, str], rng: np.random.Gener
     number = int(rng.integers(2, 99))
     match platform:
         case "Bili":
-            forms = (f"【{mood}】{colour}{kind}，{filler}", f"{brand}的{colour}{kind} {mood} {filler}")
+            forms = (
+                f"【{mood}】{colour}{kind}，{filler}",
+                f"{brand}的{colour}{kind} {mood} {filler}",
+            )
         case "Kwai":
-            forms = (f"{filler} {mood} {kind} {colour} #{brand}", f"{brand}: {colour} {kind} {mood} {filler}")
+            forms = (
+                f"{filler} {mood} {kind} {colour} #{brand}",
+                f"{brand}: {colour} {kind} {mood} {filler}",
+            )
         case "HM":
-            forms = (f"{brand} {mood} {colour} {kind}", f"{mood.capitalize()} {kind} {brand} {colour}")
+            forms = (
+                f"{brand} {mood} {colour} {kind}",
+                f"{mood.capitalize()} {kind} {brand} {colour}",
+            )
         case "Amazon":
             forms = (
                 f"{brand} {mood.title()} {kind.title()} {filler} {colour.title()} {number}",

@@ -1,4 +1,4 @@
-"""Small encoders, items and batches for the model's tests: real files, random weights, no network."""
+"""Small encoders, items and batches for the model's tests: real files with random weights."""
 
 import importlib.util
 from collections.abc import Callable

@@ -1,7 +1,6 @@
-"""Parameter counts of the true-size model (models.md 1.1), built without memory on the meta device."""
+"""Parameter counts of the true-size model (models.md 1.1), on the meta device."""
 
 import dataclasses
-from pathlib import Path
 
 import pytest
 import torch
@@ -81,7 +80,3 @@ def test_the_learned_token_adds_one_vector(options: PmmrecOptions, model: Pmmrec
     with torch.device("meta"):
         paper = Pmmrec(dataclasses.replace(options, fusion_pool="cls"))
     assert count(paper) - count(model) == 768
-
-
-def test_folders_are_plain_strings(options: PmmrecOptions) -> None:
-    assert Path(options.text.encoder).is_dir()

@@ -2,8 +2,12 @@
 
 import json
 import shutil
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import huggingface_hub
 import open_clip
 import pytest
 import torch
@@ -11,7 +15,14 @@ from transformers import AutoModel, AutoTokenizer, BertConfig, RobertaConfig, XL
 
 from pmm.errors import InputError
 from pmm.model import hub
-from pmm.model.encoders import TextSpec, VisionSpec, load_text, load_vision, vision_plan
+from pmm.model.encoders import (
+    TRUNK_PICTURES,
+    TextSpec,
+    VisionSpec,
+    load_text,
+    load_vision,
+    vision_plan,
+)
 
 SIZE = {"hidden_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4}
 SIZE |= {"intermediate_size": 128, "vocab_size": 100}
@@ -42,10 +53,23 @@ def test_padding_a_text_further_changes_nothing(small: tuple[Path, Path]) -> Non
     assert torch.allclose(found[mask], encoder(TOKENS, mask)[mask], atol=1e-5)
 
 
-@pytest.mark.parametrize("cut", [0, 1, 3])
-def test_vision_trunk_and_top_equal_open_clips_residual_stream(small, cut: int) -> None:
-    theirs = open_clip.create_model(f"local-dir:{small[1]}").visual.eval()
-    ours = load_vision(VisionSpec(encoder=str(small[1]), train_blocks=3 - cut)).eval()
+def edited(folder: Path, into: Path, edit: Callable[[dict[str, Any]], object]) -> Path:
+    """A copy of a vision tower's folder with another config."""
+    shutil.copytree(folder, into)
+    path = into / "open_clip_config.json"
+    read = json.loads(path.read_text())
+    edit(read["model_cfg"])
+    path.write_text(json.dumps(read))
+    return into
+
+
+@pytest.mark.parametrize(("cut", "quick"), [(0, False), (1, True), (3, False)])
+def test_vision_trunk_and_top_equal_open_clips_residual_stream(
+    small, tmp_path: Path, cut: int, quick: bool
+) -> None:
+    folder = edited(small[1], tmp_path / "tower", lambda c: c.update(quick_gelu=quick))
+    theirs = open_clip.create_model(f"local-dir:{folder}").visual.eval()
+    ours = load_vision(VisionSpec(encoder=str(folder), train_blocks=3 - cut)).eval()
     picture = torch.randint(0, 256, (2, 3, 224, 224), dtype=torch.uint8)
     mean, std = (torch.tensor(x)[:, None, None] for x in (theirs.image_mean, theirs.image_std))
     pixels = (picture / 255 - mean) / std
@@ -74,7 +98,7 @@ def test_openai_weights_get_the_sigmoid_gelu_and_others_the_exact_one() -> None:
 def test_only_the_blocks_above_the_cut_train(small: tuple[Path, Path]) -> None:
     text = load_text(TextSpec(encoder=str(small[0]), train_blocks=1))
     vision = load_vision(VisionSpec(encoder=str(small[1]), train_blocks=1))
-    assert {n.rsplit(".blocks.")[0][:9] for n in text.trained_names()} == {"blocks.2."}
+    assert {n[:9] for n in text.trained_names()} == {"blocks.2."}
     assert {n[:9] for n in vision.trained_names()} == {"blocks.2."}
     assert (len(text.trained_names()), len(vision.trained_names())) == (16, 12)
 
@@ -131,34 +155,69 @@ def test_a_relative_folder_is_found(small, monkeypatch: pytest.MonkeyPatch) -> N
     assert load_vision(VisionSpec(encoder="./vision")).width == 64
 
 
-def test_encoders_that_are_nowhere_are_refused_with_what_to_do(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(hub.huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(InputError, match="give its folder"):
+def test_a_dead_network_is_reported_at_once_with_what_to_do(monkeypatch) -> None:
+    monkeypatch.setattr(huggingface_hub.hf_api.api, "endpoint", "http://127.0.0.1:9")
+    start = time.monotonic()
+    with pytest.raises(InputError, match=r"cannot be reached .* give its folder"):
         load_text(TextSpec(encoder="nobody/has-this-encoder"))
+    with pytest.raises(InputError, match="cannot be reached"):
+        hub.cached_or_downloaded("no/where", raise_not_found, name="ViT-B-32 (openai)")
+    assert time.monotonic() - start < 5
+
+
+def raise_not_found(_local: bool) -> None:
+    raise FileNotFoundError
+
+
+def test_names_and_folders_that_lead_nowhere_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such folder"):
         load_text(TextSpec(encoder=str(tmp_path / "none")))
     with pytest.raises(InputError, match=r"no config\.json"):
         load_text(TextSpec(encoder=str(tmp_path)))
+    with pytest.raises(InputError, match=r"no open_clip_config\.json"):
+        load_vision(VisionSpec(encoder=str(tmp_path)))
     with pytest.raises(InputError, match=r'did you mean "ViT-B-32"'):
         load_vision(VisionSpec(encoder="ViT-B32"))
     with pytest.raises(InputError, match='did you mean "openai"'):
         load_vision(VisionSpec(pretrained="openia"))
 
 
+def test_configs_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
+    for name in ("config.json", "open_clip_config.json"):
+        (tmp_path / name).write_text("{ no json")
+    for load, spec in ((load_text, TextSpec), (load_vision, VisionSpec)):
+        with pytest.raises(InputError):
+            load(spec(encoder=str(tmp_path), random_seed=0))
+
+
+def test_many_pictures_give_what_few_give(small: tuple[Path, Path]) -> None:
+    tower = load_vision(VisionSpec(encoder=str(small[1]))).eval()
+    picture = torch.randint(0, 256, (TRUNK_PICTURES + 2, 3, 224, 224), dtype=torch.uint8)
+    assert torch.allclose(tower.trunk(picture)[-1:], tower.trunk(picture[-1:]), atol=1e-5)
+
+
 def test_weights_that_lack_tensors_are_refused(small, tmp_path: Path) -> None:
-    for kind, load, spec in (("text", load_text, TextSpec), ("vision", load_vision, VisionSpec)):
-        shutil.copytree(small[kind == "vision"], tmp_path / kind)
-        path = next((tmp_path / kind).glob("*config.json"))
-        if kind == "text":
-            path = tmp_path / kind / "config.json"
-        read = json.loads(path.read_text())
-        if kind == "text":
-            read["num_hidden_layers"] = 4
-        else:
-            read["model_cfg"]["vision_cfg"]["layers"] = 4
-        path.write_text(json.dumps(read))
-        with pytest.raises(InputError, match="lack 1[26] tensors"):
-            load(spec(encoder=str(tmp_path / kind)))
+    text = Path(shutil.copytree(small[0], tmp_path / "text"))
+    config = (text / "config.json").read_text()
+    deeper = config.replace('"num_hidden_layers": 3', '"num_hidden_layers": 4')
+    (text / "config.json").write_text(deeper)
+    with pytest.raises(InputError, match="lack 16 tensors"):
+        load_text(TextSpec(encoder=str(text)))
+    vision = edited(small[1], tmp_path / "vision", lambda c: c["vision_cfg"].update(layers=4))
+    with pytest.raises(InputError, match="lack 12 tensors"):
+        load_vision(VisionSpec(encoder=str(vision)))
+
+
+def test_weights_of_another_shape_are_refused(small, tmp_path: Path) -> None:
+    text = Path(shutil.copytree(small[0], tmp_path / "text"))
+    config = (text / "config.json").read_text()
+    wider = config.replace('"intermediate_size": 256', '"intermediate_size": 128')
+    (text / "config.json").write_text(wider)
+    with pytest.raises(InputError, match="weights"):
+        load_text(TextSpec(encoder=str(text)))
+    vision = edited(small[1], tmp_path / "vision", lambda c: c["vision_cfg"].update(mlp_ratio=2))
+    with pytest.raises(InputError, match="do not fit its config"):
+        load_vision(VisionSpec(encoder=str(vision)))
 
 
 def test_a_broken_weights_file_is_refused(small, tmp_path: Path) -> None:

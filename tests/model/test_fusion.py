@@ -1,4 +1,4 @@
-"""Merge-attention fusion: BERT's own block, masks instead of missing modalities, two ways to pool."""
+"""Merge-attention fusion: BERT's own block, masks for what is missing, two ways to pool."""
 
 import pytest
 import torch

@@ -18,12 +18,12 @@ CHOICES = list(itertools.product(["on", "off", "corrected"], ["same_ids", "own_c
 def loops(
     user: Tensor, item: Tensor, slots: Tensor, log_p: Tensor, logq: str, reject: str
 ) -> float:
-    """The definition over all B x S columns, duplicates as columns of their own, one row at a time."""
+    """The definition over all B x S columns, row by row; duplicates are columns of their own."""
     losses = []
-    for u, l in itertools.product(range(len(slots)), range(slots.shape[1] - 1)):
-        if slots[u, l] == 0 or slots[u, l + 1] == 0:
+    for u, at in itertools.product(range(len(slots)), range(slots.shape[1] - 1)):
+        if slots[u, at] == 0 or slots[u, at + 1] == 0:
             continue
-        target = int(slots[u, l + 1]) - 1
+        target = int(slots[u, at + 1]) - 1
         kept = []
         for v, k in itertools.product(range(len(slots)), range(slots.shape[1])):
             own = set(slots[u].tolist())
@@ -32,9 +32,9 @@ def loops(
                 "own_columns": v != u,
                 "none": True,
             }[reject]
-            if slots[v, k] > 0 and (v, k) != (u, l + 1) and alien:
+            if slots[v, k] > 0 and (v, k) != (u, at + 1) and alien:
                 kept.append(int(slots[v, k]) - 1)
-        z = [float(user[u, l] @ item[i]) for i in range(len(item))]
+        z = [float(user[u, at] @ item[i]) for i in range(len(item))]
         p = [float(x) for x in log_p.exp()]
         losses.append(
             one_row(z, p, target, kept, own - {0} if reject == "same_ids" else None, logq)
@@ -124,7 +124,7 @@ def test_corrected_has_the_full_softmaxs_gradient_when_every_item_is_a_negative_
     loss = in_batch_softmax(user, item, slots, log_p, logq="corrected", reject="none")
     (found,) = torch.autograd.grad(loss, user)
     rows = [(0, 1), (1, 0), (1, 1)]
-    full = sum(-(user[u, l] @ item.T).log_softmax(0)[slots[u, l + 1] - 1] for u, l in rows) / 3
+    full = sum(-(user[u, at] @ item.T).log_softmax(0)[slots[u, at + 1] - 1] for u, at in rows) / 3
     (expected,) = torch.autograd.grad(full, user)
     assert torch.allclose(found, expected, atol=1e-6)
 

@@ -34,22 +34,17 @@ def test_every_trained_tensor_gets_a_gradient_and_no_frozen_one_does(build, batc
     for name, tensor in model.named_parameters():
         if tensor.requires_grad:
             assert tensor.grad is not None, name
-            # a key bias shifts all scores of a query alike, so the softmax gives it rounding only
-            assert tensor.grad.abs().sum() > 0, name
+            # a key bias shifts all scores of a query alike: its gradient is zero up to rounding
+            assert name.endswith("key.bias") or tensor.grad.abs().max() > 1e-7, name
         else:
             assert tensor.grad is None, name
 
 
 def test_names_of_what_trains(build) -> None:
-    names = build(text=dataclasses.replace(preset("default").text)) if False else build()
-    rooms = {".".join(n.split(".")[:3]) for n in names.trained_names() if n[:4] in ("text", "visi")}
-    assert {r for r in rooms if "blocks" in r} == {
-        "text.blocks.1",
-        "text.blocks.2",
-        "vision.blocks.1",
-        "vision.blocks.2",
-    }
-    assert len([n for n in names.trained_names() if n.startswith("user_encoder.")]) == 27
+    names = build().trained_names()
+    encoders = {".".join(n.split(".")[:3]) for n in names if n.startswith(("text.", "vision."))}
+    assert encoders == {"text.blocks.1", "text.blocks.2", "vision.blocks.1", "vision.blocks.2"}
+    assert len([n for n in names if n.startswith("user_encoder.")]) == 27
 
 
 def test_training_mode_keeps_the_trunks_in_eval_mode(build) -> None:
@@ -76,6 +71,14 @@ def test_the_order_of_users_does_not_matter(build, batch: Batch) -> None:
     with torch.no_grad():
         first, second = model.loss(batch)["loss"], model.loss(turned)["loss"]
     assert torch.allclose(first, second, atol=1e-6)
+
+
+def test_fewer_padding_slots_give_the_same_loss(build, batch: Batch) -> None:
+    model = build().eval()
+    narrow = dataclasses.replace(batch, slot_BS=batch.slot_BS[:, 2:])
+    with torch.no_grad():
+        first, second = model.loss(batch)["loss"], model.loss(narrow)["loss"]
+    assert torch.allclose(first, second, atol=1e-5)
 
 
 def test_an_item_has_the_same_vector_in_any_company(build, items) -> None:
@@ -169,13 +172,13 @@ def test_norms_and_biases_of_the_rest_do_not_decay(build) -> None:
     names = {id(p): n for n, p in model.named_parameters()}
     spared = parameter_groups(model, lr=1e-4, weight_decay=0.1)[-1]["params"]
     found = {names[id(p)] for p in spared}
-    rest = {n for n in model.trained_names() if n[:5] not in ("text.", "visio")}
-    rest |= {n for n in model.trained_names() if n.startswith("vision_projection")}
+    rest = {n for n in model.trained_names() if not n.startswith(("text.", "vision."))}
     assert found == {n for n in rest if "norm" in n or n.endswith("bias")}
 
 
-def test_a_few_steps_learn_eight_next_items(build, batch: Batch) -> None:
-    model = build(dropout=0.0).train()
+@pytest.mark.parametrize("modality", ["both", "text", "vision"])
+def test_a_few_steps_learn_the_next_items(build, batch: Batch, modality: str) -> None:
+    model = build(dropout=0.0, modality=modality).train()
     optimiser = torch.optim.AdamW(parameter_groups(model, lr=2e-3, weight_decay=0.0))
     losses = []
     for _ in range(30):

@@ -1,4 +1,4 @@
-"""Tiny real targets: drawn pictures of every kind, a tokenizer trained on the spot, real artefacts."""
+"""Tiny real targets: drawn pictures, a tokenizer trained on the spot, real artefacts."""
 
 import io
 import json
@@ -65,9 +65,7 @@ def options(tokenizer_folder: Path) -> ShardOptions:
 def make_home(tmp_path_factory: pytest.TempPathFactory) -> Make:
     """A home with the target HM: items, five users or more, pictures of each kind."""
 
-    def make(
-        n_items: int = 34, n_users: int = 9, images: bool = True, texts: str = "item"
-    ) -> Home:
+    def make(n_items: int = 34, n_users: int = 9, images: bool = True, texts: str = "item") -> Home:
         home = Home(tmp_path_factory.mktemp("home"))
         folder = home.root / "pictures"
         folder.mkdir()

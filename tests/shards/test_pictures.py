@@ -125,9 +125,7 @@ def test_the_largest_size_can_be_chosen(draw_picture: Draw, jpeg: Save) -> None:
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "TIFF", "WEBP"])
-def test_a_cut_file_is_refused(
-    draw_picture: Draw, jpeg: Save, tmp_path: Path, kind: str
-) -> None:
+def test_a_cut_file_is_refused(draw_picture: Draw, jpeg: Save, tmp_path: Path, kind: str) -> None:
     data = jpeg(draw_picture(7, 300, 300), kind)
     (tmp_path / "cut").write_bytes(data[: len(data) // 2])
     found = shrink_file(tmp_path, "cut", Encoding())
@@ -181,7 +179,9 @@ def test_damaged_exif_does_not_spoil_the_picture(draw_picture: Draw, jpeg: Save)
     assert shrink(data, 16)[0].shape == (16, 16, 3)
 
 
-def test_any_damage_ends_in_a_picture_or_a_reason(draw_picture: Draw, jpeg: Save) -> None:
+def test_any_damage_ends_in_a_picture_or_a_reason(
+    draw_picture: Draw, jpeg: Save, tmp_path: Path
+) -> None:
     rng = np.random.default_rng(0)
     kinds = ["JPEG", "PNG", "GIF", "TIFF", "WEBP", "BMP", "PPM", "JPEG2000"]
     originals = [jpeg(draw_picture(10, 60, 50), kind) for kind in kinds]
@@ -190,10 +190,9 @@ def test_any_damage_ends_in_a_picture_or_a_reason(draw_picture: Draw, jpeg: Save
         for data in originals * 25:
             spoiled = np.frombuffer(data, np.uint8).copy()
             spoiled[rng.integers(0, len(data), 5)] = rng.integers(0, 256, 5)
-            try:
-                assert shrink(spoiled.tobytes(), 16)[0].shape == (16, 16, 3)
-            except PictureError as failure:
-                assert failure.reason in ("broken", "truncated", "not-a-picture", "too-large")
+            (tmp_path / "a").write_bytes(spoiled)
+            found = shrink_file(tmp_path, "a", Encoding(size=16))
+            assert (found.jpeg is None) == (found.reason is not None)
 
 
 def test_the_stored_picture_is_close_to_the_squashed_one(draw_picture: Draw, jpeg: Save) -> None:

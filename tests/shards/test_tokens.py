@@ -41,7 +41,7 @@ def test_too_few_tokens_for_the_special_ones_are_refused(tokenizer: Tokenizer) -
         Encoder(tokenizer, 2)
 
 
-def test_the_digest_follows_content_not_place(tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_the_digest_follows_content_not_place(tokenizer: Tokenizer) -> None:
     changed = tokenizer.serialised.replace('"red"', '"der"')
     assert dataclasses.replace(tokenizer, name="x").digest == tokenizer.digest
     assert dataclasses.replace(tokenizer, serialised=changed).digest != tokenizer.digest

@@ -1,0 +1,43 @@
+"""Metrics as a table that a person reads."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pmm.evaluate.metrics import CUTOFFS
+from pmm.text_table import text_table
+
+MEASURES = tuple(f"{kind}@{k}" for kind in ("hr", "ndcg") for k in CUTOFFS)
+
+
+def metrics_table(metrics: Mapping[str, Any], further: Mapping[str, Any] | None = None) -> str:
+    """What `evaluate_run` returns, times 100 as in the paper.
+
+    Args:
+        metrics: the content of metrics.json.
+        further: name -> summary of other rankings of the same users (the world's oracle).
+    """
+    named = {name: metrics[name] for name in ("model", "popularity", "random")}
+    lines = [
+        f"{metrics['target']}, {metrics['split']} items of {metrics['users']:,} users, "
+        f"all {metrics['items']:,} items ranked",
+        "",
+        text_table(
+            ["", *(name.upper() for name in MEASURES)],
+            [[name, *_row(summary)] for name, summary in {**named, **(further or {})}.items()],
+        ),
+        "",
+        text_table(
+            ["model, target seen in training", "users", *(name.upper() for name in MEASURES)],
+            [
+                [f"{bucket['train_count']} times", bucket["users"], *_row(bucket)]
+                for bucket in metrics["model"]["buckets"]
+            ],
+        ),
+    ]
+    if metrics["repeated_targets"]:
+        lines.append(f"{metrics['repeated_targets']:,} users' targets repeat an item of theirs.")
+    return "\n".join(lines)
+
+
+def _row(summary: Mapping[str, Any]) -> list[float | None]:
+    return [100 * summary[name] if name in summary else None for name in MEASURES]

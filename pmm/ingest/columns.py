@@ -1,0 +1,82 @@
+"""Names of columns in the wild, and which of a file's columns is which.
+
+A name is compared in lower case without `_` and without RecBole's type (`user_id:token`).
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from pmm.errors import InputError
+from pmm.ingest.delimited import describe_columns
+
+Role = Literal["user", "item", "time", "title", "description", "image", "categories"]
+
+ALIASES: dict[Role, tuple[str, ...]] = {
+    "user": ("user", "userid", "uid", "customerid", "reviewerid"),
+    # parent_asin before asin: the 2023 Amazon release is joined on it.
+    "item": ("item", "itemid", "parentasin", "asin", "movieid", "videoid", "articleid", "iid"),
+    "time": (
+        *("timestamp", "ts", "time", "tdat", "unixreviewtime", "sorttimestamp"),
+        *("datetime", "date"),
+    ),
+    "title": ("title", "name", "movietitle", "text"),
+    "description": ("description", "detaildesc"),
+    "image": ("image", "imagepath", "picture", "cover"),
+    "categories": ("categories", "category", "genres", "genre", "tags", "tag", "class"),
+}
+"""Role -> accepted names; the first that a file has is taken."""
+
+IGNORED = ("rating", "score", "-")
+"""Names that may stand in --columns for what PMM does not read ("-" for any)."""
+
+
+def fold(name: str) -> str:
+    """A column's name as it is compared.
+
+    >>> fold(" Item_ID:token "), fold("movieId")
+    ('itemid', 'movieid')
+    """
+    return name.partition(":")[0].strip().strip('"').replace("_", "").lower()
+
+
+def find_roles(names: Sequence[str], roles: Sequence[Role]) -> dict[Role, int]:
+    """Which of the roles the named columns have, and at which position.
+
+    >>> find_roles(["rating", "asin", "parent_asin", "user_id"], ["user", "item", "time"])
+    {'user': 3, 'item': 2}
+    """
+    folded = [fold(name) for name in names]
+    found: dict[Role, int] = {}
+    for role in roles:
+        position = next((folded.index(alias) for alias in ALIASES[role] if alias in folded), None)
+        if position is not None:
+            found[role] = position
+    return found
+
+
+def parse_columns(option: str, fields: int, place: str) -> dict[Role, int]:
+    """The roles in a --columns option such as "user,item,rating,timestamp".
+
+    Raises:
+        InputError: an unknown name, another number of names than the file has fields, or no
+            user or item among them.
+    """
+    names = [name.strip() for name in option.split(",")]
+    roles = find_roles(names, ["user", "item", "time"])
+    unknown = [
+        name
+        for position, name in enumerate(names)
+        if position not in roles.values() and fold(name) not in IGNORED
+    ]
+    if unknown:
+        raise InputError(
+            f"--columns {option}: {describe_columns(unknown)} unknown or there twice; name the "
+            "columns user, item, timestamp, and rating or - for what is not read"
+        )
+    if len(names) != fields:
+        raise InputError(
+            f"--columns {option} names {len(names)} columns, but the rows of {place} have {fields}"
+        )
+    if not {"user", "item"} <= roles.keys():
+        raise InputError(f"--columns {option} must name a user and an item column")
+    return roles

@@ -1,0 +1,238 @@
+"""Any dataset as two delimited files: interactions (user, item, time) and items (title, picture).
+
+What the files are (delimiter, header, encoding, names of columns, unit of time) is detected and
+stands in the tables' card under "detected" (raw-format variety: MovieLens, RecBole atomic files,
+PixelRec, MicroLens, Amazon ratings).
+"""
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pmm.artefact import Digests
+from pmm.errors import InputError
+from pmm.home import Home, slug
+from pmm.ingest.columns import ALIASES, Role, find_roles, parse_columns
+from pmm.ingest.delimited import Dialect, describe_columns, in_any_encoding, sniff, stream
+from pmm.ingest.interactions import Cleaner
+from pmm.ingest.items import ItemRows
+from pmm.ingest.pictures import Pictures
+from pmm.ingest.source import Raw, Reading, write_tables
+from pmm.ingest.targets import IngestOptions, write_targets
+from pmm.ingest.text import clean_text, join_text
+from pmm.ingest.times import Unit, detect_unit
+
+_ITEM_ROLES: tuple[Role, ...] = ("item", "title", "description", "image", "categories")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CsvFiles:
+    """The files of a dataset."""
+
+    interactions: Path
+    """One row an interaction: user, item and, where known, time."""
+    items: Path
+    """One row an item: id, title[, description][, image][, categories]; without a header the
+    first column is the id, the second the title, the third (if any) the description."""
+    images: Path | None = None
+    """A folder of pictures, found by the path that `items` gives or by the item id as stem."""
+    columns: str | None = None
+    """Names of the interactions' columns in order, needed where the file has no header."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Layout:
+    """How the interactions file is read."""
+
+    dialect: Dialect
+    header: bool
+    roles: dict[Role, int]
+    names: list[str]
+    unit: Unit | None
+
+    def describe(self) -> dict[str, Any]:
+        time = self.unit or "none: the order of the rows counts"
+        return {
+            **self.dialect.describe(),
+            "header": self.header,
+            "columns": {role: self.names[at] for role, at in self.roles.items()},
+            "time": time,
+        }
+
+
+def ingest_csv(
+    home: Home, name: str, files: CsvFiles, options: IngestOptions
+) -> list[dict[str, Any]]:
+    """Read two delimited files into tables/<name> and targets/<name>; return the target's card.
+
+    The card carries "detected": what the files were taken for. Times are cut to whole seconds;
+    rows within one second keep the order of the file.
+
+    Raises:
+        InputError: files or columns are missing or damaged, or nothing is left.
+    """
+    slug(name)
+    tables = write_tables(home, _raw(home, name, files))
+    return write_targets(home, tables, {name: None}, (), [], options)
+
+
+def _raw(home: Home, name: str, files: CsvFiles) -> Raw:
+    for path in (files.interactions, files.items):
+        if not path.is_file():
+            raise InputError(f"{path} is not there, or is no file")
+    pictures = Pictures(files.images.resolve()) if files.images else None
+    digests = Digests(home.root)
+    return Raw(
+        name=name,
+        config={
+            "columns": files.columns,
+            "pictures": str(pictures.folder) if pictures else None,
+        },
+        inputs={
+            "interactions": digests.file(files.interactions),
+            "items": digests.file(files.items),
+            "images": pictures.digest() if pictures else "none",
+        },
+        pictures=pictures.folder if pictures else None,
+        read=lambda latin: _read(files, pictures, latin),
+    )
+
+
+def _read(files: CsvFiles, pictures: Pictures | None, latin: bool) -> Reading:
+    layout = _detect(files.interactions, files.columns, latin)
+    items, item_fates, item_notes = _read_items(files.items, pictures)
+    wanted: dict[str, int] = {"user_id": layout.roles["user"], "item_id": layout.roles["item"]}
+    place = str(files.interactions)
+    if layout.unit is not None:
+        wanted["timestamp"] = layout.roles["time"]
+        place += f", column {layout.names[wanted['timestamp']]!r}"
+    fates: Counter[str] = Counter()
+    batches = stream(files.interactions, layout.dialect, wanted, header=layout.header, fates=fates)
+    return Reading(
+        items=items,
+        item_fates=item_fates,
+        interactions=Cleaner(place=place, unit=layout.unit).clean(batches, fates),
+        row_fates=fates,
+        notes={"detected": {"interactions": layout.describe(), "items": item_notes}},
+    )
+
+
+def _detect(path: Path, columns: str | None, latin: bool) -> _Layout:
+    dialect, head = sniff(path, latin=latin)
+    first = [field.strip() for field in head[0]]
+    if columns is None:
+        roles = find_roles(first, ["user", "item", "time"])
+        if not {"user", "item"} <= roles.keys():
+            raise _unknown_columns(path, first, roles)
+        header, names = True, first
+    else:
+        roles = parse_columns(columns, dialect.fields, str(path))
+        header = _is_header(head, roles)
+        names = [name.strip() for name in columns.split(",")]
+    unit = None
+    if "time" in roles:
+        at = roles["time"]
+        samples = [row[at] for row in head[header:] if len(row) == dialect.fields]
+        if not samples:
+            raise InputError(f"{path} has no rows below its header")
+        unit = detect_unit(samples, f"{path}, column {names[at]!r}")
+    return _Layout(dialect=dialect, header=header, roles=roles, names=names, unit=unit)
+
+
+def _is_header(head: list[list[str]], roles: dict[Role, int]) -> bool:
+    """Whether the first row holds names although --columns was given.
+
+    It does where its time is no time, or where it has well-known names of columns.
+    """
+    first = head[0]
+    if find_roles(first, ["user", "item"]):
+        return True
+    if "time" not in roles:
+        return False
+    try:
+        detect_unit([first[roles["time"]]], "")
+    except InputError:
+        return len(head) > 1
+    return False
+
+
+def _unknown_columns(path: Path, first: list[str], roles: dict[Role, int]) -> InputError:
+    missing: list[Role] = [role for role in ("user", "item") if role not in roles]
+    known = "; ".join(f"{role}: {', '.join(ALIASES[role])}" for role in missing)
+    return InputError(
+        f"{path}: no {' and no '.join(missing)} column found; its first line has "
+        f"{describe_columns(first)}. Names that are known (case and _ do not matter): {known}. "
+        "Where the file has no header or other names, give the columns in order, "
+        'e.g. --columns "user,item,rating,timestamp" (- for a column that is not read)'
+    )
+
+
+def _read_items(
+    path: Path, pictures: Pictures | None
+) -> tuple[pa.Table, dict[str, Any], dict[str, Any]]:
+    """The items, their fates, and what was detected."""
+    dialect, head = sniff(path)
+    roles = find_roles(head[0], _ITEM_ROLES)
+    header = "item" in roles
+    if not header:
+        roles = {"item": 0, "title": 1}
+        if dialect.fields > 2:
+            roles["description"] = 2
+    elif not {"title", "description", "image"} & roles.keys() and pictures is None:
+        raise InputError(
+            f"{path} has neither a title nor an image column, and there is no folder of pictures; "
+            f"its first line has {describe_columns(head[0])}"
+        )
+
+    wanted = {str(role): at for role, at in roles.items()}
+
+    def read(dialect: Dialect) -> ItemRows:
+        rows = ItemRows()
+        for batch in stream(path, dialect, wanted, header=header, fates=rows.fates):
+            _add_items(rows, batch, pictures)
+        return rows
+
+    rows = in_any_encoding(dialect, read)
+    named = head[0] if header else [f"field {i}" for i in range(dialect.fields)]
+    notes = {
+        **dialect.describe(),
+        "header": header,
+        "columns": {role: named[at].strip() for role, at in roles.items()},
+    }
+    return *rows.finish(), notes
+
+
+def _add_items(rows: ItemRows, batch: pa.RecordBatch, pictures: Pictures | None) -> None:
+    ids = pc.utf8_trim_whitespace(batch["item"].dictionary_decode()).to_pylist()
+    empty = [""] * len(ids)
+
+    def column(role: Role) -> list[str]:
+        found: list[str] = batch[role].to_pylist() if role in batch.schema.names else empty
+        return found
+
+    for item_id, title, description, image, categories in zip(
+        ids,
+        column("title"),
+        column("description"),
+        column("image"),
+        column("categories"),
+        strict=True,
+    ):
+        text = _title_and_description(clean_text(title), clean_text(description))
+        tags = [clean_text(tag) for tag in re.split(r"[|;]", categories) if tag.strip()]
+        rows.add(item_id, text, _picture(pictures, item_id, image), tags)
+
+
+def _title_and_description(title: str, description: str) -> str:
+    return join_text(title, [description])
+
+
+def _picture(pictures: Pictures | None, item_id: str, named: str) -> str | None:
+    if pictures is None:
+        return None
+    return (pictures.at(named) if named.strip() else None) or pictures.of_item(item_id)

@@ -1,0 +1,110 @@
+"""Which interactions of a source make a target: usable items, a rule's items, a sample of users."""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pmm.errors import InputError
+from pmm.ingest.carve import Rule
+from pmm.ingest.rows import Rows
+from pmm.ingest.source import Source
+from pmm.ingest.split import LEAST
+
+
+def usable_rows(
+    source: Source, missing_image: Literal["drop", "text-only"], fates: dict[str, int]
+) -> Rows:
+    """Rows whose item is listed and has the content that the options ask for.
+
+    Args:
+        source: all interactions.
+        missing_image: drop items without a picture, or only those without picture and text.
+        fates: counts the dropped rows by reason.
+
+    Raises:
+        InputError: nothing is left.
+    """
+    rows = Rows(user=source.user, item=source.item, timestamp=source.timestamp)
+    listed = source.listed_at >= 0
+    rows = rows.keep(listed[rows.item], "item not in the items file", fates)
+    image = np.zeros(len(listed), bool)
+    image[listed] = source.items["image"].is_valid().to_numpy()[source.listed_at[listed]]
+    match missing_image:
+        case "drop":
+            rows = rows.keep(image[rows.item], "item without picture", fates)
+        case "text-only":
+            text = np.zeros(len(listed), bool)
+            has_text = pc.not_equal(source.items["text"], "").to_numpy()
+            text[listed] = has_text[source.listed_at[listed]]
+            rows = rows.keep((image | text)[rows.item], "item without picture and text", fates)
+    if not len(rows.user):
+        _refuse_nothing(source, fates)
+    return rows
+
+
+def _refuse_nothing(source: Source, fates: dict[str, int]) -> None:
+    pictures = source.card["pictures"]
+    listing = "; ".join(f"{reason}: {n:,} rows" for reason, n in fates.items() if n)
+    advice = ""
+    if fates.get("item without picture"):
+        where = f"below {pictures}" if pictures else "because no folder of pictures was given"
+        advice = (
+            f". No item that occurs has a picture {where}: give the folder of pictures, "
+            "or keep items by their text with --missing-image text-only"
+        )
+    raise InputError(f"{source.name}: no interaction is left before the core ({listing}){advice}")
+
+
+def carve_rows(
+    rows: Rows,
+    name: str,
+    rule: Rule,
+    columns: Sequence[str],
+    source: Source,
+    user_core: int,
+    fates: dict[str, int],
+) -> Rows:
+    """Rows of the items that a rule names, of users with at least `user_core` rows among them.
+
+    Raises:
+        InputError: no user has as many (and as many as the split needs).
+    """
+    items = pl.DataFrame(source.items.select(["categories"]))
+    matches = items.select(rule.matches(columns)).to_series().to_numpy()
+    inside = np.zeros(len(source.item_ids), bool)
+    listed = source.listed_at >= 0
+    inside[listed] = matches[source.listed_at[listed]]
+    carved = rows.keep(inside[rows.item], "outside the target", fates)
+    least = max(user_core, LEAST)
+    counts = np.bincount(carved.user, minlength=len(source.user_ids))
+    kept = carved.keep(
+        (counts >= user_core)[carved.user],
+        f"user with fewer than {user_core} inside the target",
+        fates,
+    )
+    if not (counts >= least).any():
+        raise InputError(
+            f"{name}: no user of the core has {least} interactions inside it (rule: {rule.column} "
+            f"{rule.operator} {', '.join(rule.values)}; {len(carved.user):,} interactions of "
+            f"{np.count_nonzero(counts):,} users, at most {counts.max(initial=0)} each). "
+            "Lower --user-core or --item-core"
+        )
+    return kept
+
+
+def sample_users(
+    rows: Rows, ids: pa.StringArray, users: int, seed: int, fates: dict[str, int]
+) -> Rows:
+    """The users whose hash with the seed is least: the same in every version of every library."""
+
+    def place(code: int) -> bytes:
+        return hashlib.sha256(f"{seed}:{ids[code].as_py()}".encode()).digest()
+
+    chosen = np.zeros(len(ids), bool)
+    chosen[sorted(np.unique(rows.user).tolist(), key=place)[:users]] = True
+    return rows.keep(chosen[rows.user], "user not in the sample", fates)

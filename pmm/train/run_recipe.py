@@ -1,0 +1,59 @@
+"""From what a user said (preset, recipe file, options) to the recipe of a run."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from pmm.errors import StaleArtefact
+from pmm.home import Home
+from pmm.model.pmmrec import Preset, preset
+from pmm.recipe import merge, read_recipe, resolve
+from pmm.shards.read import Shards
+from pmm.shards.tokens import load_tokenizer
+from pmm.train.loop import Recipe
+from pmm.train.run_folder import RECIPE
+
+
+def resolve_run(
+    home: Home,
+    run_dir: Path,
+    target: str,
+    chosen: Preset,
+    values: Mapping[str, Any],
+    *,
+    resume: bool = False,
+) -> Recipe:
+    """The whole recipe of a run.
+
+    Later layers win: the preset (a resumed run: what it was started with), the encoder whose tokens
+    the shards hold, the given values. The target is the one named here.
+
+    Raises:
+        RecipeError: unknown keys or values of the wrong type.
+        StaleArtefact: the text encoder reads other tokens than the shards hold.
+        InputError, MissingArtefact: no such target, no shards, no such encoder.
+    """
+    name = home.find_target(target)
+    shards = Shards(home.shards(name))
+    base: Mapping[str, Any] = {"model": asdict(preset(chosen))}
+    if resume and (run_dir / RECIPE).is_file():
+        base = read_recipe(run_dir / RECIPE)
+    else:
+        base = merge(base, {"model": {"text": {"encoder": shards.tokenizer["name"]}}})
+    recipe = resolve(Recipe, merge(base, values, {"target": name}))
+    if recipe.model.modality != "vision":
+        _require_tokens(shards, recipe.model.text.encoder)
+    return recipe
+
+
+def _require_tokens(shards: Shards, encoder: str) -> None:
+    """Refuse an encoder whose tokenizer is another than that of the shards."""
+    had = shards.tokenizer
+    if encoder == had["name"]:
+        return
+    if load_tokenizer(encoder).digest != had["sha256"]:
+        raise StaleArtefact(
+            f"{shards.place} holds the tokens of {had['name']}, but the run's text encoder is "
+            f'{encoder}. Run: pmm shard --target "{shards.target}" --text-encoder {encoder}'
+        )

@@ -1,0 +1,29 @@
+"""Fixtures of the evaluation's tests; what they are made of stands in shop.py."""
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+
+def load_shop() -> ModuleType:
+    path = Path(__file__).with_name("shop.py")
+    spec = importlib.util.spec_from_file_location("pmm_tests_shop", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def shop_maker() -> ModuleType:
+    return load_shop()
+
+
+@pytest.fixture(scope="session")
+def shop(shop_maker: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> object:
+    return shop_maker.open_shop(tmp_path_factory.mktemp("shop"))

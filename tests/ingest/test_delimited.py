@@ -1,0 +1,120 @@
+import gzip
+from collections import Counter
+
+import pytest
+
+from pmm.errors import InputError
+from pmm.ingest import delimited
+from pmm.ingest.delimited import MALFORMED, sniff, stream
+
+
+def read(path, latin=False):
+    """The rows below the header as lists, and the fates."""
+    dialect, head = sniff(path, latin=latin)
+    names = {name: at for at, name in enumerate(head[0])}
+    fates = Counter()
+    batches = list(stream(path, dialect, names, header=True, fates=fates))
+    columns = [[v for b in batches for v in b[name].to_pylist()] for name in names]
+    return [list(row) for row in zip(*columns, strict=True)], fates
+
+
+@pytest.mark.parametrize(
+    ("raw", "rows"),
+    [
+        (b"a,b\n1,2\n3,4\n", [["1", "2"], ["3", "4"]]),
+        (b"a,b\n1,2\n3,4", [["1", "2"], ["3", "4"]]),
+        (b"a,b\r\n1,2\r\n\r\n3,4\r\n", [["1", "2"], ["3", "4"]]),
+        (b"\xef\xbb\xbfa,b\n1,2\n", [["1", "2"]]),
+        ("a,b\n1,é\n".encode("utf-16"), [["1", "é"]]),
+        ("a,b\n1,漢字\n".encode(), [["1", "漢字"]]),
+        ("a,b\n1,Caf\xe9\n".encode("latin-1"), [["1", "Café"]]),
+        (b'a,b\n1,"x, ""y""\tz\nw"\n2,5" nail\n', [["1", 'x, "y"\tz\nw'], ["2", '5" nail']]),
+        (b'a\tb\n1\tthe "big" one\n2\tx\n', [["1", 'the "big" one'], ["2", "x"]]),
+        (b"a::b\n1::Star Wars: Episode IV\n2::x\n", [["1", "Star Wars: Episode IV"], ["2", "x"]]),
+        (b"a|b\n1|2,3\n", [["1", "2,3"]]),
+        (b"a;b\n1;2\n", [["1", "2"]]),
+        (b"a,b\n001,\n", [["001", ""]]),
+    ],
+)
+def test_a_file_reads_as_its_rows(tmp_path, raw, rows):
+    for packed in (False, True):
+        path = tmp_path / "file.data"
+        path.write_bytes(gzip.compress(raw) if packed else raw)
+        found, fates = read(path)
+        assert found == rows
+        assert fates["read"] == len(rows)
+
+
+@pytest.mark.parametrize("block", [40, 64, 101])
+def test_blocks_may_cut_rows_anywhere(tmp_path, monkeypatch, block):
+    monkeypatch.setattr(delimited, "_BLOCK_BYTES", block)
+    rows = [[str(n), "x" * (n % 7) + ":"[: n % 2] + "y"] for n in range(300)]
+    for delimiter in (",", "::"):
+        path = tmp_path / "f"
+        path.write_text("".join(f"{a}{delimiter}{b}\n" for a, b in [["a", "b"], *rows]))
+        assert read(path)[0] == rows
+
+
+def test_rows_with_another_number_of_fields_are_counted(tmp_path):
+    path = tmp_path / "f.csv"
+    path.write_text("a,b\n1,2\n3\n4,5,6\n7,8\n9,10\n11,12\n")
+    rows, fates = read(path)
+    assert [row[0] for row in rows] == ["1", "7", "9", "11"]
+    assert fates == {"read": 6, MALFORMED: 2}
+
+
+def test_lines_swallowed_by_an_open_quote_count_as_malformed(tmp_path):
+    path = tmp_path / "f.csv"
+    good = "".join(f"{n},{n}\n" for n in range(20))
+    path.write_text(f'a,b\n{good}"20,20\n21,21\n22,22')
+    rows, fates = read(path)
+    assert len(rows) == 20
+    assert fates == {"read": 23, MALFORMED: 3}
+
+
+def test_mostly_malformed_rows_are_an_error_with_an_example(tmp_path):
+    path = tmp_path / "f.csv"
+    path.write_text("a,b\n1,2\n" * 1001 + "1,2,3\n" * 5000)
+    with pytest.raises(InputError, match=r"5,000 of 7,001 rows .* '1,2,3' has 3 fields"):
+        read(path)
+
+
+def test_an_endless_quote_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(delimited, "_BLOCK_BYTES", 1000)
+    path = tmp_path / "f.csv"
+    path.write_text("a,b\n" + "1,2\n" * 2000 + '1,"2\n' + "1,2\n" * 20000)
+    with pytest.raises(InputError, match="is opened and not closed"):
+        read(path)
+
+
+@pytest.mark.parametrize("cut", [5, 40, 3000, -9, -1])
+def test_a_truncated_gz_is_told(tmp_path, cut):
+    whole = gzip.compress(b"a,b\n" + b"".join(b"%d,%d\n" % (n * 7919, n) for n in range(200_000)))
+    path = tmp_path / "f.csv.gz"
+    path.write_bytes(whole[:cut])
+    with pytest.raises(InputError, match=r"f\.csv\.gz is damaged or was cut off"):
+        read(path)
+
+
+def test_a_byte_far_down_that_is_not_utf8_asks_for_latin_1(tmp_path):
+    path = tmp_path / "f.csv"
+    path.write_bytes(b"a,b\n" + b"1,2\n" * 200_000 + b"1,\xe9\n")
+    with pytest.raises(UnicodeError):
+        read(path)
+    assert read(path, latin=True)[0][-1] == ["1", "é"]
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        (b"", "is empty"),
+        (b" \n\n", "is empty"),
+        (b"\x00\x01\x02,\x03\n", "is no text file"),
+        (b"one two\nthree four\n", "'one two' has one field only"),
+    ],
+)
+def test_what_is_no_table_is_told(tmp_path, raw, message):
+    path = tmp_path / "f.csv"
+    path.write_bytes(raw)
+    with pytest.raises(InputError, match=message):
+        sniff(path)

@@ -1,0 +1,52 @@
+import pytest
+
+from pmm.errors import InputError
+from pmm.ingest.pictures import Pictures
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in ("secret.jpg", "pics/a/1.JPG", "pics/b/1.png", "pics/2.jpeg", "pics/3.webp"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "pics" / "4.txt").write_bytes(b"x")
+    return tmp_path / "pics"
+
+
+def test_pictures_are_found_by_stem_whatever_folder_and_suffix(folder):
+    found = [Pictures(folder).of_item(item) for item in ("1", "2", "3", "4", "5")]
+    assert found == ["a/1.JPG", "2.jpeg", "3.webp", None, None]
+
+
+@pytest.mark.parametrize("path", ["b/1.png", "./b//1.png", "b\\1.png", "x/../b/1.png"])
+def test_a_named_picture_is_found_by_its_path(folder, path):
+    assert Pictures(folder).at(path) == "b/1.png"
+
+
+def test_a_path_that_begins_elsewhere_falls_back_to_the_file_name(folder):
+    assert Pictures(folder).at("images/posters/2.jpeg") == "2.jpeg"
+
+
+@pytest.mark.parametrize("name", ["../secret.jpg", "../secret", "/etc/passwd", "..", "", "\x00"])
+def test_nothing_outside_the_folder_is_reached(folder, name):
+    pictures = Pictures(folder)
+    assert pictures.at(name) is None
+    assert pictures.of_item(name) is None
+
+
+def test_a_link_to_a_folder_outside_is_not_followed(folder, tmp_path):
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "9.jpg").write_bytes(b"x")
+    (folder / "link").symlink_to(tmp_path / "other")
+    assert Pictures(folder).of_item("9") is None
+
+
+def test_the_digest_changes_with_the_pictures(folder):
+    before = Pictures(folder).digest()
+    (folder / "7.jpg").write_bytes(b"x")
+    assert Pictures(folder).digest() != before
+
+
+def test_a_missing_folder_is_told(tmp_path):
+    with pytest.raises(InputError, match="is no folder of pictures"):
+        Pictures(tmp_path / "none")

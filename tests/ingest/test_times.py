@@ -1,0 +1,53 @@
+from datetime import UTC, datetime
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pmm.errors import InputError
+from pmm.ingest.times import detect_unit, parse_times
+
+MOMENT = datetime(2020, 9, 22, 8, 30, tzinfo=UTC)
+SECONDS = int(MOMENT.timestamp())
+
+
+@pytest.mark.parametrize(
+    ("raw", "seconds"),
+    [
+        (str(SECONDS), SECONDS),
+        (f"{SECONDS}.0", SECONDS),
+        (f"{SECONDS}987", SECONDS),
+        (f"{SECONDS}987654", SECONDS),
+        (f"{SECONDS}987654321", SECONDS),
+        ("2020-09-22T08:30:00", SECONDS),
+        ("2020-09-22 08:30:00", SECONDS),
+        ("2020-09-22T08:30:00.75Z", SECONDS),
+        ("2020-09-22T10:30:00+02:00", SECONDS),
+        ("2020-09-22", SECONDS - 30600),
+        ("20200922", SECONDS - 30600),
+    ],
+)
+def test_every_unit_gives_utc_seconds(raw, seconds):
+    unit = detect_unit([raw], "t")
+    assert parse_times(pa.array([raw, raw]), unit).to_pylist() == [seconds, seconds]
+
+
+def test_one_bad_time_does_not_spoil_the_others():
+    values = pa.array(["5", "", "soon", "nan", "1e400", "7.9", "-1"])
+    assert parse_times(values, "s").to_pylist() == [5, None, None, None, None, 7, -1]
+
+
+@given(st.lists(st.integers(-(10**15), 10**15), min_size=1))
+def test_milliseconds_are_floored(numbers):
+    parsed = parse_times(pa.array([str(number) for number in numbers]), "ms").to_pylist()
+    assert parsed == [number // 1000 for number in numbers]
+
+
+def test_a_filler_of_zero_does_not_change_the_unit():
+    assert detect_unit(["0", "1588687728923", "1588687728924"], "t") == "ms"
+
+
+def test_a_column_without_times_is_refused_with_examples():
+    with pytest.raises(InputError, match="f.csv: 'red', 'blue' are no times; accepted: seconds"):
+        detect_unit(["red", "blue"], "f.csv")

@@ -1,0 +1,208 @@
+"""Training on real shards, with small encoders."""
+
+import json
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pmm.errors import InputError, PmmError, RecipeError, StaleArtefact, StorageError
+from pmm.evaluate.checkpoint import BEST, read_header, read_tensors
+from pmm.evaluate.ranking import Queries, rank_users
+from pmm.evaluate.run import EvaluateOptions, embed_catalogue, evaluate_run, load_run, user_vectors
+from pmm.model.encoders import TextSpec
+from pmm.model.small import save_small_encoders
+from pmm.shards.sequence_shards import Lists
+from pmm.train import curves, run_folder
+from pmm.train.checkpoint import LAST
+from pmm.train.loop import Recipe, TrainOptions, train
+
+
+def recipe(shop: Any, **changes: Any) -> Recipe:
+    options = {"epochs": 3, "batch_users": 8, "lr": 2e-3, "encoder_lr": 1e-3, "log_every": 2}
+    return Recipe(target="hm", model=shop.options, train=TrainOptions(**{**options, **changes}))
+
+
+@pytest.fixture(scope="module")
+def trained(shop: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    run_dir = tmp_path_factory.mktemp("runs") / "short"
+    return run_dir, train(shop.home, run_dir, recipe(shop), command="pmm train …")
+
+
+def test_eight_users_are_learnt_by_heart(shop_maker: ModuleType, tmp_path: Path) -> None:
+    """T16: HR@1 = 1 on the training parts."""
+    shop = shop_maker.open_shop(tmp_path, n_items=12, n_users=8)
+    options = recipe(shop, epochs=60, lr=5e-3, patience=0, eval_every=60)
+    assert train(shop.home, shop.home.run("heart"), options)["ended"] == "epochs"
+    model, shards, _ = load_run(shop.home, shop.home.run("heart"))
+    parts = [each for each in map(shards.sequences().train.__getitem__, range(8)) if len(each) > 1]
+    asked = Queries(
+        user_U=np.arange(len(parts), dtype=np.int32),
+        target_U=np.array([each[-1] for each in parts], dtype=np.int32),
+        history=Lists(
+            offsets=np.cumsum([0, *(len(each) - 1 for each in parts)]),
+            values=np.concatenate([each[:-1] for each in parts]),
+        ),
+    )
+    catalogue = embed_catalogue(model, shards)
+    vectors = user_vectors(model, catalogue, asked.history)
+    found = rank_users(vectors, catalogue.score_ND, asked)
+    assert found.tolist() == [1] * len(parts)
+
+
+def test_a_run_writes_what_it_says(trained: tuple[Path, dict[str, Any]]) -> None:
+    run_dir, result = trained
+    assert {path.name for path in run_dir.iterdir()} - {".lock"} == {
+        *("recipe.toml", "run.json", "log.jsonl", "checkpoint", "curves.png"),
+        *("first_batch.json", "first_batch.png"),
+    }
+    assert (result["ended"], result["epochs"], result["steps"]) == ("epochs", 3, 9)
+    about = json.loads((run_dir / "run.json").read_text())
+    assert (about["command"], about["seed"], about["target"]) == ("pmm train …", 0, "HM")
+    assert about["steps_per_epoch"] == 3
+
+
+def test_the_log_holds_steps_and_evaluations(trained: tuple[Path, dict[str, Any]]) -> None:
+    lines = (trained[0] / "log.jsonl").read_text().splitlines()
+    records = [json.loads(line) for line in lines]
+    steps = [record for record in records if record["kind"] == "step"]
+    evaluations = [record for record in records if record["kind"] == "evaluation"]
+    assert [record["step"] for record in steps] == [2, 3, 4, 6, 8, 9]
+    assert [record["epoch"] for record in evaluations] == [1, 2, 3]
+    assert all(0 <= record["waiting"] <= 1 and record["users_per_s"] > 0 for record in steps)
+    assert steps[-1]["loss"] < steps[0]["loss"]
+    assert trained[1]["best_hr@10"] == max(record["hr@10"] for record in evaluations)
+
+
+def test_pictures_of_a_run_are_pngs_of_their_size(trained: tuple[Path, dict[str, Any]]) -> None:
+    with Image.open(trained[0] / "curves.png") as picture:
+        assert (picture.format, picture.size) == ("PNG", (1320, 504))
+    with Image.open(trained[0] / "first_batch.png") as picture:
+        assert picture.format == "PNG"
+        assert picture.height > 4 * 32
+
+
+def test_the_first_batch_is_described(trained: tuple[Path, dict[str, Any]]) -> None:
+    found = json.loads((trained[0] / "first_batch.json").read_text())
+    slots = found["tensors"]["slot_BS"]
+    assert (slots["shape"], slots["type"]) == ([8, 7], "int64")
+    assert (slots["least"], slots["most"]) == (0, found["distinct_items"])
+    items = found["tensors"]["items.item_I"]
+    assert 1 <= items["least"] <= items["most"] <= 30
+    assert 0 < found["padding_share"] < 1
+    assert found["text_only_items"] <= 1
+
+
+def test_the_best_checkpoint_gives_the_validation_metrics_of_the_log(
+    shop: Any, trained: tuple[Path, dict[str, Any]]
+) -> None:
+    found = evaluate_run(shop.home, trained[0], EvaluateOptions(split="valid", gallery_users=0))
+    assert found["model"]["hr@10"] == trained[1]["best_hr@10"]
+    assert found["epoch"] == trained[1]["best_epoch"]
+
+
+def test_checkpoints_hold_no_frozen_tensor(trained: tuple[Path, dict[str, Any]]) -> None:
+    tensors, _ = read_tensors(trained[0] / BEST, made_by="")
+    assert any(name.startswith("text.blocks.1.") for name in tensors)
+    assert not [name for name in tensors if ".stem." in name or ".blocks.0.a" in name[:14]]
+
+
+def test_patience_ends_a_run_that_no_longer_gains(shop: Any, tmp_path: Path) -> None:
+    still = recipe(shop, lr=1e-12, encoder_lr=1e-12, epochs=50, patience=2)
+    result = train(shop.home, tmp_path / "still", still)
+    assert (result["ended"], result["best_epoch"], result["epochs"]) == ("patience", 1, 3)
+    assert read_header(tmp_path / "still" / BEST, made_by="")["step"] == 3
+
+
+def test_limits_of_steps_end_with_an_evaluation(shop: Any, tmp_path: Path) -> None:
+    result = train(shop.home, tmp_path / "limited", recipe(shop, max_steps=4))
+    assert (result["ended"], result["steps"], result["epochs"]) == ("max_steps", 4, 1)
+    records = curves.read_log(tmp_path / "limited" / "log.jsonl")
+    assert [r["step"] for r in records if r["kind"] == "evaluation"] == [3, 4]
+
+
+def test_bf16_on_the_cpu_gives_finite_losses_and_ranks(shop: Any, tmp_path: Path) -> None:
+    result = train(shop.home, tmp_path / "bf16", recipe(shop, precision="bf16", epochs=1))
+    assert result["best_hr@10"] is not None
+    records = curves.read_log(tmp_path / "bf16" / "log.jsonl")
+    assert all(np.isfinite(record["loss"]) for record in records if record["kind"] == "step")
+    tensors, _ = read_tensors(tmp_path / "bf16" / BEST, made_by="")
+    assert {tensor.dtype for tensor in tensors.values()} == {torch.float32}
+
+
+def test_a_loss_that_is_no_number_ends_the_run_with_its_step(shop: Any, tmp_path: Path) -> None:
+    wild = recipe(shop, lr=1e30, encoder_lr=1e30, epochs=5, log_every=1)
+    with pytest.raises(PmmError, match=r"the loss of step \d+ is (nan|inf).*lower learning rate"):
+        train(shop.home, tmp_path / "wild", wild)
+
+
+def test_a_folder_with_a_run_is_only_touched_on_request(shop: Any, tmp_path: Path) -> None:
+    short = recipe(shop, epochs=1)
+    train(shop.home, tmp_path / "run", short)
+    before = (tmp_path / "run" / LAST).read_bytes()
+    with pytest.raises(InputError, match="--resume to go on with it, --overwrite"):
+        train(shop.home, tmp_path / "run", short)
+    with pytest.raises(RecipeError, match=r"train.lr was 0.002, is 0.5"):
+        train(shop.home, tmp_path / "run", recipe(shop, epochs=1, lr=0.5), existing="resume")
+    assert (tmp_path / "run" / LAST).read_bytes() == before
+    (tmp_path / "run" / "metrics.json").write_text("{}")
+    train(shop.home, tmp_path / "run", recipe(shop, epochs=1, lr=0.5), existing="overwrite")
+    assert not (tmp_path / "run" / "metrics.json").exists()
+    assert (tmp_path / "run" / LAST).read_bytes() != before
+
+
+def test_an_encoder_that_does_not_read_the_shards_tokens_is_refused(
+    shop: Any, tmp_path: Path
+) -> None:
+    texts = ["quite another tokenizer", "with other words"] * 9
+    text, _ = save_small_encoders(tmp_path / "other", texts, seed=1)
+    other = shop.with_options(text=TextSpec(encoder=str(text), train_blocks=1))
+    with pytest.raises(InputError, match=r"hold tokens of 'text'.*pmm shard --target .HM."):
+        train(shop.home, tmp_path / "run", Recipe(target="hm", model=other))
+
+
+def test_options_out_of_range_are_named_together() -> None:
+    with pytest.raises(ValueError, match="batch_users must be at least 2; lr must be at least 0"):
+        TrainOptions(batch_users=1, lr=-1.0)
+
+
+def test_a_folder_that_holds_something_else_is_refused(shop: Any, tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("mine")
+    for existing in ("refuse", "resume", "overwrite"):
+        with pytest.raises(InputError, match="holds files but no run"):
+            train(shop.home, tmp_path, recipe(shop), existing=existing)
+    assert (tmp_path / "thesis.txt").read_text() == "mine"
+
+
+def test_two_processes_cannot_train_into_one_folder(shop: Any, tmp_path: Path) -> None:
+    with (
+        run_folder.claim(tmp_path / "run"),
+        pytest.raises(StorageError, match="another pmm process trains into"),
+    ):
+        train(shop.home, tmp_path / "run", recipe(shop))
+
+
+def test_a_finished_run_can_be_resumed_for_more_epochs(shop: Any, tmp_path: Path) -> None:
+    train(shop.home, tmp_path / "run", recipe(shop, epochs=1))
+    same = train(shop.home, tmp_path / "run", recipe(shop, epochs=1), existing="resume")
+    assert (same["ended"], same["steps"]) == ("epochs", 3)
+    more = train(shop.home, tmp_path / "run", recipe(shop, epochs=2), existing="resume")
+    assert (more["ended"], more["steps"]) == ("epochs", 6)
+
+
+def test_a_run_on_former_shards_cannot_be_resumed(shop: Any, tmp_path: Path) -> None:
+    train(shop.home, tmp_path / "run", recipe(shop, epochs=1))
+    about = json.loads((tmp_path / "run" / "run.json").read_text())
+    (tmp_path / "run" / "run.json").write_text(json.dumps({**about, "shards": "former"}))
+    with pytest.raises(StaleArtefact, match="was trained on shards former"):
+        train(shop.home, tmp_path / "run", recipe(shop, epochs=2), existing="resume")
+
+
+def test_a_run_without_an_improvement_at_all_still_has_curves(tmp_path: Path) -> None:
+    curves.draw([], tmp_path / "empty.png", title="nothing yet")
+    with Image.open(tmp_path / "empty.png") as picture:
+        assert picture.size == (1320, 504)
