@@ -251,7 +251,7 @@ def _decode(raw: bytes) -> tuple[Literal["utf-8", "utf-16", "latin-1"], str]:
     try:
         return "utf-8", raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        if error.start >= len(raw) - 3:  # a character cut in two by the end of the head
+        if len(raw) == _HEAD_BYTES and error.start >= len(raw) - 3:  # a character cut in two
             return "utf-8", raw[: error.start].decode("utf-8-sig")
         return "latin-1", raw.decode("latin-1")
 

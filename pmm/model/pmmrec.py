@@ -124,7 +124,7 @@ class Pmmrec(nn.Module):
         assert self.text is not None
         assert self.text_projection is not None
         has_I = items.has_text_I
-        mask_IT = items.token_mask_IT
+        mask_IT = items.token_mask_IT & has_I[:, None]
         longest = max(1, int(mask_IT.sum(1).max())) if len(mask_IT) else 1
         mask_IT = mask_IT[:, :longest]
         rows_J = has_I.nonzero()[:, 0]

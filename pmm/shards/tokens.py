@@ -53,10 +53,11 @@ def load_tokenizer(encoder: str) -> Tokenizer:
         try:
             loaded = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
         except (OSError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0]
+            inside = [str(each.parent) for each in sorted(folder.glob("*/tokenizer.json"))]
+            hint = f"; did you mean {inside[0]}?" if inside else ""
             raise InputError(
-                f"{folder} holds no tokenizer that can be read ({reason}): expected tokenizer.json "
-                "or the files of a transformers tokenizer"
+                f"{folder} holds no tokenizer that can be read: expected tokenizer.json or "
+                f"the files of a transformers tokenizer{hint}"
             ) from error
     elif encoder.startswith((".", "/", "~")):
         raise InputError(

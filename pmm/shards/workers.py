@@ -34,6 +34,7 @@ class Setting:
 
 
 def cores() -> set[int]:
+    """The cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return os.sched_getaffinity(0)
     return set(range(os.cpu_count() or 1))
@@ -70,7 +71,7 @@ def pooled(tasks: Iterable[Task], setting: Setting, workers: int) -> Iterator[in
         running: set[Future[int]] = set()
         for shard, rows in tasks:
             running.add(pool.submit(_work, shard, rows))
-            if len(running) >= 2 * workers:
+            if len(running) > workers:  # one waits, so that none is idle
                 done, running = wait(running, return_when=FIRST_COMPLETED)
                 yield from (each.result() for each in done)
         while running:

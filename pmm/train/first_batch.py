@@ -43,7 +43,8 @@ def write(run_dir: Path, batch: Batch, shards: Shards) -> None:
     numbers = items.item_I[:SHOWN].tolist()
     records = [shards.record(item) for item in numbers]
     captions = [
-        f"{item}: {record['item_id']}\n{record['text']}"
+        f"{item}: {record['item_id']}{'' if record['picture'] else ' [text only]'}\n"
+        f"{record['text']}"
         for item, record in zip(numbers, records, strict=True)
     ]
     pictures = items.picture_I3HW[:SHOWN].permute(0, 2, 3, 1).contiguous().numpy()

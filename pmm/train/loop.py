@@ -1,9 +1,11 @@
 """`pmm train --stage scratch`: one target's shards -> a run's folder with its best checkpoint."""
 
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pmm.artefact import storage_errors
 from pmm.errors import RecipeError, StaleArtefact
 from pmm.home import Home
 from pmm.model.pmmrec import PmmrecOptions
@@ -53,7 +55,7 @@ def train(
 
     Raises:
         InputError, MissingArtefact, StaleArtefact, RecipeError: before anything is written.
-        PmmError: the loss is no number.
+        PmmError: the loss or a weight is no number. StorageError: the disk is full.
     """
     shards = Shards(home.shards(home.find_target(recipe.target)))
     with run_folder.claim(run_dir):
@@ -66,12 +68,10 @@ def train(
         about = {"command": command, "seed": recipe.train.seed, "shards": shards.fingerprint}
         about |= {"target": shards.target, "device": str(session.device), **session.sizes()}
         run_folder.describe(run_dir, dump(recipe), about)
-        log = Log(run_dir / LOG, session.state.log_bytes)
-        try:
-            with Interrupt() as interrupt:
+        with storage_errors(run_dir):
+            log = Log(run_dir / LOG, session.state.log_bytes)
+            with closing(log), Interrupt() as interrupt:
                 session.go(log, interrupt)
-        finally:
-            log.close()
         records = curves.read_log(run_dir / LOG)
         curves.draw(records, run_dir / "curves.png", title=f"{run_dir.name}: {shards.target}")
         return _result(session)

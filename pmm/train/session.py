@@ -72,6 +72,7 @@ class TrainOptions:
 
     def __post_init__(self) -> None:
         least = {"epochs": 1, "batch_users": 2, "eval_every": 1, "log_every": 1, "save_every": 1}
+        least |= dict.fromkeys(("lr", "encoder_lr", "weight_decay", "patience"), 0)
         low = [
             f"{name} must be at least {n}" for name, n in least.items() if getattr(self, name) < n
         ]
@@ -166,7 +167,7 @@ class Session:
             for batch in batches:
                 if state.step == 0:
                     first_batch.write(self.run_dir, batch, self.shards)
-                    self._since = time.perf_counter()
+                    self._since, self._waited = time.perf_counter(), batches.waited
                 self._step(batch)
                 if state.step % options.log_every == 0 or state.index == self.steps_per_epoch:
                     self._log_steps(log, batches, bar)
@@ -222,13 +223,27 @@ class Session:
         bad = (~torch.isfinite(loss_K)).nonzero()[:, 0].tolist()
         if bad:
             step = self.state.step - len(loss_K) + bad[0] + 1
-            kept = f" The checkpoint before it is whole: {self.run_dir / LAST}."
+            raise PmmError(f"the loss of step {step} is {float(loss_K[bad[0]])}. {self._advice()}")
+
+    def _refuse_nan_weights(self) -> None:
+        """A finite loss can still have had gradients that were none; such weights are not saved."""
+        trained = trained_tensors(self.model)
+        bad = [name for name, each in trained.items() if not bool(torch.isfinite(each).all())]
+        if bad:
             raise PmmError(
-                f"the loss of step {step} is {float(loss_K[bad[0]])}.{kept if step > 1 else ''} "
-                f"Try a lower learning rate (lr {self.options.lr:g}, encoder_lr "
-                f"{self.options.encoder_lr:g}) or precision fp32 (now "
-                f"{str(self.dtype).removeprefix('torch.')}), with --overwrite"
+                f"step {self.state.step} left {len(bad)} of {len(trained)} weights without a "
+                f"number (first {bad[0]}). {self._advice()}"
             )
+
+    def _advice(self) -> str:
+        kept = self.run_dir / LAST
+        where = f"The checkpoint before it is whole ({kept}). " if kept.exists() else ""
+        rates = f"lr {self.options.lr:g}, encoder_lr {self.options.encoder_lr:g}"
+        precision = str(self.dtype).removeprefix("torch.")
+        return (
+            f"{where}Try a lower learning rate (now {rates}) or precision fp32 (now {precision}), "
+            "with --overwrite"
+        )
 
     def _end_epoch(self, log: Log, interrupt: Interrupt) -> None:
         """Evaluate where one is due, then stand before the next epoch; nothing if interrupted."""
@@ -275,6 +290,7 @@ class Session:
         )
 
     def _save(self, log: Log) -> None:
+        self._refuse_nan_weights()
         self.state.log_bytes = log.bytes
         self.state.scaler = self.scaler.state_dict()
         save_state(self.run_dir, self.model, self.optimiser, self.state, frozen=self.frozen)

@@ -1,5 +1,4 @@
-"""Draws the world: items with attributes and popularity, users with their sequences; a platform at
-a time.
+"""Draws the world: items with attributes and popularity, users with their sequences.
 
 Every part has a generator of its own, seeded by (world version, seed, collection, part), and all
 weights are integers: a part does not depend on which others were drawn, nor on the machine.
@@ -15,18 +14,14 @@ import numpy.typing as npt
 from pmm.errors import InputError, nearest
 from pmm.world import raw_ids
 from pmm.world.attributes import ATTRIBUTES, LAGS, cells, step_weights
-from pmm.world.platforms import (
-    Collection,
-    Size,
-    find_collection,
-    find_target,
-)
+from pmm.world.platforms import Collection, Size, find_collection, find_target
 
 WORLD_VERSION = 1
 _LONGEST = 60
 _SMALLEST = 20
 _HOTTEST = 4096
 _COLDEST = 205
+# How many items and users there are, as multiples of the numbers in platforms.py.
 _SCALES: dict[Size, tuple[float, float]] = {
     "tiny": (0.10, 0.065),
     "demo": (1.0, 1.0),

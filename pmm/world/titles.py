@@ -112,7 +112,7 @@ def _description(platform: Platform, words: tuple[str, str, str], rng: np.random
             forms = (f"{mood} {colour} {kind} {filler} {more}", f"{filler} {kind} {colour} {mood}")
         case "HM":
             forms = (
-                f"{mood.capitalize()} {colour} {kind} {filler}. Finished {more}.",
+                f"{mood.capitalize()} {colour} {kind} {filler}. Comes {more}.",
                 f"{colour.capitalize()} {kind}, {mood}, {filler}.",
             )
         case "Amazon":

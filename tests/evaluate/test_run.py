@@ -16,6 +16,7 @@ from pmm.evaluate.run import (
     embed_catalogue,
     evaluate_model,
     evaluate_run,
+    gallery_rows,
     questions,
     references,
     user_vectors,
@@ -115,6 +116,22 @@ def test_validation_has_files_of_its_own(shop: Any, run_dir: Path) -> None:
     assert {path.name for path in run_dir.iterdir()} == {
         *("recipe.toml", "checkpoint", "ranks-valid.parquet", "metrics-valid.json"),
     }
+
+
+def test_the_gallery_shows_hits_and_misses_with_the_ranks_of_the_table(
+    shop: Any, model: Pmmrec
+) -> None:
+    shards, options = shop.shards(), EvaluateOptions(gallery_users=4)
+    catalogue = embed_catalogue(model, shards)
+    ranks = evaluate_model(model, shards, options, catalogue=catalogue)
+    rows = gallery_rows(model, shards, ranks, options, catalogue)
+    assert len({row.user for row in rows}) == 4
+    assert sum(row.rank <= 10 for row in rows) == min(2, sum(np.array(ranks["rank"]) <= 10))
+    for row in rows:
+        assert row.rank == ranks["rank"][row.user].as_py()
+        assert not {*row.history} & {*row.top} - {row.target}
+        if row.rank <= 10:
+            assert row.top[row.rank - 1] == row.target
 
 
 def test_keeping_the_history_makes_every_item_a_candidate(shop: Any, run_dir: Path) -> None:

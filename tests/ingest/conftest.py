@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import settings
 
 from pmm.home import Home
 from pmm.ingest.generic import CsvFiles, ingest_csv
@@ -15,6 +16,9 @@ from pmm.ingest.hm import CATEGORY_COLUMNS, ingest_hm
 from pmm.ingest.targets import IngestOptions
 
 HM_DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "hm"
+settings.register_profile("ingest", deadline=None, derandomize=True)
+settings.load_profile("ingest")
+
 ARTICLES = ["0100000001", "0100000002", "0100000003", "0200000004"]
 
 
@@ -55,7 +59,7 @@ def write_shop(tmp_path: Path) -> Callable[..., Path]:
             rows = csv.writer(file)
             rows.writerow(["article_id", "prod_name", "detail_desc", *CATEGORY_COLUMNS])
             for article, group in articles or [(each, "Shoes") for each in ARTICLES]:
-                tags = [group if "group" in name else "" for name in CATEGORY_COLUMNS]
+                tags = [group if "product_group" in name else "" for name in CATEGORY_COLUMNS]
                 rows.writerow([article, "Tee", f"Article {article}, soft.", *tags])
         for article in pictures:
             path = raw / "images" / article[:3] / f"{article}.jpg"

@@ -28,14 +28,14 @@ def slow_core(rows: list[tuple[int, int]], user_core: int, item_core: int) -> li
             return left
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100)
 @given(ROWS, st.integers(0, 4), st.integers(0, 4))
 def test_the_core_is_that_of_the_definition(rows, user_core, item_core):
     core = find_core(*codes(rows), user_core, item_core)
     assert core.rows.tolist() == slow_core(rows, user_core, item_core)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50)
 @given(ROWS, st.integers(0, 4), st.integers(0, 4))
 def test_rounds_add_up_to_the_rows_that_went(rows, user_core, item_core):
     core = find_core(*codes(rows), user_core, item_core)
@@ -54,7 +54,7 @@ def test_an_empty_core_shows_its_rounds_and_what_would_leave_something():
     assert "--user-core 2 --item-core 1  leaves 8 interactions" in message
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40)
 @given(ROWS.filter(bool), st.integers(1, 6), st.integers(1, 6))
 def test_proposed_cores_leave_something_and_one_more_leaves_nothing(rows, user_core, item_core):
     if len(slow_core(rows, user_core, item_core)):

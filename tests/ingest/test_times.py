@@ -49,5 +49,5 @@ def test_a_filler_of_zero_does_not_change_the_unit():
 
 
 def test_a_column_without_times_is_refused_with_examples():
-    with pytest.raises(InputError, match="f.csv: 'red', 'blue' are no times; accepted: seconds"):
+    with pytest.raises(InputError, match=r"f\.csv: 'red', 'blue' are no times; accepted: seconds"):
         detect_unit(["red", "blue"], "f.csv")

@@ -98,6 +98,12 @@ def test_the_type_embedding_tells_text_from_picture() -> None:
         assert same is not on
 
 
+def test_both_type_vectors_train() -> None:
+    fusion = MergeFusion(64)
+    fusion(*tokens()).square().sum().backward()
+    assert (fusion.type_2D.grad.abs().max(dim=1).values > 1e-7).all()
+
+
 def test_weights_start_from_a_normal_of_two_hundredths() -> None:
     fusion = MergeFusion(256, pool="cls")
     assert fusion.block.up.weight.std().item() == pytest.approx(0.02, rel=0.02)

@@ -92,6 +92,18 @@ def test_an_item_has_the_same_vector_in_any_company(build, items) -> None:
             assert torch.allclose(model.encode_items(alone)[0], together[row], atol=1e-5)
 
 
+def test_what_stands_where_a_modality_is_missing_does_not_matter(build, items) -> None:
+    model, some = build().eval(), without(items(3), text=[1], picture=[2])
+    other = dataclasses.replace(
+        some,
+        token_IT=some.token_IT.index_fill(0, torch.tensor(1), 7),
+        token_mask_IT=some.token_mask_IT ^ (torch.arange(3) == 1)[:, None],
+        picture_I3HW=some.picture_I3HW.index_fill(0, torch.tensor(2), 200),
+    )
+    with torch.no_grad():
+        assert torch.allclose(model.encode_items(some), model.encode_items(other), atol=1e-6)
+
+
 def test_a_missing_picture_is_not_a_black_one(build, items) -> None:
     model = build().eval()
     black = dataclasses.replace(items(3), picture_I3HW=torch.zeros_like(items(3).picture_I3HW))

@@ -39,6 +39,11 @@ def same(one: Batch, two: Batch) -> bool:
     return all(torch.equal(a, b) for a, b in zip(*tensors, strict=True))
 
 
+def first_batch(shards: Shards, max_length: int = 20) -> Batch:
+    with train_batches(shards, seed=1, epoch=0, batch_users=4, max_length=max_length) as batches:
+        return next(batches)
+
+
 @pytest.mark.parametrize("n", [1, 2, 3, 15, 16, 17, 255, 256, 257, 1000, 65_537])
 def test_the_order_is_a_permutation(n: int) -> None:
     order = shuffled(np.arange(n), n, seed=3, epoch=1)
@@ -107,7 +112,7 @@ def test_an_epoch_taken_up_at_a_step_goes_on_with_the_same_batches(shards: Shard
 
 
 def test_a_shorter_window_keeps_the_most_recent_items(shards: Shards) -> None:
-    batch = next(train_batches(shards, seed=1, epoch=0, batch_users=4, max_length=3))
+    batch = first_batch(shards, max_length=3)
     users = trainable_users(shards)
     first = users[shuffled(np.array([0]), len(users), seed=1, epoch=0)][0]
     expected = shards.sequences().train[first][-4:].tolist()
@@ -121,7 +126,7 @@ def test_one_user_alone_cannot_be_trained_on(shards: Shards) -> None:
 
 
 def test_an_error_in_a_batch_comes_where_the_batch_would(shards: Shards) -> None:
-    batch = next(train_batches(shards, seed=1, epoch=0, batch_users=4))
+    batch = first_batch(shards)
 
     def make(step: int) -> Batch:
         if step == 2:

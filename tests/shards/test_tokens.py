@@ -54,6 +54,11 @@ def test_a_folder_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
         load_tokenizer(str(tmp_path / "gone"))
 
 
+def test_a_tokenizer_one_folder_further_down_is_pointed_out(tokenizer_folder: Path) -> None:
+    with pytest.raises(InputError, match=f"did you mean {tokenizer_folder}"):
+        load_tokenizer(str(tokenizer_folder.parent))
+
+
 def test_without_network_a_hub_name_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     start = time.monotonic()

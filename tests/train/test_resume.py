@@ -20,11 +20,10 @@ from pmm.train.loop import Recipe, TrainOptions, train
 TIMES = {"users_per_s", "waiting", "seconds"}
 
 
-def recipe(shop: Any) -> Recipe:
+def recipe(shop: Any, **changes: Any) -> Recipe:
     """Four epochs of three steps; a checkpoint after every second step."""
-    options = TrainOptions(
-        epochs=4, batch_users=8, lr=2e-3, encoder_lr=1e-3, log_every=1, save_every=2
-    )
+    usual = {"epochs": 4, "batch_users": 8, "lr": 2e-3, "encoder_lr": 1e-3}
+    options = TrainOptions(**{**usual, "log_every": 1, "save_every": 2, **changes})
     return Recipe(target="HM", model=shop.options, train=options)
 
 
@@ -141,6 +140,21 @@ def test_ctrl_c_during_an_evaluation_evaluates_again_on_resume(
     assert not [record for record in log(tmp_path / "run") if record["kind"] == "evaluation"]
     train(shop.home, tmp_path / "run", recipe(shop), existing="resume")
     assert_equal_runs(tmp_path / "run", whole)
+
+
+def test_the_loss_scaler_of_fp16_is_part_of_the_state(
+    shop: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    half = recipe(shop, precision="fp16", epochs=2)
+    train(shop.home, tmp_path / "whole", half)
+    with monkeypatch.context() as patch:
+        patch.setattr(session.Session, "_step", stop_before(5, kill))
+        with pytest.raises(Killed):
+            train(shop.home, tmp_path / "run", half)
+    train(shop.home, tmp_path / "run", half, existing="resume")
+    _, about = read_tensors(tmp_path / "run" / LAST, made_by="")
+    assert about["state"]["scaler"]["scale"] > 1
+    assert_equal_runs(tmp_path / "run", tmp_path / "whole")
 
 
 CHILD = """

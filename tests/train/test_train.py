@@ -15,11 +15,13 @@ from pmm.evaluate.checkpoint import BEST, read_header, read_tensors
 from pmm.evaluate.ranking import Queries, rank_users
 from pmm.evaluate.run import EvaluateOptions, embed_catalogue, evaluate_run, load_run, user_vectors
 from pmm.model.encoders import TextSpec
+from pmm.model.pmmrec import Pmmrec
 from pmm.model.small import save_small_encoders
 from pmm.shards.sequence_shards import Lists
-from pmm.train import curves, run_folder
+from pmm.train import curves, run_folder, session
 from pmm.train.checkpoint import LAST
 from pmm.train.loop import Recipe, TrainOptions, train
+from pmm.train.session import make_optimiser
 
 
 def recipe(shop: Any, **changes: Any) -> Recipe:
@@ -134,9 +136,35 @@ def test_bf16_on_the_cpu_gives_finite_losses_and_ranks(shop: Any, tmp_path: Path
     assert {tensor.dtype for tensor in tensors.values()} == {torch.float32}
 
 
+def test_weights_that_are_no_numbers_are_not_saved(
+    shop: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def poison(run: session.Session, batch: Any) -> None:
+        real(run, batch)
+        if run.state.step == 3:  # the last of the first epoch
+            with torch.no_grad():
+                run.model.user_encoder.norm.weight.fill_(torch.nan)
+
+    real = session.Session._step
+    monkeypatch.setattr(session.Session, "_step", poison)
+    with pytest.raises(PmmError, match=r"step 3 left 1 of \d+ weights without a number"):
+        train(shop.home, tmp_path / "run", recipe(shop, eval_every=2))
+    assert not (tmp_path / "run" / LAST).exists()
+
+
+def test_a_full_disk_ends_a_run_with_one_message(shop: Any, tmp_path: Path) -> None:
+    train(shop.home, tmp_path / "run", recipe(shop, epochs=1))
+    (tmp_path / "run" / "log.jsonl").unlink()
+    (tmp_path / "run" / "log.jsonl").symlink_to("/dev/full")
+    before = (tmp_path / "run" / LAST).read_bytes()
+    with pytest.raises(StorageError, match="is full"):
+        train(shop.home, tmp_path / "run", recipe(shop, epochs=2), existing="resume")
+    assert (tmp_path / "run" / LAST).read_bytes() == before
+
+
 def test_a_loss_that_is_no_number_ends_the_run_with_its_step(shop: Any, tmp_path: Path) -> None:
     wild = recipe(shop, lr=1e30, encoder_lr=1e30, epochs=5, log_every=1)
-    with pytest.raises(PmmError, match=r"the loss of step \d+ is (nan|inf).*lower learning rate"):
+    with pytest.raises(PmmError, match=r"step \d+ (is|left) .*lower learning rate"):
         train(shop.home, tmp_path / "wild", wild)
 
 
@@ -163,6 +191,18 @@ def test_an_encoder_that_does_not_read_the_shards_tokens_is_refused(
     other = shop.with_options(text=TextSpec(encoder=str(text), train_blocks=1))
     with pytest.raises(InputError, match=r"hold tokens of 'text'.*pmm shard --target .HM."):
         train(shop.home, tmp_path / "run", Recipe(target="hm", model=other))
+
+
+def test_encoders_have_a_rate_of_their_own_and_no_decay(shop: Any) -> None:
+    options = TrainOptions(lr=3e-3, encoder_lr=1e-5, weight_decay=0.2)
+    groups = {
+        each["name"]: each for each in make_optimiser(Pmmrec(shop.options), options).param_groups
+    }
+    rates = {name: (each["lr"], each["weight_decay"]) for name, each in groups.items()}
+    assert rates == {
+        **dict.fromkeys(("text", "vision"), (1e-5, 0)),
+        **{"rest": (3e-3, 0.2), "norms": (3e-3, 0)},
+    }
 
 
 def test_options_out_of_range_are_named_together() -> None:

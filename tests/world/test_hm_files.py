@@ -11,7 +11,6 @@ from PIL import Image, UnidentifiedImageError
 
 from pmm.errors import StorageError
 from pmm.world import World, generate
-from pmm.world import generate as generate_world
 from pmm.world.defects import NO_DEFECTS
 from pmm.world.describe import core
 from pmm.world.generate import _items
@@ -115,9 +114,9 @@ def test_ties_are_those_that_the_writer_says(tiny: World, rows: Rows, tmp_path: 
 
 
 def test_writing_again_gives_the_same_bytes(hm: Hm, tmp_path: Path) -> None:
-    first = write_hm(generate_world("tiny", 0), tmp_path)
+    first = write_hm(generate("tiny", 0), tmp_path)
     before = digests(tmp_path)
-    assert write_hm(generate_world("tiny", 0), tmp_path) == first
+    assert write_hm(generate("tiny", 0), tmp_path) == first
     assert digests(tmp_path) == before
     assert digests(hm[0]).keys() != before.keys()  # other defects: other pictures are missing
 

@@ -1,0 +1,258 @@
+import gzip
+import math
+
+import pyarrow.parquet as pq
+import pytest
+
+from pmm.errors import InputError
+
+ROWS = [("u1", f"i{n}", 1_600_000_000 + n) for n in (0, 1, 2)]
+
+
+def table(rows, delimiter=",", header="user_id,item_id,timestamp"):
+    lines = [header.replace(",", delimiter)] if header else []
+    return "\n".join([*lines, *(delimiter.join(map(str, row)) for row in rows)]) + "\n"
+
+
+@pytest.mark.parametrize("delimiter", [",", "\t", "::", "|", ";"])
+@pytest.mark.parametrize("header", [True, False])
+def test_any_delimiter_with_and_without_header(ingest_text, sequences, delimiter, header):
+    names = "user_id,item_id,timestamp"
+    text = table(ROWS, delimiter, names if header else None)
+    card = ingest_text(text, columns=None if header else names)
+    assert sequences() == {"u1": ["i0", "i1", "i2"]}
+    assert card["detected"]["interactions"]["header"] is header
+
+
+@pytest.mark.parametrize(
+    ("header", "order"),
+    [
+        ("userId,movieId,rating,timestamp", (0, 1, 3, 2)),
+        ("user,item,timestamp", (0, 1, 2)),
+        ("item_id,user_id,timestamp", (1, 0, 2)),
+        ("user_id,asin,parent_asin,timestamp", (0, 3, 1, 2)),
+        ("reviewerID,asin,unixReviewTime", (0, 1, 2)),
+        ("customer_id,article_id,t_dat", (0, 1, 2)),
+        ("uid,iid,ts", (0, 1, 2)),
+        ("user_id:token,item_id:token,rating:float,timestamp:float", (0, 1, 3, 2)),
+        ("rating,USER,Video_ID,Time", (3, 0, 1, 2)),
+    ],
+)
+def test_columns_are_known_by_their_names_in_the_wild(ingest_text, sequences, header, order):
+    rows = [[(*row, 5)[at] for at in order] for row in ROWS]
+    ingest_text(table(rows, header=header))
+    assert sequences() == {"u1": ["i0", "i1", "i2"]}
+
+
+def test_item_first_files_need_their_columns_in_that_order(ingest_text, sequences):
+    rows = [(item, user, 4.0, time) for user, item, time in ROWS]
+    ingest_text(table(rows, header=None), columns="item,user,rating,timestamp")
+    assert sequences() == {"u1": ["i0", "i1", "i2"]}
+
+
+def test_columns_also_name_a_file_whose_header_is_unknown(ingest_text, sequences):
+    card = ingest_text(table(ROWS, header="who,what,when"), columns="user,item,timestamp")
+    assert card["rows"]["read"] == 3
+    assert sequences() == {"u1": ["i0", "i1", "i2"]}
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        (None, "no user and no item column found; its first line has 'who', 'what', 'when'"),
+        ("user,item", "names 2 columns, but the rows of .* have 3"),
+        ("user,item,wen", "'wen' unknown"),
+        ("user,user,timestamp", "'user' unknown or there twice"),
+        ("user,-,timestamp", "must name a user and an item column"),
+    ],
+)
+def test_columns_that_do_not_fit_are_told(ingest_text, columns, message):
+    with pytest.raises(InputError, match=message):
+        ingest_text(table(ROWS, header="who,what,when"), columns=columns)
+
+
+@pytest.mark.parametrize("form", ["{}", "{}.0", "{}123", "{}123456"])
+def test_times_in_any_unit_become_seconds(ingest_text, home, form):
+    ingest_text(table([(u, i, form.format(t)) for u, i, t in ROWS]))
+    stored = pq.read_table(home.tables("Shop") / "interactions.parquet")["timestamp"]
+    assert stored.to_pylist() == [time for _, _, time in ROWS]
+
+
+def test_rows_are_ordered_by_time_then_by_the_file(ingest_text, sequences):
+    rows = [("u", "i3", 30), ("u", "i9", 10), ("u", "i1", 10), ("u", "i2", 20)]
+    ingest_text(table(rows))
+    assert sequences() == {"u": ["i9", "i1", "i2", "i3"]}
+
+
+def test_without_times_the_file_is_the_order(ingest_text, sequences, home):
+    card = ingest_text("user,item\nu,i2\nu,i1\nv,i5\nu,i0\n")
+    assert sequences() == {"u": ["i2", "i1", "i0"]}
+    assert card["tied_timestamps"] is None
+    assert pq.read_table(home.tables("Shop") / "interactions.parquet")["timestamp"].null_count == 4
+
+
+def test_times_of_zero_are_kept_and_counted(ingest_text, tables_card, sequences):
+    ingest_text(table([*ROWS, ("u1", "i7", 0)]))
+    assert tables_card()["interactions"]["zero_times"] == 1
+    assert sequences() == {"u1": ["i7", "i0", "i1", "i2"]}
+
+
+def test_repeats_are_kept_or_only_the_first_in_time(ingest_text, sequences):
+    text = table([*ROWS, ("u1", "i2", 5), ("u1", "i3", 1_700_000_000)])
+    ingest_text(text)
+    assert sequences() == {"u1": ["i2", "i0", "i1", "i2", "i3"]}
+    card = ingest_text(text, repeats="first")
+    assert sequences() == {"u1": ["i2", "i0", "i1", "i3"]}
+    assert card["rows"]["dropped"] == {"repeat of an earlier row": 1}
+
+
+def test_hostile_ids_survive_as_they_are(ingest_text, sequences, tmp_path):
+    ids = ['a"b', "tab\there", "line\nbreak", "../../etc/passwd", "ключ", "007", "a,b", "x::y"]
+    quoted = ['"' + each.replace('"', '""') + '"' for each in ids]
+    items = "item_id,title\n" + "".join(f"{each},T\n" for each in quoted)
+    (tmp_path / "pics").mkdir()
+    (tmp_path / "passwd.jpg").write_bytes(b"x")
+    text = "user,item,ts\n" + "".join(f"u,{each},{n}\n" for n, each in enumerate(quoted))
+    card = ingest_text(text, items, images=tmp_path / "pics")
+    assert sequences() == {"u": ids}
+    assert card["items_without_image"] == len(ids)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "latin-1"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_encodings_and_line_ends(ingest_text, sequences, home, encoding, end):
+    items = f"item_id,title{end}" + "".join(f"{i},Café{end}" for _, i, _ in ROWS)
+    text = table(ROWS).replace("\n", end).replace("u1", "Zoë")
+    ingest_text(text.encode(encoding), items.encode(encoding))
+    assert sequences() == {"Zoë": ["i0", "i1", "i2"]}
+    assert pq.read_table(home.target("Shop") / "items.parquet")["text"][0].as_py() == "Café"
+
+
+def test_a_latin_1_byte_far_down_is_read(ingest_text, sequences):
+    filler = "".join(f"v,i1,{n}\n" for n in range(100_000))
+    text = table(ROWS) + filler + "Zo\xeb,i1,1\nZo\xeb,i2,2\nZo\xeb,i3,3\n"
+    card = ingest_text(text.encode("latin-1"))
+    assert sequences()["Zoë"] == ["i1", "i2", "i3"]
+    assert card["detected"]["interactions"]["encoding"] == "latin-1"
+
+
+def test_gz_reads_as_plain_and_a_cut_one_is_told(ingest_text, sequences, home):
+    packed = gzip.compress(table(ROWS).encode())
+    ingest_text(packed)
+    manifest = (home.target("Shop") / "manifest.json").read_bytes()
+    with pytest.raises(InputError, match="is damaged or was cut off"):
+        ingest_text(packed[:-12])
+    assert sequences() == {"u1": ["i0", "i1", "i2"]}
+    assert (home.target("Shop") / "manifest.json").read_bytes() == manifest
+
+
+@pytest.mark.parametrize(
+    ("items", "texts"),
+    [
+        ("item_id,title\ni0,A &amp; B\ni1,b\ni2,c\n", ["A & B", "b", "c"]),
+        ("item,title,description\ni0,a,<b>x</b>\ni1,b,\ni2,c,z\n", ["a. x", "b", "c. z"]),
+        ("i0,a\ni1,b\ni2,c\n", ["a", "b", "c"]),
+        ("i0::War: IV::Action\ni1::b::c\ni2::d::e\n", ["War: IV. Action", "b. c", "d. e"]),
+        ("movieId,title,genres\ni0,a,X|Y\ni1,b,\ni2,c,\n", ["a", "b", "c"]),
+        ("item_id:token\ttitle:token_seq\ni0\ta\ni1\tb\ni2\tc\n", ["a", "b", "c"]),
+    ],
+)  # fmt: skip
+def test_items_files_in_several_forms(ingest_text, home, items, texts):
+    ingest_text(table(ROWS), items)
+    table_ = pq.read_table(home.target("Shop") / "items.parquet")
+    assert table_["text"].to_pylist() == texts
+
+
+def test_pictures_come_from_the_named_path_or_the_id(ingest_text, home, tmp_path):
+    for name in ("i0.jpg", "sub/cover7.png"):
+        (tmp_path / "pics" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "pics" / name).write_bytes(b"x")
+    items = "item_id,title,image_path\ni0,a,\ni1,b,sub/cover7.png\ni2,c,../../secret.png\n"
+    card = ingest_text(table(ROWS), items, images=tmp_path / "pics")
+    images = pq.read_table(home.target("Shop") / "items.parquet")["image"].to_pylist()
+    assert images == ["i0.jpg", "sub/cover7.png", None]
+    assert card["pictures"] == str(tmp_path / "pics")
+    assert card["items_without_image"] == 1
+
+
+@pytest.mark.parametrize("text", ["", "user_id,item_id,timestamp\n"])
+def test_files_without_rows_are_told(ingest_text, text):
+    with pytest.raises(InputError, match=r"is empty|has no rows"):
+        ingest_text(text)
+
+
+def test_items_that_match_no_interaction_are_told(ingest_text):
+    with pytest.raises(InputError, match="item not in the items file: 3 rows"):
+        ingest_text(table(ROWS), "item_id,title\nother,a\n")
+
+
+def test_users_too_short_to_split_are_told(ingest_text):
+    with pytest.raises(InputError, match="no user has 3 interactions"):
+        ingest_text(table(ROWS[:2]))
+
+
+def test_a_temporal_split_keeps_users_with_all_three_parts(ingest_text, home, adds_up):
+    rows = [(f"u{u}", f"i{t % 10}", t) for u in range(3) for t in range(0, 100, 5)]
+    rows += [("early", f"i{t}", t) for t in range(5)]
+    card = ingest_text(table(rows), split="temporal")
+    found = pq.read_table(home.target("Shop") / "sequences.parquet").to_pylist()
+    assert [row["user_id"] for row in found] == ["u0", "u1", "u2"]
+    assert card["rows"]["dropped"] == {"outside the temporal split": 5 + 3 * 3}
+    assert adds_up(card)
+
+
+def test_sampling_takes_that_many_users_and_larger_samples_hold_smaller(ingest_text, sequences):
+    rows = [(f"u{u}", f"i{n}", n) for u in range(30) for n in range(3)]
+    chosen = []
+    for users in (5, 12, 12):
+        ingest_text(table(rows), users=users, seed=3)
+        chosen.append(set(sequences()))
+    assert [len(each) for each in chosen] == [5, 12, 12]
+    assert chosen[0] < chosen[1] == chosen[2]
+    ingest_text(table(rows), users=12, seed=4)
+    assert set(sequences()) != chosen[1]
+
+
+def test_items_are_numbered_by_id_and_counted_in_train_only(ingest_text, home):
+    rows = [("u", item, n) for n, item in enumerate(["i9", "i2", "i9", "i5", "i2"])]
+    card = ingest_text(table(rows), cold_below=2)
+    items = pq.read_table(home.target("Shop") / "items.parquet").to_pylist()
+    assert [(row["item"], row["item_id"], row["train_count"]) for row in items] == [
+        (1, "i2", 1),
+        (2, "i5", 0),
+        (3, "i9", 2),
+    ]
+    cold = pq.read_table(home.target("Shop") / "cold.parquet").to_pylist()
+    assert [(row["history"], row["target"]) for row in cold] == [
+        ([3], 1),
+        ([3, 1, 3], 2),
+        ([3, 1, 3, 2], 1),
+    ]
+    assert card["cold"] == {"items": 2, "cuts": 3}
+
+
+def test_statistics_are_those_of_table_two(ingest_text):
+    rows = [*ROWS, ("u2", "i0", 1), ("u2", "i1", 2), ("u2", "i2", 3), ("u2", "i3", 4)]
+    stats = ingest_text(table(rows))["statistics"]
+    expected = {"users": 2, "items": 4, "actions": 7, "average_length": 3.5}
+    assert {name: stats[name] for name in expected} == expected
+    assert math.isclose(stats["sparsity_per_cent"], 100 * (1 - 7 / 8))
+
+
+def test_a_rerun_does_nothing_and_a_changed_option_rebuilds_the_target(ingest_text, home):
+    assert ingest_text(table(ROWS))["fresh"]
+    tables = (home.tables("Shop") / "manifest.json").stat().st_mtime_ns
+    assert not ingest_text(table(ROWS))["fresh"]
+    assert ingest_text(table(ROWS), cold_below=3)["fresh"]
+    assert (home.tables("Shop") / "manifest.json").stat().st_mtime_ns == tables
+    assert ingest_text(table([*ROWS, ("u1", "i5", 9)]), cold_below=3)["rows"]["read"] == 4
+
+
+@pytest.mark.parametrize("name", ["../x", "", "a/b"])
+def test_a_name_that_is_no_folder_is_refused(home, tmp_path, name):
+    from pmm.ingest.generic import CsvFiles, ingest_csv
+    from pmm.ingest.targets import IngestOptions
+
+    files = CsvFiles(interactions=tmp_path / "a", items=tmp_path / "b")
+    with pytest.raises(InputError, match="cannot name a target"):
+        ingest_csv(home, name, files, IngestOptions())
