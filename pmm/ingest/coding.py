@@ -5,7 +5,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-_FOLD_AT = 1 << 20
+_FOLD_AT = 1 << 22
 """Pending dictionary entries before they are folded into one dictionary."""
 
 

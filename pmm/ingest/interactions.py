@@ -48,11 +48,11 @@ class Cleaner:
         for batch in batches:
             piece = self._clean_batch(batch, order, fates, unread)
             order += batch.num_rows
-            waiting.append(piece)
-            rows += piece.num_rows
-            if rows >= ROW_GROUP:
+            if rows + piece.num_rows > ROW_GROUP and rows:
                 yield pa.Table.from_batches(waiting).unify_dictionaries()
                 waiting, rows = [], 0
+            waiting.append(piece)
+            rows += piece.num_rows
         if rows:
             yield pa.Table.from_batches(waiting).unify_dictionaries()
         if fates[NO_TIME] * 2 > order:

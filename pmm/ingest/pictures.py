@@ -18,7 +18,10 @@ class Pictures:
         if not folder.is_dir():
             raise InputError(f"{folder} is no folder of pictures")
         self.folder = folder.absolute()
-        self.paths = sorted(_walk(self.folder, ""))
+        try:
+            self.paths = sorted(_walk(self.folder, ""))
+        except OSError as error:
+            raise InputError(f"{error.filename} cannot be read ({error.strerror})") from error
         self._known = set(self.paths)
         self._by_stem: dict[str, str] = {}
         for path in self.paths:

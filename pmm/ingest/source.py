@@ -19,7 +19,7 @@ from pmm.artefact import Built, atomic_file, build, write_json
 from pmm.errors import BrokenArtefact
 from pmm.home import Home
 from pmm.ingest.coding import Coder
-from pmm.schemas import INTERACTIONS, SOURCE_ITEMS, read_table, write_table
+from pmm.schemas import INTERACTIONS, ROW_GROUP, SOURCE_ITEMS, read_table, write_table
 
 FORMAT = 1
 """Raised when the tables change for the same raw files, so that old ones are written again."""
@@ -163,6 +163,6 @@ def _batches(path: Path) -> Iterator[pa.RecordBatch]:
     columns = ["user_id", "item_id", "timestamp"]
     try:
         with pq.ParquetFile(path, read_dictionary=columns[:2]) as file:
-            yield from file.iter_batches(batch_size=1 << 18, columns=columns)
+            yield from file.iter_batches(batch_size=ROW_GROUP, columns=columns)
     except (OSError, pa.ArrowInvalid) as error:
         raise BrokenArtefact(f"{path} cannot be read ({error})") from error
