@@ -30,9 +30,9 @@ from pmm.shards.write import ShardOptions, write_shards
 from pmm.train.loop import Recipe, train
 from pmm.train.session import TrainOptions
 from pmm.world import World, generate
-from pmm.world.platforms import Size
 from pmm.world.hm_files import write_hm
 from pmm.world.oracle import oracle_ranks
+from pmm.world.platforms import Size
 
 TARGET = "HM"
 RUN = "demo"

@@ -3,6 +3,7 @@
 Everything stands below one home folder: `--home PATH`, else `$PMM_HOME`, else `./pmm-data`.
 """
 
+import json
 import os
 import re
 from dataclasses import dataclass
@@ -78,11 +79,19 @@ class Home:
         """
         wanted = slug(name)
         known = {slug(each): each for each in (*SOURCES, *TARGETS)}
-        for folder in sorted((self.root / "targets").glob("*/manifest.json")):
-            known.setdefault(folder.parent.name, folder.parent.name)
+        for card in sorted((self.root / "targets").glob("*/card.json")):
+            known.setdefault(card.parent.name, _written_name(card))
         if wanted in known:
             return known[wanted]
         raise InputError(f'unknown target "{name}": {nearest(name, known.values())}')
+
+
+def _written_name(card: Path) -> str:
+    """A target's name as its maker wrote it; its slug where the card does not say."""
+    try:
+        return str(json.loads(card.read_text(encoding="utf-8"))["target"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return card.parent.name
 
 
 def resolve_home(option: Path | None) -> Home:

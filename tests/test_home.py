@@ -38,5 +38,5 @@ def test_case_does_not_matter_and_a_typo_answers_with_the_nearest(tmp_path: Path
 
 def test_a_target_of_the_users_own_is_found_once_it_is_there(tmp_path: Path) -> None:
     (tmp_path / "targets" / "my-shop").mkdir(parents=True)
-    (tmp_path / "targets" / "my-shop" / "manifest.json").write_text("{}")
-    assert Home(tmp_path).find_target("My Shop") == "my-shop"
+    (tmp_path / "targets" / "my-shop" / "card.json").write_text('{"target": "My Shop"}')
+    assert Home(tmp_path).find_target("my-shop") == "My Shop"

@@ -1,4 +1,4 @@
-"""HR and NDCG from ranks alone (models.md 0.4): one relevant item a user, so the ideal DCG is 1."""
+"""HR and NDCG from ranks alone: one relevant item a user, so the ideal DCG is 1."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,8 +1,8 @@
 """Pre-trained text and picture encoders, cut into a frozen trunk and a trainable top.
 
 The trunk (embeddings and the lower blocks) never trains and is always in eval mode, so its output
-at the cut is a constant of the item (models.md R10, R12). Blocks keep their numbers: a tensor is
-called `blocks.10. ...` wherever the cut stands. What no gradient would ever reach (poolers, the
+at the cut is a constant of the item (docs/paper.md R10, R12). Blocks keep their numbers: a tensor
+is called `blocks.10. ...` wherever the cut stands. What no gradient would ever reach (poolers, the
 final norm of a vision tower, its output projection) is not kept.
 
 Shape suffixes: I items, T text tokens, P picture tokens (1 class token + patches), D the
@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel
 
 from pmm.errors import InputError, nearest
-from pmm.model.hub import (
+from pmm.shards.hub import (
     cached_or_downloaded,
     first_line,
     local_folder,
@@ -85,7 +85,7 @@ class CutEncoder(nn.Module):
         self.train(self.training)
 
     def train(self, mode: bool = True) -> "CutEncoder":
-        """Set the mode of the top; the trunk stays in eval mode (models.md R12)."""
+        """Set the mode of the top; the trunk stays in eval mode (docs/paper.md R12)."""
         super().train(mode)
         self.stem.eval()
         for block in self.blocks[: self.cut]:
@@ -128,7 +128,7 @@ class TextEncoder(CutEncoder):
 class VisionEncoder(CutEncoder):
     """An open_clip vision tower up to the residual stream of its last block (paper Eq. 2).
 
-    The final norm is not applied (models.md R11).
+    The final norm is not applied (docs/paper.md R11).
     """
 
     shift_311: Tensor

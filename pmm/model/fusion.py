@@ -14,7 +14,7 @@ Pool = Literal["mean", "cls"]
 
 
 class FusionBlock(nn.Module):
-    """One BERT-type post-norm block whose queries may be fewer than its keys (models.md R7)."""
+    """One BERT-type post-norm block whose queries may be fewer than its keys (docs/paper.md R7)."""
 
     def __init__(self, width: int, *, dropout: float) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class MergeFusion(nn.Module):
         self._initialise()
 
     def _initialise(self) -> None:
-        """N(0, 0.02), zero biases: what the published code really trains from (models.md R6)."""
+        """N(0, 0.02), zero biases: what the published code trains from (docs/paper.md R6)."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=0.02)

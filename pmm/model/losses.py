@@ -26,7 +26,9 @@ def in_batch_softmax(
     similarity: Similarity = "dot",
     tau: float = 1.0,
 ) -> Tensor:
-    """Dense auto-regressive prediction (paper Eq. 5; models.md L1): softmax over the batch's slots.
+    """Dense auto-regressive prediction (paper Eq. 5): softmax over the batch's slots.
+
+    The choices are R13 to R16 of docs/paper.md.
 
     The columns of the softmax are all non-padded slots, so an item that several users have stands
     there several times. Here each distinct item stands once, with the log of its number of columns

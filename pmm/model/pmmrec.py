@@ -1,4 +1,4 @@
-"""PMMRec: items from their text and picture, users from their items (paper III; models.md 1).
+"""PMMRec: items from their text and picture, users from their items (paper III).
 
 Shape suffixes: I distinct items, T text tokens, P picture tokens, D width, B users, S = L + 1
 slots, L inputs.
@@ -23,7 +23,7 @@ Preset = Literal["default", "paper", "official"]
 
 @dataclass(frozen=True, kw_only=True)
 class PmmrecOptions:
-    """What the model is made of; the defaults are the column `default` of models.md 2.0."""
+    """What the model is made of; the defaults are the column `default` of docs/paper.md."""
 
     text: TextSpec = field(default_factory=TextSpec)
     vision: VisionSpec = field(default_factory=VisionSpec)
@@ -49,7 +49,7 @@ class PmmrecOptions:
 
 
 def preset(name: Preset) -> PmmrecOptions:
-    """The options of a column of models.md 2.0.
+    """The options of a column of docs/paper.md.
 
     `official` cannot have dropout in the frozen blocks (R12) as the published code has.
 
@@ -194,7 +194,7 @@ class Pmmrec(nn.Module):
 def parameter_groups(
     model: nn.Module, *, lr: float, weight_decay: float, decay_norms: bool = False
 ) -> list[dict[str, Any]]:
-    """AdamW's groups (models.md 0.5, R34): each trainable tensor in exactly one, none empty.
+    """AdamW's groups (docs/paper.md R34): each trainable tensor in exactly one, none empty.
 
     The encoders (`text.`, `vision.`) never decay. Of the rest (projections, fusion, user encoder)
     everything does with `decay_norms` (the published code), else all but norms and biases.

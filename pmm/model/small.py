@@ -19,7 +19,7 @@ from tokenizers import (
 )
 from transformers import PreTrainedTokenizerFast, RobertaConfig, RobertaModel
 
-from pmm.model.hub import quiet_libraries
+from pmm.shards.hub import quiet_libraries
 
 SPECIAL = {"bos": "<s>", "pad": "<pad>", "eos": "</s>", "unk": "<unk>", "mask": "<mask>"}
 """In the order of their ids 0..4, as RoBERTa has them."""

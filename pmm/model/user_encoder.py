@@ -1,4 +1,4 @@
-"""The user encoder: SASRec's causal Transformer over item vectors (paper Eq. 4; models.md 1.3).
+"""The user encoder: SASRec's causal Transformer over item vectors (paper Eq. 4; docs/paper.md R33).
 
 Shape suffixes: B users, L positions of the window, D width.
 """

@@ -20,7 +20,7 @@ class Items:
     token_IT: Tensor
     """int64, sub-word ids, right-padded with the tokenizer's padding id."""
     token_mask_IT: Tensor
-    """bool, True at real tokens. An item without text has one True token (the first special one)."""
+    """bool, True at real tokens. An item without text has one, the first special one."""
     picture_I3HW: Tensor
     """uint8 RGB 0..255, zeros where there is no picture (see has_picture_I)."""
     has_text_I: Tensor
@@ -42,7 +42,7 @@ class Batch:
     slot_BS: Tensor
     """int64, left-padded: 0 is padding, k > 0 stands for items.item_I[k - 1]."""
     log_p_I: Tensor
-    """float32, log of the item's share of all training occurrences (models.md 0.3, L1)."""
+    """float32, log of the item's share of all training occurrences (docs/paper.md R13 to R15)."""
 
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch on another device."""

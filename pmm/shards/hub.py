@@ -1,57 +1,99 @@
-"""What a name on the model hub stands for: the local cache first, then a question, then a download.
+"""Where an encoder or its tokenizer comes from: a folder, the local cache, the model hub.
 
-The hub's client retries a dead network for most of a minute and raises errors of several kinds. One
-request with a short time limit decides first, so that a machine without network gets its answer at
-once.
+The hub's client retries a dead network for many seconds and then raises errors of several kinds.
+Here one request with a short time limit decides first, so that a machine without network gets its
+answer at once.
 """
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TypeVar
 
 import huggingface_hub
+from transformers.utils import logging as transformers_logging
 
 from pmm.errors import InputError
 
 T = TypeVar("T")
 
 PROBE_SECONDS = 10
+WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
 
 
-def cached_or_downloaded(name: str, load: Callable[[bool], T]) -> T:
+def local_folder(encoder: str) -> Path | None:
+    """The folder that `encoder` names, or None where it is the name of a published encoder.
+
+    A name that can only be a path (it starts with `.`, `/` or `~`) but leads nowhere is refused.
+    """
+    path = Path(encoder).expanduser()
+    if path.is_dir():
+        return path
+    if encoder.startswith((".", "/", "~")) or path.is_file():
+        raise InputError(
+            f"encoder {encoder!r}: no such folder (expected a folder with a config and weights)"
+        )
+    return None
+
+
+def weights_file(folder: Path) -> Path | None:
+    """The weights in a folder, safetensors before pickles; None where there are none."""
+    found = [p for p in folder.iterdir() if p.suffix in WEIGHT_SUFFIXES]
+    return min(found, key=lambda p: (p.suffix != ".safetensors", p.name), default=None)
+
+
+def cached_or_downloaded(repository: str, load: Callable[[bool], T], *, name: str) -> T:
     """`load(True)` from the local cache; where that fails, `load(False)`, which may download.
 
     Args:
-        name: the encoder's name, for messages.
+        repository: where the hub keeps it.
         load: takes `local_files_only`; raises OSError where a file cannot be had.
+        name: what the user calls it, for messages.
 
     Raises:
-        InputError: not in the cache, and the hub cannot be reached, does not know or refuses it.
+        InputError: not in the cache, and the hub cannot be reached, does not know it or refuses.
     """
     try:
         return load(True)
     except (OSError, ValueError):  # ValueError: a cache that holds other files of that name
-        _ask_hub(name)
+        _ask_hub(repository, name)
     try:
         return load(False)
     except (OSError, ValueError) as error:
-        raise InputError(f"encoder {name!r}: the download failed ({_first_line(error)})") from error
+        raise InputError(f"encoder {name!r}: the download failed ({first_line(error)})") from error
 
 
-def _ask_hub(name: str) -> None:
+def _ask_hub(repository: str, name: str) -> None:
     try:
-        huggingface_hub.model_info(name, timeout=PROBE_SECONDS)
+        huggingface_hub.model_info(repository, timeout=PROBE_SECONDS)
     except huggingface_hub.errors.HfHubHTTPError as error:
         raise InputError(
-            f"encoder {name!r} is neither a folder here nor an encoder of the model hub that can "
-            f"be read ({_first_line(error)}): check the spelling, or give the folder that holds it"
+            f"encoder {name!r} is no folder here, and the model hub does not give it "
+            f"({first_line(error)}): check the spelling, or give the folder that holds it"
         ) from error
     except Exception as error:  # the HTTP client underneath raises its own kinds, not OSError
         raise InputError(
             f"encoder {name!r} is not on this machine and the model hub cannot be reached "
-            f"({_first_line(error)}): run once with network to download it, or copy it here and "
+            f"({first_line(error)}): run once with network to download it, or copy it here and "
             "give its folder instead of its name"
         ) from error
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an error says, without what follows."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+@contextlib.contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Keep the encoder libraries' load reports and bars off the terminal; errors still raise."""
+    verbosity = transformers_logging.get_verbosity()
+    bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if bars:
+            transformers_logging.enable_progress_bar()

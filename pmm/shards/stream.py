@@ -21,7 +21,7 @@ from pmm.shards.order import shuffled
 from pmm.shards.read import Numbers, Shards
 
 MAX_LENGTH = 20
-"""Input positions of the user encoder (models.md 0.1); a training row has one slot more."""
+"""Input positions of the user encoder (docs/paper.md R32); a training row has one slot more."""
 
 
 def trainable_users(shards: Shards) -> Numbers:

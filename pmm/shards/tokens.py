@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -14,7 +13,7 @@ import numpy.typing as npt
 import tokenizers
 
 from pmm.errors import InputError
-from pmm.shards.hub import cached_or_downloaded
+from pmm.shards.hub import cached_or_downloaded, local_folder
 
 Tokens: TypeAlias = npt.NDArray[np.int32]
 
@@ -25,6 +24,8 @@ class Tokenizer:
 
     name: str
     """As on the model hub; of a local folder its last part, since whole paths differ by machine."""
+    local: bool
+    """Whether it came from a folder."""
     serialised: str
     """The `tokenizers` library's JSON, truncation and padding off."""
     pad: int
@@ -48,8 +49,8 @@ def load_tokenizer(encoder: str) -> Tokenizer:
     """
     from transformers import AutoTokenizer
 
-    folder = Path(encoder).expanduser()
-    if folder.is_dir():
+    folder = local_folder(encoder)
+    if folder is not None:
         try:
             loaded = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
         except (OSError, ValueError) as error:
@@ -59,18 +60,16 @@ def load_tokenizer(encoder: str) -> Tokenizer:
                 f"{folder} holds no tokenizer that can be read: expected tokenizer.json or "
                 f"the files of a transformers tokenizer{hint}"
             ) from error
-    elif encoder.startswith((".", "/", "~")):
-        raise InputError(
-            f"text encoder {encoder!r}: no such folder (expected one with a tokenizer)"
-        )
-    else:
-        loaded = cached_or_downloaded(
-            encoder, lambda local: AutoTokenizer.from_pretrained(encoder, local_files_only=local)
-        )
-    return _portable(loaded, folder.name if folder.is_dir() else encoder)
+        return _portable(loaded, folder.resolve().name, local=True)
+    loaded = cached_or_downloaded(
+        encoder,
+        lambda local: AutoTokenizer.from_pretrained(encoder, local_files_only=local),
+        name=encoder,
+    )
+    return _portable(loaded, encoder, local=False)
 
 
-def _portable(loaded: Any, name: str) -> Tokenizer:
+def _portable(loaded: Any, name: str, *, local: bool) -> Tokenizer:
     backend = getattr(loaded, "backend_tokenizer", None)
     if backend is None:
         raise InputError(
@@ -85,6 +84,7 @@ def _portable(loaded: Any, name: str) -> Tokenizer:
         raise InputError(f"the tokenizer of {name!r} has no padding token: choose one that has")
     return Tokenizer(
         name=name,
+        local=local,
         serialised=copy.to_str(),
         pad=int(pad),
         special=copy.num_special_tokens_to_add(is_pair=False),

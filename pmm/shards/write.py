@@ -215,6 +215,7 @@ def _index(name: str, setting: Setting, options: ShardOptions, n_items: int) -> 
         "picture": {"size": setting.encoding.size, "quality": setting.encoding.quality},
         "tokenizer": {
             "name": setting.tokenizer.name,
+            "local": setting.tokenizer.local,
             "sha256": setting.tokenizer.digest,
             "pad": setting.tokenizer.pad,
             "special": setting.tokenizer.special,

@@ -5,8 +5,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pmm.errors import StaleArtefact
+from pmm.errors import InputError, StaleArtefact
 from pmm.home import Home
+from pmm.model.encoders import TextSpec
 from pmm.model.pmmrec import Preset, preset
 from pmm.recipe import merge, read_recipe, resolve
 from pmm.shards.read import Shards
@@ -39,7 +40,7 @@ def resolve_run(
     base: Mapping[str, Any] = {"model": asdict(preset(chosen))}
     if resume and (run_dir / RECIPE).is_file():
         base = read_recipe(run_dir / RECIPE)
-    else:
+    elif not shards.tokenizer["local"]:
         base = merge(base, {"model": {"text": {"encoder": shards.tokenizer["name"]}}})
     recipe = resolve(Recipe, merge(base, values, {"target": name}))
     if recipe.model.modality != "vision":
@@ -50,8 +51,13 @@ def resolve_run(
 def _require_tokens(shards: Shards, encoder: str) -> None:
     """Refuse an encoder whose tokenizer is another than that of the shards."""
     had = shards.tokenizer
-    if encoder == had["name"]:
+    if encoder == had["name"] and not had["local"]:
         return
+    if had["local"] and encoder == TextSpec().encoder:
+        raise InputError(
+            f"{shards.place} holds the tokens of a local encoder, the folder {had['name']!r}. "
+            "Say where it is: --text-encoder FOLDER"
+        )
     if load_tokenizer(encoder).digest != had["sha256"]:
         raise StaleArtefact(
             f"{shards.place} holds the tokens of {had['name']}, but the run's text encoder is "

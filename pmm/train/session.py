@@ -39,7 +39,7 @@ VALID = EvaluateOptions(split="valid")
 
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions:
-    """How a model is trained (models.md 0.5, R34, R43)."""
+    """How a model is trained (docs/paper.md R34, R43)."""
 
     seed: int = 0
     epochs: int = 30
@@ -322,7 +322,7 @@ def require_tokens(shards: Shards, model: Pmmrec) -> None:
 
 
 def make_optimiser(model: Pmmrec, options: TrainOptions) -> AdamW:
-    """AdamW over the model's groups (models.md 0.5); fused, 2.9 times as fast on two CPU cores."""
+    """AdamW over the model's groups (docs/paper.md R34), fused."""
     groups = parameter_groups(
         model, lr=options.lr, weight_decay=options.weight_decay, decay_norms=options.decay_norms
     )

@@ -30,7 +30,7 @@ def test_four_users_by_hand() -> None:
 
 @given(st.lists(st.integers(1, 100), min_size=1, max_size=60))
 def test_ndcg_grows_within_the_bounds_that_hr_sets(ranks: list[int]) -> None:
-    """models.md 4.1, which a third of the paper's own table violates."""
+    """A bound which a third of the paper's own table violates."""
     rank = np.array(ranks)
     for low, high in ((10, 20), (20, 50), (10, 50)):
         more_hits = hit_rate(rank, high) - hit_rate(rank, low)

@@ -30,7 +30,7 @@ def queries(targets: list[int], histories: list[list[int]]) -> Queries:
 
 
 def slow_ranks(score: list[list[float]], asked: Queries, keep: bool) -> list[int]:
-    """The definition (models.md 0.4): one loop over users, one over items."""
+    """The definition: one loop over users, one over items."""
     ranks = []
     for row, target in enumerate(asked.target_U):
         rank, history = 1, asked.history[row].tolist()

@@ -1,4 +1,4 @@
-"""Parameter counts of the true-size model (models.md 1.1), on the meta device."""
+"""Parameter counts of the true-size model, on the meta device."""
 
 import dataclasses
 
@@ -64,7 +64,7 @@ def test_projections_fusion_and_user_encoder(model: Pmmrec) -> None:
 
 
 def test_the_official_form_trains_50807040_parameters(options: PmmrecOptions) -> None:
-    """models.md 1.1: what of the published model really gets a gradient."""
+    """What of the published model really gets a gradient."""
     with torch.device("meta"):
         model = Pmmrec(dataclasses.replace(options, fusion_type_embedding=False))
     assert count(model, trained=True) == 50_807_040

@@ -14,7 +14,6 @@ import torch
 from transformers import AutoModel, AutoTokenizer, BertConfig, RobertaConfig, XLMRobertaConfig
 
 from pmm.errors import InputError
-from pmm.model import hub
 from pmm.model.encoders import (
     TRUNK_PICTURES,
     TextSpec,
@@ -23,6 +22,7 @@ from pmm.model.encoders import (
     load_vision,
     vision_plan,
 )
+from pmm.shards import hub
 
 SIZE = {"hidden_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4}
 SIZE |= {"intermediate_size": 128, "vocab_size": 100}

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pmm.model.losses import in_batch_softmax
 
-# models.md 0.3, G1: ids [[0, 1, 2, 3], [4, 2, 5, 6]]; item 2 was seen twice in training
+# Closed forms worked out by hand for these ids; item 2 was seen twice in training.
 G1_SLOTS = torch.tensor([[0, 1, 2, 3], [4, 2, 5, 6]])
 G1_LOG_P = (torch.tensor([1.0, 2, 1, 1, 1, 1]) / 7).log()
 CHOICES = list(itertools.product(["on", "off", "corrected"], ["same_ids", "own_columns", "none"]))

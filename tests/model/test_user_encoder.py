@@ -19,7 +19,7 @@ def encoder() -> UserEncoder:
 
 
 def literal(encoder: UserEncoder, e_LD: Tensor, valid_L: Tensor) -> Tensor:
-    """models.md 1.3 for one user with additive masks, head by head."""
+    """The SASRec encoder for one user with additive masks, head by head."""
     x = encoder.norm(e_LD + encoder.position.weight)
     for block in encoder.blocks:
         parts = []

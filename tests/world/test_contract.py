@@ -1,4 +1,4 @@
-"""What design.md section 8 promises of the demo-size world, measured on every source and target."""
+"""What is promised of the demo-size world, measured on every source and target."""
 
 import pytest
 
