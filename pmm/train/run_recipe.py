@@ -5,13 +5,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pmm.errors import InputError, StaleArtefact
+from pmm.errors import InputError
 from pmm.home import Home
 from pmm.model.encoders import TextSpec
 from pmm.model.pmmrec import Preset, preset
 from pmm.recipe import merge, read_recipe, resolve
 from pmm.shards.read import Shards
-from pmm.shards.tokens import load_tokenizer
 from pmm.train.loop import Recipe
 from pmm.train.run_folder import RECIPE
 
@@ -32,8 +31,8 @@ def resolve_run(
 
     Raises:
         RecipeError: unknown keys or values of the wrong type.
-        StaleArtefact: the text encoder reads other tokens than the shards hold.
-        InputError, MissingArtefact: no such target, no shards, no such encoder.
+        InputError, MissingArtefact: no such target, no shards, or the shards hold the tokens of a
+            local encoder and nobody said where it is.
     """
     name = home.find_target(target)
     shards = Shards(home.shards(name))
@@ -43,23 +42,10 @@ def resolve_run(
     elif not shards.tokenizer["local"]:
         base = merge(base, {"model": {"text": {"encoder": shards.tokenizer["name"]}}})
     recipe = resolve(Recipe, merge(base, values, {"target": name}))
-    if recipe.model.modality != "vision":
-        _require_tokens(shards, recipe.model.text.encoder)
-    return recipe
-
-
-def _require_tokens(shards: Shards, encoder: str) -> None:
-    """Refuse an encoder whose tokenizer is another than that of the shards."""
-    had = shards.tokenizer
-    if encoder == had["name"] and not had["local"]:
-        return
-    if had["local"] and encoder == TextSpec().encoder:
+    unsaid = recipe.model.text.encoder == TextSpec().encoder
+    if shards.tokenizer["local"] and unsaid and recipe.model.modality != "vision":
         raise InputError(
-            f"{shards.place} holds the tokens of a local encoder, the folder {had['name']!r}. "
-            "Say where it is: --text-encoder FOLDER"
+            f"{shards.place} holds the tokens of a local encoder, the folder "
+            f"{shards.tokenizer['name']!r}. Say where it is: --text-encoder FOLDER"
         )
-    if load_tokenizer(encoder).digest != had["sha256"]:
-        raise StaleArtefact(
-            f"{shards.place} holds the tokens of {had['name']}, but the run's text encoder is "
-            f'{encoder}. Run: pmm shard --target "{shards.target}" --text-encoder {encoder}'
-        )
+    return recipe
