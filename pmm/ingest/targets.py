@@ -16,7 +16,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pmm.artefact import Built, atomic_file, build, write_json
+from pmm.artefact import (
+    Built,
+    Manifest,
+    atomic_file,
+    build,
+    open_artefact,
+    require_input,
+    write_json,
+)
 from pmm.errors import InputError, nearest
 from pmm.home import Home, slug
 from pmm.ingest.carve import Rule
@@ -133,6 +141,22 @@ def write_targets(
         made = json.loads((built.place / "card.json").read_text(encoding="utf-8"))
         cards.append({**made, "fresh": built.fresh})
     return cards
+
+
+def open_target(home: Home, name: str) -> Manifest:
+    """The manifest of a target that is whole and was made from its source's tables as they are now.
+
+    Raises:
+        MissingArtefact, BrokenArtefact: it has not been ingested, or is damaged.
+        StaleArtefact: its source's tables have been written anew since.
+    """
+    place, again = home.target(name), f'pmm ingest … for "{name}" (see pmm ingest --help)'
+    manifest = open_artefact(place, kind="target", made_by=again)
+    tables = home.tables(str(manifest.config["source"]))
+    if tables.exists():
+        now = open_artefact(tables, kind="tables", made_by=again).fingerprint
+        require_input(place, manifest, "tables", now, made_by=again)
+    return manifest
 
 
 def _build(

@@ -15,6 +15,7 @@ import pyarrow as pa
 from pmm.artefact import Built, Digests, Manifest, atomic_file, build, open_artefact, write_json
 from pmm.errors import BrokenArtefact, InputError
 from pmm.home import Home
+from pmm.ingest.targets import open_target
 from pmm.progress import progress
 from pmm.schemas import SEQUENCES, SHARD_ITEMS, TARGET_ITEMS, read_table, write_table
 from pmm.shards.item_shards import (
@@ -87,9 +88,7 @@ def write_shards(home: Home, target: str, options: ShardOptions, *, force: bool 
     """
     name = home.find_target(target)
     source = home.target(name)
-    manifest = open_artefact(
-        source, kind="target", made_by=f'pmm ingest … for "{name}" (see pmm ingest --help)'
-    )
+    manifest = open_target(home, name)
     items = read_table(source / "items.parquet", TARGET_ITEMS)
     images = [image for image in items["image"].to_pylist() if image is not None]
     pictures = _picture_folder(name, source, images, options)

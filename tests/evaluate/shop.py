@@ -48,7 +48,7 @@ def open_shop(root: Path, *, n_items: int = 30, n_users: int = 24, texts: str = 
     build(
         home.target("HM"),
         kind="target",
-        config={"texts": texts},
+        config={"source": "HM", "texts": texts},
         inputs={},
         write=lambda folder: _write_target(folder, root / "pictures", names, n_users),
     )

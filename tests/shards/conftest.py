@@ -108,7 +108,13 @@ def put_target(home: Home, n_items: int, n_users: int, images: bool, texts: str)
         (folder / "card.json").write_text(json.dumps(card))
         return {"items": n_items}
 
-    build(home.target("HM"), kind="target", config={"texts": texts}, inputs={}, write=write)
+    build(
+        home.target("HM"),
+        kind="target",
+        config={"source": "HM", "texts": texts},
+        inputs={},
+        write=write,
+    )
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,187 @@
+"""The commands as a user types them, on the tiny embedded world, from raw files to a gallery."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from pmm.cli import main
+from pmm.model.small import SmallSizes, save_small_encoders
+
+SIZES = SmallSizes(width=32, blocks=2, heads=1, vocabulary=400)
+
+
+def pmm(
+    *arguments: object, capsys: pytest.CaptureFixture[str] | None = None, status: int = 0
+) -> str:
+    with pytest.raises(SystemExit) as ended:
+        main([str(each) for each in arguments])
+    out = capsys.readouterr() if capsys else None
+    assert ended.value.code == status, out
+    return (out.err if status else out.out) if out else ""
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home with raw files, targets, encoders and shards of HM Shoes."""
+    home = tmp_path_factory.mktemp("shop")
+    pmm("world", "--size", "tiny", "--to", home / "raw" / "hm")
+    pmm("ingest", "hm", "--home", home)
+    save_small_encoders(home / "encoders", ["a red shoe", "blau"], seed=0, sizes=SIZES)
+    text = home / "encoders" / "text"
+    pmm("shard", "--home", home, "--target", "hm shoes", "--text-encoder", text, "--workers", 1)
+    return home
+
+
+def train(home: Path, name: str, *more: object) -> list[object]:
+    folder = home / "encoders"
+    return [
+        *("train", "--home", home, "--stage", "scratch", "--target", "HM Shoes", "--name", name),
+        *("--text-encoder", folder / "text", "--vision-encoder", folder / "vision"),
+        *("--batch-users", 16, "--set", "train.patience=0", *more),
+    ]
+
+
+@pytest.fixture(scope="module")
+def run(shop: Path) -> Path:
+    pmm(*train(shop, "one", "--epochs", 1))
+    pmm("evaluate", shop / "runs" / "one", "--home", shop)
+    return shop / "runs" / "one"
+
+
+def test_a_run_leaves_its_recipe_its_log_its_first_batch_and_its_pictures(run: Path) -> None:
+    names = {path.name for path in run.iterdir()}
+    assert names >= {"recipe.toml", "run.json", "log.jsonl", "metrics.json", "ranks.parquet"}
+    for picture in ("curves.png", "first_batch.png", "gallery.png"):
+        with Image.open(run / picture) as image:
+            assert min(image.size) > 200
+    assert 'target = "HM Shoes"' in (run / "recipe.toml").read_text()
+
+
+def test_metrics_stand_beside_popularity_and_random(run: Path) -> None:
+    metrics = json.loads((run / "metrics.json").read_text())
+    for name in ("model", "popularity", "random"):
+        assert (
+            0 <= metrics[name]["ndcg@10"] <= metrics[name]["hr@10"] <= metrics[name]["hr@50"] <= 1
+        )
+
+
+def test_a_second_run_of_the_same_name_is_refused(
+    shop: Path, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    message = pmm(*train(shop, run.name), capsys=capsys, status=1)
+    assert "--resume" in message
+    assert "--overwrite" in message
+
+
+def test_what_has_not_changed_is_not_done_again(
+    shop: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {p: p.stat().st_mtime_ns for p in (shop / "shards").rglob("*") if p.is_file()}
+    assert "unchanged" in pmm("ingest", "hm", "--home", shop, capsys=capsys)
+    text = shop / "encoders" / "text"
+    said = pmm(
+        *("shard", "--home", shop, "--target", "HM Shoes", "--text-encoder", text), capsys=capsys
+    )
+    assert "unchanged" in said
+    after = {p: p.stat().st_mtime_ns for p in (shop / "shards").rglob("*") if p.is_file()}
+    assert {p: t for p, t in after.items() if p.suffix != ".lock"} == {
+        p: t for p, t in before.items() if p.suffix != ".lock"
+    }
+
+
+@pytest.mark.usefixtures("run")
+@pytest.mark.parametrize(
+    "artefact", ["tables/hm", "targets/hm-shoes", "shards/hm-shoes", "runs/one"]
+)
+def test_inspect_shows_any_artefact(
+    shop: Path,
+    artefact: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    said = pmm("inspect", shop / artefact, "--verify", capsys=capsys)
+    assert len(said.splitlines()) > 10
+    assert (tmp_path / "contact-sheet.png").exists() == artefact.startswith("shards")
+
+
+def test_inspect_finds_a_changed_byte(
+    shop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = tmp_path / "targets" / "hm-clothes"
+    copy.parent.mkdir()
+    subprocess.run(["cp", "-r", shop / "targets" / "hm-clothes", copy], check=True)
+    data = bytearray((copy / "items.parquet").read_bytes())
+    data[len(data) // 2] ^= 1
+    (copy / "items.parquet").write_bytes(data)
+    assert "items.parquet has other content" in pmm(
+        "inspect", copy, "--verify", capsys=capsys, status=1
+    )
+
+
+def test_shards_of_a_target_that_was_ingested_anew_are_refused(
+    shop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = tmp_path / "copy"
+    subprocess.run(["cp", "-r", shop, home], check=True)
+    pmm("ingest", "hm", "--home", home, "--item-core", 0, capsys=capsys)
+    message = pmm(*train(home, "stale"), capsys=capsys, status=1)
+    assert 'Run: pmm shard --target "HM Shoes"' in message
+
+
+def test_a_text_encoder_with_other_tokens_is_refused(
+    shop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other, _ = save_small_encoders(tmp_path, ["quite other words"] * 9, seed=1, sizes=SIZES)
+    message = pmm(*train(shop, "other", "--text-encoder", other), capsys=capsys, status=1)
+    assert "pmm shard" in message
+
+
+def test_shards_of_a_local_encoder_ask_where_it_is(
+    shop: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    message = pmm(
+        *("train", "--home", shop, "--target", "HM Shoes", "--name", "x"), capsys=capsys, status=1
+    )
+    assert "--text-encoder FOLDER" in message
+
+
+def test_a_misspelt_recipe_key_names_the_nearest(
+    shop: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    message = pmm(*train(shop, "x", "--set", "train.epoch=3"), capsys=capsys, status=1)
+    assert 'unknown key "train.epoch" (did you mean "epochs"?)' in message
+
+
+def test_a_terminated_run_says_how_to_go_on_and_goes_on(shop: Path) -> None:
+    command = [sys.executable, "-m", "pmm", *map(str, train(shop, "stopped", "--epochs", 40))]
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as child:
+        log = shop / "runs" / "stopped" / "log.jsonl"
+        deadline = time.monotonic() + 100
+        while not (log.exists() and '"valid"' in log.read_text()):
+            assert child.poll() is None, child.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        os.kill(child.pid, signal.SIGINT)
+        out, _ = child.communicate(timeout=60)
+    assert child.returncode == 130
+    assert "--resume" in out
+    pmm(*train(shop, "stopped", "--epochs", 2, "--resume"))
+    evaluated = [json.loads(line) for line in log.read_text().splitlines() if '"valid"' in line]
+    assert max(line["epoch"] for line in evaluated) >= 2
+
+
+def test_usage_errors_exit_2_and_the_version_exits_0(capsys: pytest.CaptureFixture[str]) -> None:
+    pmm("shard", status=2)
+    pmm("nonsense", status=2)
+    assert pmm("--version", capsys=capsys).startswith("pmm ")
