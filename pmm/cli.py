@@ -5,18 +5,29 @@ Heavy imports stand inside the commands, so that help answers at once.
 
 import shlex
 import sys
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from pmm import __version__
 from pmm.errors import InputError, PmmError
 from pmm.home import resolve_home, slug
 
+COMMANDS = ("ingest", "shard", "train", "evaluate", "inspect", "demo", "world")
+"""In the order in which data flows."""
+
+
+class _InOrderOfFlow(TyperGroup):
+    def list_commands(self, ctx: Any) -> list[str]:
+        """The commands as help lists them."""
+        return sorted(super().list_commands(ctx), key=COMMANDS.index)
+
+
 app = typer.Typer(
     name="pmm",
+    cls=_InOrderOfFlow,
     help="Recommenders that know items by their text and picture: from raw dumps to ranked items.",
     epilog="Example: pmm demo",
     no_args_is_help=True,
@@ -25,69 +36,12 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 ingest_app = typer.Typer(
-    help="Filter and split a raw dataset into tables and targets.",
+    help="Filter and split a raw dataset.",
     epilog="Example: pmm ingest hm --raw ~/hm",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
 app.add_typer(ingest_app, name="ingest")
-
-
-class Repeats(StrEnum):
-    """What to do when a user meets an item again."""
-
-    keep = "keep"
-    first = "first"
-
-
-class SplitBy(StrEnum):
-    """How sequences are cut into train, valid and test."""
-
-    leave_one_out = "leave-one-out"
-    temporal = "temporal"
-
-
-class MissingImage(StrEnum):
-    """What to do with items that have no picture."""
-
-    drop = "drop"
-    text_only = "text-only"
-
-
-class Stage(StrEnum):
-    """What a training run starts from."""
-
-    scratch = "scratch"
-
-
-class Preset(StrEnum):
-    """A column of the table of decisions in docs/paper.md."""
-
-    default = "default"
-    paper = "paper"
-    official = "official"
-
-
-class Part(StrEnum):
-    """Which of a user's items is asked for."""
-
-    test = "test"
-    valid = "valid"
-
-
-class Size(StrEnum):
-    """How large the embedded world is."""
-
-    tiny = "tiny"
-    demo = "demo"
-    large = "large"
-
-
-class Format(StrEnum):
-    """The raw format in which the embedded world is written."""
-
-    hm = "hm"
-    csv = "csv"
 
 
 HomeOption = Annotated[
@@ -99,14 +53,21 @@ ForceOption = Annotated[bool, typer.Option("--force", help="Write again though n
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
 UserCore = Annotated[int, typer.Option(help="Least interactions of a user; 0 switches it off.")]
 ItemCore = Annotated[int, typer.Option(help="Least interactions of an item; 0 switches it off.")]
-RepeatsOption = Annotated[Repeats, typer.Option(help="Same user and item again: all or the first.")]
+RepeatsOption = Annotated[
+    Literal["keep", "first"], typer.Option(help="Same user and item again: all or the first.")
+]
 UsersOption = Annotated[int | None, typer.Option(help="Sample this many users after the core.")]
 SampleSeed = Annotated[int, typer.Option("--seed", help="Seed of the sample of users.")]
 SplitOption = Annotated[
-    SplitBy, typer.Option(help="Each user's last two items, or two points in time for all.")
+    Literal["leave-one-out", "temporal"],
+    typer.Option(help="Each user's last two items, or two points in time for all."),
 ]
 MissingOption = Annotated[
-    MissingImage, typer.Option(help="Items without a picture: drop before the core, or keep.")
+    Literal["drop", "text-only"],
+    typer.Option(help="Items without a picture: drop before the core, or keep."),
+]
+SizeOption = Annotated[
+    Literal["tiny", "demo", "large"], typer.Option(help="How large the world is.")
 ]
 ColdOption = Annotated[int, typer.Option(help="Items with fewer training occurrences are cold.")]
 
@@ -148,11 +109,11 @@ def ingest_hm_command(
     home: HomeOption = None,
     user_core: UserCore = 5,
     item_core: ItemCore = 5,
-    repeats: RepeatsOption = Repeats.keep,
+    repeats: RepeatsOption = "keep",
     users: UsersOption = None,
     seed: SampleSeed = 0,
-    split: SplitOption = SplitBy.leave_one_out,
-    missing_image: MissingOption = MissingImage.drop,
+    split: SplitOption = "leave-one-out",
+    missing_image: MissingOption = "drop",
     cold_below: ColdOption = 10,
 ) -> None:
     """H&M's Kaggle files: transactions_train.csv, articles.csv, images/."""
@@ -162,11 +123,11 @@ def ingest_hm_command(
     options = IngestOptions(
         user_core=user_core,
         item_core=item_core,
-        repeats=repeats.value,
+        repeats=repeats,
         users=users,
         seed=seed,
-        split=split.value,
-        missing_image=missing_image.value,
+        split=split,
+        missing_image=missing_image,
         cold_below=cold_below,
     )
     place = resolve_home(home)
@@ -191,11 +152,11 @@ def ingest_csv_command(
     home: HomeOption = None,
     user_core: UserCore = 5,
     item_core: ItemCore = 5,
-    repeats: RepeatsOption = Repeats.keep,
+    repeats: RepeatsOption = "keep",
     users: UsersOption = None,
     seed: SampleSeed = 0,
-    split: SplitOption = SplitBy.leave_one_out,
-    missing_image: MissingOption = MissingImage.drop,
+    split: SplitOption = "leave-one-out",
+    missing_image: MissingOption = "drop",
     cold_below: ColdOption = 10,
 ) -> None:
     """Any user-item-time table: `,`, tab, `::` or `|`, with or without header, gz or plain."""
@@ -205,11 +166,11 @@ def ingest_csv_command(
     options = IngestOptions(
         user_core=user_core,
         item_core=item_core,
-        repeats=repeats.value,
+        repeats=repeats,
         users=users,
         seed=seed,
-        split=split.value,
-        missing_image=missing_image.value,
+        split=split,
+        missing_image=missing_image,
         cold_below=cold_below,
     )
     place = resolve_home(home)
@@ -249,7 +210,10 @@ def shard_command(
     home: HomeOption = None,
     force: ForceOption = False,
 ) -> None:
-    """Resize pictures to 224x224, tokenize texts to 50, write WebDataset shards."""
+    """Pictures to 224x224, texts to tokens, shards.
+
+    Writes plain WebDataset: pictures squashed to 224x224, texts as at most 50 sub-word tokens.
+    """
     from pmm.shards.write import ShardOptions, write_shards
 
     place = resolve_home(home)
@@ -267,15 +231,18 @@ def shard_command(
     print(f"{built.place}: {state}")
     for what, count in built.manifest.counts.items():
         print(f"  {count:>9,} {what}")
-    print(f'Next: pmm train --stage scratch --target "{name}"')
+    where = f" --text-encoder {shlex.quote(text_encoder)}" if Path(text_encoder).is_dir() else ""
+    print(f'Next: pmm train --stage scratch --target "{name}"{where}')
 
 
 @app.command("train", epilog='Example: pmm train --stage scratch --target "HM Shoes" --epochs 20')
 def train_command(
     target: TargetOption,
-    stage: Annotated[Stage, typer.Option(help="What the run starts from.")] = Stage.scratch,
+    stage: Annotated[Literal["scratch"], typer.Option(help="What it starts from.")] = "scratch",
     name: Annotated[str | None, typer.Option(help="Name of the run. [TARGET-STAGE]")] = None,
-    preset: Annotated[Preset, typer.Option(help="Decisions of docs/paper.md.")] = Preset.default,
+    preset: Annotated[
+        Literal["default", "paper", "official"], typer.Option(help="Decisions of docs/paper.md.")
+    ] = "default",
     recipe: Annotated[Path | None, typer.Option(help="A TOML recipe, over the preset.")] = None,
     text_encoder: Annotated[
         str | None, typer.Option(help="Hub name or folder. [that of the shards' tokens]")
@@ -296,15 +263,19 @@ def train_command(
     overwrite: Annotated[bool, typer.Option(help="Replace a run of this name.")] = False,
     home: HomeOption = None,
 ) -> None:
-    """Train a model on a target's shards; the best checkpoint by validation HR@10 is kept."""
+    """Train a model on a target's shards.
+
+    The best checkpoint by validation HR@10 is kept. Ctrl-C stops after the step in hand.
+    """
     from pmm.recipe import merge, parse_assignments, read_recipe
     from pmm.train.loop import train
+    from pmm.train.run_folder import Existing
     from pmm.train.run_recipe import resolve_run
 
     if resume and overwrite:
         raise InputError("--resume and --overwrite exclude each other")
     place = resolve_home(home)
-    run_dir = place.run(name or f"{slug(target)}-{stage.value}")
+    run_dir = place.run(name or f"{slug(target)}-{stage}")
     flags: dict[str, Any] = {
         "model": {"text": {"encoder": text_encoder}, "vision": {"encoder": vision_encoder}},
         "train": {
@@ -317,9 +288,9 @@ def train_command(
         },
     }
     values = merge(read_recipe(recipe) if recipe else {}, flags, parse_assignments(set_ or []))
-    resolved = resolve_run(place, run_dir, target, preset.value, values, resume=resume)
-    existing = "resume" if resume else "overwrite" if overwrite else "refuse"
-    result = train(place, run_dir, resolved, existing=existing, command=_command())  # type: ignore[arg-type]
+    resolved = resolve_run(place, run_dir, target, preset, values, resume=resume)
+    existing: Existing = "resume" if resume else "overwrite" if overwrite else "refuse"
+    result = train(place, run_dir, resolved, existing=existing, command=_command())
     best = result["best_hr@10"]
     print(f"{result['run']}: ended by {result['ended']} after {result['epochs']} epochs")
     print(f"  {result['steps']:,} steps in {result['seconds']:,} s")
@@ -341,7 +312,9 @@ def _command() -> str:
 @app.command("evaluate", epilog="Example: pmm evaluate pmm-data/runs/hm-shoes-scratch")
 def evaluate_command(
     run: Annotated[Path, typer.Argument(help="Folder of a run, or its name.")],
-    split: Annotated[Part, typer.Option(help="Which item of each user is asked for.")] = Part.test,
+    split: Annotated[
+        Literal["test", "valid"], typer.Option(help="Which item of each user is asked for.")
+    ] = "test",
     keep_history: Annotated[
         bool, typer.Option(help="Rank the items a user has had already, too.")
     ] = False,
@@ -349,13 +322,16 @@ def evaluate_command(
     seed: Annotated[int, typer.Option(help="Of the random reference and the gallery.")] = 0,
     home: HomeOption = None,
 ) -> None:
-    """Rank the whole catalogue for every user: HR and NDCG beside popularity and random."""
+    """Rank the whole catalogue for every user.
+
+    HR and NDCG at 10, 20 and 50 beside popularity and random, and a gallery of top tens.
+    """
     from pmm.evaluate.report import metrics_table
     from pmm.evaluate.run import EvaluateOptions, evaluate_run
 
     place = resolve_home(home)
     run_dir = run if run.exists() else place.run(run.name)
-    options = EvaluateOptions(split=split.value, keep_history=keep_history, seed=seed)
+    options = EvaluateOptions(split=split, keep_history=keep_history, seed=seed)
     metrics = evaluate_run(place, run_dir, options, device=device)
     print(metrics_table(metrics))
     print(f"Written to {run_dir}: ranks, metrics, gallery. Look: pmm inspect {run_dir}")
@@ -364,37 +340,43 @@ def evaluate_command(
 @app.command("demo", epilog="Example: pmm demo --home pmm-demo")
 def demo_command(
     home: HomeOption = Path("pmm-demo"),
-    size: Annotated[Size, typer.Option(help="How large the world is.")] = Size.demo,
+    size: SizeOption = "demo",
     epochs: Annotated[int | None, typer.Option(help="Training epochs at most.")] = None,
     seed: Annotated[int, typer.Option(help="Of the world and of the training.")] = 0,
 ) -> None:
-    """The whole way on the embedded world, on a CPU, in minutes: raw files to recommendations."""
+    """The whole way on the embedded world.
+
+    From raw files to recommendations, on a CPU, in minutes.
+    """
     from pmm.demo import run_demo
 
-    print(run_demo(resolve_home(home), size=size.value, epochs=epochs, seed=seed))
+    print(run_demo(resolve_home(home), size=size, epochs=epochs, seed=seed))
 
 
 @app.command("world", epilog="Example: pmm world --format hm --size demo --to raw/hm")
 def world_command(
     to: Annotated[Path | None, typer.Option(help="Folder for the raw files.")] = None,
-    format: Annotated[Format, typer.Option(help="Raw format.")] = Format.hm,
+    format: Annotated[Literal["hm", "csv"], typer.Option(help="Raw format.")] = "hm",
     target: Annotated[
         str, typer.Option(help="With --format csv: which source or target to write.")
     ] = "HM",
-    size: Annotated[Size, typer.Option(help="How large the world is.")] = Size.demo,
+    size: SizeOption = "demo",
     seed: Annotated[int, typer.Option(help="Of everything in the world.")] = 0,
     describe: Annotated[
         bool, typer.Option(help="Print sizes, oracle and popularity of all sources and targets.")
     ] = False,
 ) -> None:
-    """Write the embedded world as raw files, or say how hard it is."""
+    """The embedded world as raw files.
+
+    With --describe: how hard it is, measured on all sources and targets.
+    """
     from pmm.world import generate
     from pmm.world.csv_files import write_csv
     from pmm.world.hm_files import write_hm
 
     if to is None and not describe:
         raise InputError("say where to write the raw files (--to DIR), or --describe")
-    world = generate(size.value, seed)
+    world = generate(size, seed)
     if describe:
         from pmm.text_table import text_table
         from pmm.world.describe import describe as describe_world
@@ -402,7 +384,7 @@ def world_command(
         found = describe_world(world)
         print(text_table(list(found[0]), [list(row.values()) for row in found]))
     if to is not None:
-        wrote = write_hm(world, to) if format is Format.hm else write_csv(world, target, to)
+        wrote = write_hm(world, to) if format == "hm" else write_csv(world, target, to)
         print(f"{to}: " + ", ".join(f"{count:,} {what}" for what, count in wrote.items()))
 
 
@@ -415,7 +397,10 @@ def inspect_command(
     ] = None,
     verify: Annotated[bool, typer.Option(help="Compare the content of every file.")] = False,
 ) -> None:
-    """Show any artefact: manifest, card, first rows, a contact sheet of its pictures."""
+    """Show any artefact, run or file.
+
+    Manifest, card, first rows of tables, a contact sheet of the pictures in shards.
+    """
     from pmm.inspect import describe
 
     print(describe(path, rows=rows, sheet=sheet, verify=verify))

@@ -5,8 +5,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
-import click
 import pytest
 import typer.main
 
@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *ROOT.glob("benchmarks/*.md")])
 
 
-def commands(command: click.Command, name: str) -> list[tuple[str, click.Command]]:
+def commands(command: Any, name: str) -> list[tuple[str, Any]]:
     found = [(name, command)]
     for below, each in getattr(command, "commands", {}).items():
         found += commands(each, f"{name} {below}")
@@ -50,7 +50,7 @@ def test_the_readmes_tree_is_the_tree_on_disk() -> None:
 
 
 @pytest.mark.parametrize(("name", "command"), COMMANDS, ids=[name for name, _ in COMMANDS])
-def test_every_command_has_help_that_ends_in_an_example(name: str, command: click.Command) -> None:
+def test_every_command_has_help_that_ends_in_an_example(name: str, command: Any) -> None:
     assert command.help
     assert command.epilog
     assert f"{name} " in f"{command.epilog} "
