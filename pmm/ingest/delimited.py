@@ -9,6 +9,8 @@ import dataclasses
 import gzip
 import io
 import re
+import threading
+import weakref
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -32,6 +34,15 @@ _HEAD_BYTES = 1 << 18
 _HEAD_ROWS = 1000
 _BLOCK_BYTES = 8 << 20
 _UNIT_SEPARATOR = "\x1f"
+_PATIENCE_S = 2.0
+_PACKINGS = {
+    b"PK\x03\x04": "a zip archive: unpack it",
+    b"BZh": "packed with bzip2: unpack it, or pack it with gzip",
+    b"\xfd7zXZ": "packed with xz: unpack it, or pack it with gzip",
+    b"\x28\xb5\x2f\xfd": "packed with zstd: unpack it, or pack it with gzip",
+    b"PAR1": "a Parquet file: write it out as CSV",
+}
+"""First bytes of files that are often given by mistake -> what they are, and what to do."""
 _CODED = pa.dictionary(pa.int32(), pa.string())
 _T = TypeVar("_T")
 
@@ -46,6 +57,8 @@ class Dialect:
     packed: bool
     fields: int
     """Fields of a row."""
+    blank: int = 0
+    """Empty lines before the first row."""
 
     def describe(self) -> dict[str, str]:
         """The dialect in words, for the card."""
@@ -68,6 +81,9 @@ def sniff(path: Path, *, latin: bool = False) -> tuple[Dialect, list[list[str]]]
     """
     raw, packed = _head(path)
     encoding, text = _decode(raw)
+    for start, what in _PACKINGS.items():
+        if raw.startswith(start):
+            raise InputError(f"{path} is no text file but {what}")
     if "\x00" in text:
         raise InputError(f"{path} is no text file: it holds NUL bytes near its beginning")
     if not text.strip():
@@ -97,6 +113,7 @@ def sniff(path: Path, *, latin: bool = False) -> tuple[Dialect, list[list[str]]]
         quoted=quoted,
         packed=packed,
         fields=fields,
+        blank=len(re.findall(r"\r\n|\n|\r", text[: len(text) - len(text.lstrip("\r\n"))])),
     )
     return dialect, rows
 
@@ -138,7 +155,8 @@ def stream(
         fates[MALFORMED] += lines
         fates["read"] += lines
         if not example:
-            example.append(f"{row.text[:120]!r} has {row.actual_columns} fields")
+            text = row.text.replace(_UNIT_SEPARATOR, "::")[:120]
+            example.append(f"{text!r} has {row.actual_columns} fields")
         return "skip"
 
     with progress(None, f"reading {path.name}", "rows") as bar:
@@ -160,32 +178,69 @@ def _batches(
     header: bool,
     skip: Callable[[pacsv.InvalidRow], str],
 ) -> Iterator[pa.RecordBatch]:
+    loan = _Loan()
+    with _open(path, dialect.packed) as raw:
+        try:
+            reader = _open_reader(raw, dialect, wanted, header, skip, loan)
+            yield from reader
+        finally:
+            reader = None
+            loan.wait()
+
+
+def _open_reader(
+    raw: pa.NativeFile,
+    dialect: Dialect,
+    wanted: Mapping[str, int],
+    header: bool,
+    skip: Callable[[pacsv.InvalidRow], str],
+    loan: "_Loan",
+) -> pacsv.CSVStreamingReader:
     names = {position: name for name, position in wanted.items()}
     columns = [names.get(i, f"field {i}") for i in range(dialect.fields)]
     two = dialect.delimiter == "::"
-    with _open(path, dialect.packed) as raw:
-        source: object = pa.PythonFile(_OneByteDelimiter(raw), mode="r") if two else raw
-        reader = pacsv.open_csv(
-            source,
-            read_options=pacsv.ReadOptions(
-                block_size=_BLOCK_BYTES,
-                column_names=columns,
-                skip_rows_after_names=int(header),
-                encoding=dialect.encoding,
-            ),
-            parse_options=pacsv.ParseOptions(
-                delimiter=_UNIT_SEPARATOR if two else dialect.delimiter,
-                quote_char='"' if dialect.quoted else False,
-                newlines_in_values=dialect.quoted,
-                invalid_row_handler=skip,
-            ),
-            convert_options=pacsv.ConvertOptions(
-                include_columns=list(wanted),
-                column_types=dict.fromkeys(wanted, _CODED),
-                strings_can_be_null=False,
-            ),
-        )
-        yield from reader
+    return pacsv.open_csv(
+        pa.PythonFile(loan.lend(_OneByteDelimiter(raw)), mode="r") if two else raw,
+        read_options=pacsv.ReadOptions(
+            block_size=_BLOCK_BYTES,
+            column_names=columns,
+            skip_rows=dialect.blank,
+            skip_rows_after_names=int(header),
+            encoding=dialect.encoding,
+        ),
+        parse_options=pacsv.ParseOptions(
+            delimiter=_UNIT_SEPARATOR if two else dialect.delimiter,
+            quote_char='"' if dialect.quoted else False,
+            newlines_in_values=dialect.quoted,
+            invalid_row_handler=loan.lend(lambda row: skip(row)),
+        ),
+        convert_options=pacsv.ConvertOptions(
+            include_columns=list(wanted),
+            column_types=dict.fromkeys(wanted, _CODED),
+            strings_can_be_null=False,
+        ),
+    )
+
+
+class _Loan:
+    """Python objects that Arrow's threads hold, and still hold a moment after the last row.
+
+    If the interpreter ends in that moment (an error right after the file's end), the thread that
+    lets go of the object aborts the process, so whoever lends waits until all is given back.
+    """
+
+    def __init__(self) -> None:
+        self._returned: list[threading.Event] = []
+
+    def lend(self, thing: _T) -> _T:
+        returned = threading.Event()
+        weakref.finalize(thing, returned.set).atexit = False
+        self._returned.append(returned)
+        return thing
+
+    def wait(self) -> None:
+        for returned in self._returned:
+            returned.wait(_PATIENCE_S)
 
 
 def _guarded(path: Path, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

@@ -151,7 +151,7 @@ class VisionEncoder(CutEncoder):
 
     def normalise(self, picture_I3HW: Tensor) -> Tensor:
         """uint8 0..255 to float32 with the mean and deviation of the spec."""
-        return picture_I3HW.float().mul_(self.scale_311).add_(self.shift_311)
+        return (picture_I3HW * self.scale_311).add_(self.shift_311)
 
     @torch.no_grad()
     def trunk(self, picture_I3HW: Tensor) -> Tensor:
