@@ -89,7 +89,12 @@ def build(
         if not force and found and found.fingerprint == mark and not _faults(place, found):
             return Built(place=place, manifest=found, fresh=False)
         draft = _draft(place, mark)
-        counts = write(draft)
+        try:
+            counts = write(draft)
+        except BaseException:
+            if not any(draft.iterdir()):
+                draft.rmdir()
+            raise
         made = Manifest(
             kind=kind,
             version=__version__,

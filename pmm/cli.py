@@ -159,7 +159,10 @@ def ingest_csv_command(
     missing_image: MissingOption = "drop",
     cold_below: ColdOption = 10,
 ) -> None:
-    """Any user-item-time table: `,`, tab, `::` or `|`, with or without header, gz or plain."""
+    """Any user-item-time table.
+
+    Delimited by `,` `;` tab `::` or `|`, with or without header, gz or plain.
+    """
     from pmm.ingest.generic import CsvFiles, ingest_csv
     from pmm.ingest.targets import IngestOptions
 
@@ -382,7 +385,9 @@ def world_command(
         from pmm.world.describe import describe as describe_world
 
         found = describe_world(world)
-        print(text_table(list(found[0]), [list(row.values()) for row in found]))
+        names = max(map(list, found), key=len)  # a target in which nothing is left has fewer
+        print("Sizes after a core of 5; what the oracles and the floors reach is HR@10.")
+        print(text_table(names, [[row.get(name) for name in names] for row in found]))
     if to is not None:
         wrote = write_hm(world, to) if format == "hm" else write_csv(world, target, to)
         print(f"{to}: " + ", ".join(f"{count:,} {what}" for what, count in wrote.items()))

@@ -30,13 +30,14 @@ def slug(name: str) -> str:
     'kwai-movie'
 
     Raises:
-        InputError: the name holds anything but letters, digits, spaces, `.`, `_` and `-`.
+        InputError: the name holds anything but letters, digits, spaces, `.`, `_` and `-`, or is
+            longer than 100 bytes.
     """
     folded = re.sub(r"\s+", "-", name.strip().lower())
-    if not re.fullmatch(r"[^\W_][\w.-]*", folded):
+    if not re.fullmatch(r"[^\W_][\w.-]*", folded) or len(folded.encode()) > 100:
         raise InputError(
-            f"{name!r} cannot name a target: use letters, digits, spaces, '.', '_' and '-', "
-            "and begin with a letter or digit"
+            f"{name[:50]!r} cannot name a target: use letters, digits, spaces, '.', '_' and '-', "
+            "begin with a letter or digit, and take 100 bytes at most"
         )
     return folded
 

@@ -40,7 +40,10 @@ def describe(path: Path, *, rows: int = 5, sheet: Path | None = None, verify: bo
 
 
 def summarise_cards(cards: list[dict[str, Any]]) -> str:
-    """Targets as a table in the columns of the paper's Table II, the paper's figures beside."""
+    """Targets as a table in the columns of the paper's Table II, the paper's figures beside.
+
+    Below it, where each target's raw rows went, and what was detected in the raw files.
+    """
     rows = []
     for card in cards:
         if "left_out" in card:
@@ -56,11 +59,31 @@ def summarise_cards(cards: list[dict[str, Any]]) -> str:
             rows,
         )
     ]
-    lines += [f"{c['target']} left out: {c['left_out']}" for c in cards if "left_out" in c]
+    lines += [_rows_account(card) for card in cards if "rows" in card]
+    for card in cards:
+        if "left_out" in card:
+            why = card["left_out"].removeprefix(f"{card['target']}: ")
+            lines.append(f"{card['target']} left out: {why}")
     detected = next((card["detected"] for card in cards if card.get("detected")), None)
     if detected:
         lines.append(f"detected: {json.dumps(detected, ensure_ascii=False)}")
     return "\n".join(lines)
+
+
+def _rows_account(card: dict[str, Any]) -> str:
+    """One line on where a target's raw rows went; the core's rounds as one.
+
+    >>> _rows_account({"target": "HM", "rows": {"read": 9, "kept": 4, "dropped": {
+    ...     "item without picture": 2, "core round 1": 2, "core round 2": 1}}})
+    'HM: 9 rows read, 4 kept; dropped: 2 item without picture, 3 core (2 rounds)'
+    """
+    rows = card["rows"]
+    rounds = [n for why, n in rows["dropped"].items() if why.startswith("core round ")]
+    parts = [f"{n:,} {why}" for why, n in rows["dropped"].items() if "core round " not in why]
+    if rounds:
+        parts.append(f"{sum(rounds):,} core ({len(rounds)} round{'s'[: len(rounds) > 1]})")
+    gone = f"; dropped: {', '.join(parts)}" if parts else ", none dropped"
+    return f"{card['target']}: {rows['read']:,} rows read, {rows['kept']:,} kept{gone}"
 
 
 def _columns(figures: dict[str, Any]) -> list[Any]:

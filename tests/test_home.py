@@ -23,7 +23,7 @@ def test_places_follow_from_the_slug(tmp_path: Path) -> None:
     assert home.shards("HM") == tmp_path / "shards" / "hm"
 
 
-@pytest.mark.parametrize("name", ["../x", "", "a/b", "..", "a\nb/c", "-x"])
+@pytest.mark.parametrize("name", ["../x", "", "a/b", "..", "a\nb/c", "-x", "x" * 300])
 def test_a_name_cannot_leave_the_home_folder(name: str) -> None:
     with pytest.raises(InputError):
         slug(name)

@@ -13,7 +13,7 @@ _TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def pick_device(name: str) -> torch.device:
-    """The device of a name ("cpu", "cuda", "cuda:1"); "auto" takes a GPU where there is one.
+    """The device of a name ("cpu", "cuda", "cuda:1", "mps"); "auto": a CUDA GPU if there is one.
 
     Raises:
         InputError: unknown to torch, or not in this machine.
@@ -23,13 +23,21 @@ def pick_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise InputError(f'unknown device "{name}": give auto, cpu, cuda or cuda:N') from error
+        raise InputError(_unknown(name)) from error
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise InputError(_unknown(name))
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise InputError(f'device "{name}" is not here: torch sees no Apple GPU. Give --device cpu')
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise InputError(
             f'device "{name}" is not here: torch sees {torch.cuda.device_count()} GPUs. '
             "Give --device cpu"
         )
     return device
+
+
+def _unknown(name: str) -> str:
+    return f'unknown device "{name}": give auto, cpu, cuda or cuda:N (mps on a Mac)'
 
 
 def pick_precision(precision: Precision, device: torch.device) -> torch.dtype:
@@ -45,7 +53,9 @@ def pick_precision(precision: Precision, device: torch.device) -> torch.dtype:
         return _TYPES[precision]
     if device.type != "cuda":
         return torch.float32
-    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    # Torch also counts GPUs that only emulate it, at a fraction of the speed of their fp16.
+    native = torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.bfloat16 if native else torch.float16
 
 
 def mixed(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[object]:

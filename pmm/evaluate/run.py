@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from pmm.artefact import atomic_file, storage_errors, write_json
-from pmm.errors import MissingArtefact, StaleArtefact
+from pmm.errors import BrokenArtefact, InputError, MissingArtefact, StaleArtefact
 from pmm.evaluate import gallery
 from pmm.evaluate.checkpoint import BEST, load_weights, read_header
 from pmm.evaluate.device import mixed, pick_device, pick_precision
@@ -50,6 +50,14 @@ class EvaluateOptions:
     """Items encoded together; on a CPU 64 take 15% less time an item than 256."""
     users_per_chunk: int = 1024
     """Users ranked together."""
+
+    def __post_init__(self) -> None:
+        least = {"seed": 0, "gallery_users": 0, "items_per_chunk": 1, "users_per_chunk": 1}
+        low = [
+            f"{name} must be at least {n}" for name, n in least.items() if getattr(self, name) < n
+        ]
+        if low:
+            raise InputError("; ".join(low))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,7 +178,7 @@ def write_metrics(
 
     Holds nothing that varies between equal evaluations. Returns what metrics.json holds.
     """
-    suffix = "" if options.split == "test" else f"-{options.split}"
+    suffix = _suffix(options.split)
     with storage_errors(folder):
         with atomic_file(folder / f"ranks{suffix}.parquet") as temporary:
             write_table(temporary, ranks, RANKS)
@@ -191,6 +199,18 @@ def write_metrics(
     return metrics
 
 
+def drop_evaluations(run_dir: Path) -> None:
+    """Remove what `evaluate_run` wrote about weights that are being replaced."""
+    for split in get_args(Split):
+        for name in (f"metrics{_suffix(split)}.json", f"ranks{_suffix(split)}.parquet"):
+            (run_dir / name).unlink(missing_ok=True)
+        (run_dir / f"gallery{_suffix(split)}.png").unlink(missing_ok=True)
+
+
+def _suffix(split: Split) -> str:
+    return "" if split == "test" else f"-{split}"
+
+
 def evaluate_run(
     home: Home, run_dir: Path, options: EvaluateOptions | None = None, *, device: str = "auto"
 ) -> dict[str, Any]:
@@ -202,7 +222,7 @@ def evaluate_run(
     Raises:
         MissingArtefact: no such run, or it has no checkpoint yet, or no shards.
         StaleArtefact: the shards or the frozen encoders are not those of the training.
-        BrokenArtefact: a damaged checkpoint.
+        BrokenArtefact: a damaged checkpoint or recipe. StorageError: nothing can be written.
         PmmError: vectors that are no numbers.
     """
     options = options or EvaluateOptions()
@@ -215,7 +235,8 @@ def evaluate_run(
     metrics = write_metrics(run_dir, ranks, shards, options, facts)
     if options.gallery_users:
         rows = gallery_rows(model, shards, ranks, options, catalogue, dtype=dtype)
-        _draw_gallery(run_dir, shards, rows, options, metrics)
+        with storage_errors(run_dir):
+            _draw_gallery(run_dir, shards, rows, options, metrics)
     return metrics
 
 
@@ -230,19 +251,27 @@ def load_run(
     if not (run_dir / "recipe.toml").is_file():
         raise MissingArtefact(f"{run_dir} is no run: it has no recipe.toml. Run: pmm train")
     recipe = read_recipe(run_dir / "recipe.toml")
-    target = str(recipe.get("target", ""))
+    if not isinstance(recipe.get("target"), str) or not isinstance(recipe.get("model"), dict):
+        raise BrokenArtefact(
+            f"{run_dir / 'recipe.toml'} names no target or has no table [model]: it is damaged. "
+            "Run: pmm train (see --help) with --overwrite"
+        )
+    target = recipe["target"]
     shards = Shards(home.shards(home.find_target(target)))
     again = f'pmm train --stage scratch --target "{target}" --name {run_dir.name}'
-    header = read_header(run_dir / BEST, made_by=again)
-    if header["shards"] != shards.fingerprint:
+    if not (run_dir / BEST).is_file():
+        raise MissingArtefact(f"{run_dir} has no evaluated weights yet. Run: {again} --resume")
+    again += " --overwrite"
+    made_on = read_header(run_dir / BEST, made_by=again)["shards"]
+    if made_on != shards.fingerprint:
         raise StaleArtefact(
-            f"{run_dir} was trained on shards {header['shards'][:8]}, but {shards.place} is now "
-            f"{shards.fingerprint[:8]}. Run: {again} --overwrite"
+            f"{run_dir} was trained on shards {made_on[:8]}, but {shards.place} is now "
+            f"{shards.fingerprint[:8]}. Run: {again}"
         )
     options = resolve(PmmrecOptions, recipe["model"], origin=str(run_dir / "recipe.toml"))
     model = Pmmrec(options).to(pick_device(device)).eval()
-    load_weights(run_dir / BEST, model, made_by=again)
-    return model, shards, header
+    # A training that still runs may have replaced the file since: the header of these weights.
+    return model, shards, load_weights(run_dir / BEST, model, made_by=again)
 
 
 def gallery_rows(
@@ -302,8 +331,8 @@ def _draw_gallery(
         f"{shards.target}, {options.split} items, run {run_dir.name}: "
         f"{headline(metrics['model'])} (drawn at random; hits: {hits}, misses: {len(rows) - hits})"
     )
-    suffix = "" if options.split == "test" else f"-{options.split}"
-    gallery.draw(rows, pictures, texts, run_dir / f"gallery{suffix}.png", title=title)
+    path = run_dir / f"gallery{_suffix(options.split)}.png"
+    gallery.draw(rows, pictures, texts, path, title=title)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 A name is compared in lower case without `_` and without RecBole's type (`user_id:token`).
 """
 
+import re
 from collections.abc import Sequence
 from typing import Literal
 
@@ -52,6 +53,34 @@ def find_roles(names: Sequence[str], roles: Sequence[Role]) -> dict[Role, int]:
         if position is not None:
             found[role] = position
     return found
+
+
+def names_stand_above(rows: Sequence[Sequence[str]], position: int) -> bool:
+    """Whether a column's first value reads as its name: all values but it hold a digit.
+
+    >>> names_stand_above([["sku"], ["a7"], ["9"]], 0), names_stand_above([["ab"], ["cd"]], 0)
+    (True, False)
+    """
+    first, *below = [re.search(r"\d", row[position]) for row in rows if position < len(row)]
+    return not first and bool(below) and all(below)
+
+
+def require_agreement(
+    option: str, roles: dict[Role, int], first: Sequence[str], place: str
+) -> None:
+    """Refuse a --columns option that contradicts the names in the file's own first line.
+
+    Raises:
+        InputError: a column is given a role, and its name is well known for another one.
+    """
+    asked: tuple[Role, ...] = ("user", "item", "time")
+    for role, position in roles.items():
+        named = next((r for r in asked if fold(first[position]) in ALIASES[r]), role)
+        if named != role:
+            raise InputError(
+                f"--columns {option} takes field {position + 1} of {place} as {role}, but its "
+                f"first line names it {first[position]!r}. Leave --columns out, or mend its order"
+            )
 
 
 def parse_columns(option: str, fields: int, place: str) -> dict[Role, int]:

@@ -4,6 +4,7 @@ Read by Arrow's streaming CSV reader in blocks, so memory does not grow with the
 another number of fields than the file has are counted, not fatal; a damaged file is.
 """
 
+import codecs
 import csv
 import dataclasses
 import gzip
@@ -34,7 +35,7 @@ _HEAD_BYTES = 1 << 18
 _HEAD_ROWS = 1000
 _BLOCK_BYTES = 8 << 20
 _UNIT_SEPARATOR = "\x1f"
-_PATIENCE_S = 2.0
+_PATIENCE_S = 1.0
 _PACKINGS = {
     b"PK\x03\x04": "a zip archive: unpack it",
     b"BZh": "packed with bzip2: unpack it, or pack it with gzip",
@@ -81,9 +82,10 @@ def sniff(path: Path, *, latin: bool = False) -> tuple[Dialect, list[list[str]]]
     """
     raw, packed = _head(path)
     encoding, text = _decode(raw)
-    for start, what in _PACKINGS.items():
-        if raw.startswith(start):
-            raise InputError(f"{path} is no text file but {what}")
+    if "\x00" in text or encoding == "latin-1":
+        for start, what in _PACKINGS.items():
+            if raw.startswith(start):
+                raise InputError(f"{path} is no text file but {what}")
     if "\x00" in text:
         raise InputError(f"{path} is no text file: it holds NUL bytes near its beginning")
     if not text.strip():
@@ -200,13 +202,12 @@ def _open_reader(
     columns = [names.get(i, f"field {i}") for i in range(dialect.fields)]
     two = dialect.delimiter == "::"
     return pacsv.open_csv(
-        pa.PythonFile(loan.lend(_OneByteDelimiter(raw)), mode="r") if two else raw,
+        _source(raw, dialect, loan),
         read_options=pacsv.ReadOptions(
             block_size=_BLOCK_BYTES,
             column_names=columns,
             skip_rows=dialect.blank,
             skip_rows_after_names=int(header),
-            encoding=dialect.encoding,
         ),
         parse_options=pacsv.ParseOptions(
             delimiter=_UNIT_SEPARATOR if two else dialect.delimiter,
@@ -220,6 +221,21 @@ def _open_reader(
             strings_can_be_null=False,
         ),
     )
+
+
+def _source(raw: pa.NativeFile, dialect: Dialect, loan: "_Loan") -> pa.NativeFile:
+    """The file in UTF-8, with one byte between its fields."""
+    source = raw
+    if dialect.encoding != "utf-8":
+        decoder = codecs.getincrementaldecoder(dialect.encoding)()
+
+        def transcode(chunk: pa.Buffer) -> bytes:
+            return decoder.decode(chunk.to_pybytes(), final=not len(chunk)).encode()
+
+        source = pa.TransformInputStream(raw, loan.lend(transcode))
+    if dialect.delimiter == "::":
+        source = pa.PythonFile(loan.lend(_OneByteDelimiter(source)), mode="r")
+    return source
 
 
 class _Loan:
@@ -255,6 +271,8 @@ def _guarded(path: Path, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Recor
                 f'{path}: a quote (") is opened and not closed within {_BLOCK_BYTES >> 20} MiB'
             ) from error
         raise InputError(f"{path} cannot be read as a table: {error}") from error
+    except UnicodeDecodeError as error:  # UTF-16 (Latin-1 has no invalid bytes)
+        raise _damaged(path, error) from error
     except OSError as error:
         raise _damaged(path, error) from error
 

@@ -6,6 +6,7 @@ PixelRec, MicroLens, Amazon ratings).
 """
 
 import re
+import stat
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,15 @@ import pyarrow.compute as pc
 from pmm.artefact import Digests
 from pmm.errors import InputError
 from pmm.home import Home, slug
-from pmm.ingest.columns import ALIASES, Role, find_roles, parse_columns
+from pmm.ingest.carve import HM_TARGETS
+from pmm.ingest.columns import (
+    ALIASES,
+    Role,
+    find_roles,
+    names_stand_above,
+    parse_columns,
+    require_agreement,
+)
 from pmm.ingest.delimited import Dialect, describe_columns, in_any_encoding, sniff, stream
 from pmm.ingest.interactions import Cleaner
 from pmm.ingest.items import ItemRows
@@ -27,6 +36,7 @@ from pmm.ingest.targets import IngestOptions, write_targets
 from pmm.ingest.text import clean_text, join_text
 from pmm.ingest.times import Unit, detect_unit
 
+_LONGEST_NAME = 100
 _ITEM_ROLES: tuple[Role, ...] = ("item", "title", "description", "image", "categories")
 
 
@@ -74,17 +84,40 @@ def ingest_csv(
     rows within one second keep the order of the file.
 
     Raises:
-        InputError: files or columns are missing or damaged, or nothing is left.
+        InputError: files or columns are missing or damaged, the name is H&M's, or nothing is left.
     """
-    slug(name)
+    _require_name(name)
     tables = write_tables(home, _raw(home, name, files))
     return write_targets(home, tables, {name: None}, (), [], options)
 
 
+def _require_name(name: str) -> None:
+    """Refuse names that are no folder, and those that `pmm ingest hm` writes."""
+    place = slug(name)
+    if len(place.encode()) > _LONGEST_NAME:
+        raise InputError(f"--name {name[:40]}… is too long: {_LONGEST_NAME} bytes at most")
+    for taken in HM_TARGETS:
+        if slug(taken) == place:
+            raise InputError(
+                f'--name "{name}": "{taken}" is what pmm ingest hm writes, and this would replace '
+                f'it. Choose another name, e.g. --name "my {name.strip()}"'
+            )
+
+
+def _require_file(path: Path, option: str) -> None:
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        raise InputError(f"{option} {path} cannot be read ({error.strerror})") from error
+    if stat.S_ISDIR(mode):
+        raise InputError(f"{option} {path} is a folder; expected is one file")
+    if not stat.S_ISREG(mode):
+        raise InputError(f"{option} {path} is no plain file: write what it gives to a file first")
+
+
 def _raw(home: Home, name: str, files: CsvFiles) -> Raw:
-    for path in (files.interactions, files.items):
-        if not path.is_file():
-            raise InputError(f"{path} is not there, or is no file")
+    _require_file(files.interactions, "--interactions")
+    _require_file(files.items, "--items")
     pictures = Pictures(files.images.resolve()) if files.images else None
     digests = Digests(home.root)
     return Raw(
@@ -133,6 +166,8 @@ def _detect(path: Path, columns: str | None, latin: bool) -> _Layout:
     else:
         roles = parse_columns(columns, dialect.fields, str(path))
         header = _is_header(head, roles)
+        if header:
+            require_agreement(columns, roles, first, str(path))
         names = [name.strip() for name in columns.split(",")]
     unit = None
     if "time" in roles:
@@ -147,13 +182,14 @@ def _detect(path: Path, columns: str | None, latin: bool) -> _Layout:
 def _is_header(head: list[list[str]], roles: dict[Role, int]) -> bool:
     """Whether the first row holds names although --columns was given.
 
-    It does where its time is no time, or where it has well-known names of columns.
+    It does where it has well-known names of columns, where its time is no time, or, in a file
+    without times, where it is the only row whose item has no digit.
     """
     first = head[0]
     if find_roles(first, ["user", "item"]):
         return True
     if "time" not in roles:
-        return False
+        return names_stand_above(head, roles["item"])
     try:
         detect_unit([first[roles["time"]]], "")
     except InputError:
@@ -163,12 +199,15 @@ def _is_header(head: list[list[str]], roles: dict[Role, int]) -> bool:
 
 def _unknown_columns(path: Path, first: list[str], roles: dict[Role, int]) -> InputError:
     missing: list[Role] = [role for role in ("user", "item") if role not in roles]
+    swapped = ""
+    if "item" in roles and find_roles(first, ["title", "description", "image"]):
+        swapped = "It looks like an items file: were --interactions and --items swapped? "
     known = "; ".join(f"{role}: {', '.join(ALIASES[role])}" for role in missing)
     return InputError(
         f"{path}: no {' and no '.join(missing)} column found; its first line has "
-        f"{describe_columns(first)}. Names that are known (case and _ do not matter): {known}. "
-        "Where the file has no header or other names, give the columns in order, "
-        'e.g. --columns "user,item,rating,timestamp" (- for a column that is not read)'
+        f"{describe_columns(first)}. {swapped}Names that are known (case and _ do not "
+        f"matter): {known}. Where the file has no header or other names, give the columns in "
+        'order, e.g. --columns "user,item,rating,timestamp" (- for a column that is not read)'
     )
 
 
@@ -177,18 +216,7 @@ def _read_items(
 ) -> tuple[pa.Table, dict[str, Any], dict[str, Any]]:
     """The items, their fates, and what was detected."""
     dialect, head = sniff(path)
-    roles = find_roles(head[0], _ITEM_ROLES)
-    header = "item" in roles
-    if not header:
-        roles = {"item": 0, "title": 1}
-        if dialect.fields > 2:
-            roles["description"] = 2
-    elif not {"title", "description", "image"} & roles.keys() and pictures is None:
-        raise InputError(
-            f"{path} has neither a title nor an image column, and there is no folder of pictures; "
-            f"its first line has {describe_columns(head[0])}"
-        )
-
+    roles, header = _item_roles(path, head, pictures is not None)
     wanted = {str(role): at for role, at in roles.items()}
 
     def read(dialect: Dialect) -> ItemRows:
@@ -205,6 +233,38 @@ def _read_items(
         "columns": {role: named[at].strip() for role, at in roles.items()},
     }
     return *rows.finish(), notes
+
+
+def _item_roles(
+    path: Path, head: list[list[str]], has_pictures: bool
+) -> tuple[dict[Role, int], bool]:
+    """The columns of an items file, and whether its first row names them."""
+    first = head[0]
+    roles = find_roles(first, _ITEM_ROLES)
+    shown = f"its first line has {describe_columns([name.strip() for name in first])}"
+    content = {"title", "description", "image"} & roles.keys()
+    if "item" not in roles:
+        if content or names_stand_above(head, 0):
+            raise InputError(
+                f"{path}: no item column found; {shown}. Name the column of ids item_id (known "
+                f"too: {', '.join(ALIASES['item'])}), or leave the line with the names out, with "
+                "id, title and description in this order"
+            )
+        roles = {"item": 0, "title": 1}
+        if len(first) > 2:
+            roles["description"] = 2
+        return roles, False
+    if find_roles(first, ["user"]) and not content:
+        raise InputError(
+            f"{path} looks like a file of interactions; {shown}. Expected are an item's id, title"
+            "[, description][, image]: were --interactions and --items swapped?"
+        )
+    if not content and not has_pictures:
+        raise InputError(
+            f"{path} has neither a title nor an image column, and there is no folder of pictures; "
+            f"{shown}"
+        )
+    return roles, True
 
 
 def _add_items(rows: ItemRows, batch: pa.RecordBatch, pictures: Pictures | None) -> None:

@@ -99,6 +99,11 @@ def _raw(home: Home, folder: Path) -> Raw:
 
 
 def _require_files(folder: Path) -> None:
+    if folder.is_file():
+        raise InputError(
+            f"--raw {folder} is a file; expected is the folder that holds {TRANSACTIONS}, "
+            f"{ARTICLES} and {IMAGES}/"
+        )
     missing = [name for name in (TRANSACTIONS, ARTICLES) if not (folder / name).is_file()]
     if not missing:
         return

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import posixpath
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,33 +16,47 @@ class Pictures:
     """The pictures below a folder. Nothing outside the folder can be found through it."""
 
     def __init__(self, folder: Path) -> None:
-        if not folder.is_dir():
-            raise InputError(f"{folder} is no folder of pictures")
         self.folder = folder.absolute()
         try:
+            if not stat.S_ISDIR(folder.stat().st_mode):
+                raise InputError(f"{folder} is a file; expected is a folder of pictures")
             self.paths = sorted(_walk(self.folder, ""))
         except OSError as error:
-            raise InputError(f"{error.filename} cannot be read ({error.strerror})") from error
+            raise InputError(
+                f"the folder of pictures {error.filename} cannot be read ({error.strerror})"
+            ) from error
         self._known = set(self.paths)
         self._by_stem: dict[str, str] = {}
+        self._shared: set[str] = set()
         for path in self.paths:
-            self._by_stem.setdefault(posixpath.splitext(posixpath.basename(path))[0], path)
+            stem = _stem(path)
+            if self._by_stem.setdefault(stem, path) != path:
+                self._shared.add(stem)
 
     def of_item(self, item_id: str) -> str | None:
         """The picture whose file name without suffix is the item id (the first path if several)."""
         return self._by_stem.get(item_id)
 
     def at(self, path: str) -> str | None:
-        """The picture that a file names: by its relative path, else by its file name alone."""
+        """The picture that a file names: by its relative path, else by its file name alone.
+
+        By the name alone only where one picture has it: with `7/front.jpg` missing,
+        `8/front.jpg` is another item's.
+        """
         plain = posixpath.normpath(path.strip().replace("\\", "/"))
         if plain in self._known:
             return plain
-        return self._by_stem.get(posixpath.splitext(posixpath.basename(plain))[0])
+        stem = _stem(plain)
+        return None if stem in self._shared else self._by_stem.get(stem)
 
     def digest(self) -> str:
         """sha256 of the list of paths: the tables depend on which pictures there are."""
         listing = "\n".join(self.paths)
         return hashlib.sha256(listing.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _stem(path: str) -> str:
+    return posixpath.splitext(posixpath.basename(path))[0]
 
 
 def _walk(folder: Path, below: str) -> Iterator[str]:

@@ -39,11 +39,19 @@ class Rows:
 
     def first_of_pairs(self) -> NDArray[np.bool_]:
         """[R] True at the first row of each (user, item); rows must be in order."""
-        pairs = self.user.astype(np.int64) * (int(self.item.max(initial=0)) + 1) + self.item
-        first = np.unique(pairs, return_index=True)[1]
-        mask = np.zeros(len(pairs), bool)
+        first = np.unique(self._pairs(), return_index=True)[1]
+        mask = np.zeros(len(self.user), bool)
         mask[first] = True
         return mask
+
+    def distinct_pairs(self) -> int:
+        """Number of distinct (user, item)."""
+        pairs = self._pairs()
+        pairs.sort()
+        return int(np.count_nonzero(pairs[1:] != pairs[:-1])) + bool(len(pairs))
+
+    def _pairs(self) -> NDArray[np.int64]:
+        return self.user.astype(np.int64) * (int(self.item.max(initial=0)) + 1) + self.item
 
     def share_of_ties(self) -> float | None:
         """Share of rows whose user has another row at the same time; rows must be in order."""

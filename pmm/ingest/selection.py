@@ -15,6 +15,9 @@ from pmm.ingest.rows import Rows
 from pmm.ingest.source import Source
 from pmm.ingest.split import LEAST
 
+UNLISTED = "item not in the items file"
+UNPICTURED = "item without picture"
+
 
 def usable_rows(
     source: Source, missing_image: Literal["drop", "text-only"], fates: dict[str, int]
@@ -31,12 +34,12 @@ def usable_rows(
     """
     rows = Rows(user=source.user, item=source.item, timestamp=source.timestamp)
     listed = source.listed_at >= 0
-    rows = rows.keep(listed[rows.item], "item not in the items file", fates)
+    rows = rows.keep(listed[rows.item], UNLISTED, fates)
     image = np.zeros(len(listed), bool)
     image[listed] = source.items["image"].is_valid().to_numpy()[source.listed_at[listed]]
     match missing_image:
         case "drop":
-            rows = rows.keep(image[rows.item], "item without picture", fates)
+            rows = rows.keep(image[rows.item], UNPICTURED, fates)
         case "text-only":
             text = np.zeros(len(listed), bool)
             has_text = pc.not_equal(source.items["text"], "").to_numpy()
@@ -48,14 +51,24 @@ def usable_rows(
 
 
 def _refuse_nothing(source: Source, fates: dict[str, int]) -> None:
-    pictures = source.card["pictures"]
     listing = "; ".join(f"{reason}: {n:,} rows" for reason, n in fates.items() if n)
+    listing = listing or "the file of interactions has no rows"
     advice = ""
-    if fates.get("item without picture"):
-        where = f"below {pictures}" if pictures else "because no folder of pictures was given"
+    if fates.get(UNPICTURED, 0) > fates.get(UNLISTED, 0):
+        pictures = source.card["pictures"]
+        where = f" below {pictures}" if pictures else ", for there is no folder of pictures"
         advice = (
-            f". No item that occurs has a picture {where}: give the folder of pictures, "
-            "or keep items by their text with --missing-image text-only"
+            f". No item that occurs has a picture{where}: give the folder of pictures (--images "
+            "DIR; H&M: images/ beside articles.csv), or keep items by their text with "
+            "--missing-image text-only"
+        )
+    elif fates.get(UNLISTED):
+        sold = [repr(source.item_ids[code].as_py()) for code in np.unique(source.item)[:3].tolist()]
+        listed = [repr(each) for each in source.items["item_id"][:3].to_pylist()]
+        advice = (
+            f". Item ids of the interactions look like {', '.join(sold)}, those of the items file "
+            f"like {', '.join(listed) or 'nothing: it has no rows'}. They must be the same; where "
+            "the interactions have no header, --columns may name the wrong column as item"
         )
     raise InputError(f"{source.name}: no interaction is left before the core ({listing}){advice}")
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -118,7 +119,7 @@ def _card(raw: Raw, reading: Reading, kept: int) -> dict[str, Any]:
         "items": {
             **reading.item_fates,
             "without_image": items["image"].null_count,
-            "without_text": sum(text == "" for text in items["text"].to_pylist()),
+            "without_text": pc.sum(pc.equal(items["text"], "")).as_py() or 0,
         },
         "pictures": str(raw.pictures) if raw.pictures else None,
         **reading.notes,

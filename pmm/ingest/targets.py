@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pmm.artefact import (
+    MANIFEST,
     Built,
     Manifest,
     atomic_file,
@@ -60,8 +61,9 @@ class IngestOptions:
     def __post_init__(self) -> None:
         for name in ("user_core", "item_core", "cold_below", "users"):
             value = getattr(self, name)
-            if value is not None and value < (1 if name == "users" else 0):
-                raise InputError(f"--{name.replace('_', '-')} {value}: too small")
+            least = 1 if name == "users" else 0
+            if value is not None and value < least:
+                raise InputError(f"--{name.replace('_', '-')} {value}: must be at least {least}")
 
 
 class _Cored:
@@ -136,7 +138,9 @@ def write_targets(
         except InputError as error:
             if asked or rules[name] is None:
                 raise
-            cards.append({"target": name, "left_out": str(error)})
+            earlier = (home.target(name) / MANIFEST).exists()
+            stays = ". The one from an earlier ingest stays as it was" if earlier else ""
+            cards.append({"target": name, "left_out": f"{error}{stays}"})
             continue
         made = json.loads((built.place / "card.json").read_text(encoding="utf-8"))
         cards.append({**made, "fresh": built.fresh})
@@ -227,7 +231,7 @@ def _write_target(
         cuts = write_table(path, _cold_batches(user, item, is_cold), COLD)
     counts = {"users": len(users), "items": len(codes), "actions": len(item)}
     card = {
-        **_provenance(name, rule, cored, fates, counts),
+        **_provenance(name, rule, cored, fates, statistics(**counts, pairs=rows.distinct_pairs())),
         "tied_timestamps": rows.share_of_ties(),
         "items_without_image": items["image"].null_count,
         "items_without_text": pc.sum(pc.equal(items["text"], "")).as_py(),
@@ -240,12 +244,11 @@ def _write_target(
 
 
 def _provenance(
-    name: str, rule: Rule | None, cored: _Cored, fates: dict[str, int], counts: dict[str, int]
+    name: str, rule: Rule | None, cored: _Cored, fates: dict[str, int], stats: dict[str, float]
 ) -> dict[str, Any]:
     """The card's entries on where the target comes from and how it compares with the paper's."""
     _, core, _ = cored.result
     source = cored.source.card
-    stats = statistics(**counts)
     return {
         "target": name,
         "source": source["source"],
@@ -255,7 +258,7 @@ def _provenance(
         "pictures": source["pictures"],
         "rows": {
             "read": source["interactions"]["read"],
-            "kept": counts["actions"],
+            "kept": stats["actions"],
             "dropped": {reason: n for reason, n in fates.items() if n},
         },
         "core": [asdict(each) for each in core.rounds],

@@ -13,6 +13,7 @@ from pmm.errors import InputError
 Unit = Literal["s", "ms", "us", "ns", "date"]
 
 _PER_SECOND: dict[Unit, int] = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+_TOO_LATE = 10**11
 ACCEPTED = (
     "seconds, milliseconds, microseconds or nanoseconds since 1970, ISO dates (2020-09-22, "
     "20200922) or ISO times (2020-09-22T08:30:00, with or without a zone; without one it is UTC)"
@@ -40,7 +41,7 @@ def detect_unit(samples: Sequence[str], place: str) -> Unit:
     if dates >= len(numbers):
         return "date"
     size = numbers[len(numbers) // 2]
-    if size < 1e11:
+    if size < _TOO_LATE:
         return "s"
     if size < 1e14:
         return "ms"
@@ -50,11 +51,18 @@ def detect_unit(samples: Sequence[str], place: str) -> Unit:
 def parse_times(values: pa.Array, unit: Unit) -> pa.Array:
     """Strings as int64 UTC seconds, null where a value is no time; fractions are cut off (floor).
 
+    No time either is what lies beyond the year 5138: a row in milliseconds among seconds.
+
     >>> parse_times(pa.array(["1588687728923", "x"]), "ms").to_pylist()
     [1588687728, None]
     >>> parse_times(pa.array(["2018-09-20", "2018-09-20T00:00:01+01:00"]), "date").to_pylist()
     [1537401600, 1537398001]
     """
+    seconds = _parse_any(values, unit)
+    return pc.if_else(pc.less(seconds, _TOO_LATE), seconds, pa.scalar(None, pa.int64()))
+
+
+def _parse_any(values: pa.Array, unit: Unit) -> pa.Array:
     try:
         return _parse_all(values, unit)
     except pa.ArrowInvalid:  # one value is not of the plain form: each by itself

@@ -7,7 +7,7 @@ tars.
 import json
 import mmap
 from collections.abc import Iterator
-from functools import cached_property
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 
 from pmm.artefact import open_artefact, require_input
-from pmm.errors import BrokenArtefact
+from pmm.errors import BrokenArtefact, SchemaError
 from pmm.home import Home
 from pmm.schemas import read_table
 from pmm.shards.batch import Items
@@ -27,6 +27,11 @@ from pmm.shards.tars import map_tar
 from pmm.shards.write import command, shards_manifest
 
 Numbers: TypeAlias = npt.NDArray[np.int64]
+
+TARS_OPEN = 256
+"""Item tars mapped at a time: each map holds a file open, and systems allow 1,024 or fewer."""
+
+_INDEX = {"target", "items", "users", "picture", "tokenizer", "sequence_shards"}
 
 _NPY_LENGTH = slice(
     8, 10
@@ -58,14 +63,10 @@ class Shards:
         self.tokenizer: dict[str, Any] = index["tokenizer"]
         """name, sha256, pad, special, vocabulary, max_tokens."""
         self._n_sequence_shards: int = index["sequence_shards"]
-        table = read_table(place / "offsets.parquet", OFFSETS)
-        self._where = {name: table[name].to_numpy() for name in OFFSETS.schema.names}
-        if not np.array_equal(self._where["item"], np.arange(1, self.n_items + 1)):
-            raise BrokenArtefact(
-                f"{place / 'offsets.parquet'} does not list the items 1..{self.n_items:,} in "
-                f"order. Run: {self._made_by} --force"
-            )
-        self._tars: dict[int, mmap.mmap] = {}
+        self._where = self._offsets()
+        # Safe from several threads; what is dropped lives on while somebody reads it.
+        again = f"{self._made_by} --force"
+        self._map = lru_cache(maxsize=TARS_OPEN)(partial(_mapped, place, again))
 
     @property
     def fingerprint(self) -> str:
@@ -78,7 +79,8 @@ class Shards:
 
     @cached_property
     def _sequences(self) -> Sequences:
-        found = read_sequences(self.place, self._n_sequence_shards, made_by=self._made_by)
+        again = f"{self._made_by} --force"  # whole by its size, so nothing else rewrites it
+        found = read_sequences(self.place, self._n_sequence_shards, made_by=again)
         parts = (found.train.values, found.valid, found.test)
         top = max(int(part.max(initial=0)) for part in parts)
         if len(found) != self.n_users or top > self.n_items:
@@ -109,16 +111,28 @@ class Shards:
     @cached_property
     def tokens(self) -> Lists:
         """The tokens of all items; item k is list k - 1."""
-        parts, lengths = [], np.zeros(self.n_items, dtype=np.int64)
-        for row in range(self.n_items):
-            content = self._content("tokens", row)
-            start = 10 + int.from_bytes(content[_NPY_LENGTH], "little")
-            parts.append(np.frombuffer(content, dtype="<i4", offset=start))
-            lengths[row] = len(parts[-1])
+        lengths = np.zeros(self.n_items, dtype=np.int64)
+        values = [np.zeros(0, dtype=np.int32)]
+        for rows in np.split(np.arange(self.n_items), self._shard_starts()):
+            parts = [self._tokens_of(row) for row in rows.tolist()]
+            lengths[rows] = [len(part) for part in parts]
+            if parts:
+                values.append(np.concatenate(parts))
         return Lists(
-            offsets=np.concatenate([[0], np.cumsum(lengths)]),
-            values=np.concatenate(parts) if parts else np.zeros(0, dtype=np.int32),
+            offsets=np.concatenate([[0], np.cumsum(lengths)]), values=np.concatenate(values)
         )
+
+    def _shard_starts(self) -> Numbers:
+        """The rows at which another shard begins."""
+        return np.flatnonzero(np.diff(self._where["shard"])) + 1
+
+    def _tokens_of(self, row: int) -> npt.NDArray[np.int32]:
+        content = self._content("tokens", row)
+        start = 10 + int.from_bytes(content[_NPY_LENGTH], "little")
+        try:
+            return np.frombuffer(content, dtype="<i4", offset=start)
+        except ValueError as error:
+            raise self._damaged(row + 1, "token list", error) from error
 
     def record(self, item: int) -> dict[str, Any]:
         """What is known of an item: `item`, `item_id`, `text`, `picture`, perhaps `reason`."""
@@ -185,12 +199,10 @@ class Shards:
 
     def _content(self, part: str, row: int) -> memoryview:
         """The bytes of one member."""
-        shard = int(self._where["shard"][row])
-        if shard not in self._tars:
-            self._tars[shard] = map_tar(self.place / tar_name(shard), made_by=self._made_by)
+        tar = self._map(int(self._where["shard"][row]))
         offset = int(self._where[f"{part}_offset"][row])
         size = int(self._where[f"{part}_size"][row])
-        content = memoryview(self._tars[shard])[offset : offset + size]
+        content = memoryview(tar)[offset : offset + size]
         if len(content) < size:
             raise BrokenArtefact(
                 f"{self._tar(row)} is cut off before item {row + 1}. Run: {self._made_by} --force"
@@ -215,12 +227,32 @@ class Shards:
     def _index(self) -> dict[str, Any]:
         try:
             found: dict[str, Any] = json.loads((self.place / "index.json").read_text("utf-8"))
-        except (OSError, ValueError) as error:
+            lacking = _INDEX - found.keys()
+        except (OSError, ValueError, AttributeError) as error:
             raise BrokenArtefact(
                 f"{self.place / 'index.json'} cannot be read ({error}). "
                 f"Run: {self._made_by} --force"
             ) from error
+        if lacking:
+            raise BrokenArtefact(
+                f"{self.place / 'index.json'} lacks {', '.join(sorted(lacking))}. "
+                f"Run: {self._made_by} --force"
+            )
         return found
+
+    def _offsets(self) -> dict[str, Numbers]:
+        path = self.place / "offsets.parquet"
+        try:
+            table = read_table(path, OFFSETS)
+        except (BrokenArtefact, SchemaError) as error:
+            raise BrokenArtefact(f"{error}. Run: {self._made_by} --force") from error
+        where = {name: table[name].to_numpy() for name in OFFSETS.schema.names}
+        if not np.array_equal(where["item"], np.arange(1, self.n_items + 1)):
+            raise BrokenArtefact(
+                f"{path} does not list the items 1..{self.n_items:,} in order. "
+                f"Run: {self._made_by} --force"
+            )
+        return where
 
     def _refuse_if_stale(self) -> None:
         """Shards that were moved away from their home are taken as they are."""
@@ -231,3 +263,7 @@ class Shards:
         require_input(
             self.place, self.manifest, "target", target.fingerprint, made_by=self._made_by
         )
+
+
+def _mapped(place: Path, made_by: str, shard: int) -> mmap.mmap:
+    return map_tar(place / tar_name(shard), made_by=made_by)

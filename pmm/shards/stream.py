@@ -29,6 +29,22 @@ def trainable_users(shards: Shards) -> Numbers:
     return np.flatnonzero(shards.sequences().train.lengths >= 2)
 
 
+def users_to_train(shards: Shards, batch_users: int) -> Numbers:
+    """The trainable users, once it is sure that batches can be made of them.
+
+    Raises:
+        InputError: there are fewer than two, or `batch_users` is below 2.
+    """
+    users = trainable_users(shards)
+    if batch_users < 2 or len(users) < 2:
+        raise InputError(
+            f"training on {shards.target} needs at least 2 users a batch, for each other's "
+            f"negatives: found {len(users):,} users with two training items or more, "
+            f"{batch_users} a batch"
+        )
+    return users
+
+
 def steps_per_epoch(n_users: int, batch_users: int) -> int:
     """Batches an epoch: the last may be smaller, but a single user left over joins the one before.
 
@@ -75,13 +91,7 @@ def train_batches(
     Raises:
         InputError: fewer than two users have two training items, or `batch_users` is below 2.
     """
-    users = trainable_users(shards)
-    if batch_users < 2 or len(users) < 2:
-        raise InputError(
-            f"training on {shards.target} needs at least 2 users a batch, for each other's "
-            f"negatives: found {len(users):,} users with two training items or more, "
-            f"{batch_users} a batch"
-        )
+    users = users_to_train(shards, batch_users)
     steps = steps_per_epoch(len(users), batch_users)
 
     def make(step: int) -> Batch:

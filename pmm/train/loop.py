@@ -1,7 +1,8 @@
 """`pmm train --stage scratch`: one target's shards -> a run's folder with its best checkpoint."""
 
+import sys
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,17 +55,20 @@ def train(
         best_hr@10 and best_epoch on the validation items, popularity_hr@10, seconds.
 
     Raises:
-        InputError, MissingArtefact, StaleArtefact, RecipeError: before anything is written.
+        InputError, ArtefactError, RecipeError: before anything is written or replaced.
         PmmError: the loss or a weight is no number. StorageError: the disk is full.
     """
+    recipe = with_whole_paths(recipe)
     shards = Shards(home.shards(home.find_target(recipe.target)))
     with run_folder.claim(run_dir):
         going_on = run_folder.settle(run_dir, existing)
         if going_on:
             _require_same(run_dir, recipe, shards)
         session = Session(run_dir, shards, recipe.model, recipe.train)
-        if going_on and (run_dir / LAST).exists():
-            session.restore()
+        if going_on:
+            _restore(session)
+        elif existing == "overwrite":  # nothing that could be refused stands after this
+            run_folder.clear(run_dir)
         about = {"command": command, "seed": recipe.train.seed, "shards": shards.fingerprint}
         about |= {"target": shards.target, "device": str(session.device), **session.sizes()}
         run_folder.describe(run_dir, dump(recipe), about)
@@ -72,9 +76,30 @@ def train(
             log = Log(run_dir / LOG, session.state.log_bytes)
             with closing(log), Interrupt() as interrupt:
                 session.go(log, interrupt)
-        records = curves.read_log(run_dir / LOG)
-        curves.draw(records, run_dir / "curves.png", title=f"{run_dir.name}: {shards.target}")
+            records = curves.read_log(run_dir / LOG)
+            curves.draw(records, run_dir / "curves.png", title=f"{run_dir.name}: {shards.target}")
         return _result(session)
+
+
+def with_whole_paths(recipe: Recipe) -> Recipe:
+    """The recipe with encoders in folders named from the root: a run is evaluated from anywhere."""
+    model = recipe.model
+    text = replace(model.text, encoder=_whole_path(model.text.encoder))
+    vision = replace(model.vision, encoder=_whole_path(model.vision.encoder))
+    return replace(recipe, model=replace(model, text=text, vision=vision))
+
+
+def _whole_path(encoder: str) -> str:
+    path = Path(encoder.removeprefix("local-dir:")).expanduser()
+    return str(path.resolve()) if path.is_dir() else encoder
+
+
+def _restore(session: Session) -> None:
+    """Take up the last checkpoint; a run that was stopped before its first starts again."""
+    if (session.run_dir / LAST).exists():
+        session.restore()
+    else:
+        print(f"{session.run_dir} has no checkpoint yet: from the start", file=sys.stderr)
 
 
 def _result(session: Session) -> dict[str, Any]:
@@ -94,7 +119,8 @@ def _result(session: Session) -> dict[str, Any]:
 def _require_same(run_dir: Path, recipe: Recipe, shards: Shards) -> None:
     """Refuse to resume another recipe, or on shards that were made anew."""
     values = read_recipe(run_dir / RECIPE)
-    former, now = asdict(resolve(Recipe, values, origin=str(run_dir / RECIPE))), asdict(recipe)
+    before = with_whole_paths(resolve(Recipe, values, origin=str(run_dir / RECIPE)))
+    former, now = asdict(before), asdict(recipe)
     changed = [
         f"{section}.{name} was {old!r}, is {now[section][name]!r}"
         for section in ("model", "train")
@@ -108,7 +134,7 @@ def _require_same(run_dir: Path, recipe: Recipe, shards: Shards) -> None:
             f"{run_dir} was started with another recipe ({'; '.join(changed)}). Resume it with the "
             "same options, or choose another --name"
         )
-    made_on = run_folder.found(run_dir)["shards"]
+    made_on = run_folder.shards_of(run_dir)
     if made_on != shards.fingerprint:
         raise StaleArtefact(
             f"{run_dir} was trained on shards {made_on[:8]}, but {shards.place} is now "

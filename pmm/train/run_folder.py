@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 
 from pmm import __version__
 from pmm.artefact import atomic_file, storage_errors, write_json
-from pmm.errors import InputError, MissingArtefact, StorageError
+from pmm.errors import BrokenArtefact, InputError, StorageError
 
 RECIPE, RUN, LOG = "recipe.toml", "run.json", "log.jsonl"
 
@@ -30,10 +30,14 @@ class Log:
     """log.jsonl: one JSON record a line, written through at once."""
 
     def __init__(self, path: Path, keep_bytes: int) -> None:
-        """Open for appending; what stands behind the first keep_bytes is cut off."""
+        """Open for appending; what stands behind the first keep_bytes is cut off.
+
+        So is a line without an end, which a damaged file may have: the next would be glued to it.
+        """
+        keep = _whole_lines(path, keep_bytes)
         self._file = path.open("ab")
-        if self._file.tell() > keep_bytes:
-            self._file.truncate(keep_bytes)
+        if self._file.tell() > keep:
+            self._file.truncate(keep)
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Append a record."""
@@ -50,6 +54,14 @@ class Log:
         self._file.close()
 
 
+def _whole_lines(path: Path, keep_bytes: int) -> int:
+    """Length of the whole lines among a file's first bytes; 0 where there is no such file."""
+    if not path.is_file():
+        return 0
+    with path.open("rb") as file:
+        return file.read(keep_bytes).rfind(b"\n") + 1
+
+
 @contextmanager
 def claim(run_dir: Path) -> Iterator[None]:
     """Hold a run's folder for this process.
@@ -61,7 +73,8 @@ def claim(run_dir: Path) -> Iterator[None]:
         run_dir.mkdir(parents=True, exist_ok=True)
     lock = FileLock(run_dir / ".lock")
     try:
-        lock.acquire(timeout=0)
+        with storage_errors(run_dir):
+            lock.acquire(timeout=0)
     except Timeout as error:
         raise StorageError(
             f"another pmm process trains into {run_dir}; wait for it, or choose another --name"
@@ -73,7 +86,7 @@ def claim(run_dir: Path) -> Iterator[None]:
 
 
 def settle(run_dir: Path, existing: Existing) -> bool:
-    """Whether the run goes on from what the folder holds.
+    """Whether the run goes on from what the folder holds; nothing is touched yet (see `clear`).
 
     Raises:
         InputError: the folder holds a run and nothing was said about it, or holds something else.
@@ -86,11 +99,6 @@ def settle(run_dir: Path, existing: Existing) -> bool:
     if existing == "resume":
         return RUN in names
     if existing == "overwrite":
-        for path in run_dir.iterdir():
-            if path.is_dir():
-                shutil.rmtree(path)
-            elif path.name != ".lock":
-                path.unlink()
         return False
     raise InputError(
         f"{run_dir} holds a run already. Add --resume to go on with it, --overwrite to replace it, "
@@ -98,17 +106,33 @@ def settle(run_dir: Path, existing: Existing) -> bool:
     )
 
 
-def found(run_dir: Path) -> dict[str, Any]:
-    """run.json of a run's folder.
+def clear(run_dir: Path) -> None:
+    """Empty a claimed run's folder, for a run that replaces it.
 
     Raises:
-        MissingArtefact: it is no folder of a run.
+        StorageError: it cannot be written.
+    """
+    with storage_errors(run_dir):
+        for path in run_dir.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            elif path.name != ".lock":
+                path.unlink()
+
+
+def shards_of(run_dir: Path) -> str:
+    """The fingerprint of the shards that a run was started on, from its run.json.
+
+    Raises:
+        BrokenArtefact: run.json cannot be read.
     """
     try:
-        about: dict[str, Any] = json.loads((run_dir / RUN).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise MissingArtefact(f"{run_dir} holds no run. Run: pmm train (see --help)") from error
-    return about
+        return str(json.loads((run_dir / RUN).read_text(encoding="utf-8"))["shards"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BrokenArtefact(
+            f"{run_dir / RUN} is damaged ({error}), so the run cannot go on. Train again with "
+            "--overwrite, or choose another --name"
+        ) from error
 
 
 def describe(run_dir: Path, recipe: str, about: Mapping[str, Any]) -> None:

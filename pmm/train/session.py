@@ -6,6 +6,7 @@ anywhere and resumed does what it would have done.
 """
 
 import hashlib
+import math
 import sys
 import time
 from dataclasses import dataclass
@@ -13,19 +14,20 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import AdamW
 
 from pmm.errors import InputError, PmmError
 from pmm.evaluate.checkpoint import BEST, frozen_digest, save_weights, trained_tensors
 from pmm.evaluate.device import Precision, mixed, pick_device, pick_precision
 from pmm.evaluate.metrics import headline, summarise
-from pmm.evaluate.run import EvaluateOptions, evaluate_model, references
+from pmm.evaluate.run import EvaluateOptions, drop_evaluations, evaluate_model, references
+from pmm.model.encoders import TextEncoder
 from pmm.model.pmmrec import Pmmrec, PmmrecOptions, parameter_groups
 from pmm.progress import Progress, progress
 from pmm.shards.batch import Batch
 from pmm.shards.read import Shards
-from pmm.shards.stream import Prefetched, steps_per_epoch, train_batches, trainable_users
+from pmm.shards.stream import Prefetched, steps_per_epoch, train_batches, users_to_train
 from pmm.shards.tokens import load_tokenizer
 from pmm.train import first_batch
 from pmm.train.checkpoint import LAST, State, load_state, save_state
@@ -73,8 +75,14 @@ class TrainOptions:
     def __post_init__(self) -> None:
         least = {"epochs": 1, "batch_users": 2, "eval_every": 1, "log_every": 1, "save_every": 1}
         least |= dict.fromkeys(("lr", "encoder_lr", "weight_decay", "patience"), 0)
+        least |= dict.fromkeys(("max_steps", "max_minutes"), 0) | {"ahead": 1}
         low = [
             f"{name} must be at least {n}" for name, n in least.items() if getattr(self, name) < n
+        ]
+        low += [
+            f"{name} must be finite"
+            for name in ("lr", "encoder_lr", "weight_decay")
+            if not math.isfinite(getattr(self, name))
         ]
         if low:
             raise ValueError("; ".join(low))
@@ -87,15 +95,17 @@ class Session:
         self, run_dir: Path, shards: Shards, model_options: PmmrecOptions, options: TrainOptions
     ) -> None:
         self.run_dir, self.shards, self.options = run_dir, shards, options
+        n_users = len(users_to_train(shards, options.batch_users))
         self.device = pick_device(options.device)
         self.dtype = pick_precision(options.precision, self.device)
         torch.manual_seed(options.seed)
         self.model = Pmmrec(model_options).to(self.device)
         require_tokens(shards, self.model)
+        require_pictures(shards, self.model)
         self.optimiser = make_optimiser(self.model, options)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
         self.frozen = frozen_digest(self.model)
-        self.steps_per_epoch = steps_per_epoch(len(trainable_users(shards)), options.batch_users)
+        self.steps_per_epoch = steps_per_epoch(n_users, options.batch_users)
         self.popularity = references(shards, VALID)["popularity"]
         self.state = State()
         self.ended: Ended = ""
@@ -198,7 +208,7 @@ class Session:
             return
         names = list(self._pending[0])
         loss_KN = torch.stack([torch.stack([each[n] for n in names]) for each in self._pending])
-        loss_KN = loss_KN.double().cpu()
+        loss_KN = loss_KN.cpu().double()  # an Apple GPU has no fp64
         self._refuse_nan(loss_KN[:, names.index("loss")])
         now = time.perf_counter()
         seconds = max(now - self._since, 1e-9)
@@ -246,13 +256,17 @@ class Session:
         )
 
     def _end_epoch(self, log: Log, interrupt: Interrupt) -> None:
-        """Evaluate where one is due, then stand before the next epoch; nothing if interrupted."""
-        done = self.state.epoch + 1
+        """Evaluate where one is due, then stand before the next epoch.
+
+        Where the evaluation was broken off the run stays where it is, and evaluates on resume.
+        """
+        state, done = self.state, self.state.epoch + 1
         if done % self.options.eval_every == 0:
             self._evaluate(log, interrupt)
-        if not interrupt.asked:
-            self.state.epoch, self.state.index = done, 0
-            self._save(log)
+            if state.evaluated_step != state.step:
+                return
+        state.epoch, state.index = done, 0
+        self._save(log)
 
     def _evaluate(self, log: Log, interrupt: Interrupt) -> None:
         """Rank the validation items, keep the best weights, count the evaluations without gain."""
@@ -270,6 +284,7 @@ class Session:
             about = {"step": state.step, "epoch": epoch, "valid_hr@10": found["hr@10"]}
             about |= {"frozen": self.frozen, "shards": self.shards.fingerprint}
             about |= {"precision": self.options.precision}
+            drop_evaluations(self.run_dir)
             save_weights(self.run_dir / BEST, self.model, about)
         seconds = time.perf_counter() - start
         state.seconds += seconds
@@ -302,11 +317,18 @@ def require_tokens(shards: Shards, model: Pmmrec) -> None:
     An encoder without tokenizer files (a bare config) is only asked whether the ids fit.
 
     Raises:
-        InputError: it is not.
+        InputError: it is not, or it reads no texts as long as the shards hold.
     """
     if model.text is None:
         return
     encoder, made_with = model.options.text.encoder, shards.tokenizer
+    positions, longest = _positions(model.text), int(shards.tokens.lengths.max(initial=0))
+    if longest > positions:
+        raise InputError(
+            f"the shards of {shards.target} hold texts of up to {longest} tokens, but the text "
+            f"encoder {encoder!r} reads {positions} at most. Choose another encoder, or run: "
+            f'pmm shard --target "{shards.target}" --max-tokens {positions}'
+        )
     rows = model.text.stem.get_submodule("word_embeddings").get_parameter("weight").shape[0]
     try:
         same = load_tokenizer(encoder).digest == made_with["sha256"]
@@ -318,6 +340,31 @@ def require_tokens(shards: Shards, model: Pmmrec) -> None:
             f"({made_with['vocabulary']:,} sub-words), which are not those of the text encoder "
             f"{encoder!r} ({rows:,}). Choose that encoder, or run: "
             f'pmm shard --target "{shards.target}" --text-encoder {encoder}'
+        )
+
+
+def _positions(text: TextEncoder) -> int:
+    """The most tokens that a text encoder reads; RoBERTa counts from behind its padding id."""
+    embedding = text.stem.get_submodule("position_embeddings")
+    assert isinstance(embedding, nn.Embedding)
+    first = 0 if embedding.padding_idx is None else embedding.padding_idx + 1
+    return embedding.num_embeddings - first
+
+
+def require_pictures(shards: Shards, model: Pmmrec) -> None:
+    """Refuse a vision tower for pictures of another size, unless there is none to be shown.
+
+    Raises:
+        InputError: the sizes differ.
+    """
+    size = shards.picture_size
+    if model.vision is None or not shards.has_picture.any():
+        return
+    if tuple(model.vision.picture_size) != (size, size):
+        raise InputError(
+            f"the vision tower {model.options.vision.encoder!r} takes pictures of "
+            f"{model.vision.picture_size}, the shards of {shards.target} hold {size}x{size}: "
+            "choose a tower of that size"
         )
 
 

@@ -70,7 +70,8 @@ def open_shop(root: Path, *, n_items: int = 30, n_users: int = 24, texts: str = 
 def _write_target(folder: Path, pictures: Path, names: list[str], n_users: int) -> dict[str, int]:
     n = len(names)
     lists = [[(7 * u + k) % n + 1 for k in range(4 + u % 6)] for u in range(n_users)]
-    lists[1][-1] = lists[1][0]  # a target that stands in the history
+    if n_users > 1:
+        lists[1][-1] = lists[1][0]  # a target that stands in the history
     counts = np.bincount(np.concatenate([each[:-2] for each in lists]), minlength=n + 1)
     rows = {
         "item": np.arange(1, n + 1),

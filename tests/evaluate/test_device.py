@@ -26,3 +26,22 @@ def test_auto_takes_what_is_here() -> None:
 def test_products_run_in_the_chosen_type(dtype: torch.dtype, product: torch.dtype) -> None:
     with mixed(torch.device("cpu"), dtype):
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == product
+
+
+def test_devices_that_torch_knows_but_nobody_trains_on_are_refused() -> None:
+    with pytest.raises(InputError, match="give auto, cpu, cuda or cuda:N"):
+        pick_device("meta")
+    if not torch.backends.mps.is_available():
+        with pytest.raises(InputError, match=r"no Apple GPU\. Give --device cpu"):
+            pick_device("mps")
+
+
+@pytest.mark.parametrize(("native", "dtype"), [(True, torch.bfloat16), (False, torch.float16)])
+def test_a_gpu_that_only_emulates_bf16_computes_in_fp16(
+    monkeypatch: pytest.MonkeyPatch, native: bool, dtype: torch.dtype
+) -> None:
+    def supported(including_emulation: bool = True) -> bool:
+        return native or including_emulation
+
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
+    assert pick_precision("auto", torch.device("cuda")) == dtype

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from pmm.errors import BrokenArtefact, MissingArtefact, PmmError, StaleArtefact
+from pmm.errors import BrokenArtefact, InputError, MissingArtefact, PmmError, StaleArtefact
+from pmm.evaluate import run
 from pmm.evaluate.checkpoint import BEST, frozen_digest, load_weights, save_weights
 from pmm.evaluate.run import (
     EvaluateOptions,
@@ -154,10 +155,10 @@ def test_missing_and_damaged_checkpoints_name_the_command(shop: Any, run_dir: Pa
     with pytest.raises(MissingArtefact, match=r"no recipe.toml. Run: pmm train"):
         evaluate_run(shop.home, run_dir / "nowhere")
     (run_dir / BEST).write_bytes(b"\x10\0\0\0\0\0\0\0{not a header at all")
-    with pytest.raises(BrokenArtefact, match="is damaged"):
+    with pytest.raises(BrokenArtefact, match=r"is damaged.*--overwrite"):
         evaluate_run(shop.home, run_dir)
     (run_dir / BEST).unlink()
-    with pytest.raises(MissingArtefact, match="pmm train --stage scratch --target"):
+    with pytest.raises(MissingArtefact, match=r"pmm train --stage scratch --target .*--resume"):
         evaluate_run(shop.home, run_dir)
 
 
@@ -192,3 +193,39 @@ def test_new_shards_make_a_run_stale(shop_maker: ModuleType, tmp_path: Path, mod
     with pytest.raises(StaleArtefact, match="was trained on shards former, but"):
         evaluate_run(Home(tmp_path), run_dir)
     assert isinstance(shop.shards(), Shards)
+
+
+def test_a_recipe_that_was_cut_off_is_named(shop: Any, run_dir: Path) -> None:
+    (run_dir / "recipe.toml").write_text('target = "HM"\n')
+    with pytest.raises(BrokenArtefact, match=r"recipe.toml names no target or has no table"):
+        evaluate_run(shop.home, run_dir)
+
+
+def test_options_out_of_range_are_named_together() -> None:
+    with pytest.raises(InputError, match="seed must be at least 0; users_per_chunk must be at"):
+        EvaluateOptions(seed=-1, users_per_chunk=0)
+
+
+def test_the_step_is_that_of_the_weights_when_training_replaces_them_meanwhile(
+    shop: Any, model: Pmmrec, run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def build_slowly(options: Any) -> Pmmrec:
+        about = {"frozen": frozen_digest(model), "shards": shop.shards().fingerprint}
+        about |= {"step": 7, "epoch": 2.0, "precision": "fp32"}
+        save_weights(run_dir / BEST, model, about)
+        return Pmmrec(options)
+
+    monkeypatch.setattr(run, "Pmmrec", build_slowly)
+    found = evaluate_run(shop.home, run_dir, EvaluateOptions(gallery_users=0))
+    assert (found["step"], found["epoch"]) == (7, 2.0)
+
+
+def test_a_single_user_and_a_catalogue_smaller_than_the_cutoffs_are_ranked(
+    shop_maker: ModuleType, tmp_path: Path
+) -> None:
+    shop = shop_maker.open_shop(tmp_path, n_items=7, n_users=1)
+    torch.manual_seed(0)
+    ranks = evaluate_model(Pmmrec(shop.options), shop.shards(), EvaluateOptions())
+    (row,) = ranks.to_pylist()
+    assert (row["user"], row["target"], row["candidates"]) == (0, 4, 4)
+    assert 1 <= row["rank"] <= 4

@@ -5,6 +5,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from pmm.errors import InputError
+from pmm.ingest.generic import CsvFiles, ingest_csv
+from pmm.ingest.targets import IngestOptions
+from pmm.inspect import summarise_cards
 
 ROWS = [("u1", f"i{n}", 1_600_000_000 + n) for n in (0, 1, 2)]
 
@@ -106,6 +109,22 @@ def test_repeats_are_kept_or_only_the_first_in_time(ingest_text, sequences):
     assert card["rows"]["dropped"] == {"repeat of an earlier row": 1}
 
 
+def test_columns_that_contradict_the_header_are_told(ingest_text):
+    with pytest.raises(InputError, match=r"takes field 2 of .* as user, but .* names it 'item_id'"):
+        ingest_text(table(ROWS), columns="item,user,timestamp")
+
+
+def test_columns_choose_between_two_columns_of_one_kind(ingest_text, sequences):
+    text = table([(u, "p", i, t) for u, i, t in ROWS], header="user_id,parent_asin,asin,ts")
+    ingest_text(text, columns="user,-,item,timestamp")
+    assert sequences() == {"u1": ["i0", "i1", "i2"]}
+
+
+def test_a_header_of_unknown_names_is_no_interaction(ingest_text):
+    text = "who,what\n" + "".join(f"u1,i{n}\n" for n in range(4))
+    assert ingest_text(text, columns="user,item")["rows"]["read"] == 4
+
+
 def test_hostile_ids_survive_as_they_are(ingest_text, sequences, tmp_path):
     ids = ['a"b', "tab\there", "line\nbreak", "../../etc/passwd", "ключ", "007", "a,b", "x::y"]
     quoted = ['"' + each.replace('"', '""') + '"' for each in ids]
@@ -182,8 +201,29 @@ def test_files_without_rows_are_told(ingest_text, text):
 
 
 def test_items_that_match_no_interaction_are_told(ingest_text):
-    with pytest.raises(InputError, match="item not in the items file: 3 rows"):
+    told = "item not in the items file: 3 rows.* look like 'i0', 'i1', 'i2', .* like 'other'"
+    with pytest.raises(InputError, match=told):
         ingest_text(table(ROWS), "item_id,title\nother,a\n")
+
+
+def test_interactions_without_rows_and_times_are_told(ingest_text):
+    with pytest.raises(InputError, match="the file of interactions has no rows"):
+        ingest_text("user_id,item_id\n")
+
+
+@pytest.mark.parametrize("names", ["sku,title,price", "sku,price,label"])
+def test_items_whose_id_column_is_unknown_are_told(ingest_text, names):
+    items = names + "\n" + "".join(f"i{n},Title,9\n" for n in range(3))
+    with pytest.raises(InputError, match="no item column found; its first line has 'sku'"):
+        ingest_text(table(ROWS), items)
+
+
+def test_files_swapped_by_mistake_are_told(ingest_text, tmp_path):
+    items = "item_id,title\ni0,a\n"
+    with pytest.raises(InputError, match="were --interactions and --items swapped"):
+        ingest_text(items, table(ROWS))
+    with pytest.raises(InputError, match="were --interactions and --items swapped"):
+        ingest_text(table(ROWS), table(ROWS), images=tmp_path)
 
 
 def test_users_too_short_to_split_are_told(ingest_text):
@@ -239,6 +279,13 @@ def test_statistics_are_those_of_table_two(ingest_text):
     assert math.isclose(stats["sparsity_per_cent"], 100 * (1 - 7 / 8))
 
 
+def test_repeats_do_not_make_a_target_denser_than_full(ingest_text):
+    stats = ingest_text(table([("u1", "i0", n) for n in range(4)] + [("u1", "i1", 9)]))[
+        "statistics"
+    ]
+    assert (stats["actions"], stats["sparsity_per_cent"]) == (5, 0.0)
+
+
 def test_a_rerun_does_nothing_and_a_changed_option_rebuilds_the_target(ingest_text, home):
     assert ingest_text(table(ROWS))["fresh"]
     tables = (home.tables("Shop") / "manifest.json").stat().st_mtime_ns
@@ -250,9 +297,51 @@ def test_a_rerun_does_nothing_and_a_changed_option_rebuilds_the_target(ingest_te
 
 @pytest.mark.parametrize("name", ["../x", "", "a/b"])
 def test_a_name_that_is_no_folder_is_refused(home, tmp_path, name):
-    from pmm.ingest.generic import CsvFiles, ingest_csv
-    from pmm.ingest.targets import IngestOptions
-
     files = CsvFiles(interactions=tmp_path / "a", items=tmp_path / "b")
     with pytest.raises(InputError, match="cannot name a target"):
         ingest_csv(home, name, files, IngestOptions())
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("HM", '"HM" is what pmm ingest hm writes'),
+        ("hm-shoes", '"HM Shoes" is what pmm ingest hm writes'),
+        ("x" * 300, "is too long: 100 bytes at most"),
+    ],
+)
+def test_a_name_that_is_taken_or_too_long_is_refused(home, tmp_path, name, message):
+    files = CsvFiles(interactions=tmp_path / "a", items=tmp_path / "b")
+    with pytest.raises(InputError, match=message):
+        ingest_csv(home, name, files, IngestOptions())
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        (".", "--interactions .* is a folder; expected is one file"),
+        ("none.csv", r"none.csv cannot be read \(No such file"),
+        ("x" * 300, r"cannot be read \(File name too long\)"),
+        ("/dev/null", "is no plain file"),
+    ],
+)
+def test_what_is_no_file_is_told(home, tmp_path, path, message):
+    files = CsvFiles(interactions=tmp_path / path, items=tmp_path / "b")
+    with pytest.raises(InputError, match=message):
+        ingest_csv(home, "Shop", files, IngestOptions())
+
+
+@pytest.mark.parametrize(
+    ("option", "least"), [("user_core", 0), ("item_core", 0), ("cold_below", 0), ("users", 1)]
+)
+def test_options_below_their_least_value_are_told(option, least):
+    with pytest.raises(InputError, match=f"{least - 1}: must be at least {least}"):
+        IngestOptions(**{option: least - 1})
+
+
+def test_the_summary_says_where_the_rows_went(ingest_text):
+    rows = [*ROWS, ("u1", "other", 7), *(("u2", f"i{n}", n) for n in range(2))]
+    said = summarise_cards([ingest_text(table(rows), user_core=3)])
+    assert (
+        "Shop: 6 rows read, 3 kept; dropped: 1 item not in the items file, 2 core (1 round)" in said
+    )

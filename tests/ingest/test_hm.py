@@ -179,3 +179,22 @@ def test_a_failure_leaves_the_earlier_artefacts_whole(write_shop, ingest_shop, h
     with pytest.raises(InputError, match="is empty"):
         ingest_shop(write_shop(), user_core=50)
     assert {path: path.read_bytes() for path in kept} == {path: before[path] for path in kept}
+
+
+def test_a_target_left_out_says_that_an_earlier_one_stays(write_shop, ingest_shop, home):
+    clothes = [(A, "Garment Upper body"), (B, "Shoes"), (C, "Shoes"), (D, "Shoes")]
+    raw = write_shop(articles=clothes)
+    first = ingest_shop(raw)
+    assert first[1]["target"] == "HM Clothes"
+    assert "stays" not in first[1]["left_out"]
+    assert first[2]["fresh"]
+    again = ingest_shop(raw, user_core=4)
+    assert "stays as it was" in again[2]["left_out"]
+    assert home.target("HM Shoes").is_dir()
+
+
+def test_a_file_as_raw_folder_is_told(write_shop, ingest_shop):
+    with pytest.raises(
+        InputError, match=r"--raw .*articles\.csv is a file; expected is the folder"
+    ):
+        ingest_shop(write_shop() / "articles.csv")

@@ -48,5 +48,14 @@ def test_the_digest_changes_with_the_pictures(folder):
 
 
 def test_a_missing_folder_is_told(tmp_path):
-    with pytest.raises(InputError, match="is no folder of pictures"):
+    with pytest.raises(InputError, match=r"folder of pictures .*none cannot be read \(No such"):
         Pictures(tmp_path / "none")
+
+
+def test_a_file_instead_of_a_folder_is_told(folder):
+    with pytest.raises(InputError, match=r"2\.jpeg is a file; expected is a folder of pictures"):
+        Pictures(folder / "2.jpeg")
+
+
+def test_a_file_name_that_several_pictures_have_names_none_of_them(folder):
+    assert Pictures(folder).at("c/1.png") is None

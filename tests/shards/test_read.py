@@ -1,5 +1,6 @@
 """Shards read back give what was put in, and say so when they cannot."""
 
+import dataclasses
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ import transformers
 from pmm.errors import BrokenArtefact, MissingArtefact, StaleArtefact
 from pmm.home import Home
 from pmm.schemas import SEQUENCES, TARGET_ITEMS, read_table
-from pmm.shards import sequence_shards
+from pmm.shards import read, sequence_shards
 from pmm.shards.pictures import shrink
 from pmm.shards.read import Shards
 from pmm.shards.tars import members
@@ -141,7 +142,7 @@ def test_a_block_that_is_no_arrow_is_named_with_the_command(damaged: Path) -> No
     content = bytearray(tar.read_bytes())
     content[512:700] = b"x" * 188
     tar.write_bytes(content)
-    with pytest.raises(BrokenArtefact, match=r"sequences-00000.tar: 00000000.arrow.*pmm shard"):
+    with pytest.raises(BrokenArtefact, match=r"00000000.arrow.*pmm shard.*--force"):
         Shards(damaged).sequences()
 
 
@@ -160,3 +161,46 @@ def test_shards_of_an_older_target_are_refused(
         Shards(home.shards("HM"))
     assert write_shards(home, "HM", options).fresh
     assert Shards(home.shards("HM")).record(1)["text"] == "other 1 red shoe"
+
+
+def test_tokens_that_are_damaged_are_named_with_the_command(damaged: Path) -> None:
+    tar = damaged / "items-00001.tar"
+    (place,) = (m for m in members(tar, made_by="") if m.name == "12.tokens.npy")
+    content = bytearray(tar.read_bytes())
+    content[place.offset + 8 : place.offset + 10] = b"\xff\xff"
+    tar.write_bytes(content)
+    with pytest.raises(BrokenArtefact, match=r"items-00001.tar: the token list of item 12 .*force"):
+        Shards(damaged).items(np.array([1]))
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="no /proc to count files in")
+def test_a_catalogue_of_many_tars_needs_few_open_files(
+    make_home: Make, options: ShardOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = make_home()
+    write_shards(home, "HM", dataclasses.replace(options, items_per_shard=1))
+    monkeypatch.setattr(read, "TARS_OPEN", 5)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    shards = Shards(home.shards("HM"))
+    whole = [items.picture_I3HW for items in shards.iterate(3)]
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before + 5
+    again = shards.items(np.arange(1, 35)).picture_I3HW
+    assert torch.equal(torch.cat(whole), again)
+    assert len(shards.tokens) == 34
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("index.json", b"{}", "lacks items, picture, .*--force"),
+        ("index.json", b"[]", "cannot be read .*--force"),
+        ("offsets.parquet", b"", "cannot be read as .*--force"),
+    ],
+)
+def test_damage_that_leaves_the_size_names_the_command_that_mends_it(
+    damaged: Path, name: str, content: bytes, message: str
+) -> None:
+    size = (damaged / name).stat().st_size
+    (damaged / name).write_bytes(content.ljust(size))
+    with pytest.raises(BrokenArtefact, match=message):
+        Shards(damaged)

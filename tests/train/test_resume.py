@@ -182,3 +182,20 @@ def test_a_process_that_is_killed_outright_resumes_to_the_same_bits(
     assert (run_dir / LAST).exists()
     train(shop.home, run_dir, recipe(shop), existing="resume")
     assert_equal_runs(run_dir, whole)
+
+
+def test_ctrl_c_while_the_best_weights_are_saved_counts_the_evaluation_once(
+    shop: Any, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = session.save_weights
+
+    def press(*rest: Any) -> None:
+        signal.raise_signal(signal.SIGINT)
+        real(*rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(session, "save_weights", press)
+        stopped = train(shop.home, tmp_path / "run", recipe(shop))
+    assert (stopped["ended"], stopped["steps"]) == ("interrupted", 3)
+    train(shop.home, tmp_path / "run", recipe(shop), existing="resume")
+    assert_equal_runs(tmp_path / "run", whole)

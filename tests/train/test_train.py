@@ -1,6 +1,8 @@
 """Training on real shards, with small encoders."""
 
 import json
+import os
+import tempfile
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -10,13 +12,21 @@ import pytest
 import torch
 from PIL import Image
 
-from pmm.errors import InputError, PmmError, RecipeError, StaleArtefact, StorageError
+from pmm.errors import (
+    BrokenArtefact,
+    InputError,
+    PmmError,
+    RecipeError,
+    StaleArtefact,
+    StorageError,
+)
 from pmm.evaluate.checkpoint import BEST, read_header, read_tensors
 from pmm.evaluate.ranking import Queries, rank_users
 from pmm.evaluate.run import EvaluateOptions, embed_catalogue, evaluate_run, load_run, user_vectors
-from pmm.model.encoders import TextSpec
+from pmm.model.encoders import TextSpec, VisionSpec
 from pmm.model.pmmrec import Pmmrec
-from pmm.model.small import save_small_encoders
+from pmm.model.small import SmallSizes, save_small_encoders
+from pmm.shards.read import Shards
 from pmm.shards.sequence_shards import Lists
 from pmm.train import curves, run_folder, session
 from pmm.train.checkpoint import LAST
@@ -208,6 +218,8 @@ def test_encoders_have_a_rate_of_their_own_and_no_decay(shop: Any) -> None:
 def test_options_out_of_range_are_named_together() -> None:
     with pytest.raises(ValueError, match="batch_users must be at least 2; lr must be at least 0"):
         TrainOptions(batch_users=1, lr=-1.0)
+    with pytest.raises(ValueError, match="max_steps must be at least 0; encoder_lr must be finite"):
+        TrainOptions(max_steps=-1, encoder_lr=float("nan"))
 
 
 def test_a_folder_that_holds_something_else_is_refused(shop: Any, tmp_path: Path) -> None:
@@ -246,3 +258,124 @@ def test_a_run_without_an_improvement_at_all_still_has_curves(tmp_path: Path) ->
     curves.draw([], tmp_path / "empty.png", title="nothing yet")
     with Image.open(tmp_path / "empty.png") as picture:
         assert picture.size == (1320, 504)
+
+
+@pytest.fixture
+def finished(shop: Any, tmp_path: Path) -> Path:
+    train(shop.home, tmp_path / "run", recipe(shop, epochs=1))
+    return tmp_path / "run"
+
+
+def test_a_refused_run_replaces_nothing(shop: Any, finished: Path) -> None:
+    before = {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
+    nowhere = shop.with_options(vision=VisionSpec(encoder=str(finished / "nowhere")))
+    with pytest.raises(InputError, match="no such folder"):
+        train(shop.home, finished, Recipe(target="hm", model=nowhere), existing="overwrite")
+    assert {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()} == before
+
+
+def test_a_tower_for_pictures_of_another_size_is_refused_at_once(shop: Any, tmp_path: Path) -> None:
+    sizes = SmallSizes(width=32, blocks=2, heads=1, picture=64, patch=32)
+    _, tower = save_small_encoders(tmp_path / "other", ["a text"], seed=1, sizes=sizes)
+    other = shop.with_options(vision=VisionSpec(encoder=str(tower), train_blocks=1))
+    with pytest.raises(InputError, match=r"pictures of \(64, 64\), the shards of HM hold 32x32"):
+        train(shop.home, tmp_path / "run", Recipe(target="hm", model=other))
+    assert [path.name for path in (tmp_path / "run").iterdir()] in ([], [".lock"])
+
+
+def test_texts_longer_than_the_encoder_reads_are_refused_at_once(
+    shop_maker: ModuleType, tmp_path: Path
+) -> None:
+    shop = shop_maker.open_shop(tmp_path, n_items=12, n_users=8)
+    config = Path(shop.options.text.encoder) / "config.json"
+    short = json.loads(config.read_text()) | {"max_position_embeddings": 7}
+    config.write_text(json.dumps(short))
+    seeded = TextSpec(encoder=shop.options.text.encoder, train_blocks=1, random_seed=1)
+    model = shop.with_options(text=seeded)
+    with pytest.raises(InputError, match=r"texts of up to \d+ tokens.* reads 5 at most.*--max-tok"):
+        train(shop.home, tmp_path / "run", Recipe(target="hm", model=model))
+
+
+def test_too_few_users_are_refused_before_anything_is_written(
+    shop_maker: ModuleType, tmp_path: Path
+) -> None:
+    shop = shop_maker.open_shop(tmp_path, n_items=12, n_users=1)
+    with pytest.raises(InputError, match="found 1 users with two training items or more"):
+        train(shop.home, tmp_path / "run", recipe(shop))
+    assert not (tmp_path / "run" / "run.json").exists()
+
+
+def test_a_log_that_was_cut_off_inside_a_line_goes_on_with_whole_ones(
+    shop: Any, finished: Path
+) -> None:
+    whole = (finished / "log.jsonl").read_bytes()
+    (finished / "log.jsonl").write_bytes(whole[:-20])
+    train(shop.home, finished, recipe(shop, epochs=2), existing="resume")
+    kept = whole.splitlines(keepends=True)[:-1]
+    lines = (finished / "log.jsonl").read_bytes().splitlines(keepends=True)
+    assert lines[: len(kept)] == kept
+    assert {"step", "evaluation"} == {json.loads(each)["kind"] for each in lines[len(kept) :]}
+
+
+def test_better_weights_remove_the_metrics_of_the_former(shop: Any, tmp_path: Path) -> None:
+    train(shop.home, tmp_path / "run", recipe(shop, epochs=1))
+    evaluate_run(shop.home, tmp_path / "run")
+    train(shop.home, tmp_path / "run", recipe(shop, epochs=8, patience=0), existing="resume")
+    assert read_header(tmp_path / "run" / BEST, made_by="")["step"] > 3
+    names = ("metrics.json", "ranks.parquet", "gallery.png")
+    assert not [name for name in names if (tmp_path / "run" / name).exists()]
+
+
+def test_a_damaged_run_json_is_named(shop: Any, finished: Path) -> None:
+    (finished / "run.json").write_text('{"comm')
+    with pytest.raises(BrokenArtefact, match=r"run.json is damaged .*--overwrite"):
+        train(shop.home, finished, recipe(shop, epochs=2), existing="resume")
+
+
+def test_encoders_named_from_the_working_folder_are_found_from_anywhere(
+    shop: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = Path(shop.options.text.encoder)
+    monkeypatch.chdir(whole.parent)
+    near = shop.with_options(text=TextSpec(encoder=whole.name, train_blocks=1))
+    options = TrainOptions(epochs=1, batch_users=8)
+    train(shop.home, tmp_path / "run", Recipe(target="hm", model=near, train=options))
+    monkeypatch.chdir(tmp_path)
+    assert load_run(shop.home, tmp_path / "run")[0].options.text.encoder == str(whole)
+
+
+def test_shards_without_any_picture_train_and_evaluate(
+    shop_maker: ModuleType, tmp_path: Path
+) -> None:
+    shop = shop_maker.open_shop(tmp_path, n_items=12, n_users=8)
+    for picture in (tmp_path / "pictures").iterdir():
+        picture.write_bytes(b"no picture")
+    shop_maker.write_shards(
+        shop.home,
+        "HM",
+        shop_maker.ShardOptions(
+            text_encoder=shop.options.text.encoder, picture_size=32, allow_no_pictures=True
+        ),
+    )
+    result = train(shop.home, tmp_path / "run", recipe(shop, epochs=2))
+    assert not Shards(shop.home.shards("HM")).has_picture.any()
+    assert (result["ended"], result["steps"]) == ("epochs", 2)
+    assert evaluate_run(shop.home, tmp_path / "run")["model"]["users"] == 8
+
+
+def test_a_folder_that_cannot_be_written_is_named() -> None:
+    user = os.geteuid()
+    with tempfile.TemporaryDirectory() as root:
+        run_dir = Path(root) / "run"
+        run_dir.mkdir(mode=0o555)
+        Path(root).chmod(0o755)
+        if user == 0:  # who may write everywhere
+            os.seteuid(65534)
+        try:
+            with (
+                pytest.raises(StorageError, match=r"run/.lock cannot be written"),
+                run_folder.claim(run_dir),
+            ):
+                pass
+        finally:
+            os.seteuid(user)
