@@ -10,10 +10,11 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from pmm.artefact import atomic_file
 from pmm.shards.contact_sheet import wrap
+from pmm.shards.font import caption_font
 
 Pixels = NDArray[np.uint8]
 
@@ -67,9 +68,9 @@ def draw(
     """
     sheet = Image.new("RGB", size(len(rows)), PAPER)
     pen = ImageDraw.Draw(sheet)
-    pen.text((MARGIN, 14), title, fill=INK, font=_font(19))
+    pen.text((MARGIN, 14), title, fill=INK, font=caption_font(19))
     for column, label in zip(_columns(), ("history", "next", "top 10"), strict=True):
-        pen.text((column, TITLE - 22), label, fill=FAINT, font=_font(13))
+        pen.text((column, TITLE - 22), label, fill=FAINT, font=caption_font(13))
     for number, row in enumerate(rows):
         _draw_row(sheet, row, TITLE + number * _row_height(), pictures, texts)
     with atomic_file(path) as temporary:
@@ -86,7 +87,7 @@ def _draw_row(
     pen = ImageDraw.Draw(sheet)
     pen.line((MARGIN, top, sheet.width - MARGIN, top), fill=NEUTRAL, width=1)
     label = f"user {row.user}: rank {row.rank:,} of {row.candidates:,}"
-    pen.text((MARGIN, top + 5), label, fill=INK, font=_font(13))
+    pen.text((MARGIN, top + 5), label, fill=INK, font=caption_font(13))
     groups = (list(row.history)[-HISTORY:], [row.target], list(row.top)[:TOP])
     shown = dict.fromkeys(item for group in groups for item in group if item)
     tiles = {item: _tile(pictures.get(item), texts.get(item, "")) for item in shown}
@@ -110,18 +111,18 @@ def _tile(picture: Pixels | None, text: str) -> Image.Image:
     if picture is None:
         pen.rectangle((0, 0, TILE - 1, TILE - 1), fill=NEUTRAL)
         body = "\n".join(_lines(text or "no text, no picture", TILE - 16, 12, most=6))
-        pen.multiline_text((8, 10), body, fill=INK, font=_font(12), spacing=3)
+        pen.multiline_text((8, 10), body, fill=INK, font=caption_font(12), spacing=3)
         return tile
     photo = Image.fromarray(picture).resize((TILE, TILE), Image.Resampling.LANCZOS)
     tile.paste(photo, (0, 0))
     caption = "\n".join(_lines(text, TILE, 11, most=2))
-    pen.multiline_text((0, TILE + 4), caption, fill=FAINT, font=_font(11), spacing=2)
+    pen.multiline_text((0, TILE + 4), caption, fill=FAINT, font=caption_font(11), spacing=2)
     return tile
 
 
 def _lines(text: str, width: int, points: int, *, most: int) -> list[str]:
     """The text broken into at most so many lines of a width in pixels; the rest becomes `...`."""
-    font = _font(points)
+    font = caption_font(points)
     lines = wrap(" ".join(text.split()), width, font)
     if len(lines) <= most:
         return lines
@@ -145,11 +146,3 @@ def _row_height() -> int:
 def _frame(pen: ImageDraw.ImageDraw, corner: tuple[int, int]) -> None:
     left, top = corner
     pen.rectangle((left - 3, top - 3, left + TILE + 2, top + TILE + 2), outline=FRAME, width=4)
-
-
-def _font(points: int) -> ImageFont.FreeTypeFont:
-    """matplotlib's own DejaVu Sans: wide coverage, on every machine that runs PMM."""
-    import matplotlib
-
-    path = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
-    return ImageFont.truetype(path, points, layout_engine=ImageFont.Layout.BASIC)

@@ -36,7 +36,6 @@ from pmm.ingest.targets import IngestOptions, write_targets
 from pmm.ingest.text import clean_text, join_text
 from pmm.ingest.times import Unit, detect_unit
 
-_LONGEST_NAME = 100
 _ITEM_ROLES: tuple[Role, ...] = ("item", "title", "description", "image", "categories")
 
 
@@ -94,8 +93,6 @@ def ingest_csv(
 def _require_name(name: str) -> None:
     """Refuse names that are no folder, and those that `pmm ingest hm` writes."""
     place = slug(name)
-    if len(place.encode()) > _LONGEST_NAME:
-        raise InputError(f"--name {name[:40]}… is too long: {_LONGEST_NAME} bytes at most")
     for taken in HM_TARGETS:
         if slug(taken) == place:
             raise InputError(

@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from pmm.artefact import atomic_file
+from pmm.shards.font import caption_font
 from pmm.shards.pictures import Pixels
 from pmm.shards.read import Shards
 
@@ -56,9 +57,9 @@ def draw(
     cell = (width + _GAP, height + lines * _LINE + _GAP)
     rows = -(-count // columns)
     sheet = Image.new("RGB", (_GAP + columns * cell[0], top + rows * cell[1]), (255, 255, 255))
-    pen, font = ImageDraw.Draw(sheet), _font(_TEXT)
+    pen, font = ImageDraw.Draw(sheet), caption_font(_TEXT)
     if title:
-        pen.text((_GAP, _GAP), _printable(title), fill=(0, 0, 0), font=_font(_TEXT + 4))
+        pen.text((_GAP, _GAP), _printable(title), fill=(0, 0, 0), font=caption_font(_TEXT + 4))
     for k, (picture, caption) in enumerate(zip(pictures, captions, strict=True)):
         x, y = _GAP + k % columns * cell[0], top + k // columns * cell[1]
         sheet.paste(Image.fromarray(np.ascontiguousarray(picture)), (x, y))
@@ -92,12 +93,3 @@ def _fitting(word: str, width: int, font: ImageFont.FreeTypeFont) -> int:
 
 def _printable(text: str) -> str:
     return "".join(sign if sign.isprintable() else " " for sign in text)
-
-
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    # DejaVu comes with matplotlib and knows more scripts than Pillow's own font. The basic layout
-    # is the same with and without the optional shaping library.
-    import matplotlib
-
-    path = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
-    return ImageFont.truetype(path, size, layout_engine=ImageFont.Layout.BASIC)

@@ -55,7 +55,8 @@ class Shards:
         self.manifest = shards_manifest(place, place.name)
         index = self._index()
         self.target = str(index["target"])
-        self._made_by = command(self.target)
+        local = " --text-encoder FOLDER" if index["tokenizer"]["local"] else ""
+        self._made_by = command(self.target) + local
         self._refuse_if_stale()
         self.n_items: int = index["items"]
         self.n_users: int = index["users"]

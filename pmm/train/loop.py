@@ -1,13 +1,16 @@
 """`pmm train --stage scratch`: one target's shards -> a run's folder with its best checkpoint."""
 
 import sys
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from pmm.artefact import storage_errors
-from pmm.errors import RecipeError, StaleArtefact
+from pmm.errors import PmmError, RecipeError, StaleArtefact
 from pmm.home import Home
 from pmm.model.pmmrec import PmmrecOptions
 from pmm.recipe import dump, read_recipe, resolve
@@ -74,11 +77,27 @@ def train(
         run_folder.describe(run_dir, dump(recipe), about)
         with storage_errors(run_dir):
             log = Log(run_dir / LOG, session.state.log_bytes)
-            with closing(log), Interrupt() as interrupt:
+            with closing(log), Interrupt() as interrupt, memory_errors(recipe.train.batch_users):
                 session.go(log, interrupt)
             records = curves.read_log(run_dir / LOG)
             curves.draw(records, run_dir / "curves.png", title=f"{run_dir.name}: {shards.target}")
         return _result(session)
+
+
+@contextmanager
+def memory_errors(batch_users: int) -> Iterator[None]:
+    """Say what to do where an accelerator's memory does not suffice.
+
+    Raises:
+        PmmError: instead of torch's own error.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise PmmError(
+            f"batches of {batch_users} users do not fit into the accelerator's memory. Run again "
+            f"with --batch-users {max(2, batch_users // 2)} --overwrite"
+        ) from error
 
 
 def with_whole_paths(recipe: Recipe) -> Recipe:

@@ -307,7 +307,7 @@ def test_a_name_that_is_no_folder_is_refused(home, tmp_path, name):
     [
         ("HM", '"HM" is what pmm ingest hm writes'),
         ("hm-shoes", '"HM Shoes" is what pmm ingest hm writes'),
-        ("x" * 300, "is too long: 100 bytes at most"),
+        ("x" * 300, "take 100 bytes at most"),
     ],
 )
 def test_a_name_that_is_taken_or_too_long_is_refused(home, tmp_path, name, message):

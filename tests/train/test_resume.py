@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 import torch
 
+from pmm.errors import PmmError
 from pmm.evaluate.checkpoint import BEST, read_tensors
 from pmm.train import session
 from pmm.train.checkpoint import LAST
-from pmm.train.loop import Recipe, TrainOptions, train
+from pmm.train.loop import Recipe, TrainOptions, memory_errors, train
 
 TIMES = {"users_per_s", "waiting", "seconds"}
 
@@ -199,3 +200,8 @@ def test_ctrl_c_while_the_best_weights_are_saved_counts_the_evaluation_once(
     assert (stopped["ended"], stopped["steps"]) == ("interrupted", 3)
     train(shop.home, tmp_path / "run", recipe(shop), existing="resume")
     assert_equal_runs(tmp_path / "run", whole)
+
+
+def test_a_full_accelerator_is_told_with_a_smaller_batch() -> None:
+    with pytest.raises(PmmError, match="--batch-users 32"), memory_errors(64):
+        raise torch.OutOfMemoryError("CUDA out of memory")
