@@ -13,7 +13,6 @@ from pmm.errors import InputError, nearest
 
 Size = Literal["tiny", "demo", "large"]
 Platform = Literal["Bili", "Kwai", "HM", "Amazon"]
-PLATFORMS: tuple[Platform, ...] = ("Bili", "Kwai", "HM", "Amazon")
 Subject = Literal["food", "movie", "cartoon", "music", "clothes", "shoes", "accessories"]
 
 
