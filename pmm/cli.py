@@ -303,13 +303,13 @@ def train_command(
             f"popularity {100 * result['popularity_hr@10']:.2f}"
         )
     if result["ended"] == "interrupted":
-        print(f"Go on: {_command()}{'' if resume else ' --resume'}")
+        print(f"Go on: {_command(leave_out='--overwrite')}{'' if resume else ' --resume'}")
         raise typer.Exit(130)
     print(f"Next: pmm evaluate {run_dir}")
 
 
-def _command() -> str:
-    return shlex.join(["pmm", *sys.argv[1:]])
+def _command(leave_out: str = "") -> str:
+    return shlex.join(["pmm", *(each for each in sys.argv[1:] if each != leave_out)])
 
 
 @app.command("evaluate", epilog="Example: pmm evaluate pmm-data/runs/hm-shoes-scratch")

@@ -162,7 +162,8 @@ def test_a_misspelt_recipe_key_names_the_nearest(
 
 
 def test_a_terminated_run_says_how_to_go_on_and_goes_on(shop: Path) -> None:
-    command = [sys.executable, "-m", "pmm", *map(str, train(shop, "stopped", "--epochs", 400))]
+    arguments = train(shop, "stopped", "--epochs", 400, "--overwrite")
+    command = [sys.executable, "-m", "pmm", *map(str, arguments)]
     log = shop / "runs" / "stopped" / "log.jsonl"
     child = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
     try:
@@ -175,6 +176,7 @@ def test_a_terminated_run_says_how_to_go_on_and_goes_on(shop: Path) -> None:
         child.kill()
     assert child.returncode == 130
     assert "--resume" in out
+    assert "--overwrite" not in out
     done = max(line["epoch"] for line in evaluations(log))
     pmm(*train(shop, "stopped", "--epochs", int(done) + 1, "--resume"))
     assert max(line["epoch"] for line in evaluations(log)) >= int(done) + 1
