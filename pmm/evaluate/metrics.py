@@ -43,10 +43,16 @@ def ndcg(rank_U: NDArray[Any], k: int) -> float:
     return float(gain_U.mean()) if len(rank_U) else 0.0
 
 
-def summarise(ranks: pa.Table) -> dict[str, Any]:
+def summarise(ranks: pa.Table, repeated_U: NDArray[np.bool_] | None = None) -> dict[str, Any]:
     """All metrics of a ranks table (schemas.RANKS): whole, by popularity bucket, for cold items.
 
     Values are fractions. An empty bucket is listed with 0 users and no metrics.
+
+    Args:
+        ranks: one row a user.
+        repeated_U: whether the user has had the target before. Such a target is easy: the rest of
+            the history is masked, so of the items that look like the history it alone competes.
+            Where given, "new" measures the other users.
     """
     rank_U = ranks["rank"].to_numpy()
     count_U = ranks["train_count"].to_numpy()
@@ -54,7 +60,9 @@ def summarise(ranks: pa.Table) -> dict[str, Any]:
     for name, low, high in BUCKETS:
         inside = (count_U >= low) & (count_U <= (np.inf if high is None else high))
         buckets.append({"train_count": name, **_measure(rank_U[inside])})
-    return {**_measure(rank_U), "cold": _measure(rank_U[count_U < COLD_BELOW]), "buckets": buckets}
+    new = {} if repeated_U is None else {"new": _measure(rank_U[~repeated_U])}
+    cold = _measure(rank_U[count_U < COLD_BELOW])
+    return {**_measure(rank_U), **new, "cold": cold, "buckets": buckets}
 
 
 def headline(summary: Mapping[str, Any]) -> str:

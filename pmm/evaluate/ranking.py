@@ -59,10 +59,12 @@ class Queries:
         keep = item != self.target_U[row]
         return row[keep], item[keep]
 
-    def repeats(self) -> int:
-        """How many targets already stand in their user's history."""
+    def repeated(self) -> NDArray[np.bool_]:
+        """Whether the target already stands in its user's history. [U]"""
         row = np.repeat(np.arange(len(self)), self.history.lengths)
-        return len(np.unique(row[self.history.values == self.target_U[row]]))
+        found = np.zeros(len(self), dtype=np.bool_)
+        found[row[self.history.values == self.target_U[row]]] = True
+        return found
 
 
 def count_candidates(queries: Queries, n_items: int, *, keep_history: bool = False) -> Ints:

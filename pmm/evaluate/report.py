@@ -17,13 +17,18 @@ def metrics_table(metrics: Mapping[str, Any], further: Mapping[str, Any] | None 
         further: name -> summary of other rankings of the same users (the world's oracle).
     """
     named = {name: metrics[name] for name in ("model", "popularity", "random")}
+    rows = [[name, *_row(summary)] for name, summary in {**named, **(further or {})}.items()]
+    if metrics["repeated_targets"]:
+        fresh = metrics["users"] - metrics["repeated_targets"]
+        rows.append([f"of them the {fresh:,} whose item is new to the user:", *_row({})])
+        rows += [[f"  {name}", *_row(summary["new"])] for name, summary in named.items()]
     lines = [
         f"{metrics['target']}, {metrics['split']} items of {metrics['users']:,} users, "
         f"all {metrics['items']:,} items ranked",
         "",
         text_table(
             ["", *(name.upper() for name in MEASURES)],
-            [[name, *_row(summary)] for name, summary in {**named, **(further or {})}.items()],
+            rows,
         ),
         "",
         text_table(
@@ -34,8 +39,6 @@ def metrics_table(metrics: Mapping[str, Any], further: Mapping[str, Any] | None 
             ],
         ),
     ]
-    if metrics["repeated_targets"]:
-        lines.append(f"{metrics['repeated_targets']:,} users' targets repeat an item of theirs.")
     return "\n".join(lines)
 
 

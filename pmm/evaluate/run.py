@@ -161,8 +161,9 @@ def references(shards: Shards, options: EvaluateOptions) -> dict[str, dict[str, 
     asked, keep = questions(shards, options.split), options.keep_history
     popularity = rank_by_popularity(shards.train_count[1:], asked, keep_history=keep)
     chance = rank_by_chance(asked, shards.n_items, seed=options.seed, keep_history=keep)
+    repeated_U = asked.repeated()
     return {
-        name: summarise(ranks_table(asked, ranks, shards, keep_history=keep))
+        name: summarise(ranks_table(asked, ranks, shards, keep_history=keep), repeated_U)
         for name, ranks in (("popularity", popularity), ("random", chance))
     }
 
@@ -179,6 +180,7 @@ def write_metrics(
     Holds nothing that varies between equal evaluations. Returns what metrics.json holds.
     """
     suffix = _suffix(options.split)
+    repeated_U = questions(shards, options.split).repeated()
     with storage_errors(folder):
         with atomic_file(folder / f"ranks{suffix}.parquet") as temporary:
             write_table(temporary, ranks, RANKS)
@@ -188,8 +190,8 @@ def write_metrics(
             "keep_history": options.keep_history,
             "users": ranks.num_rows,
             "items": shards.n_items,
-            "repeated_targets": questions(shards, options.split).repeats(),
-            "model": summarise(ranks),
+            "repeated_targets": int(repeated_U.sum()),
+            "model": summarise(ranks, repeated_U),
             **references(shards, options),
             "ranks_sha256": digest,
             **about,

@@ -46,3 +46,10 @@ def test_buckets_share_out_every_user_once(rows: list[tuple[int, int]]) -> None:
     whole = sum(b["users"] * b.get("hr@10", 0.0) for b in found["buckets"]) / len(rows)
     assert whole == pytest.approx(found["hr@10"])
     assert len(found["buckets"]) == len(BUCKETS)
+
+
+def test_targets_that_a_user_has_had_before_are_measured_apart() -> None:
+    columns = {"rank": [1, 1, 30], "train_count": [5, 5, 5]}
+    found = summarise(pa.table(columns), np.array([True, False, False]))
+    assert (found["users"], found["new"]["users"]) == (3, 2)
+    assert (found["hr@10"], found["new"]["hr@10"]) == (2 / 3, 1 / 2)

@@ -54,7 +54,7 @@ def test_histories_and_targets_are_those_of_the_split(shop: Any) -> None:
         assert valid.history[user].tolist() == train
         assert test.history[user].tolist() == [*train, valid.target_U[user]]
     assert test.target_U.tolist() == sequences.test.tolist()
-    assert test.repeats() == 1
+    assert test.repeated().sum() == 1
 
 
 def test_ranks_do_not_depend_on_chunks_of_items_or_users(shop: Any, model: Pmmrec) -> None:
