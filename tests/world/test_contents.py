@@ -6,10 +6,10 @@ import re
 import numpy as np
 import pytest
 
+from pmm.home import SOURCES
 from pmm.world import World, generate, pictures
 from pmm.world.attributes import ATTRIBUTES
 from pmm.world.generate import stream
-from pmm.world.platforms import PLATFORMS
 from pmm.world.raw_files import item_picture, item_text, subject_of
 from pmm.world.words import COLOURS, KINDS, MOODS, Rows
 
@@ -27,7 +27,7 @@ def values_named(text: str, table: Rows) -> set[int]:
     return found
 
 
-@pytest.mark.parametrize("platform", PLATFORMS)
+@pytest.mark.parametrize("platform", SOURCES)
 def test_title_and_description_each_name_the_right_value_and_no_other(platform: str) -> None:
     world = generate("tiny", seed=0)
     for number, values in enumerate(world.items(platform).values.tolist()):

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from pmm.errors import InputError
+from pmm.home import SOURCES
 from pmm.world import WORLD_VERSION, generate
 from pmm.world.generate import World, draw_items, draw_sequences
 from pmm.world.platforms import (
     COLLECTIONS,
-    PLATFORMS,
     TARGETS,
     Collection,
     find_collection,
@@ -63,7 +63,7 @@ def test_a_collection_drawn_alone_equals_one_drawn_after_others() -> None:
 
 def test_the_world_has_four_sources_and_ten_targets() -> None:
     names = [target.name for target in TARGETS]
-    assert tuple(names[:4]) == PLATFORMS
+    assert tuple(names[:4]) == SOURCES
     assert len(set(names)) == 14
     assert find_target("hm shoes").name == "HM Shoes"
 
