@@ -131,7 +131,7 @@ def ingest_hm_command(
         cold_below=cold_below,
     )
     place = resolve_home(home)
-    _print_cards(ingest_hm(place, raw, target or [], options), place.root)
+    _print_cards(ingest_hm(place, raw, target or [], options), home)
 
 
 @ingest_app.command(
@@ -178,19 +178,22 @@ def ingest_csv_command(
     )
     place = resolve_home(home)
     files = CsvFiles(interactions=interactions, items=items, images=images, columns=columns)
-    _print_cards(ingest_csv(place, name, files, options), place.root)
+    _print_cards(ingest_csv(place, name, files, options), home)
 
 
-def _print_cards(cards: list[dict[str, Any]], home: Path) -> None:
+def _print_cards(cards: list[dict[str, Any]], home: Path | None) -> None:
     from pmm.inspect import summarise_cards
 
     print(summarise_cards(cards))
-    print(f"Artefacts are below {home}. Next: {_next_shard(cards)}")
-
-
-def _next_shard(cards: list[dict[str, Any]]) -> str:
+    print(f"Artefacts are below {resolve_home(home).root}.")
     made = [card["target"] for card in cards if "left_out" not in card]
-    return f'pmm shard --target "{made[0]}"' if made else "choose other cores"
+    if made:
+        print(f'Next: pmm shard --target "{made[0]}"{_at(home)}')
+
+
+def _at(home: Path | None) -> str:
+    """The option that names the same home, for a command to run next."""
+    return "" if home is None else f" --home {shlex.quote(str(home))}"
 
 
 @app.command(
@@ -235,7 +238,7 @@ def shard_command(
     for what, count in built.manifest.counts.items():
         print(f"  {count:>9,} {what}")
     where = f" --text-encoder {shlex.quote(text_encoder)}" if Path(text_encoder).is_dir() else ""
-    print(f'Next: pmm train --stage scratch --target "{name}"{where}')
+    print(f'Next: pmm train --stage scratch --target "{name}"{where}{_at(home)}')
 
 
 @app.command("train", epilog='Example: pmm train --stage scratch --target "HM Shoes" --epochs 20')
@@ -334,6 +337,8 @@ def evaluate_command(
 
     place = resolve_home(home)
     run_dir = run if run.exists() else place.run(run.name)
+    if home is None and run.exists() and run.absolute().parent.name == "runs":
+        place = resolve_home(run.absolute().parent.parent)
     options = EvaluateOptions(split=split, keep_history=keep_history, seed=seed)
     metrics = evaluate_run(place, run_dir, options, device=device)
     print(metrics_table(metrics))

@@ -51,7 +51,7 @@ def train(home: Path, name: str, *more: object) -> list[object]:
 @pytest.fixture(scope="module")
 def run(shop: Path) -> Path:
     pmm(*train(shop, "one", "--epochs", 1))
-    pmm("evaluate", shop / "runs" / "one", "--home", shop)
+    pmm("evaluate", shop / "runs" / "one")
     return shop / "runs" / "one"
 
 
