@@ -1,7 +1,7 @@
 """Ingest of a file of H&M's shape: time by stage, peak memory, and the core beside plain numpy.
 
-    python benchmarks/ingest.py            # 31.8 million rows, 3.4 GB
-    python benchmarks/ingest.py --rows 1e6 --no-record
+    python -m benchmarks.ingest            # 31.8 million rows, 3.4 GB
+    python -m benchmarks.ingest --rows 1e6 --no-record
 
 Customers and articles follow power laws; rows are sorted by date, then customer, as in the real
 file. The ingest runs in a child process, whose peak memory the operating system tells.
@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pacsv
-from results import record
+
+from benchmarks.results import record
 
 FULL_ROWS, FULL_CUSTOMERS, FULL_ARTICLES = 31_800_000, 1_360_000, 105_542
 GROUPS = ["Garment Upper body", "Garment Lower body", "Garment Full body", "Accessories", "Shoes"]
@@ -142,7 +143,7 @@ def measure(rows: int, folder: Path) -> str:
     generated = time.perf_counter() - start
     size = (raw / "transactions_train.csv").stat().st_size
     print(f"generated {size / 1e9:.2f} GB in {generated:.0f} s", file=sys.stderr)
-    command = [sys.executable, __file__, "--child", str(raw), str(home)]
+    command = [sys.executable, "-m", "benchmarks.ingest", "--child", str(raw), str(home)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     output = process.stdout.read()

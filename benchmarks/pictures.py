@@ -82,7 +82,9 @@ def words() -> Tokenizer:
     model = tokenizers.models.WordLevel({"[UNK]": 0, "red": 1, "shoe": 2}, unk_token="[UNK]")
     backend = tokenizers.Tokenizer(model)
     backend.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
-    return Tokenizer(name="words", serialised=backend.to_str(), pad=0, special=0, vocabulary=3)
+    return Tokenizer(
+        local=True, name="words", serialised=backend.to_str(), pad=0, special=0, vocabulary=3
+    )
 
 
 def decode_limit(data: list[bytes]) -> float:

@@ -122,8 +122,8 @@ def _encoders(home: Home, seed: int) -> tuple[Path, Path]:
 def _recipe(text: Path, vision: Path, epochs: int | None, seed: int) -> Recipe:
     """What learns from random weights in minutes.
 
-    Many small steps; and the cosine, since with the raw product the first hundreds of steps only
-    shrink the logits (docs/log.md has the figures).
+    Many small steps, and the cosine, with which learning sets in hundreds of steps sooner than with
+    the raw product (docs/log.md has the figures).
     """
     return Recipe(
         target=TARGET,

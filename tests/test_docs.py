@@ -99,3 +99,11 @@ def test_the_functions_that_the_paper_page_names_exist() -> None:
     assert len(named) >= 5
     for file, function in named:
         assert re.search(rf"(def|class) {function}\b", (ROOT / file).read_text()), (file, function)
+
+
+@pytest.mark.parametrize("name", ["ingest", "pictures"])
+def test_every_benchmark_starts_as_make_bench_starts_it(name: str) -> None:
+    scripts = {path.stem for path in (ROOT / "benchmarks").glob("*.py")}
+    assert scripts - {"__main__", "results"} == {"ingest", "pictures"}
+    command = [sys.executable, "-m", f"benchmarks.{name}", "--help"]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
