@@ -297,6 +297,14 @@ def train_command(
     resolved = resolve_run(place, run_dir, target, preset, values, resume=resume)
     existing: Existing = "resume" if resume else "overwrite" if overwrite else "refuse"
     result = train(place, run_dir, resolved, existing=existing, command=_command())
+    _print_result(result)
+    if result["ended"] == "interrupted":
+        print(f"Go on: {_command(leave_out='--overwrite')}{'' if resume else ' --resume'}")
+        raise typer.Exit(130)
+    print(f"Next: pmm evaluate {run_dir}")
+
+
+def _print_result(result: dict[str, Any]) -> None:
     best = result["best_hr@10"]
     print(f"{result['run']}: ended by {result['ended']} after {result['epochs']} epochs")
     print(f"  {result['steps']:,} steps in {result['seconds']:,} s")
@@ -305,10 +313,6 @@ def train_command(
             f"  best validation HR@10 {100 * best:.2f} in epoch {result['best_epoch']}, "
             f"popularity {100 * result['popularity_hr@10']:.2f}"
         )
-    if result["ended"] == "interrupted":
-        print(f"Go on: {_command(leave_out='--overwrite')}{'' if resume else ' --resume'}")
-        raise typer.Exit(130)
-    print(f"Next: pmm evaluate {run_dir}")
 
 
 def _command(leave_out: str = "") -> str:
