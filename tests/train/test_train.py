@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import tempfile
 from pathlib import Path
 from types import ModuleType
@@ -110,9 +111,10 @@ def test_the_first_batch_is_described(trained: tuple[Path, dict[str, Any]]) -> N
 
 
 def test_the_best_checkpoint_gives_the_validation_metrics_of_the_log(
-    shop: Any, trained: tuple[Path, dict[str, Any]]
+    shop: Any, trained: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
-    found = evaluate_run(shop.home, trained[0], EvaluateOptions(split="valid", gallery_users=0))
+    run_dir = shutil.copytree(trained[0], tmp_path / "run")  # evaluating adds files to a run
+    found = evaluate_run(shop.home, run_dir, EvaluateOptions(split="valid", gallery_users=0))
     assert found["model"]["hr@10"] == trained[1]["best_hr@10"]
     assert found["epoch"] == trained[1]["best_epoch"]
 
