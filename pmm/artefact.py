@@ -166,6 +166,25 @@ def atomic_file(path: Path) -> Iterator[Path]:
         raise
 
 
+@contextmanager
+def exclusive(path: Path, taken: str) -> Iterator[None]:
+    """Hold a lock file while the block runs; the system frees it when the process dies.
+
+    Raises:
+        StorageError: another process holds it (`taken` is the message), or it cannot be written.
+    """
+    lock = FileLock(path)
+    try:
+        with storage_errors(path):
+            lock.acquire(timeout=0)
+    except Timeout as error:
+        raise StorageError(taken) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def write_json(path: Path, value: object) -> None:
     """Write JSON for readers and for comparison: sorted keys, two spaces, one final newline."""
     text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False)
@@ -358,17 +377,9 @@ def _recover(place: Path) -> None:
 @contextmanager
 def _locked(place: Path) -> Iterator[None]:
     place.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(place.with_name(f".{place.name}.lock"))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise StorageError(
-            f"{place} is being written by another pmm process; wait for it, or end it"
-        ) from error
-    try:
+    taken = f"{place} is being written by another pmm process; wait for it, or end it"
+    with exclusive(place.with_name(f".{place.name}.lock"), taken):
         yield
-    finally:
-        lock.release()
 
 
 def _is_beside(path: Path, place: Path) -> bool:

@@ -362,7 +362,8 @@ def demo_command(
     """
     from pmm.demo import run_demo
 
-    print(run_demo(resolve_home(home), size=size, epochs=epochs, seed=seed))
+    place, command = resolve_home(home), _command()
+    print(run_demo(place, size=size, epochs=epochs, seed=seed, command=command))
 
 
 @app.command("world", epilog="Example: pmm world --format hm --size demo --to raw/hm")

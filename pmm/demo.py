@@ -1,7 +1,6 @@
 """`pmm demo`: the whole way on the embedded world, from raw files to recommendations."""
 
 import json
-import shlex
 import sys
 import time
 from collections.abc import Iterator
@@ -41,7 +40,7 @@ SIZES = SmallSizes(width=64, blocks=2, heads=1, patch=56)
 """The least that still reads the world: a step must cost a tenth of a second."""
 
 
-def run_demo(home: Home, *, size: Size, epochs: int | None, seed: int) -> str:
+def run_demo(home: Home, *, size: Size, epochs: int | None, seed: int, command: str = "") -> str:
     """Write the world, ingest, shard, train small encoders, evaluate.
 
     Run again, it does only what is not done yet.
@@ -51,6 +50,7 @@ def run_demo(home: Home, *, size: Size, epochs: int | None, seed: int) -> str:
         size: how large the world is.
         epochs: of training at most; None for what the demo was measured with.
         seed: of the world, the weights and the training.
+        command: as the user typed it, for run.json.
 
     Returns:
         One table (model, popularity, random, the world's oracle) and where to look.
@@ -69,7 +69,7 @@ def run_demo(home: Home, *, size: Size, epochs: int | None, seed: int) -> str:
         built = write_shards(home, TARGET, ShardOptions(text_encoder=str(text)))
         _say(", ".join(f"{count:,} {what}" for what, count in built.manifest.counts.items()))
     with _step(5, "train", f'pmm train --stage scratch --target "{TARGET}"'):
-        _say(_trained(home, _recipe(text, vision, epochs, seed)))
+        _say(_trained(home, _recipe(text, vision, epochs, seed), command))
     with _step(6, "rank the whole catalogue", f"pmm evaluate {home.run(RUN)}"):
         metrics = evaluate_run(home, home.run(RUN))
     oracle = summarise(_oracle(home, world))
@@ -145,8 +145,7 @@ def _recipe(text: Path, vision: Path, epochs: int | None, seed: int) -> Recipe:
     )
 
 
-def _trained(home: Home, recipe: Recipe) -> str:
-    command = shlex.join(["pmm", *sys.argv[1:]])
+def _trained(home: Home, recipe: Recipe, command: str) -> str:
     try:
         result = train(home, home.run(RUN), recipe, existing="resume", command=command)
     except (RecipeError, StaleArtefact):  # of a demo with other options

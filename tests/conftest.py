@@ -1,4 +1,4 @@
-"""Fixtures of the evaluation's tests; what they are made of stands in shop.py."""
+"""The small shop of the evaluation and training tests; what it is made of stands in shop.py."""
 
 import importlib.util
 import sys

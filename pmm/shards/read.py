@@ -33,9 +33,8 @@ TARS_OPEN = 256
 
 _INDEX = {"target", "items", "users", "picture", "tokenizer", "sequence_shards"}
 
-_NPY_LENGTH = slice(
-    8, 10
-)  # of an .npy file: the header's length, little-endian (format version 1.0)
+# Of an .npy file: the header's length, little-endian (format version 1.0).
+_NPY_LENGTH = slice(8, 10)
 
 
 class Shards:

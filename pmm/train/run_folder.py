@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from filelock import FileLock, Timeout
 
 from pmm import __version__
-from pmm.artefact import atomic_file, storage_errors, write_json
-from pmm.errors import BrokenArtefact, InputError, StorageError
+from pmm.artefact import atomic_file, exclusive, storage_errors, write_json
+from pmm.errors import BrokenArtefact, InputError
 
 RECIPE, RUN, LOG = "recipe.toml", "run.json", "log.jsonl"
 
@@ -71,18 +70,9 @@ def claim(run_dir: Path) -> Iterator[None]:
     """
     with storage_errors(run_dir):
         run_dir.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(run_dir / ".lock")
-    try:
-        with storage_errors(run_dir):
-            lock.acquire(timeout=0)
-    except Timeout as error:
-        raise StorageError(
-            f"another pmm process trains into {run_dir}; wait for it, or choose another --name"
-        ) from error
-    try:
+    taken = f"another pmm process trains into {run_dir}; wait for it, or choose another --name"
+    with exclusive(run_dir / ".lock", taken):
         yield
-    finally:
-        lock.release()
 
 
 def settle(run_dir: Path, existing: Existing) -> bool:
