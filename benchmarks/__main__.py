@@ -4,12 +4,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+NO_BENCHMARKS = {"__main__", "__init__", "results", "stopwatch", "review_files"}
+"""What the benchmarks share."""
+
 
 def run_all() -> int:
     """Run the benchmarks in the order of their names; the exit status is the number that failed."""
     failed = 0
     for script in sorted(Path(__file__).parent.glob("*.py")):
-        if script.stem in {"__main__", "__init__", "results"}:
+        if script.stem in NO_BENCHMARKS:
             continue
         print(f"== {script.stem}", flush=True)
         failed += (

@@ -1,211 +1,207 @@
-"""Ingest of a file of H&M's shape: time by stage, peak memory, and the core beside plain numpy.
+"""Ingest of Amazon review lines: time and memory by stage, beside Polars and DuckDB; the slopes.
 
-    python -m benchmarks.ingest            # 31.8 million rows, 3.4 GB
+    python -m benchmarks.ingest                    # 30 million lines
     python -m benchmarks.ingest --rows 1e6 --no-record
 
-Customers and articles follow power laws; rows are sorted by date, then customer, as in the real
-file. The ingest runs in a child process, whose peak memory the operating system tells.
+Each way runs in a process of its own on the same gz files: read, drop repeated rows, a core of 5
+and 5, sequences in order of time. Polars and DuckDB are used in the obvious way: no texts, no
+account of rows, no split, ties of time as they fall.
 """
 
 import argparse
+import importlib.util
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.csv as pacsv
-
 from benchmarks.results import record
+from benchmarks.review_files import Shape, write_reviews
+from benchmarks.stopwatch import Stopwatch
 
-FULL_ROWS, FULL_CUSTOMERS, FULL_ARTICLES = 31_800_000, 1_360_000, 105_542
-GROUPS = ["Garment Upper body", "Garment Lower body", "Garment Full body", "Accessories", "Shoes"]
-
-
-def generate(folder: Path, rows: int, seed: int = 0) -> None:
-    """Write transactions_train.csv and articles.csv of H&M's shape."""
-    rng = np.random.default_rng(seed)
-    share = rows / FULL_ROWS
-    customers = pa.array(
-        [rng.bytes(32).hex() for _ in range(max(100, int(FULL_CUSTOMERS * share)))]
-    )
-    n_articles = max(100, min(FULL_ARTICLES, int(FULL_ARTICLES * share**0.5)))
-    numbers = np.sort(rng.choice(10**9, n_articles, replace=False))
-    articles = [f"0{number:09d}" for number in numbers]
-    _write_articles(folder / "articles.csv", articles, rng)
-    # Few customers and articles have most of the rows: a Pareto and a Zipf law.
-    of_customer = np.cumsum(rng.pareto(1.3, len(customers)) + 0.3)
-    of_article = np.cumsum(1 / np.arange(1, n_articles + 1) ** 0.9)
-    days = np.arange(np.datetime64("2018-09-20"), np.datetime64("2020-09-23")).astype(str)
-    sizes = np.full(len(days), rows // len(days))
-    sizes[0] += rows - sizes.sum()
-    coded = pa.array(articles)
-    with (folder / "transactions_train.csv").open("wb") as file:
-        file.write(b"t_dat,customer_id,article_id,price,sales_channel_id\n")
-        options = pacsv.WriteOptions(include_header=False, quoting_style="none")
-        for day, size in zip(days.tolist(), sizes.tolist(), strict=True):
-            customer = np.searchsorted(of_customer, np.sort(rng.random(size)) * of_customer[-1])
-            article = np.searchsorted(of_article, rng.random(size) * of_article[-1])
-            columns = {
-                "t_dat": pa.repeat(day, size),
-                "customer_id": customers.take(pa.array(customer)),
-                "article_id": coded.take(pa.array(article)),
-                "price": rng.random(size).round(16),
-                "sales_channel_id": rng.integers(1, 3, size),
-            }
-            pacsv.write_csv(pa.table(columns), file, options)
+FULL_ROWS = 30_000_000
+SLOPE_ROWS = 2_000_000
 
 
-def _write_articles(path: Path, articles: list[str], rng: np.random.Generator) -> None:
-    from pmm.ingest.hm import CATEGORY_COLUMNS
-
-    group = rng.choice(GROUPS, len(articles))
-    columns: dict[str, Any] = dict.fromkeys(CATEGORY_COLUMNS, group)
-    names = [f"Article {number}" for number in range(len(articles))]
-    described = [f'{name}, soft cotton &amp; linen with a "round" neckline' for name in names]
-    table = {"article_id": articles, "prod_name": names, **columns, "detail_desc": described}
-    pacsv.write_csv(pa.table(table), path)
-
-
-class Stopwatch:
-    """Seconds by stage of the functions that it was put around."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    def wrap(self, module: Any, name: str, stage: str) -> None:
-        """Replace a function of a module by itself under the watch."""
-        inner = getattr(module, name)
-
-        def timed(*args: Any, **kwargs: Any) -> Any:
-            start, inside = time.perf_counter(), self.seconds.get("read", 0.0)
-            try:
-                return inner(*args, **kwargs)
-            finally:
-                # What a table's writing pulls from the reader is counted as reading.
-                pulled = self.seconds.get("read", 0.0) - inside if stage == "write" else 0.0
-                spent = time.perf_counter() - start - pulled
-                self.seconds[stage] = self.seconds.get(stage, 0.0) + spent
-
-        setattr(module, name, timed)
-
-    def pull(self, pieces: Iterator[Any]) -> Iterator[Any]:
-        """The pieces of an iterator, with the time to make each under "read"."""
-        while True:
-            start = time.perf_counter()
-            piece = next(pieces, None)
-            spent = time.perf_counter() - start
-            self.seconds["read"] = self.seconds.get("read", 0.0) + spent
-            if piece is None:
-                return
-            yield piece
-
-
-def child(raw: Path, home: Path) -> None:
-    """Ingest under the watch and print the seconds by stage and the first card as JSON."""
+def run_pmm(raw: Path, out: Path, watch: Stopwatch) -> int:
+    """`pmm ingest amazon` under the watch; returns the rows that are kept."""
     from pmm import artefact
     from pmm.home import Home
-    from pmm.ingest import hm, interactions, selection, source, targets
+    from pmm.ingest import source, targets
+    from pmm.ingest.amazon import AmazonFiles, ingest_amazon
     from pmm.ingest.rows import Rows
 
-    watch = Stopwatch()
-    clean = interactions.Cleaner.clean
-    interactions.Cleaner.clean = lambda self, *args: watch.pull(clean(self, *args))  # type: ignore[method-assign]
-    watch.wrap(hm, "_read_articles", "read")
-    watch.wrap(source, "write_table", "write")
-    watch.wrap(targets, "write_table", "write")
-    watch.wrap(artefact, "_sealed_files", "write")
-    watch.wrap(artefact.Digests, "file", "hash raw files")
+    watch.wrap(source, "write_table", "write tables")
+    watch.wrap(artefact, "_sealed_files", "write tables")
+    watch.wrap(artefact.Digests, "files", "hash raw files")
+    watch.wrap(targets, "write_table", "write target")
     watch.wrap(targets, "load_source", "code")
     watch.wrap(Rows, "ordered", "order")
     watch.wrap(targets, "require_core", "core")
-    watch.wrap(selection, "carve_rows", "carve")
     options = targets.IngestOptions(missing_image="text-only")
+    cards = ingest_amazon(Home(out), AmazonFiles(raw=raw), ["Amazon"], options)
+    return int(cards[0]["statistics"]["actions"])
+
+
+def run_polars(raw: Path, out: Path, watch: Stopwatch) -> int:
+    """The same interactions with Polars."""
+    import polars as pl
+
+    schema = {"reviewerID": pl.String, "asin": pl.String, "unixReviewTime": pl.Int64}
+    with watch.stage("read reviews"):
+        rows = pl.scan_ndjson(sorted(raw.glob("Category_*.json.gz")), schema=schema).collect()
+    with watch.stage("drop repeats"):
+        rows = rows.unique(maintain_order=True)
+    with watch.stage("core"):
+        before = -1
+        while rows.height != before:
+            before = rows.height
+            rows = rows.filter(pl.len().over("reviewerID") >= 5)
+            rows = rows.filter(pl.len().over("asin") >= 5)
+    with watch.stage("sequences"):
+        ordered = rows.sort("reviewerID", "unixReviewTime", maintain_order=True)
+        lists = ordered.group_by("reviewerID", maintain_order=True).agg("asin")
+        lists.write_parquet(out / "polars.parquet")
+    return rows.height
+
+
+def run_duckdb(raw: Path, out: Path, watch: Stopwatch) -> int:
+    """The same interactions with DuckDB."""
+    import duckdb
+
+    base = duckdb.connect(str(out / "reviews.duckdb"))
+    columns = "{reviewerID: 'VARCHAR', asin: 'VARCHAR', unixReviewTime: 'BIGINT'}"
+    files = f"'{raw}/Category_*.json.gz'"
+    with watch.stage("read reviews"):
+        base.execute(
+            f"CREATE TABLE every AS SELECT reviewerID u, asin i, unixReviewTime t "
+            f"FROM read_json({files}, columns={columns}, format='newline_delimited')"
+        )
+    with watch.stage("drop repeats"):
+        base.execute("CREATE TABLE rows AS SELECT DISTINCT * FROM every")
+    count = "SELECT count(*) FROM rows"
+    with watch.stage("core"):
+        before, left = -1, _one(base, count)
+        while left != before:
+            before = left
+            for side in "ui":
+                few = f"SELECT {side} FROM rows GROUP BY {side} HAVING count(*) < 5"
+                base.execute(f"DELETE FROM rows WHERE {side} IN ({few})")
+            left = _one(base, count)
+    with watch.stage("sequences"):
+        lists = "SELECT u, list(i ORDER BY t) FROM rows GROUP BY u"
+        base.execute(f"COPY ({lists}) TO '{out}/duckdb.parquet'")
+    return left
+
+
+def _one(base: Any, query: str) -> int:
+    return int(base.execute(query).fetchone()[0])
+
+
+WAYS: dict[str, Callable[[Path, Path, Stopwatch], int]] = {
+    "pmm": run_pmm,
+    "Polars": run_polars,
+    "DuckDB": run_duckdb,
+}
+
+
+def child(way: str, raw: Path, out: Path) -> None:
+    """One way under the watch; prints what it took as JSON."""
+    out.mkdir(parents=True, exist_ok=True)
+    watch = Stopwatch()
+    kept = WAYS[way](raw, out, watch)
+    print(json.dumps({**watch.finish(), "kept": kept}))
+
+
+def measure(way: str, raw: Path, out: Path) -> dict[str, Any] | str:
+    """What a way took: seconds, peak by stage, the whole, the peak; or why it failed."""
+    if way == "DuckDB" and importlib.util.find_spec("duckdb") is None:
+        return "not installed (pip install pmm[bench])"
+    command = [sys.executable, "-m", "benchmarks.ingest", "--child", way, str(raw), str(out)]
     start = time.perf_counter()
-    cards = hm.ingest_hm(Home(home), raw, [], options)
-    watch.seconds["all"] = time.perf_counter() - start
-    print(json.dumps({"seconds": watch.seconds, "card": cards[0]}))
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    output, errors = process.communicate()
+    whole = time.perf_counter() - start
+    if process.returncode:
+        last = errors.strip().splitlines()[-1:] or [f"exit {process.returncode}"]
+        return f"failed after {whole:.0f} s: {last[0][:200]}"
+    found: dict[str, Any] = json.loads(output.splitlines()[-1])
+    found["whole"] = whole
+    return found
 
 
-def measure(rows: int, folder: Path) -> str:
-    """Generate, ingest in a child, and return the Markdown table."""
-    raw, home = folder / "raw", folder / "home"
-    raw.mkdir()
-    start = time.perf_counter()
-    generate(raw, rows)
-    generated = time.perf_counter() - start
-    size = (raw / "transactions_train.csv").stat().st_size
-    print(f"generated {size / 1e9:.2f} GB in {generated:.0f} s", file=sys.stderr)
-    command = [sys.executable, "-m", "benchmarks.ingest", "--child", str(raw), str(home)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    output = process.stdout.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        raise SystemExit("the ingest failed")
-    told = json.loads(output)
-    return _table(told["seconds"], told["card"], rows, size, usage.ru_maxrss * 1024)
+def table(shape: Shape, size: int, found: dict[str, dict[str, Any] | str]) -> str:
+    """Every way's stages as Markdown."""
+    lines = [
+        f"{shape.rows:,} review lines of {shape.users:,} users on {shape.items:,} items, "
+        f"{size / 1e9:.1f} GB unpacked, in gz files, and their metadata. Whole: with the start of "
+        "the process. Peak: resident memory seen in the stage.",
+        "",
+        "| way | stage | seconds | rows/s | peak GiB |",
+        "|---|---|---|---|---|",
+    ]
+    for way, told in found.items():
+        if isinstance(told, str):
+            lines.append(f"| {way} | {told} | | | |")
+            continue
+        for stage, spent in told["seconds"].items():
+            peak = told["peak"].get(stage, 0) / 2**30
+            lines.append(
+                f"| {way} | {stage} | {spent:.1f} | {shape.rows / spent:,.0f} | {peak:.2f} |"
+            )
+        whole, most = told["whole"], max(told["peak"].values()) / 2**30
+        lines.append(
+            f"| **{way}** | **whole**, {told['kept']:,} rows kept | **{whole:.1f}** | "
+            f"**{shape.rows / whole:,.0f}** | **{most:.2f}** |"
+        )
+    return "\n".join(lines)
 
 
-def _table(seconds: dict[str, float], card: dict[str, Any], rows: int, size: int, rss: int) -> str:
-    whole = seconds.pop("all")
-    seconds["rest (drops, carving, split, cold cuts)"] = whole - sum(seconds.values())
-    lines = [f"| {stage} | {spent:.1f} | {rows / spent:,.0f} |" for stage, spent in seconds.items()]
-    stats = card["statistics"]
-    return "\n".join(
-        [
-            f"{rows:,} rows, {size / 1e9:.2f} GB of CSV; {len(card['core'])} core rounds; HM: "
-            f"{stats['users']:,} users, {stats['items']:,} items, {stats['actions']:,} actions.",
-            "",
-            "| stage | seconds | rows/s |",
-            "|---|---|---|",
-            *lines,
-            f"| **whole** | **{whole:.1f}** | **{rows / whole:,.0f}** |",
-            "",
-            f"Peak RSS of the process: **{rss / 2**30:.2f} GiB** (bar for 31.8 million rows: 6).",
-        ]
-    )
-
-
-def core_table(rows: int = 10_000_000, times: int = 3) -> str:
-    """`find_core` beside the literal bincount loop on the same codes, A B A B, medians."""
-    from pmm.ingest.core import find_core
-
-    rng = np.random.default_rng(0)
-    user = (rng.pareto(0.9, rows) * 40_000 % 1_500_000).astype(np.int32)
-    item = (rng.pareto(0.9, rows) * 40_000 % 1_500_000).astype(np.int32)
-
-    def plain() -> int:
-        u, i = user, item
-        while True:
-            stays = (np.bincount(u)[u] >= 5) & (np.bincount(i)[i] >= 5)
-            if stays.all():
-                return len(u)
-            u, i = u[stays], i[stays]
-
-    def ours() -> int:
-        return len(find_core(user, item, 5, 5).rows)
-
-    if plain() != ours():
-        raise SystemExit("the core differs from the reference")
-    spent: dict[str, list[float]] = {"PMM": [], "numpy bincount loop": []}
-    ways: list[tuple[str, Callable[[], int]]] = [("PMM", ours), ("numpy bincount loop", plain)]
-    for _ in range(times):
-        for name, way in ways:
-            start = time.perf_counter()
-            way()
-            spent[name].append(time.perf_counter() - start)
-    rounds = len(find_core(user, item, 5, 5).rounds)
-    lines = [f"| {name} | {statistics.median(each):.2f} |" for name, each in spent.items()]
-    head = f"Core alone, {rows:,} rows, {rounds} rounds, 5 and 5, {times} times each in turn:"
-    return "\n".join([head, "", "| way | median seconds |", "|---|---|", *lines])
+def slopes(folder: Path, rows: int) -> str:
+    """How the peak grows when only the rows, users, items or words of the reviews do."""
+    base = Shape(rows=rows, users=rows // 8, items=rows // 32)
+    # A user or item more must occur, or it costs nothing: four times as many, on the same rows.
+    grown = {
+        "rows": replace(base, rows=2 * rows),
+        "users": replace(base, users=4 * base.users),
+        "items": replace(base, items=4 * base.items),
+        "words of a review": replace(base, words=3 * base.words),
+    }
+    peaks, sizes = {}, {}
+    for name, shape in {"base": base, **grown}.items():
+        raw = folder / f"raw {name}"
+        sizes[name] = write_reviews(raw, shape)
+        told = measure("pmm", raw, folder / f"home {name}")
+        if isinstance(told, str):
+            return f"The slopes could not be measured: {told}"
+        peaks[name] = max(told["peak"].values())
+    more = {
+        "rows": rows,
+        "users": 3 * base.users,
+        "items": 3 * base.items,
+        "words of a review": sizes["words of a review"] - sizes["base"],
+    }
+    units = {"rows": "row", "users": "user", "items": "item", "words of a review": "byte of review"}
+    lines = [
+        f"Peak memory of pmm on {rows:,} lines ({sizes['base'] / 1e9:.2f} GB): "
+        f"{peaks['base'] / 2**30:.2f} GiB; and with one thing larger:",
+        "",
+        "| larger | by | peak GiB | slope |",
+        "|---|---|---|---|",
+    ]
+    for name in grown:
+        slope = (peaks[name] - peaks["base"]) / more[name]
+        lines.append(
+            f"| {name} | {more[name]:,} {units[name]}s | {peaks[name] / 2**30:.2f} | "
+            f"{slope:,.2f} bytes per {units[name]} |"
+        )
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -214,17 +210,25 @@ def main() -> None:
     parser.add_argument("--rows", type=lambda text: int(float(text)), default=FULL_ROWS)
     parser.add_argument("--no-record", action="store_true", help="only print")
     parser.add_argument("--folder", type=Path, help="where to put the temporary files")
-    parser.add_argument("--child", nargs=2, type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
-        child(*options.child)
+        way, raw, out = options.child
+        child(way, Path(raw), Path(out))
         return
-    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        table = measure(options.rows, Path(folder))
-    table += "\n\n" + core_table()
-    print(table)
+    shape = Shape.of(options.rows)
+    with tempfile.TemporaryDirectory(dir=options.folder) as name:
+        folder = Path(name)
+        size = write_reviews(folder / "raw", shape)
+        os.sync()
+        found = {way: measure(way, folder / "raw", folder / way) for way in WAYS}
+        text = table(shape, size, found)
+        print(text, flush=True)
+    with tempfile.TemporaryDirectory(dir=options.folder) as name:
+        text += "\n\n" + slopes(Path(name), min(SLOPE_ROWS, options.rows))
+    print(text)
     if not options.no_record:
-        record("ingest", table)
+        record("ingest", text)
 
 
 if __name__ == "__main__":

@@ -6,16 +6,20 @@ Heavy imports stand inside the commands, so that help answers at once.
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 from typer.core import TyperGroup
 
 from pmm import __version__
+from pmm.cli_ingest import HomeOption, at_home, ingest_app
 from pmm.errors import InputError, PmmError
-from pmm.home import resolve_home, slug
+from pmm.home import Home, resolve_home, slug
 
-COMMANDS = ("ingest", "shard", "train", "evaluate", "inspect", "demo", "world")
+if TYPE_CHECKING:
+    from pmm.train.run_recipe import Wish
+
+COMMANDS = ("ingest", "shard", "train", "evaluate", "compare", "inspect", "demo", "world")
 """In the order in which data flows."""
 
 
@@ -35,41 +39,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-ingest_app = typer.Typer(
-    help="Filter and split a raw dataset.",
-    epilog="Example: pmm ingest hm --raw ~/hm",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
 app.add_typer(ingest_app, name="ingest")
 
-
-HomeOption = Annotated[
-    Path | None,
-    typer.Option("--home", help="Folder of all artefacts. [default: $PMM_HOME or ./pmm-data]"),
-]
 TargetOption = Annotated[str, typer.Option("--target", help='A dataset by name, as "HM Shoes".')]
 ForceOption = Annotated[bool, typer.Option("--force", help="Write again though nothing changed.")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
-UserCore = Annotated[int, typer.Option(help="Least interactions of a user; 0 switches it off.")]
-ItemCore = Annotated[int, typer.Option(help="Least interactions of an item; 0 switches it off.")]
-RepeatsOption = Annotated[
-    Literal["keep", "first"], typer.Option(help="Same user and item again: all or the first.")
-]
-UsersOption = Annotated[int | None, typer.Option(help="Sample this many users after the core.")]
-SampleSeed = Annotated[int, typer.Option("--seed", help="Seed of the sample of users.")]
-SplitOption = Annotated[
-    Literal["leave-one-out", "temporal"],
-    typer.Option(help="Each user's last two items, or two points in time for all."),
-]
-MissingOption = Annotated[
-    Literal["drop", "text-only"],
-    typer.Option(help="Items without a picture: drop before the core, or keep."),
-]
 SizeOption = Annotated[
     Literal["tiny", "demo", "large"], typer.Option(help="How large the world is.")
 ]
-ColdOption = Annotated[int, typer.Option(help="Items with fewer training occurrences are cold.")]
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
@@ -98,102 +75,6 @@ def _options(
     ] = False,
 ) -> None:
     del version
-
-
-@ingest_app.command("hm", epilog='Example: pmm ingest hm --raw ~/hm --target "HM Shoes"')
-def ingest_hm_command(
-    raw: Annotated[Path | None, typer.Option(help="The competition's files. [HOME/raw/hm]")] = None,
-    target: Annotated[
-        list[str] | None, typer.Option(help="HM, HM Clothes or HM Shoes; repeatable. [all]")
-    ] = None,
-    home: HomeOption = None,
-    user_core: UserCore = 5,
-    item_core: ItemCore = 5,
-    repeats: RepeatsOption = "keep",
-    users: UsersOption = None,
-    seed: SampleSeed = 0,
-    split: SplitOption = "leave-one-out",
-    missing_image: MissingOption = "drop",
-    cold_below: ColdOption = 10,
-) -> None:
-    """H&M's Kaggle files: transactions_train.csv, articles.csv, images/."""
-    from pmm.ingest.hm import ingest_hm
-    from pmm.ingest.targets import IngestOptions
-
-    options = IngestOptions(
-        user_core=user_core,
-        item_core=item_core,
-        repeats=repeats,
-        users=users,
-        seed=seed,
-        split=split,
-        missing_image=missing_image,
-        cold_below=cold_below,
-    )
-    place = resolve_home(home)
-    _print_cards(ingest_hm(place, raw, target or [], options), home)
-
-
-@ingest_app.command(
-    "csv",
-    epilog="Example: pmm ingest csv --name shop --interactions ratings.csv --items items.csv",
-)
-def ingest_csv_command(
-    name: Annotated[str, typer.Option(help="The name of the new dataset.")],
-    interactions: Annotated[Path, typer.Option(help="One row an interaction: user, item, time.")],
-    items: Annotated[Path, typer.Option(help="One row an item: id, title, description, image.")],
-    images: Annotated[
-        Path | None, typer.Option(help="Folder of pictures, found by path or by item id.")
-    ] = None,
-    columns: Annotated[
-        str | None,
-        typer.Option(help="Columns of a file without header, as user,item,rating,timestamp."),
-    ] = None,
-    home: HomeOption = None,
-    user_core: UserCore = 5,
-    item_core: ItemCore = 5,
-    repeats: RepeatsOption = "keep",
-    users: UsersOption = None,
-    seed: SampleSeed = 0,
-    split: SplitOption = "leave-one-out",
-    missing_image: MissingOption = "drop",
-    cold_below: ColdOption = 10,
-) -> None:
-    """Any user-item-time table.
-
-    Delimited by `,` `;` tab `::` or `|`, with or without header, gz or plain.
-    """
-    from pmm.ingest.generic import CsvFiles, ingest_csv
-    from pmm.ingest.targets import IngestOptions
-
-    options = IngestOptions(
-        user_core=user_core,
-        item_core=item_core,
-        repeats=repeats,
-        users=users,
-        seed=seed,
-        split=split,
-        missing_image=missing_image,
-        cold_below=cold_below,
-    )
-    place = resolve_home(home)
-    files = CsvFiles(interactions=interactions, items=items, images=images, columns=columns)
-    _print_cards(ingest_csv(place, name, files, options), home)
-
-
-def _print_cards(cards: list[dict[str, Any]], home: Path | None) -> None:
-    from pmm.inspect import summarise_cards
-
-    print(summarise_cards(cards))
-    print(f"Artefacts are below {resolve_home(home).root}.")
-    made = [card["target"] for card in cards if "left_out" not in card]
-    if made:
-        print(f'Next: pmm shard --target "{made[0]}"{_at(home)}')
-
-
-def _at(home: Path | None) -> str:
-    """The option that names the same home, for a command to run next."""
-    return "" if home is None else f" --home {shlex.quote(str(home))}"
 
 
 @app.command(
@@ -238,13 +119,41 @@ def shard_command(
     for what, count in built.manifest.counts.items():
         print(f"  {count:>9,} {what}")
     where = f" --text-encoder {shlex.quote(text_encoder)}" if Path(text_encoder).is_dir() else ""
-    print(f'Next: pmm train --stage scratch --target "{name}"{where}{_at(home)}')
+    print(f'Next: pmm train --stage scratch --target "{name}"{where}{at_home(home)}')
 
 
 @app.command("train", epilog='Example: pmm train --stage scratch --target "HM Shoes" --epochs 20')
 def train_command(
-    target: TargetOption,
-    stage: Annotated[Literal["scratch"], typer.Option(help="What it starts from.")] = "scratch",
+    stage: Annotated[
+        Literal["scratch", "pretrain", "finetune"],
+        typer.Option(help="From public encoders; on the sources; from a pre-trained run."),
+    ] = "scratch",
+    target: Annotated[
+        str | None, typer.Option("--target", help='What to train on, as "HM Shoes".')
+    ] = None,
+    sources: Annotated[
+        str | None,
+        typer.Option(help="With pretrain: names with commas between. [Bili,Kwai,HM,Amazon]"),
+    ] = None,
+    mixing: Annotated[
+        Literal["proportional", "equal"] | None,
+        typer.Option(help="With pretrain: users of a source in a batch. [proportional]"),
+    ] = None,
+    start: Annotated[
+        Path | None, typer.Option("--from", help="With finetune: the pre-trained run.")
+    ] = None,
+    transfer: Annotated[
+        Literal["full", "item", "user", "text", "vision"] | None,
+        typer.Option(help="With finetune: the parts to take over. [full]"),
+    ] = None,
+    objectives: Annotated[
+        Literal["dap", "all"] | None,
+        typer.Option(help="Next item only, or all four. [pretrain: all, else: dap]"),
+    ] = None,
+    modality: Annotated[
+        Literal["both", "text", "vision"] | None,
+        typer.Option(help="What a model from scratch reads. [both]"),
+    ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the run. [TARGET-STAGE]")] = None,
     preset: Annotated[
         Literal["default", "paper", "official"], typer.Option(help="Decisions of docs/paper.md.")
@@ -269,19 +178,30 @@ def train_command(
     overwrite: Annotated[bool, typer.Option(help="Replace a run of this name.")] = False,
     home: HomeOption = None,
 ) -> None:
-    """Train a model on a target's shards.
+    """Train a model on shards.
 
     The best checkpoint by validation HR@10 is kept. Ctrl-C stops after the step in hand.
     """
     from pmm.recipe import merge, parse_assignments, read_recipe
     from pmm.train.loop import train
     from pmm.train.run_folder import Existing
-    from pmm.train.run_recipe import resolve_run
+    from pmm.train.run_recipe import Wish, resolve_run
 
     if resume and overwrite:
         raise InputError("--resume and --overwrite exclude each other")
+    wish = Wish(
+        stage=stage,
+        target=target,
+        sources=tuple(each.strip() for each in sources.split(",")) if sources else (),
+        mixing=mixing,
+        start=start,
+        transfer=transfer,
+        objectives=objectives,
+        modality=modality,
+        preset=preset,
+    )
     place = resolve_home(home)
-    run_dir = place.run(name or f"{slug(target)}-{stage}")
+    run_dir = place.run(name or _run_name(wish))
     flags: dict[str, Any] = {
         "model": {"text": {"encoder": text_encoder}, "vision": {"encoder": vision_encoder}},
         "train": {
@@ -294,14 +214,28 @@ def train_command(
         },
     }
     values = merge(read_recipe(recipe) if recipe else {}, flags, parse_assignments(set_ or []))
-    resolved = resolve_run(place, run_dir, target, preset, values, resume=resume)
+    resolved = resolve_run(place, run_dir, wish, values, resume=resume)
     existing: Existing = "resume" if resume else "overwrite" if overwrite else "refuse"
     result = train(place, run_dir, resolved, existing=existing, command=_command())
     _print_result(result)
     if result["ended"] == "interrupted":
         print(f"Go on: {_command(leave_out='--overwrite')}{'' if resume else ' --resume'}")
         raise typer.Exit(130)
-    print(f"Next: pmm evaluate {run_dir}")
+    again = f'pmm train --stage finetune --target "HM Shoes" --from {run_dir}'
+    print(f"Next: {again if stage == 'pretrain' else f'pmm evaluate {run_dir}'}")
+
+
+def _run_name(wish: "Wish") -> str:
+    """What a run is called where nobody said: hm-shoes-scratch, hm-shoes-finetune-text, pretrain.
+
+    >>> from pmm.train.run_recipe import Wish
+    >>> _run_name(Wish(stage="pretrain", sources=("HM", "Kwai")))
+    'pretrain-hm-kwai'
+    """
+    parts = [wish.stage, *map(slug, wish.sources)]
+    if wish.target:
+        parts = [slug(wish.target), wish.stage]
+    return "-".join([*parts, *([wish.transfer] if wish.transfer else [])])
 
 
 def _print_result(result: dict[str, Any]) -> None:
@@ -328,6 +262,12 @@ def evaluate_command(
     keep_history: Annotated[
         bool, typer.Option(help="Rank the items a user has had already, too.")
     ] = False,
+    target: Annotated[
+        str | None, typer.Option(help="Another dataset, ranked without training. [its own]")
+    ] = None,
+    cold: Annotated[
+        bool, typer.Option("--cold", help="Also the cuts that end on a cold item.")
+    ] = False,
     device: DeviceOption = "auto",
     seed: Annotated[int, typer.Option(help="Of the random reference and the gallery.")] = 0,
     home: HomeOption = None,
@@ -337,16 +277,44 @@ def evaluate_command(
     HR and NDCG at 10, 20 and 50 beside popularity and random, and a gallery of top tens.
     """
     from pmm.evaluate.report import metrics_table
-    from pmm.evaluate.run import EvaluateOptions, evaluate_run
+    from pmm.evaluate.run import EvaluateOptions, evaluate_run, targets_of
 
     place = resolve_home(home)
-    run_dir = run if run.exists() else place.run(run.name)
+    run_dir = _run_folder(run, place)
     if home is None and run.exists() and run.absolute().parent.name == "runs":
         place = resolve_home(run.absolute().parent.parent)
-    options = EvaluateOptions(split=split, keep_history=keep_history, seed=seed)
-    metrics = evaluate_run(place, run_dir, options, device=device)
-    print(metrics_table(metrics))
+    options = EvaluateOptions(split=split, keep_history=keep_history, seed=seed, cold=cold)
+    for name in [target] if target else targets_of(run_dir):
+        print(metrics_table(evaluate_run(place, run_dir, options, device=device, target=name)))
     print(f"Written to {run_dir}: ranks, metrics, gallery. Look: pmm inspect {run_dir}")
+
+
+@app.command("compare", epilog="Example: pmm compare hm-shoes-scratch hm-shoes-finetune")
+def compare_command(
+    first: Annotated[Path, typer.Argument(help="A run's folder, or its name.")],
+    second: Annotated[Path, typer.Argument(help="Another one, of the same target.")],
+    split: Annotated[
+        Literal["test", "valid", "cold"], typer.Option(help="Which of their evaluations.")
+    ] = "test",
+    seed: Annotated[int, typer.Option(help="Of the bootstrap's draws.")] = 0,
+    home: HomeOption = None,
+) -> None:
+    """The difference of two runs.
+
+    Metrics of the same users' ranks, with a paired bootstrap interval of the difference.
+    """
+    from pmm.evaluate.compare import compare_runs, comparison_table
+
+    place = resolve_home(home)
+    file = "ranks.parquet" if split == "test" else f"ranks-{split}.parquet"
+    one, other = (_run_folder(each, place) for each in (first, second))
+    found = compare_runs(one, other, file=file, seed=seed)
+    print(comparison_table(one.name, other.name, found))
+
+
+def _run_folder(run: Path, home: Home) -> Path:
+    """A run by its folder, or by its name below the home folder."""
+    return run if run.exists() else home.run(run.name)
 
 
 @app.command("demo", epilog="Example: pmm demo --home pmm-demo")
@@ -369,7 +337,12 @@ def demo_command(
 @app.command("world", epilog="Example: pmm world --format hm --size demo --to raw/hm")
 def world_command(
     to: Annotated[Path | None, typer.Option(help="Folder for the raw files.")] = None,
-    format: Annotated[Literal["hm", "csv"], typer.Option(help="Raw format.")] = "hm",
+    format: Annotated[
+        Literal["amazon", "hm", "bili", "kwai", "csv"], typer.Option(help="Raw format.")
+    ] = "hm",
+    layout: Annotated[
+        str | None, typer.Option(help="Which of a format's layouts, e.g. 2023 or microlens.")
+    ] = None,
     target: Annotated[
         str, typer.Option(help="With --format csv: which source or target to write.")
     ] = "HM",
@@ -385,7 +358,7 @@ def world_command(
     """
     from pmm.world import generate
     from pmm.world.csv_files import write_csv
-    from pmm.world.hm_files import write_hm
+    from pmm.world.raw_formats import write_raw
 
     if to is None and not describe:
         raise InputError("say where to write the raw files (--to DIR), or --describe")
@@ -399,8 +372,13 @@ def world_command(
         print("Sizes after a core of 5; what the oracles and the floors reach is HR@10.")
         print(text_table(names, [[row.get(name) for name in names] for row in found]))
     if to is not None:
-        wrote = write_hm(world, to) if format == "hm" else write_csv(world, target, to)
-        print(f"{to}: " + ", ".join(f"{count:,} {what}" for what, count in wrote.items()))
+        if format == "csv":
+            wrote = {target: write_csv(world, target, to)}
+        else:
+            wrote = write_raw(world, format, to, layout)
+        for name, counts in wrote.items():
+            told = ", ".join(f"{count:,} {what}" for what, count in counts.items())
+            print(f"{to} ({name}): {told}")
 
 
 @app.command("inspect", epilog="Example: pmm inspect pmm-data/shards/hm")

@@ -49,12 +49,20 @@ class Home:
     root: Path
 
     def raw(self, source: str) -> Path:
-        """Where the user puts a source's raw files. PMM never writes there."""
+        """Where the user puts a source's raw files. PMM writes there only with --download."""
         return self.root / "raw" / slug(source)
 
     def tables(self, source: str) -> Path:
         """A source's interactions and items."""
         return self.root / "tables" / slug(source)
+
+    def downloads(self, source: str) -> Path:
+        """What PMM fetched for a source because the user asked: pictures and their outcomes."""
+        return self.root / "downloads" / slug(source)
+
+    def pictures(self, dataset: str) -> Path:
+        """Pictures that had to be taken out of a store before they could be read as files."""
+        return self.root / "pictures" / slug(dataset)
 
     def target(self, name: str) -> Path:
         """A target's numbered items and split sequences."""

@@ -1,22 +1,32 @@
-"""Show any artefact: its manifest, its card, first rows of its tables, a contact sheet, metrics."""
+"""Show any artefact: its manifest, its card, first rows of its tables, a contact sheet, metrics.
+
+Of a home folder: all datasets of the paper beside the paper's figures.
+"""
 
 import json
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from pmm.artefact import MANIFEST, Manifest, open_artefact
-from pmm.errors import BrokenArtefact, InputError
+from pmm.errors import ArtefactError, BrokenArtefact, InputError, MissingArtefact, StaleArtefact
+from pmm.home import Home, resolve_home, slug
+from pmm.ingest.paper import TABLE_II, rules_in_words
+from pmm.ingest.targets import open_target
 from pmm.text_table import text_table
 
 SHEET = "contact-sheet.png"
+_HEADER = ["users", "items", "actions", "per user", "sparsity %"]
+_FIGURES = ("users", "items", "actions", "average_length", "sparsity_per_cent")
+_BELOW_HOME = ("raw", "tables", "targets", "shards", "runs")
 
 
 def describe(path: Path, *, rows: int = 5, sheet: Path | None = None, verify: bool = False) -> str:
-    """A readable account of an artefact, a run folder or a single table.
+    """A readable account of an artefact, a run folder, a home folder or a single table.
 
     Args:
-        path: the artefact's folder, or one of its Parquet, tar or JSON files.
+        path: the folder, or one of an artefact's Parquet, tar or JSON files.
         rows: how many first rows of each table to show.
         sheet: where to draw the contact sheet of shards (default: beside the current folder).
         verify: compare the sha256 of every file with the manifest.
@@ -33,9 +43,12 @@ def describe(path: Path, *, rows: int = 5, sheet: Path | None = None, verify: bo
         return "\n".join(_artefact(path, rows, sheet, verify))
     if (path / "recipe.toml").is_file():
         return "\n".join(_run(path, rows))
+    if any((path / name).is_dir() for name in _BELOW_HOME):
+        return "\n".join(_home(Home(path.absolute())))
     raise InputError(
-        f"{path} is neither an artefact (no {MANIFEST}) nor a run (no recipe.toml). "
-        "Give a folder such as tables/hm, targets/hm, shards/hm or runs/NAME below the home folder"
+        f"{path} is neither an artefact (no {MANIFEST}) nor a run (no recipe.toml) nor a home "
+        "folder (no tables, targets or runs). Give the home folder, or a folder such as "
+        "tables/hm, targets/hm, shards/hm or runs/NAME below it"
     )
 
 
@@ -44,21 +57,11 @@ def summarise_cards(cards: list[dict[str, Any]]) -> str:
 
     Below it, where each target's raw rows went, and what was detected in the raw files.
     """
-    rows = []
+    rows: list[list[Any]] = []
     for card in cards:
-        if "left_out" in card:
-            continue
-        ours, paper = card["statistics"], card.get("paper", {})
-        state = "written" if card["fresh"] else "unchanged"
-        rows.append([card["target"], state, *_columns(ours)])
-        if paper:
-            rows.append(["  in the paper", "", *_columns(paper)])
-    lines = [
-        text_table(
-            ["target", "", "users", "items", "actions", "per user", "sparsity %"],
-            rows,
-        )
-    ]
+        if "left_out" not in card:
+            rows += _beside_paper(card, "written" if card["fresh"] else "unchanged")
+    lines = [text_table(["target", *_HEADER, ""], rows)]
     lines += [_rows_account(card) for card in cards if "rows" in card]
     for card in cards:
         if "left_out" in card:
@@ -86,14 +89,65 @@ def _rows_account(card: dict[str, Any]) -> str:
     return f"{card['target']}: {rows['read']:,} rows read, {rows['kept']:,} kept{gone}"
 
 
-def _columns(figures: dict[str, Any]) -> list[Any]:
-    names = ("users", "items", "actions", "average_length", "sparsity_per_cent")
-    return [figures[name] for name in names]
+def _beside_paper(card: dict[str, Any], note: str = "") -> list[list[Any]]:
+    """Rows of a table: a target's figures, the paper's, and the difference in per cent of theirs.
+
+    Raises:
+        BrokenArtefact: the card holds no figures.
+    """
+    try:
+        ours = [card["statistics"][name] for name in _FIGURES]
+        rows = [[card["target"], *ours, note]]
+        if "paper" in card:
+            paper = [card["paper"][name] for name in _FIGURES]
+            difference = [f"{card['difference_per_cent'][name] + 0.0:+.2f}" for name in _FIGURES]
+            rows += [["  in the paper", *paper, ""], ["  difference %", *difference, ""]]
+    except (KeyError, TypeError) as error:
+        raise BrokenArtefact(f"a target's card.json lacks its figures ({error})") from error
+    return rows
+
+
+def _home(home: Home) -> Iterator[str]:
+    """The paper's datasets, ours beside its figures; then whatever else was ingested here."""
+    yield f"{home.root}: home, ours beside the paper's Table II"
+    yield ""
+    rows: list[list[Any]] = []
+    commands = False
+    for name, printed in TABLE_II.items():
+        command = f"pmm ingest {name.split()[0].lower()}"
+        found = _rows_of_target(home, name, command)
+        if len(found) == 1:
+            commands = True
+            found.append(["  in the paper", *printed, ""])
+        rows += found
+    known = {slug(name) for name in TABLE_II}
+    for card in sorted((home.root / "targets").glob("*/card.json")):
+        if card.parent.name not in known:
+            rows += _rows_of_target(home, card.parent.name, "pmm ingest csv")
+    yield text_table(["dataset", *_HEADER, ""], rows)
+    if commands and home != resolve_home(None):
+        yield f"The commands need --home {shlex.quote(str(home.root))}"
+
+
+def _rows_of_target(home: Home, name: str, command: str) -> list[list[Any]]:
+    """As `_beside_paper`; one row that names the command where the target cannot be used."""
+    try:
+        open_target(home, name)
+        return _beside_paper(_json(home.target(name) / "card.json"))
+    except MissingArtefact:
+        why = "not ingested"
+    except StaleArtefact:
+        why = "out of date"
+    except (ArtefactError, InputError):
+        why = "damaged"
+    return [[name, *[None] * len(_FIGURES), f"{why}: {command}"]]
 
 
 def _artefact(path: Path, rows: int, sheet: Path | None, verify: bool) -> Iterator[str]:
     kind = _json(path / MANIFEST).get("kind", "")
     manifest = open_artefact(path, kind=kind, made_by="the command that made it", verify=verify)
+    if kind == "target":
+        yield from _target_in_short(_json(path / "card.json"))
     yield from _manifest(path, manifest, verify)
     if (path / "card.json").is_file():
         yield from ("", "card.json", *_indented(_json(path / "card.json")))
@@ -107,6 +161,16 @@ def _artefact(path: Path, rows: int, sheet: Path | None, verify: bool) -> Iterat
         target = sheet or Path.cwd() / SHEET
         sheet_of_shards(path, target)
         yield from ("", f"contact sheet: {target}")
+
+
+def _target_in_short(card: dict[str, Any]) -> Iterator[str]:
+    """A target's figures beside the paper's, and the rules that led there."""
+    if "statistics" not in card:
+        return
+    rows = [row[:-1] for row in _beside_paper(card)]
+    yield text_table(["target", *_HEADER], rows)
+    yield from rules_in_words(card)
+    yield ""
 
 
 def _manifest(path: Path, manifest: Manifest, verified: bool) -> Iterator[str]:

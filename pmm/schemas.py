@@ -56,6 +56,13 @@ SOURCE_ITEMS = _table(
         ("categories", _TEXT_LIST, False),
     ],
 )
+ITEM_URLS = _table(
+    "item URLs",
+    [
+        ("item_id", pa.string(), False),
+        ("urls", _TEXT_LIST, False),  # of its picture, best first
+    ],
+)
 TARGET_ITEMS = _table(
     "target items",
     [

@@ -31,6 +31,13 @@ class Shop:
     def shards(self) -> Shards:
         return Shards(self.home.shards("HM"))
 
+    def add_target(self, name: str, *, n_items: int, n_users: int, pictures: bool = True) -> Shards:
+        """One more target in the same home, with other texts and as many of the pictures."""
+        names = [f"{name} number {item} sort {item % 5}" for item in range(1, n_items + 1)]
+        _make_target(self.home, name, names, n_users, pictures=pictures)
+        _make_shards(self.home, name, self.options.text.encoder)
+        return Shards(self.home.shards(name))
+
     def with_options(self, **changes: object) -> PmmrecOptions:
         return dataclasses.replace(self.options, **changes)
 
@@ -45,19 +52,9 @@ def open_shop(root: Path, *, n_items: int = 30, n_users: int = 24, texts: str = 
         noise.resize((48, 40), Image.Resampling.NEAREST).save(root / "pictures" / f"{item}.png")
     names = [f"{texts} number {item} sort {item % 7}" for item in range(1, n_items + 1)]
     names[4] = ""
-    build(
-        home.target("HM"),
-        kind="target",
-        config={"source": "HM", "texts": texts},
-        inputs={},
-        write=lambda folder: _write_target(folder, root / "pictures", names, n_users),
-    )
+    _make_target(home, "HM", names, n_users)
     text, vision = save_small_encoders(root / "encoders", names, seed=1, sizes=SIZES)
-    write_shards(
-        home,
-        "HM",
-        ShardOptions(text_encoder=str(text), picture_size=32, items_per_shard=8, workers=1),
-    )
+    _make_shards(home, "HM", str(text))
     options = PmmrecOptions(
         text=TextSpec(encoder=str(text), train_blocks=1),
         vision=VisionSpec(encoder=str(vision), train_blocks=1),
@@ -67,7 +64,33 @@ def open_shop(root: Path, *, n_items: int = 30, n_users: int = 24, texts: str = 
     return Shop(home, options)
 
 
-def _write_target(folder: Path, pictures: Path, names: list[str], n_users: int) -> dict[str, int]:
+def _make_target(
+    home: Home, target: str, names: list[str], n_users: int, *, pictures: bool = True
+) -> None:
+    folder = home.root / "pictures" if pictures else None
+    build(
+        home.target(target),
+        kind="target",
+        config={"source": target, "texts": names[0]},
+        inputs={},
+        write=lambda draft: _write_target(draft, target, folder, names, n_users),
+    )
+
+
+def _make_shards(home: Home, target: str, text: str) -> None:
+    options = ShardOptions(
+        text_encoder=text,
+        picture_size=32,
+        items_per_shard=8,
+        workers=1,
+        allow_no_pictures=True,
+    )
+    write_shards(home, target, options)
+
+
+def _write_target(
+    folder: Path, target: str, pictures: Path | None, names: list[str], n_users: int
+) -> dict[str, int]:
     n = len(names)
     lists = [[(7 * u + k) % n + 1 for k in range(4 + u % 6)] for u in range(n_users)]
     if n_users > 1:
@@ -77,7 +100,7 @@ def _write_target(folder: Path, pictures: Path, names: list[str], n_users: int) 
         "item": np.arange(1, n + 1),
         "item_id": [f"{k:010d}" for k in range(1, n + 1)],
         "text": names,
-        "image": [None if k == 4 else f"{k}.png" for k in range(1, n + 1)],
+        "image": [None if k == 4 or not pictures else f"{k}.png" for k in range(1, n + 1)],
         "train_count": counts[1:],
     }
     users = {
@@ -90,6 +113,10 @@ def _write_target(folder: Path, pictures: Path, names: list[str], n_users: int) 
     items, sequences = pa.table(rows, TARGET_ITEMS.schema), pa.table(users, SEQUENCES.schema)
     write_table(folder / "items.parquet", items, TARGET_ITEMS)
     write_table(folder / "sequences.parquet", sequences, SEQUENCES)
-    write_table(folder / "cold.parquet", COLD.schema.empty_table(), COLD)
-    (folder / "card.json").write_text(json.dumps({"pictures": str(pictures)}))
+    cuts = [(u, items[:k], items[k]) for u, items in enumerate(lists) for k in range(1, len(items))]
+    cold = [cut for cut in cuts if counts[cut[2]] < 3]
+    columns = {name: [cut[k] for cut in cold] for k, name in enumerate(COLD.schema.names)}
+    write_table(folder / "cold.parquet", pa.table(columns, COLD.schema), COLD)
+    card = {"target": target, "pictures": str(pictures) if pictures else None}
+    (folder / "card.json").write_text(json.dumps(card))
     return {"items": n}

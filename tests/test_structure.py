@@ -10,8 +10,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "pmm"
 ROOMS = ("world", "ingest", "shards", "model", "evaluate", "train")
-SHARED = {"errors", "schemas", "home", "artefact", "progress", "recipe", "text_table"}
-EVERYTHING = {"cli", "demo", "inspect", "__main__", "__init__"}
+SHARED = {"errors", "cores", "schemas", "home", "artefact", "progress", "recipe", "text_table"}
+EVERYTHING = {"cli", "cli_ingest", "demo", "inspect", "__main__", "__init__"}
 VAGUE = {"utils", "util", "helpers", "helper", "common", "misc", "tools", "base"}
 
 SOURCES = sorted(PACKAGE.rglob("*.py"))
@@ -56,7 +56,7 @@ def test_no_function_is_longer_than_a_screen() -> None:
     long = []
     for path in SOURCES:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.FunctionDef) and path.name != "cli.py":
+            if isinstance(node, ast.FunctionDef) and path.name not in ("cli.py", "cli_ingest.py"):
                 length = (node.end_lineno or 0) - node.lineno + 1
                 if length > 60:
                     long.append(f"{path.relative_to(ROOT)}:{node.name} ({length})")

@@ -30,17 +30,31 @@ def trained_tensors(model: nn.Module) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in model.named_parameters() if tensor.requires_grad}
 
 
-def frozen_digest(model: nn.Module) -> str:
-    """sha256 over names, types, shapes and values of everything else, buffers included."""
+def frozen_digest(model: nn.Module, part: str = "") -> str:
+    """sha256 over names, types, shapes and values of everything else, buffers included.
+
+    Args:
+        model: whose tensors.
+        part: only those below this submodule.
+    """
     trained = trained_tensors(model)
     whole = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
-        if name in trained:
+        if name in trained or not name.startswith(part):
             continue
         flat = tensor.detach().cpu().contiguous()
         whole.update(f"{name} {flat.dtype} {tuple(flat.shape)}\n".encode())
         whole.update(flat.reshape(-1).view(torch.uint8).numpy())
     return whole.hexdigest()
+
+
+def frozen_digests(model: nn.Module) -> dict[str, str]:
+    """The digests of the frozen part of each encoder that a model has."""
+    return {
+        part: frozen_digest(model, f"{part}.")
+        for part in ("text", "vision")
+        if getattr(model, part, None) is not None
+    }
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:

@@ -59,10 +59,43 @@ def summarise(ranks: pa.Table, repeated_U: NDArray[np.bool_] | None = None) -> d
     buckets = []
     for name, low, high in BUCKETS:
         inside = (count_U >= low) & (count_U <= (np.inf if high is None else high))
-        buckets.append({"train_count": name, **_measure(rank_U[inside])})
-    new = {} if repeated_U is None else {"new": _measure(rank_U[~repeated_U])}
-    cold = _measure(rank_U[count_U < COLD_BELOW])
-    return {**_measure(rank_U), **new, "cold": cold, "buckets": buckets}
+        buckets.append({"train_count": name, **measure(rank_U[inside])})
+    new = {} if repeated_U is None else {"new": measure(rank_U[~repeated_U])}
+    cold = measure(rank_U[count_U < COLD_BELOW])
+    return {**measure(rank_U), **new, "cold": cold, "buckets": buckets}
+
+
+def mean_summary(parts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The summary of one target as it is; of several the plain mean of theirs.
+
+    The mean counts each target alike, however many users it has, and has "sources": target -> its
+    own metrics; "users" is their sum. Cold items are those of the targets that have some.
+
+    >>> both = mean_summary({"a": {"users": 1, "hr@10": 0.2, "cold": {"users": 0}},
+    ...                      "b": {"users": 3, "hr@10": 0.4, "cold": {"users": 2, "hr@10": 0.1}}})
+    >>> both["users"], round(both["hr@10"], 6), both["cold"]
+    (4, 0.3, {'users': 2, 'hr@10': 0.1})
+    """
+    if len(parts) == 1:
+        return dict(next(iter(parts.values())))
+    summaries = list(parts.values())
+    plain = [_only_measures(each) for each in summaries]
+    return {
+        **_mean(plain),
+        "cold": _mean([each["cold"] for each in summaries]),
+        "sources": dict(zip(parts, plain, strict=True)),
+    }
+
+
+def _only_measures(summary: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in summary.items() if isinstance(value, int | float)}
+
+
+def _mean(summaries: list[Mapping[str, Any]] | list[dict[str, Any]]) -> dict[str, Any]:
+    users = sum(each["users"] for each in summaries)
+    some = [each for each in summaries if each["users"]]
+    names = [name for name in some[0] if name != "users"] if some else []
+    return {"users": users, **{n: float(np.mean([each[n] for each in some])) for n in names}}
 
 
 def headline(summary: Mapping[str, Any]) -> str:
@@ -74,7 +107,8 @@ def headline(summary: Mapping[str, Any]) -> str:
     return f"HR@10 {100 * summary['hr@10']:.2f}, NDCG@10 {100 * summary['ndcg@10']:.2f}"
 
 
-def _measure(rank_U: NDArray[Any]) -> dict[str, Any]:
+def measure(rank_U: NDArray[Any]) -> dict[str, Any]:
+    """HR and NDCG at every cut-off, and the number of users; of nobody only that."""
     if not len(rank_U):
         return {"users": 0}
     values = {f"hr@{k}": hit_rate(rank_U, k) for k in CUTOFFS}

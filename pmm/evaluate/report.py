@@ -39,7 +39,21 @@ def metrics_table(metrics: Mapping[str, Any], further: Mapping[str, Any] | None 
             ],
         ),
     ]
-    return "\n".join(lines)
+    return "\n".join([*lines, *_cold_lines(metrics.get("cold_start"))])
+
+
+def _cold_lines(cold: Mapping[str, Any] | None) -> list[str]:
+    """The cold cuts: held out first, then the paper's set."""
+    if cold is None:
+        return []
+    rows = []
+    for name, what in (("held_out", "held out"), ("all", "all (paper)")):
+        rows += [
+            [f"{ranking}, {what}", summary["users"], *_row(summary)]
+            for ranking, summary in cold[name].items()
+        ]
+    title = f"cuts that end on one of {cold['items']:,} cold items"
+    return ["", text_table([title, "cuts", *(name.upper() for name in MEASURES)], rows)]
 
 
 def _row(summary: Mapping[str, Any]) -> list[float | None]:

@@ -4,34 +4,36 @@ Shape legend: N items of the catalogue, U users of a chunk, L window of recent i
 """
 
 import hashlib
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
-from torch import Tensor
 
 from pmm.artefact import atomic_file, storage_errors, write_json
 from pmm.errors import BrokenArtefact, InputError, MissingArtefact, StaleArtefact
 from pmm.evaluate import gallery
+from pmm.evaluate.catalogue import (
+    Catalogue,
+    embed_catalogue,
+    rank_queries,
+    user_vectors,
+)
 from pmm.evaluate.checkpoint import BEST, load_weights, read_header
-from pmm.evaluate.device import mixed, pick_device, pick_precision
+from pmm.evaluate.cold import ColdCuts, cold_cuts, summarise_cuts
+from pmm.evaluate.device import pick_device, pick_precision
+from pmm.evaluate.fit import require_pictures, require_tokens
 from pmm.evaluate.metrics import headline, summarise
-from pmm.evaluate.ranking import Ints, Queries, count_candidates, rank_users, top_items
+from pmm.evaluate.ranking import Ints, Queries, count_candidates, top_items
 from pmm.evaluate.references import rank_by_chance, rank_by_popularity
-from pmm.home import Home
+from pmm.home import Home, slug
 from pmm.model.pmmrec import Pmmrec, PmmrecOptions
-from pmm.progress import progress
 from pmm.recipe import read_recipe, resolve
 from pmm.schemas import RANKS, write_table
-from pmm.shards.batch import Items
 from pmm.shards.read import Shards
-from pmm.shards.sequence_shards import Lists, Split
+from pmm.shards.sequence_shards import Split
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +46,8 @@ class EvaluateOptions:
     """Rank the items that a user has had already, too."""
     seed: int = 0
     """Of the chance reference and of the users in the gallery."""
+    cold: bool = False
+    """Also rank the cuts that end on a cold item (paper IV-A; R47)."""
     gallery_users: int = 6
     """Users shown in gallery.png; 0 draws none."""
     items_per_chunk: int = 64
@@ -60,16 +64,6 @@ class EvaluateOptions:
             raise InputError("; ".join(low))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Catalogue:
-    """Every item as the model sees it, row i - 1 for item i."""
-
-    input_ND: Tensor
-    """What the user encoder reads."""
-    score_ND: Tensor
-    """What users are scored against."""
-
-
 def questions(shards: Shards, split: Split) -> Queries:
     """All users with their true next item and their history before it."""
     sequences = shards.sequences()
@@ -78,44 +72,6 @@ def questions(shards: Shards, split: Split) -> Queries:
         target_U=sequences.target(split),
         history=sequences.history(split),
     )
-
-
-def embed_catalogue(
-    model: Pmmrec, shards: Shards, *, dtype: torch.dtype = torch.float32, items_per_chunk: int = 64
-) -> Catalogue:
-    """Encode every item once, in eval mode; the vectors stay on the model's device in float32."""
-    device = next(model.parameters()).device
-    parts: list[Tensor] = []
-    with _evaluating(model), progress(shards.n_items, "Encoding the catalogue", "items") as bar:
-        for items in _read_ahead(shards, items_per_chunk):
-            with mixed(device, dtype):
-                parts.append(model.encode_items(items.to(device)).float())
-            bar.advance(len(items.item_I))
-        input_ND = torch.cat(parts)
-        return Catalogue(input_ND=input_ND, score_ND=model.item_vectors(input_ND))
-
-
-def _read_ahead(shards: Shards, chunk: int) -> Iterator[Items]:
-    """All items in order; a thread decodes the next pictures while these are encoded."""
-    chunks = shards.iterate(chunk)
-    with ThreadPoolExecutor(1, thread_name_prefix="pmm-catalogue") as pool:
-        coming = pool.submit(next, chunks, None)
-        while (items := coming.result()) is not None:
-            coming = pool.submit(next, chunks, None)
-            yield items
-
-
-def user_vectors(
-    model: Pmmrec, catalogue: Catalogue, history: Lists, *, dtype: torch.dtype = torch.float32
-) -> Tensor:
-    """The vectors of users with these histories, of which the most recent L items count. [U, D]"""
-    device = catalogue.input_ND.device
-    window_UL = history.recent(np.arange(len(history)), model.max_length)
-    item_UL = torch.from_numpy(window_UL).to(device)
-    valid_UL = item_UL > 0
-    with _evaluating(model), mixed(device, dtype):
-        e_ULD = catalogue.input_ND[(item_UL - 1).clamp(min=0)] * valid_UL[:, :, None]
-        return model.user_vectors(e_ULD, valid_UL).float()
 
 
 def evaluate_model(
@@ -132,16 +88,15 @@ def evaluate_model(
             model, shards, dtype=dtype, items_per_chunk=options.items_per_chunk
         )
     asked = questions(shards, options.split)
-    ranks = []
-    with progress(len(asked), "Ranking", "users") as bar:
-        for start in range(0, len(asked), options.users_per_chunk):
-            part = asked.rows(start, start + options.users_per_chunk)
-            vectors = user_vectors(model, catalogue, part.history, dtype=dtype)
-            ranks.append(
-                rank_users(vectors, catalogue.score_ND, part, keep_history=options.keep_history)
-            )
-            bar.advance(len(part))
-    return ranks_table(asked, np.concatenate(ranks), shards, keep_history=options.keep_history)
+    ranks = rank_queries(
+        model,
+        catalogue,
+        asked,
+        keep_history=options.keep_history,
+        users_per_chunk=options.users_per_chunk,
+        dtype=dtype,
+    )
+    return ranks_table(asked, ranks, shards, keep_history=options.keep_history)
 
 
 def ranks_table(asked: Queries, rank_U: Ints, shards: Shards, *, keep_history: bool) -> pa.Table:
@@ -174,12 +129,13 @@ def write_metrics(
     shards: Shards,
     options: EvaluateOptions,
     about: dict[str, Any],
+    suffix: str | None = None,
 ) -> dict[str, Any]:
-    """Write ranks.parquet, then metrics.json (ranks-valid, metrics-valid for that split).
+    """Write ranks.parquet, then metrics.json, with a suffix to their names (that of the split).
 
     Holds nothing that varies between equal evaluations. Returns what metrics.json holds.
     """
-    suffix = _suffix(options.split)
+    suffix = _suffix(options.split) if suffix is None else suffix
     repeated_U = questions(shards, options.split).repeated()
     with storage_errors(folder):
         with atomic_file(folder / f"ranks{suffix}.parquet") as temporary:
@@ -203,68 +159,153 @@ def write_metrics(
 
 def drop_evaluations(run_dir: Path) -> None:
     """Remove what `evaluate_run` wrote about weights that are being replaced."""
-    for split in get_args(Split):
-        for name in (f"metrics{_suffix(split)}.json", f"ranks{_suffix(split)}.parquet"):
-            (run_dir / name).unlink(missing_ok=True)
-        (run_dir / f"gallery{_suffix(split)}.png").unlink(missing_ok=True)
+    for pattern in ("metrics*.json", "ranks*.parquet", "gallery*.png"):
+        for path in run_dir.glob(pattern):
+            path.unlink(missing_ok=True)
 
 
-def _suffix(split: Split) -> str:
-    return "" if split == "test" else f"-{split}"
+def _suffix(split: Split, other_target: str = "") -> str:
+    """What tells an evaluation's files apart from those of the test items of the run's own target.
+
+    >>> _suffix("test"), _suffix("valid", "Kwai Movie")
+    ('', '-kwai-movie-valid')
+    """
+    own = f"-{slug(other_target)}" if other_target else ""
+    return own if split == "test" else f"{own}-{split}"
+
+
+def targets_of(run_dir: Path) -> list[str]:
+    """What a run was trained on: its target, or its sources.
+
+    Raises:
+        MissingArtefact: it is no run. BrokenArtefact: its recipe names nothing.
+    """
+    recipe = _recipe_of(run_dir)
+    names = recipe.get("sources") if recipe.get("stage") == "pretrain" else [recipe.get("target")]
+    if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
+        raise BrokenArtefact(
+            f"{run_dir / 'recipe.toml'} names no target: it is damaged. "
+            "Run: pmm train (see --help) with --overwrite"
+        )
+    return names
 
 
 def evaluate_run(
-    home: Home, run_dir: Path, options: EvaluateOptions | None = None, *, device: str = "auto"
+    home: Home,
+    run_dir: Path,
+    options: EvaluateOptions | None = None,
+    *,
+    device: str = "auto",
+    target: str | None = None,
 ) -> dict[str, Any]:
-    """Evaluate a run's best checkpoint on all users of its target.
+    """Evaluate a run's best checkpoint on all users of a target.
 
     Writes ranks.parquet, metrics.json and gallery.png into the run's folder (with -valid in their
-    names for that split) and returns what metrics.json holds. Values are fractions.
+    names for that split, and the target's slug where it is not the run's one target) and returns
+    what metrics.json holds. Values are fractions.
+
+    Args:
+        home: where the shards are.
+        run_dir: the run's folder.
+        options: see there.
+        device: where to compute.
+        target: which; None = the run's own. Another one is ranked as it is, without training.
 
     Raises:
         MissingArtefact: no such run, or it has no checkpoint yet, or no shards.
         StaleArtefact: the shards or the frozen encoders are not those of the training.
         BrokenArtefact: a damaged checkpoint or recipe. StorageError: nothing can be written.
+        InputError: the model cannot read the target's shards.
         PmmError: vectors that are no numbers.
     """
     options = options or EvaluateOptions()
-    model, shards, about = load_run(home, run_dir, device=device)
+    model, shards, about = load_run(home, run_dir, device=device, target=target)
     dtype = pick_precision(about["precision"], next(model.parameters()).device)
     catalogue = embed_catalogue(model, shards, dtype=dtype, items_per_chunk=options.items_per_chunk)
     ranks = evaluate_model(model, shards, options, dtype=dtype, catalogue=catalogue)
-    facts = {"run": run_dir.name, "target": shards.target, "shards": shards.fingerprint}
+    facts: dict[str, Any] = {
+        "run": run_dir.name,
+        "target": shards.target,
+        "shards": shards.fingerprint,
+    }
     facts |= {"step": about["step"], "epoch": about["epoch"]}
-    metrics = write_metrics(run_dir, ranks, shards, options, facts)
+    own = [slug(name) for name in targets_of(run_dir)] == [slug(shards.target)]
+    suffix = _suffix(options.split, "" if own else shards.target)
+    if options.cold:
+        cuts = cold_cuts(home, shards)
+        found, cold_ranks = _evaluate_cold(model, shards, catalogue, cuts, options, dtype)
+        facts["cold_start"] = found
+        with storage_errors(run_dir), atomic_file(run_dir / f"ranks-cold{suffix}.parquet") as path:
+            write_table(path, cold_ranks, RANKS)
+    metrics = write_metrics(run_dir, ranks, shards, options, facts, suffix)
     if options.gallery_users:
         rows = gallery_rows(model, shards, ranks, options, catalogue, dtype=dtype)
         with storage_errors(run_dir):
-            _draw_gallery(run_dir, shards, rows, options, metrics)
+            _draw_gallery(run_dir / f"gallery{suffix}.png", shards, rows, options, metrics)
     return metrics
 
 
-def load_run(
-    home: Home, run_dir: Path, *, device: str = "auto"
-) -> tuple[Pmmrec, Shards, dict[str, Any]]:
-    """A run's best model in eval mode, the shards it was trained on, and its checkpoint's header.
+def _evaluate_cold(
+    model: Pmmrec,
+    shards: Shards,
+    catalogue: Catalogue,
+    cuts: ColdCuts,
+    options: EvaluateOptions,
+    dtype: torch.dtype,
+) -> tuple[dict[str, Any], pa.Table]:
+    """The metrics of the cold cuts beside popularity and chance, and the model's ranks."""
+    asked, keep = cuts.queries, options.keep_history
+    ranks = {
+        "model": rank_queries(
+            model,
+            catalogue,
+            asked,
+            keep_history=keep,
+            users_per_chunk=options.users_per_chunk,
+            dtype=dtype,
+        ),
+        "popularity": rank_by_popularity(shards.train_count[1:], asked, keep_history=keep),
+        "random": rank_by_chance(asked, shards.n_items, seed=options.seed, keep_history=keep),
+    }
+    return summarise_cuts(cuts, ranks), ranks_table(
+        asked, ranks["model"], shards, keep_history=keep
+    )
 
-    Raises:
-        as evaluate_run.
-    """
+
+def _recipe_of(run_dir: Path) -> dict[str, Any]:
     if not (run_dir / "recipe.toml").is_file():
         raise MissingArtefact(f"{run_dir} is no run: it has no recipe.toml. Run: pmm train")
     recipe = read_recipe(run_dir / "recipe.toml")
-    if not isinstance(recipe.get("target"), str) or not isinstance(recipe.get("model"), dict):
+    if not isinstance(recipe.get("model"), dict):
         raise BrokenArtefact(
             f"{run_dir / 'recipe.toml'} names no target or has no table [model]: it is damaged. "
             "Run: pmm train (see --help) with --overwrite"
         )
-    target = recipe["target"]
-    shards = Shards(home.shards(home.find_target(target)))
-    again = f'pmm train --stage scratch --target "{target}" --name {run_dir.name}'
+    return recipe
+
+
+def load_run(
+    home: Home, run_dir: Path, *, device: str = "auto", target: str | None = None
+) -> tuple[Pmmrec, Shards, dict[str, Any]]:
+    """A run's best model in eval mode, shards to rank, and its checkpoint's header.
+
+    Raises:
+        as evaluate_run.
+    """
+    recipe, own = _recipe_of(run_dir), targets_of(run_dir)
+    if target is None and len(own) > 1:
+        raise InputError(f"{run_dir} was trained on {', '.join(own)}: say which one with --target")
+    name = home.find_target(target or own[0])
+    shards = Shards(home.shards(name))
+    stage = recipe.get("stage", "scratch")
+    what = f'--target "{own[0]}"' if stage != "pretrain" else f'--sources "{",".join(own)}"'
+    again = f"pmm train --stage {stage} {what} --name {run_dir.name}"
     if not (run_dir / BEST).is_file():
         raise MissingArtefact(f"{run_dir} has no evaluated weights yet. Run: {again} --resume")
     again += " --overwrite"
-    made_on = read_header(run_dir / BEST, made_by=again)["shards"]
+    header = read_header(run_dir / BEST, made_by=again)
+    parts = header.get("parts") or {home.find_target(own[0]): header["shards"]}
+    made_on = parts.get(name, shards.fingerprint)  # of another target: nothing to hold against
     if made_on != shards.fingerprint:
         raise StaleArtefact(
             f"{run_dir} was trained on shards {made_on[:8]}, but {shards.place} is now "
@@ -273,7 +314,11 @@ def load_run(
     options = resolve(PmmrecOptions, recipe["model"], origin=str(run_dir / "recipe.toml"))
     model = Pmmrec(options).to(pick_device(device)).eval()
     # A training that still runs may have replaced the file since: the header of these weights.
-    return model, shards, load_weights(run_dir / BEST, model, made_by=again)
+    about = load_weights(run_dir / BEST, model, made_by=again)
+    if name not in parts:
+        require_tokens(shards, model)
+        require_pictures(shards, model)
+    return model, shards, about
 
 
 def gallery_rows(
@@ -314,7 +359,7 @@ def gallery_rows(
 
 
 def _draw_gallery(
-    run_dir: Path,
+    path: Path,
     shards: Shards,
     rows: list[gallery.Row],
     options: EvaluateOptions,
@@ -330,20 +375,7 @@ def _draw_gallery(
     texts = {item: str(shards.record(item)["text"]) for item in shown}
     hits = sum(row.rank <= gallery.TOP for row in rows)
     title = (
-        f"{shards.target}, {options.split} items, run {run_dir.name}: "
+        f"{shards.target}, {options.split} items, run {path.parent.name}: "
         f"{headline(metrics['model'])} (drawn at random; hits: {hits}, misses: {len(rows) - hits})"
     )
-    path = run_dir / f"gallery{_suffix(options.split)}.png"
     gallery.draw(rows, pictures, texts, path, title=title)
-
-
-@contextmanager
-def _evaluating(model: Pmmrec) -> Iterator[None]:
-    """Eval mode without gradients; the former mode comes back."""
-    training = model.training
-    model.eval()
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        model.train(training)

@@ -30,6 +30,9 @@ ALIASES: dict[Role, tuple[str, ...]] = {
 IGNORED = ("rating", "score", "-")
 """Names that may stand in --columns for what PMM does not read ("-" for any)."""
 
+FLAG = "tag "
+"""In the names of an items file's columns: what begins so holds 1 where the item has that tag."""
+
 
 def fold(name: str) -> str:
     """A column's name as it is compared.
@@ -109,3 +112,32 @@ def parse_columns(option: str, fields: int, place: str) -> dict[Role, int]:
     if not {"user", "item"} <= roles.keys():
         raise InputError(f"--columns {option} must name a user and an item column")
     return roles
+
+
+def parse_item_columns(
+    option: str, fields: int, place: str
+) -> tuple[dict[Role, int], dict[str, int]]:
+    """The roles and the flags in names for an items file's columns.
+
+    >>> parse_item_columns("item,title,-,tag Comedy,tag Drama", 5, "u.item")
+    ({'item': 0, 'title': 1}, {'Comedy': 3, 'Drama': 4})
+
+    Raises:
+        InputError: an unknown name, another number of names than the file has fields, or no
+            item column among them.
+    """
+    names = [name.strip() for name in option.split(",")]
+    flags = {name.removeprefix(FLAG): at for at, name in enumerate(names) if name.startswith(FLAG)}
+    roles = find_roles(names, ["item", "title", "description", "image", "categories"])
+    known = {*roles.values(), *flags.values()}
+    unknown = [name for at, name in enumerate(names) if at not in known and name != "-"]
+    if unknown or "item" not in roles:
+        raise InputError(
+            f"{option}: name the columns item, title, description, image, categories, tag NAME, "
+            "and - for what is not read; item must be among them"
+        )
+    if len(names) != fields:
+        raise InputError(
+            f"{place}: its rows have {fields} fields, but {len(names)} were expected: {option}"
+        )
+    return roles, flags

@@ -16,6 +16,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Literal, TypeVar
 
@@ -34,9 +35,10 @@ MALFORMED = "malformed row"
 _HEAD_BYTES = 1 << 18
 _HEAD_ROWS = 1000
 _BLOCK_BYTES = 8 << 20
-_UNIT_SEPARATOR = "\x1f"
+_LINE_ENDS = re.compile(r"\r\n|\n|\r")
+_UNIT_SEPARATOR, _SUBSTITUTE = "\x1f", "\x1a"
 _PATIENCE_S = 1.0
-_PACKINGS = {
+PACKINGS = {
     b"PK\x03\x04": "a zip archive: unpack it",
     b"BZh": "packed with bzip2: unpack it, or pack it with gzip",
     b"\xfd7zXZ": "packed with xz: unpack it, or pack it with gzip",
@@ -71,27 +73,57 @@ class Dialect:
         }
 
 
-def sniff(path: Path, *, latin: bool = False) -> tuple[Dialect, list[list[str]]]:
+def sniff(
+    path: Path, *, latin: bool = False, fields: int | None = None
+) -> tuple[Dialect, list[list[str]]]:
     """The dialect of a file and its first rows.
 
     The delimiter is the one under which most of the first rows have the first row's number of
-    fields, at least two. With `latin` the encoding is known to be Latin-1.
+    fields, at least two.
+
+    Args:
+        path: the file.
+        latin: the encoding is known to be Latin-1.
+        fields: how many fields a row should have, where that is known; a delimiter under which
+            the first row has as many goes before all others.
 
     Raises:
         InputError: the file is missing, empty, binary, damaged, or no delimiter fits.
     """
-    raw, packed = _head(path)
+    raw, packed = head_of(path)
     encoding, text = _decode(raw)
     if "\x00" in text or encoding == "latin-1":
-        for start, what in _PACKINGS.items():
+        for start, what in PACKINGS.items():
             if raw.startswith(start):
                 raise InputError(f"{path} is no text file but {what}")
     if "\x00" in text:
         raise InputError(f"{path} is no text file: it holds NUL bytes near its beginning")
     if not text.strip():
         raise InputError(f"{path} is empty")
-    whole = len(raw) < _HEAD_BYTES
-    best: tuple[float, int, Delimiter, bool, list[list[str]]] | None = None
+    fitting = _best_fit(text, len(raw) < _HEAD_BYTES, fields)
+    if fitting is None:
+        first = text.strip().splitlines()[0][:120]
+        raise InputError(
+            f"{path}: the first line {first!r} has one field only; fields are separated by "
+            "a comma, a tab, '::', '|' or ';'"
+        )
+    delimiter, quoted, rows = fitting
+    dialect = Dialect(
+        encoding="latin-1" if latin else encoding,
+        delimiter=delimiter,
+        quoted=quoted,
+        packed=packed,
+        fields=len(rows[0]),
+        blank=len(_LINE_ENDS.findall(text[: len(text) - len(text.lstrip("\r\n"))])),
+    )
+    return dialect, rows
+
+
+def _best_fit(
+    text: str, whole: bool, wanted: int | None
+) -> tuple[Delimiter, bool, list[list[str]]] | None:
+    """The delimiter, whether quotes count, and the first rows; None where no delimiter occurs."""
+    best: tuple[tuple[bool, float, int], Delimiter, bool, list[list[str]]] | None = None
     for delimiter in DELIMITERS:
         for quoted in (True, False) if delimiter != "::" else (False,):
             rows = _split(text, delimiter, quoted, whole)
@@ -99,25 +131,10 @@ def sniff(path: Path, *, latin: bool = False) -> tuple[Dialect, list[list[str]]]
             if fields < 2:
                 continue
             fit = sum(len(row) == fields for row in rows) / len(rows)
-            key = (fit, fields, delimiter, quoted, rows)
-            if best is None or key[:2] > best[:2]:
-                best = key
-    if best is None:
-        first = text.strip().splitlines()[0][:120]
-        raise InputError(
-            f"{path}: the first line {first!r} has one field only; fields are separated by "
-            "a comma, a tab, '::', '|' or ';'"
-        )
-    _, fields, delimiter, quoted, rows = best
-    dialect = Dialect(
-        encoding="latin-1" if latin else encoding,
-        delimiter=delimiter,
-        quoted=quoted,
-        packed=packed,
-        fields=fields,
-        blank=len(re.findall(r"\r\n|\n|\r", text[: len(text) - len(text.lstrip("\r\n"))])),
-    )
-    return dialect, rows
+            key = (fields == wanted, fit, fields)
+            if best is None or key > best[0]:
+                best = (key, delimiter, quoted, rows)
+    return best[1:] if best else None
 
 
 def in_any_encoding(dialect: Dialect, run: Callable[[Dialect], _T]) -> _T:
@@ -143,19 +160,19 @@ def stream(
         dialect: from `sniff`.
         wanted: column name -> its position in a row.
         header: whether the first row holds names.
-        fates: counts malformed rows under `MALFORMED`, all rows under "read".
+        fates: counts malformed rows under `MALFORMED` and all rows under "read", at the end.
 
     Raises:
         InputError: the file is damaged, or more than half of its rows are malformed.
         UnicodeError: it is not in the dialect's encoding (see `in_any_encoding`).
     """
+    skipped: list[int] = []
     example: list[str] = []
+    read = 0
 
     def skip(row: pacsv.InvalidRow) -> str:
         # A quote that is never closed swallows the lines that follow; each of them was a row.
-        lines = row.text.count("\n") + 1
-        fates[MALFORMED] += lines
-        fates["read"] += lines
+        skipped.append(sum(bool(line) for line in _LINE_ENDS.split(row.text)))
         if not example:
             text = row.text.replace(_UNIT_SEPARATOR, "::")[:120]
             example.append(f"{text!r} has {row.actual_columns} fields")
@@ -163,12 +180,15 @@ def stream(
 
     with progress(None, f"reading {path.name}", "rows") as bar:
         for batch in _guarded(path, _batches(path, dialect, wanted, header, skip)):
-            fates["read"] += batch.num_rows
+            read += batch.num_rows
             bar.advance(batch.num_rows)
             yield batch
-    if fates[MALFORMED] * 2 > fates["read"]:
+    malformed = sum(skipped)
+    fates[MALFORMED] += malformed
+    fates["read"] += read + malformed
+    if malformed > read:
         raise InputError(
-            f"{path}: {fates[MALFORMED]:,} of {fates['read']:,} rows do not have "
+            f"{path}: {malformed:,} of {read + malformed:,} rows do not have "
             f"{dialect.fields} fields, e.g. {example[0]}"
         )
 
@@ -232,7 +252,8 @@ def _source(raw: pa.NativeFile, dialect: Dialect, loan: "_Loan") -> pa.NativeFil
         def transcode(chunk: pa.Buffer) -> bytes:
             return decoder.decode(chunk.to_pybytes(), final=not len(chunk)).encode()
 
-        source = pa.TransformInputStream(raw, loan.lend(transcode))
+        # A partial, since an error in transcode holds transcode itself by its traceback.
+        source = pa.TransformInputStream(raw, loan.lend(partial(transcode)))
     if dialect.delimiter == "::":
         source = pa.PythonFile(loan.lend(_OneByteDelimiter(source)), mode="r")
     return source
@@ -272,18 +293,22 @@ def _guarded(path: Path, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Recor
             ) from error
         raise InputError(f"{path} cannot be read as a table: {error}") from error
     except UnicodeDecodeError as error:  # UTF-16 (Latin-1 has no invalid bytes)
-        raise _damaged(path, error) from error
+        raise damaged(path, error) from error
     except OSError as error:
-        raise _damaged(path, error) from error
+        raise damaged(path, error) from error
 
 
-def _damaged(path: Path, error: Exception) -> InputError:
+def damaged(path: Path, error: Exception) -> InputError:
+    """The error for a file whose content breaks off or does not unpack."""
     what = str(error).partition(". Detail:")[0]
     return InputError(f"{path} is damaged or was cut off ({what}). Get the file again")
 
 
 class _OneByteDelimiter(io.RawIOBase):
-    """A file with `::` between its fields, read with one byte in place of the two."""
+    """A file with `::` between its fields, read with one byte in place of the two.
+
+    Where the file holds that byte itself, it reads as the substitute character.
+    """
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -297,23 +322,29 @@ class _OneByteDelimiter(io.RawIOBase):
         # Colons at the end wait for the next piece: a delimiter may be cut in two there.
         body = chunk.rstrip(b":") if len(chunk) == size else chunk
         self._held = chunk[len(body) :]
-        return body.replace(b"::", _UNIT_SEPARATOR.encode())
+        plain = body.replace(_UNIT_SEPARATOR.encode(), _SUBSTITUTE.encode())
+        return plain.replace(b"::", _UNIT_SEPARATOR.encode())
 
 
 def _open(path: Path, packed: bool) -> pa.NativeFile:
     return pa.input_stream(str(path), compression="gzip" if packed else None)
 
 
-def _head(path: Path) -> tuple[bytes, bool]:
+def head_of(path: Path, size: int = _HEAD_BYTES) -> tuple[bytes, bool]:
+    """The first bytes of a file, unpacked (-1: all of them), and whether it is packed with gzip.
+
+    Raises:
+        InputError: it is missing, damaged, or cannot be read.
+    """
     try:
         with path.open("rb") as file:
             packed = file.read(2) == b"\x1f\x8b"
         with gzip.open(path) if packed else path.open("rb") as file:
-            return file.read(_HEAD_BYTES), packed
+            return file.read(size), packed
     except FileNotFoundError:
         raise InputError(f"{path} is not there") from None
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise _damaged(path, error) from error
+        raise damaged(path, error) from error
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror})") from error
 
@@ -332,13 +363,14 @@ def _decode(raw: bytes) -> tuple[Literal["utf-8", "utf-16", "latin-1"], str]:
 def _split(text: str, delimiter: Delimiter, quoted: bool, whole: bool) -> list[list[str]]:
     """The first rows under a delimiter; the last one is left out where it may be cut off."""
     if delimiter == "::":
-        text, delimiter_byte = text.replace("::", _UNIT_SEPARATOR), _UNIT_SEPARATOR
+        text = text.replace(_UNIT_SEPARATOR, _SUBSTITUTE).replace("::", _UNIT_SEPARATOR)
+        delimiter_byte = _UNIT_SEPARATOR
     else:
         delimiter_byte = delimiter
     if quoted:
         reader: Iterator[list[str]] = csv.reader(io.StringIO(text, ""), delimiter=delimiter_byte)
     else:
-        reader = (line.split(delimiter_byte) for line in re.split(r"\r\n|\n|\r", text))
+        reader = (line.split(delimiter_byte) for line in _LINE_ENDS.split(text))
     rows: list[list[str]] = []
     try:
         for row in reader:

@@ -17,14 +17,15 @@ import pyarrow.compute as pc
 
 from pmm.artefact import Digests
 from pmm.errors import InputError
-from pmm.home import Home, slug
-from pmm.ingest.carve import HM_TARGETS
+from pmm.home import SOURCES, TARGETS, Home, slug
 from pmm.ingest.columns import (
     ALIASES,
+    FLAG,
     Role,
     find_roles,
     names_stand_above,
     parse_columns,
+    parse_item_columns,
     require_agreement,
 )
 from pmm.ingest.delimited import Dialect, describe_columns, in_any_encoding, sniff, stream
@@ -37,6 +38,9 @@ from pmm.ingest.text import clean_text, join_text
 from pmm.ingest.times import Unit, detect_unit
 
 _ITEM_ROLES: tuple[Role, ...] = ("item", "title", "description", "image", "categories")
+_BETWEEN_TAGS = r"[|;]"
+_NO_TAGS = "(no genres listed)"
+"""What MovieLens writes in place of tags."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +56,9 @@ class CsvFiles:
     """A folder of pictures, found by the path that `items` gives or by the item id as stem."""
     columns: str | None = None
     """Names of the interactions' columns in order, needed where the file has no header."""
+    item_columns: str | None = None
+    """Names of the items' columns in order, for a file without a header: item, title, description,
+    image, categories, `-` for what is not read, `tag NAME` for 1 where the item has that tag."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +81,18 @@ class _Layout:
         }
 
 
+@dataclass(frozen=True, kw_only=True)
+class _ItemLayout:
+    """How the items file is read."""
+
+    header: bool
+    roles: dict[Role, int]
+    flags: dict[str, int]
+    """Tag -> position of the column that holds 1 where an item has it."""
+    between_tags: str
+    """Regular expression of what separates the categories of an item."""
+
+
 def ingest_csv(
     home: Home, name: str, files: CsvFiles, options: IngestOptions
 ) -> list[dict[str, Any]]:
@@ -83,7 +102,8 @@ def ingest_csv(
     rows within one second keep the order of the file.
 
     Raises:
-        InputError: files or columns are missing or damaged, the name is H&M's, or nothing is left.
+        InputError: files or columns are missing or damaged, the name is one of the paper's
+            datasets, or nothing is left.
     """
     _require_name(name)
     tables = write_tables(home, _raw(home, name, files))
@@ -91,13 +111,14 @@ def ingest_csv(
 
 
 def _require_name(name: str) -> None:
-    """Refuse names that are no folder, and those that `pmm ingest hm` writes."""
+    """Refuse names that are no folder, and those of the paper's datasets."""
     place = slug(name)
-    for taken in HM_TARGETS:
+    for taken in (*SOURCES, *TARGETS):
         if slug(taken) == place:
+            source = taken.split()[0].lower()
             raise InputError(
-                f'--name "{name}": "{taken}" is what pmm ingest hm writes, and this would replace '
-                f'it. Choose another name, e.g. --name "my {name.strip()}"'
+                f'--name "{name}": "{taken}" is what pmm ingest {source} writes, and this would '
+                f'replace it. Choose another name, e.g. --name "my {name.strip()}"'
             )
 
 
@@ -121,6 +142,7 @@ def _raw(home: Home, name: str, files: CsvFiles) -> Raw:
         name=name,
         config={
             "columns": files.columns,
+            "item_columns": files.item_columns,
             "pictures": str(pictures.folder) if pictures else None,
         },
         inputs={
@@ -135,7 +157,7 @@ def _raw(home: Home, name: str, files: CsvFiles) -> Raw:
 
 def _read(files: CsvFiles, pictures: Pictures | None, latin: bool) -> Reading:
     layout = _detect(files.interactions, files.columns, latin)
-    items, item_fates, item_notes = _read_items(files.items, pictures)
+    items, item_fates, item_notes = _read_items(files.items, files.item_columns, pictures)
     wanted: dict[str, int] = {"user_id": layout.roles["user"], "item_id": layout.roles["item"]}
     place = str(files.interactions)
     if layout.unit is not None:
@@ -153,7 +175,8 @@ def _read(files: CsvFiles, pictures: Pictures | None, latin: bool) -> Reading:
 
 
 def _detect(path: Path, columns: str | None, latin: bool) -> _Layout:
-    dialect, head = sniff(path, latin=latin)
+    named = len(columns.split(",")) if columns else None
+    dialect, head = sniff(path, latin=latin, fields=named)
     first = [field.strip() for field in head[0]]
     if columns is None:
         roles = find_roles(first, ["user", "item", "time"])
@@ -209,27 +232,45 @@ def _unknown_columns(path: Path, first: list[str], roles: dict[Role, int]) -> In
 
 
 def _read_items(
-    path: Path, pictures: Pictures | None
+    path: Path, columns: str | None, pictures: Pictures | None
 ) -> tuple[pa.Table, dict[str, Any], dict[str, Any]]:
     """The items, their fates, and what was detected."""
-    dialect, head = sniff(path)
-    roles, header = _item_roles(path, head, pictures is not None)
-    wanted = {str(role): at for role, at in roles.items()}
+    dialect, head = sniff(path, fields=len(columns.split(",")) if columns else None)
+    layout = _item_layout(path, head, columns, pictures is not None)
+    wanted = {str(role): at for role, at in layout.roles.items()}
+    wanted |= {FLAG + tag: at for tag, at in layout.flags.items()}
 
     def read(dialect: Dialect) -> ItemRows:
         rows = ItemRows()
-        for batch in stream(path, dialect, wanted, header=header, fates=rows.fates):
-            _add_items(rows, batch, pictures)
+        for batch in stream(path, dialect, wanted, header=layout.header, fates=rows.fates):
+            _add_items(rows, batch, layout, pictures)
         return rows
 
     rows = in_any_encoding(dialect, read)
-    named = head[0] if header else [f"field {i}" for i in range(dialect.fields)]
+    named = head[0] if layout.header else [f"field {i}" for i in range(dialect.fields)]
     notes = {
         **dialect.describe(),
-        "header": header,
-        "columns": {role: named[at].strip() for role, at in roles.items()},
+        "header": layout.header,
+        "columns": {role: named[at].strip() for role, at in layout.roles.items()},
     }
     return *rows.finish(), notes
+
+
+def _item_layout(
+    path: Path, head: list[list[str]], columns: str | None, has_pictures: bool
+) -> _ItemLayout:
+    first, between = head[0], _BETWEEN_TAGS
+    flags: dict[str, int] = {}
+    if columns is None:
+        roles, header = _item_roles(path, head, has_pictures)
+        if header and "categories" in roles:
+            # RecBole's atomic files say in the header that spaces separate the entries.
+            spaced = first[roles["categories"]].strip().endswith(":token_seq")
+            between = r"\s+" if spaced else between
+    else:
+        roles, flags = parse_item_columns(columns, len(first), str(path))
+        header = find_roles(first, ["item", "title"]).keys() >= {"item", "title"}
+    return _ItemLayout(header=header, roles=roles, flags=flags, between_tags=between)
 
 
 def _item_roles(
@@ -264,24 +305,25 @@ def _item_roles(
     return roles, True
 
 
-def _add_items(rows: ItemRows, batch: pa.RecordBatch, pictures: Pictures | None) -> None:
+def _add_items(
+    rows: ItemRows, batch: pa.RecordBatch, layout: _ItemLayout, pictures: Pictures | None
+) -> None:
     ids = pc.utf8_trim_whitespace(batch["item"].dictionary_decode()).to_pylist()
     empty = [""] * len(ids)
 
     def column(role: Role) -> list[str]:
-        found: list[str] = batch[role].to_pylist() if role in batch.schema.names else empty
+        found: list[str] = batch[role].to_pylist() if role in layout.roles else empty
         return found
 
-    for item_id, title, description, image, categories in zip(
-        ids,
-        column("title"),
-        column("description"),
-        column("image"),
-        column("categories"),
-        strict=True,
+    flags = {tag: batch[FLAG + tag].to_pylist() for tag in layout.flags}
+    columns = (column(role) for role in _ITEM_ROLES[1:])
+    for at, (item_id, title, description, image, categories) in enumerate(
+        zip(ids, *columns, strict=True)
     ):
         text = _title_and_description(clean_text(title), clean_text(description))
-        tags = [clean_text(tag) for tag in re.split(r"[|;]", categories) if tag.strip()]
+        tags = [] if categories.strip() == _NO_TAGS else re.split(layout.between_tags, categories)
+        tags = [clean_text(tag) for tag in tags if tag.strip()]
+        tags += [tag for tag, values in flags.items() if values[at].strip() == "1"]
         rows.add(item_id, text, _picture(pictures, item_id, image), tags)
 
 

@@ -24,6 +24,7 @@ from pmm.ingest.delimited import Dialect, describe_columns, in_any_encoding, sni
 from pmm.ingest.interactions import Cleaner
 from pmm.ingest.items import ItemRows
 from pmm.ingest.pictures import Pictures
+from pmm.ingest.raw_guide import missing_raw
 from pmm.ingest.source import Raw, Reading, write_tables
 from pmm.ingest.targets import IngestOptions, choose_targets, write_targets
 from pmm.ingest.text import clean_text, join_text
@@ -107,13 +108,7 @@ def _require_files(folder: Path) -> None:
     missing = [name for name in (TRANSACTIONS, ARTICLES) if not (folder / name).is_file()]
     if not missing:
         return
-    lines = "\n".join(f"  {folder / name}" for name in missing)
-    raise InputError(
-        f"H&M's raw files are missing:\n{lines}\nThey come from {COMPETITION} (accept its rules "
-        f"there, then download). Needed in one folder: {TRANSACTIONS}, {ARTICLES} and the folder "
-        f"{IMAGES}/ with <first three digits>/<article_id>.jpg. Put them into {folder}, or name "
-        "the folder that has them with --raw DIR"
-    )
+    raise missing_raw("hm", folder, missing)
 
 
 def _read(folder: Path, pictures: Pictures | None, latin: bool) -> Reading:

@@ -1,5 +1,9 @@
-"""The paper's Table II: users, items and actions of its fourteen datasets after preprocessing."""
+"""The paper's Table II: users, items and actions of its fourteen datasets after preprocessing.
 
+And what stands beside it in a target's card: the difference, and our rules in words.
+"""
+
+from collections.abc import Mapping
 from typing import Any
 
 TABLE_II: dict[str, tuple[int, int, int, float, float]] = {
@@ -59,3 +63,64 @@ def beside_paper(target: str, ours: dict[str, float]) -> dict[str, Any]:
         name: round(100 * (ours[name] - value) / value, 2) for name, value in theirs.items()
     }
     return {"paper": theirs, "difference_per_cent": difference}
+
+
+def rules_in_words(card: Mapping[str, Any]) -> list[str]:
+    """The rules that led to a target, a line each: core, carving, sample, repeats, pictures.
+
+    Args:
+        card: a target's; read are "options", "rule" and "core".
+    """
+    options = card["options"]
+    return [
+        f"core: {_core(options, len(card['core']))}",
+        f"carving: {_carving(card['rule'], options)}",
+        f"sample: {_sample(options)}",
+        "repeats: " + _REPEATS[options["repeats"]],
+        "items without picture: " + _UNPICTURED[options["missing_image"]],
+    ]
+
+
+_REPEATS = {
+    "keep": "every row of the same user and item counts",
+    "first": "only the earliest row of the same user and item counts",
+}
+_UNPICTURED = {"drop": "dropped before the core", "text-only": "kept where they have a text"}
+
+
+def _core(options: Mapping[str, Any], rounds: int) -> str:
+    least = [
+        f"{who} with at least {options[name]}"
+        for who, name in (("users", "user_core"), ("items", "item_core"))
+        if options[name]
+    ]
+    if not least:
+        return "none"
+    again = f"{rounds} round{'s'[: rounds != 1]}"
+    return (
+        f"{' and '.join(least)} interactions in the whole source, until nothing changes ({again})"
+    )
+
+
+def _carving(rule: Mapping[str, Any] | None, options: Mapping[str, Any]) -> str:
+    if rule is None:
+        return "none, the whole source"
+    values = " or ".join(map(str, rule.get("values", ())))
+    match rule:
+        case {"column": column, "operator": operator}:
+            items = f"{column} {'is not' if operator == 'not in' else 'is'} {values}"
+        case {"level": level, "match": how}:
+            begins = "begins with" if how == "begins" else "is"
+            where = "category or tag" if level == ">= 0" else f"category at a level {level}"
+            items = f"a {where} {begins} {values}"
+        case _:
+            items = ", ".join(f"{key}: {value}" for key, value in rule.items())
+    least = options["user_core"]
+    users = f"; then users with at least {least} interactions inside" if least else ""
+    return f"items of which {items}{users}; items inside have no least number"
+
+
+def _sample(options: Mapping[str, Any]) -> str:
+    if options["users"] is None:
+        return "none, all users"
+    return f"{options['users']:,} users, by the hash of their ids with seed {options['seed']}"

@@ -59,9 +59,14 @@ def _refuse_nothing(source: Source, fates: dict[str, int]) -> None:
         where = f" below {pictures}" if pictures else ", for there is no folder of pictures"
         advice = (
             f". No item that occurs has a picture{where}: give the folder of pictures (--images "
-            "DIR; H&M: images/ beside articles.csv), or keep items by their text with "
+            "DIR, for Amazon also --images download; H&M: images/ beside articles.csv; Bili and "
+            "Kwai: covers beside the tables), or keep items by their text with "
             "--missing-image text-only"
         )
+        outcomes = source.card.get("picture_outcomes")
+        if outcomes:
+            told = ", ".join(f"{name}: {n:,}" for name, n in sorted(outcomes.items()))
+            advice += f". Outcomes of the download: {told}"
     elif fates.get(UNLISTED):
         sold = [repr(source.item_ids[code].as_py()) for code in np.unique(source.item)[:3].tolist()]
         listed = [repr(each) for each in source.items["item_id"][:3].to_pylist()]
@@ -102,10 +107,9 @@ def carve_rows(
     )
     if not (counts >= least).any():
         raise InputError(
-            f"{name}: no user of the core has {least} interactions inside it (rule: {rule.column} "
-            f"{rule.operator} {', '.join(rule.values)}; {len(carved.user):,} interactions of "
-            f"{np.count_nonzero(counts):,} users, at most {counts.max(initial=0)} each). "
-            "Lower --user-core or --item-core"
+            f"{name}: no user of the core has {least} interactions inside it (rule: {rule}; "
+            f"{len(carved.user):,} interactions of {np.count_nonzero(counts):,} users, at most "
+            f"{counts.max(initial=0)} each). Lower --user-core or --item-core"
         )
     return kept
 

@@ -30,7 +30,7 @@ from pmm.errors import InputError, nearest
 from pmm.home import Home, slug
 from pmm.ingest.carve import Rule
 from pmm.ingest.core import Core, require_core
-from pmm.ingest.paper import beside_paper, statistics
+from pmm.ingest.paper import beside_paper, rules_in_words, statistics
 from pmm.ingest.rows import Rows
 from pmm.ingest.selection import carve_rows, sample_users, usable_rows
 from pmm.ingest.source import Source, load_source
@@ -66,7 +66,7 @@ class IngestOptions:
                 raise InputError(f"--{name.replace('_', '-')} {value}: must be at least {least}")
 
 
-class _Cored:
+class Cored:
     """A source's core, computed once for all its targets, and only if one must be written."""
 
     def __init__(self, load: Callable[[], Source], options: IngestOptions) -> None:
@@ -130,7 +130,7 @@ def write_targets(
     """
     source = str(tables.manifest.config["source"])
     card = json.loads((tables.place / "card.json").read_text(encoding="utf-8"))
-    cored = _Cored(lambda: load_source(source, tables.place, card), options)
+    cored = Cored(lambda: load_source(source, tables.place, card), options)
     cards: list[dict[str, Any]] = []
     for name in choose_targets(rules, asked):
         try:
@@ -169,7 +169,7 @@ def _build(
     name: str,
     rule: Rule | None,
     columns: Sequence[str],
-    cored: _Cored,
+    cored: Cored,
 ) -> Built:
     return build(
         home.target(name),
@@ -200,7 +200,7 @@ def _split(
 
 
 def _write_target(
-    draft: Path, name: str, rule: Rule | None, columns: Sequence[str], cored: _Cored
+    draft: Path, name: str, rule: Rule | None, columns: Sequence[str], cored: Cored
 ) -> dict[str, int]:
     """Write a target's three tables and its card; return the counts for the manifest."""
     options, source = cored.options, cored.source
@@ -244,24 +244,28 @@ def _write_target(
 
 
 def _provenance(
-    name: str, rule: Rule | None, cored: _Cored, fates: dict[str, int], stats: dict[str, float]
+    name: str, rule: Rule | None, cored: Cored, fates: dict[str, int], stats: dict[str, float]
 ) -> dict[str, Any]:
     """The card's entries on where the target comes from and how it compares with the paper's."""
     _, core, _ = cored.result
     source = cored.source.card
+    how = {
+        "rule": rule.describe() if rule else None,
+        "options": asdict(cored.options),
+        "core": [asdict(each) for each in core.rounds],
+    }
     return {
         "target": name,
         "source": source["source"],
         "detected": source["detected"],
-        "rule": rule.describe() if rule else None,
-        "options": asdict(cored.options),
+        **how,
+        "rules": rules_in_words(how),
         "pictures": source["pictures"],
         "rows": {
             "read": source["interactions"]["read"],
             "kept": stats["actions"],
             "dropped": {reason: n for reason, n in fates.items() if n},
         },
-        "core": [asdict(each) for each in core.rounds],
         "statistics": stats,
         **beside_paper(name, stats),
     }

@@ -14,6 +14,7 @@ Unit = Literal["s", "ms", "us", "ns", "date"]
 
 _PER_SECOND: dict[Unit, int] = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 _TOO_LATE = 10**11
+_YEAR_ONE = -62_135_596_800
 ACCEPTED = (
     "seconds, milliseconds, microseconds or nanoseconds since 1970, ISO dates (2020-09-22, "
     "20200922) or ISO times (2020-09-22T08:30:00, with or without a zone; without one it is UTC)"
@@ -69,12 +70,16 @@ def _parse_any(values: pa.Array, unit: Unit) -> pa.Array:
         parse = _date_seconds if unit == "date" else _number
         per = _PER_SECOND.get(unit, 1)
         numbers = [parse(value) for value in values.to_pylist()]
-        return pa.array([None if n is None else math.floor(n / per) for n in numbers], pa.int64())
+        return pa.array([None if n is None else math.floor(n // per) for n in numbers], pa.int64())
 
 
 def _parse_all(values: pa.Array, unit: Unit) -> pa.Array:
     if unit == "date":
-        return values.cast(pa.timestamp("s")).cast(pa.int64())
+        seconds = values.cast(pa.timestamp("s")).cast(pa.int64())
+        # Arrow knows a year 0; a date must mean the same whatever stands beside it.
+        return pc.if_else(pc.less(seconds, _YEAR_ONE), pa.scalar(None, pa.int64()), seconds)
+    if pc.any(pc.match_substring(values, "x", ignore_case=True)).as_py():
+        raise pa.ArrowInvalid("Arrow takes 0x1F for a number; no time is written so")
     numbers = values.cast(pa.int64())
     if unit == "s":
         return numbers
@@ -85,8 +90,10 @@ def _parse_all(values: pa.Array, unit: Unit) -> pa.Array:
 
 
 def _number(value: str | None) -> float | int | None:
+    text = (value or "").strip()
+    if "_" in text:  # Python takes 1_000 for a number
+        return None
     try:
-        text = (value or "").strip()
         number = int(text) if text.lstrip("+-").isdecimal() else float(text)
     except ValueError:
         return None

@@ -54,9 +54,9 @@ def in_batch_softmax(
     user_N = row_BL.nonzero()[:, 0]
     target_N1 = slot_BS[:, 1:][row_BL][:, None] - 1
     z_NI = similarities(user_BLD[row_BL], item_ID, similarity) / tau
-    own_BI = _own_columns(slot_BS, len(item_ID))
+    own_BI = own_columns(slot_BS, len(item_ID))
     own_NI, all_I = own_BI[user_N], own_BI.sum(0)
-    negative_NI = _negative_columns(own_NI, all_I, target_N1, reject)
+    negative_NI = negative_columns(own_NI, all_I, target_N1, reject)
     if logq == "corrected":
         barred_NI = torch.zeros_like(own_NI, dtype=torch.bool).scatter(1, target_N1, True)
         if reject == "same_ids":
@@ -80,14 +80,14 @@ def similarities(left_ND: Tensor, right_ID: Tensor, similarity: Similarity) -> T
         return left_ND @ right_ID.T
 
 
-def _own_columns(slot_BS: Tensor, n_items: int) -> Tensor:
+def own_columns(slot_BS: Tensor, n_items: int) -> Tensor:
     """How many of a user's slots hold each item, float32 [B, I]."""
     one_BS = torch.ones_like(slot_BS, dtype=torch.float32)
     count_BI = one_BS.new_zeros(len(slot_BS), n_items + 1).scatter_add(1, slot_BS, one_BS)
     return count_BI[:, 1:]
 
 
-def _negative_columns(own_NI: Tensor, all_I: Tensor, target_N1: Tensor, reject: Reject) -> Tensor:
+def negative_columns(own_NI: Tensor, all_I: Tensor, target_N1: Tensor, reject: Reject) -> Tensor:
     """How many columns of each item are negatives of a row, float32 [N, I].
 
     The target's own column is none.

@@ -1,17 +1,24 @@
 """PMMRec: items from their text and picture, users from their items (paper III).
 
-Shape suffixes: I distinct items, T text tokens, P picture tokens, D width, B users, S = L + 1
-slots, L inputs.
+Shape suffixes: I distinct items, T text tokens, P picture tokens, K tokens of either, D width, B
+users, S = L + 1 slots, L inputs.
 """
 
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 from torch.nn import functional
 
 from pmm.errors import InputError
+from pmm.model.contrastive import (
+    ContrastOptions,
+    RobustOptions,
+    cross_modal_contrast,
+    robust_contrast,
+)
+from pmm.model.corruption import CorruptionOptions, corrupt, noised_item_detection
 from pmm.model.encoders import TextSpec, VisionSpec, load_text, load_vision
 from pmm.model.fusion import MergeFusion, Pool, masked_mean
 from pmm.model.losses import LogQ, Reject, Similarity, in_batch_softmax
@@ -19,6 +26,25 @@ from pmm.model.user_encoder import UserEncoder
 from pmm.shards.batch import Batch, Items
 
 Preset = Literal["default", "paper", "official"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """Weights of the objectives in their sum (paper Eq. 12; R26); one with 0 is not computed."""
+
+    dap: float = 1.0
+    nicl: float = 0.0
+    nid: float = 0.0
+    rcl: float = 0.0
+
+    def __post_init__(self) -> None:
+        values = list(vars(self).values())
+        if min(values) < 0 or not sum(values) > 0:
+            raise ValueError("weights must be 0 or above, and one of them above 0")
+
+
+ALL_OBJECTIVES = Weights(nicl=1.0, nid=1.0, rcl=1.0)
+"""Of pre-training: the unweighted sum of Eq. 12."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +72,13 @@ class PmmrecOptions:
     dap_similarity: Similarity = "dot"
     dap_tau: float = 1.0
     """Divides the logits; with the cosine something like 0.05 to 0.1."""
+    weights: Weights = field(default_factory=Weights)
+    nicl: ContrastOptions = field(default_factory=ContrastOptions)
+    corruption: CorruptionOptions = field(default_factory=CorruptionOptions)
+    """Of the sequences that NID and RCL read."""
+    nid_relu: bool = False
+    """The ReLU in front of the softmax that Eq. 10 prints (R27)."""
+    rcl: RobustOptions = field(default_factory=RobustOptions)
 
 
 def preset(name: Preset) -> PmmrecOptions:
@@ -66,6 +99,9 @@ def preset(name: Preset) -> PmmrecOptions:
                 fusion_type_embedding=False,
                 dap_logq="off",
                 dap_reject="own_columns",
+                nicl=ContrastOptions(reject="own_columns"),
+                nid_relu=True,
+                rcl=RobustOptions(similarity="dot", tau=1.0),
             )
         case "official":
             vision = VisionSpec(image_norm="half")
@@ -73,8 +109,19 @@ def preset(name: Preset) -> PmmrecOptions:
     raise InputError(f"no preset {name!r} (default, paper, official)")
 
 
+@dataclass(frozen=True)
+class ItemVectors:
+    """What the encoders make of I distinct items, each [I, D]."""
+
+    item_ID: Tensor
+    """What stands for the item: fused, or of the one modality that the model reads."""
+    text_ID: Tensor | None = None
+    """Of the text alone; None where no objective asks for it."""
+    picture_ID: Tensor | None = None
+
+
 class Pmmrec(nn.Module):
-    """The backbone with its next-item objective; all its weights are float32."""
+    """The backbone with its objectives; all its weights are float32."""
 
     def __init__(self, options: PmmrecOptions) -> None:
         super().__init__()
@@ -103,6 +150,16 @@ class Pmmrec(nn.Module):
             heads=options.user_heads,
             dropout=options.dropout,
         )
+        if options.weights.nicl and options.modality != "both":
+            raise InputError(
+                "the objective nicl aligns text and picture, but the model reads "
+                f"{options.modality} only: set model.weights.nicl = 0"
+            )
+        self.detector = nn.Linear(self.width, 3) if options.weights.nid else None
+        """Of noised items: unchanged, shuffled, replaced (Eq. 10)."""
+        if self.detector is not None:
+            nn.init.xavier_normal_(self.detector.weight)
+            nn.init.zeros_(self.detector.bias)
 
     def encode_items(self, items: Items) -> Tensor:
         """Vectors [I, D] of distinct items.
@@ -110,11 +167,21 @@ class Pmmrec(nn.Module):
         An encoder runs only on the items that have its modality; the others are carried by masks.
         An item without anything that this model reads gets a finite vector that says nothing.
         """
-        if self.fusion is not None:
-            return self.fusion(*self.text_tokens(items), *self.picture_tokens(items))  # type: ignore[no-any-return]
-        token_IKD, mask_IK = (
-            self.text_tokens(items) if self.text is not None else self.picture_tokens(items)
-        )
+        return self.item_parts(items).item_ID
+
+    def item_parts(self, items: Items, *, apart: bool = False) -> ItemVectors:
+        """Vectors of distinct items, with `apart` those of each modality too (both modalities)."""
+        if self.fusion is None:
+            one = self.text_tokens(items) if self.text is not None else self.picture_tokens(items)
+            return ItemVectors(self._pooled(*one))
+        text, picture = self.text_tokens(items), self.picture_tokens(items)
+        fused_ID: Tensor = self.fusion(*text, *picture)
+        if not apart:
+            return ItemVectors(fused_ID)
+        return ItemVectors(fused_ID, self._pooled(*text), self._pooled(*picture))
+
+    def _pooled(self, token_IKD: Tensor, mask_IK: Tensor) -> Tensor:
+        """An item's vector from the tokens of one modality (R4, R5). [I, D]"""
         if self.options.modality_pool == "cls":
             return token_IKD[:, 0]
         return masked_mean(token_IKD, mask_IK)
@@ -164,15 +231,47 @@ class Pmmrec(nn.Module):
             return functional.normalize(e_ID, dim=-1)
         return e_ID
 
-    def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """The objectives of a batch, float32 scalars: "loss" to minimise, "dap" its one part."""
-        e_ID = self.encode_items(batch.items)
+    def loss(self, batch: Batch, generator: Generator | None = None) -> dict[str, Tensor]:
+        """The objectives of a batch as float32 scalars (paper Eq. 12).
+
+        Args:
+            batch: sequences over distinct items.
+            generator: of the corruption that NID and RCL read, on the batch's device; needed where
+                one of them has a weight.
+
+        Returns:
+            "loss", the weighted sum to minimise, and each of its parts by name, unweighted and
+            without gradient.
+        """
+        weights, n_items = self.options.weights, len(batch.items.item_I)
+        vectors = self.item_parts(batch.items, apart=bool(weights.nicl))
+        with_padding_ID = functional.pad(vectors.item_ID, (0, 0, 1, 0))
         slot_BL = batch.slot_BS[:, :-1]
-        with_padding_ID = torch.cat([e_ID.new_zeros(1, self.width), e_ID])
         user_BLD = self.encode_users(with_padding_ID[slot_BL], slot_BL > 0)
-        dap = in_batch_softmax(
+        parts: dict[str, Tensor] = {}
+        if weights.dap:
+            parts["dap"] = self._next_item(user_BLD, vectors.item_ID, batch)
+        if weights.nicl:
+            parts["nicl"] = self._contrast(vectors, batch)
+        if weights.nid or weights.rcl:
+            if generator is None:
+                raise ValueError("the corruption of sequences needs a generator")
+            noisy = corrupt(batch.slot_BS, n_items, self.options.corruption, generator)
+            noisy_BLD = self.encode_users(with_padding_ID[noisy.slot_BL], noisy.slot_BL > 0)
+            if self.detector is not None:
+                logits_BL3 = self.detector(noisy_BLD)
+                relu = self.options.nid_relu
+                parts["nid"] = noised_item_detection(logits_BL3, noisy.label_BL, relu=relu)
+            if weights.rcl:
+                valid_BL = slot_BL > 0
+                parts["rcl"] = robust_contrast(user_BLD, noisy_BLD, valid_BL, self.options.rcl)
+        total = torch.stack([getattr(weights, name) * loss for name, loss in parts.items()]).sum()
+        return {"loss": total, **{name: loss.detach() for name, loss in parts.items()}}
+
+    def _next_item(self, user_BLD: Tensor, item_ID: Tensor, batch: Batch) -> Tensor:
+        return in_batch_softmax(
             user_BLD,
-            e_ID,
+            item_ID,
             batch.slot_BS,
             batch.log_p_I,
             logq=self.options.dap_logq,
@@ -180,11 +279,18 @@ class Pmmrec(nn.Module):
             similarity=self.options.dap_similarity,
             tau=self.options.dap_tau,
         )
-        return {"loss": dap, "dap": dap.detach()}
 
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
+    def _contrast(self, vectors: ItemVectors, batch: Batch) -> Tensor:
+        assert vectors.text_ID is not None
+        assert vectors.picture_ID is not None
+        has = batch.items.has_text_I, batch.items.has_picture_I
+        return cross_modal_contrast(
+            vectors.text_ID, vectors.picture_ID, batch.slot_BS, *has, self.options.nicl
+        )
+
+    def forward(self, batch: Batch, generator: Generator | None = None) -> dict[str, Tensor]:
         """The same as `loss` (what a wrapper for several processes calls)."""
-        return self.loss(batch)
+        return self.loss(batch, generator)
 
     def trained_names(self) -> list[str]:
         """Names of the tensors that train."""

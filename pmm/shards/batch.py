@@ -5,10 +5,14 @@ T text tokens (padded to the longest of the batch), H = W = 224 picture side.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +36,32 @@ class Items:
         """The same items on another device."""
         fields = {f.name: getattr(self, f.name).to(device) for f in dataclasses.fields(self)}
         return Items(**fields)
+
+
+def concatenate(parts: Sequence[Items], numbers: npt.NDArray[np.int64], pad: int) -> Items:
+    """The items of several catalogues behind one another, under new numbers.
+
+    Args:
+        parts: their contents.
+        numbers: of all of them together, ascending.
+        pad: the tokenizer's padding id.
+    """
+    longest = max(part.token_IT.shape[1] for part in parts)
+
+    def widened(name: str, value: int) -> Tensor:
+        rows = [getattr(part, name) for part in parts]
+        return torch.cat([functional.pad(r, (0, longest - r.shape[1]), value=value) for r in rows])
+
+    joined = {
+        name: torch.cat([getattr(part, name) for part in parts])
+        for name in ("picture_I3HW", "has_text_I", "has_picture_I")
+    }
+    return Items(
+        item_I=torch.from_numpy(numbers.copy()),
+        token_IT=widened("token_IT", pad),
+        token_mask_IT=widened("token_mask_IT", 0),
+        **joined,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ import mmap
 from collections.abc import Iterator
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,7 @@ from pmm.shards.tars import map_tar
 from pmm.shards.write import command, shards_manifest
 
 Numbers: TypeAlias = npt.NDArray[np.int64]
+Modality = Literal["both", "text", "vision"]
 
 TARS_OPEN = 256
 """Item tars mapped at a time: each map holds a file open, and systems allow 1,024 or fewer."""
@@ -153,10 +154,14 @@ class Shards:
         except ValueError as error:
             raise self._damaged(item, "picture", error) from error
 
-    def items(self, numbers: Numbers) -> Items:
+    def items(self, numbers: Numbers, *, read: Modality = "both") -> Items:
         """The content of distinct items, whose numbers must ascend.
 
         Tokens are padded to the longest text among them.
+
+        Args:
+            numbers: of the items.
+            read: with "text" no picture is read, with "vision" no text: no item then has one.
 
         Raises:
             ValueError: numbers that are no items, or not in ascending order.
@@ -164,25 +169,33 @@ class Shards:
         """
         numbers = np.asarray(numbers, dtype=np.int64)
         self._check(numbers)
-        size = self.picture_size
+        none = np.zeros(len(numbers), dtype=np.bool_)
+        has_picture_I = none if read == "text" else self.has_picture[numbers]
+        has_text_I = none if read == "vision" else self.has_text[numbers]
+        size = self.picture_size if read != "text" else 0
         picture_IHW3 = np.zeros((len(numbers), size, size, 3), dtype=np.uint8)
-        for row, item in enumerate(numbers.tolist()):
-            if self.has_picture[item]:
-                picture_IHW3[row] = self.picture(item)
-        token_IT, mask_IT = self._padded(numbers)
+        for row in np.flatnonzero(has_picture_I).tolist():
+            picture_IHW3[row] = self.picture(int(numbers[row]))
+        token_IT, mask_IT = self._padded(numbers) if read != "vision" else self._no_tokens(numbers)
         return Items(
             item_I=torch.from_numpy(numbers.copy()),
             token_IT=torch.from_numpy(token_IT),
             token_mask_IT=torch.from_numpy(mask_IT),
             picture_I3HW=torch.from_numpy(picture_IHW3).permute(0, 3, 1, 2),
-            has_text_I=torch.from_numpy(self.has_text[numbers]),
-            has_picture_I=torch.from_numpy(self.has_picture[numbers]),
+            has_text_I=torch.from_numpy(has_text_I),
+            has_picture_I=torch.from_numpy(has_picture_I),
         )
 
-    def iterate(self, chunk: int) -> Iterator[Items]:
+    def iterate(self, chunk: int, *, read: Modality = "both") -> Iterator[Items]:
         """All items in order, `chunk` at a time: a catalogue in bounded memory."""
         for start in range(1, self.n_items + 1, chunk):
-            yield self.items(np.arange(start, min(start + chunk, self.n_items + 1)))
+            numbers = np.arange(start, min(start + chunk, self.n_items + 1))
+            yield self.items(numbers, read=read)
+
+    def _no_tokens(self, numbers: Numbers) -> tuple[Numbers, npt.NDArray[np.bool_]]:
+        """What stands for the tokens where texts are not read: one of padding."""
+        shape = (len(numbers), 1)
+        return np.full(shape, self.tokenizer["pad"], np.int64), np.ones(shape, np.bool_)
 
     def _padded(self, numbers: Numbers) -> tuple[Numbers, npt.NDArray[np.bool_]]:
         """Tokens int64 [I, T] and which are real; of an item without text the first one only."""

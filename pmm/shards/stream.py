@@ -1,7 +1,7 @@
-"""Training batches from shards, in the order of `order.py`.
+"""Training batches, in the order of `order.py`.
 
-Training batch k of an epoch is a pure function of (shards, seed, epoch, k). Threads build the next
-ones while the current one is trained on (decoding JPEG lets go of the interpreter).
+Training batch k of an epoch is a pure function of (training set, seed, epoch, k). Threads build the
+next ones while the current one is trained on (decoding JPEG lets go of the interpreter).
 """
 
 import time
@@ -12,37 +12,13 @@ from types import TracebackType
 from typing import Self
 
 import numpy as np
-import torch
 
 from pmm.errors import InputError
-from pmm.schemas import PAD
 from pmm.shards.batch import Batch
-from pmm.shards.order import shuffled
-from pmm.shards.read import Numbers, Shards
+from pmm.shards.training_set import Numbers, TrainingSet
 
 MAX_LENGTH = 20
 """Input positions of the user encoder (docs/paper.md R32); a training row has one slot more."""
-
-
-def trainable_users(shards: Shards) -> Numbers:
-    """The users whose training part has a next item to learn: at least two items."""
-    return np.flatnonzero(shards.sequences().train.lengths >= 2)
-
-
-def users_to_train(shards: Shards, batch_users: int) -> Numbers:
-    """The trainable users, once it is sure that batches can be made of them.
-
-    Raises:
-        InputError: there are fewer than two, or `batch_users` is below 2.
-    """
-    users = trainable_users(shards)
-    if batch_users < 2 or len(users) < 2:
-        raise InputError(
-            f"training on {shards.target} needs at least 2 users a batch, for each other's "
-            f"negatives: found {len(users):,} users with two training items or more, "
-            f"{batch_users} a batch"
-        )
-    return users
 
 
 def steps_per_epoch(n_users: int, batch_users: int) -> int:
@@ -66,7 +42,7 @@ def batch_positions(n_users: int, batch_users: int, step: int) -> Numbers:
 
 
 def train_batches(
-    shards: Shards,
+    data: TrainingSet,
     *,
     seed: int,
     epoch: int,
@@ -75,12 +51,12 @@ def train_batches(
     start_step: int = 0,
     ahead: int = 2,
 ) -> "Prefetched":
-    """The batches of one epoch from `start_step` on; every trainable user stands in exactly one.
+    """The batches of one epoch from `start_step` on; every position stands in exactly one.
 
     A row holds the `max_length + 1` most recent items of the user's training part.
 
     Args:
-        shards: of the target to train on.
+        data: what to train on.
         seed: of the order.
         epoch: each has its own order.
         batch_users: users a batch, at least 2: the other users' items are the negatives.
@@ -89,29 +65,19 @@ def train_batches(
         ahead: batches (and threads) that are made ahead; each may hold 150 kB a distinct item.
 
     Raises:
-        InputError: fewer than two users have two training items, or `batch_users` is below 2.
+        InputError: `batch_users` is below 2.
     """
-    users = users_to_train(shards, batch_users)
-    steps = steps_per_epoch(len(users), batch_users)
+    if batch_users < 2:
+        raise InputError(
+            f"training on {data.target} needs at least 2 users a batch, for each other's "
+            f"negatives: found {batch_users}"
+        )
 
     def make(step: int) -> Batch:
-        positions = batch_positions(len(users), batch_users, step)
-        chosen = users[shuffled(positions, len(users), seed=seed, epoch=epoch)]
-        return collate(shards, shards.sequences().train.recent(chosen, max_length + 1))
+        positions = batch_positions(len(data), batch_users, step)
+        return data.collate(data.rows(positions, seed=seed, epoch=epoch, length=max_length + 1))
 
-    return Prefetched(make, start_step, steps, ahead)
-
-
-def collate(shards: Shards, item_BS: Numbers) -> Batch:
-    """Rows of training items (0: padding) as a batch over their distinct items."""
-    distinct = np.unique(item_BS[item_BS != PAD])
-    slot_BS = np.where(item_BS != PAD, np.searchsorted(distinct, item_BS) + 1, 0)
-    log_p_I = np.log(shards.train_count[distinct] / shards.train_count.sum()).astype(np.float32)
-    return Batch(
-        items=shards.items(distinct),
-        slot_BS=torch.from_numpy(slot_BS.astype(np.int64)),
-        log_p_I=torch.from_numpy(log_p_I),
-    )
+    return Prefetched(make, start_step, steps_per_epoch(len(data), batch_users), ahead)
 
 
 class Prefetched:

@@ -33,13 +33,6 @@ class Setting:
     max_tokens: int
 
 
-def cores() -> set[int]:
-    """The cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return os.sched_getaffinity(0)
-    return set(range(os.cpu_count() or 1))
-
-
 def in_process(tasks: Iterable[Task], setting: Setting) -> Iterator[int]:
     """Write shards in this process; yields the number of items of each."""
     encoder = Encoder(setting.tokenizer, setting.max_tokens)

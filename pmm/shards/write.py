@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from pmm.artefact import Built, Digests, Manifest, atomic_file, build, open_artefact, write_json
+from pmm.cores import cores
 from pmm.errors import BrokenArtefact, InputError
 from pmm.home import Home
 from pmm.ingest.targets import open_target
@@ -29,7 +30,7 @@ from pmm.shards.item_shards import (
 from pmm.shards.pictures import MAX_PIXELS, Encoding
 from pmm.shards.sequence_shards import write_sequence_shards
 from pmm.shards.tokens import Encoder, Tokenizer, load_tokenizer
-from pmm.shards.workers import Setting, cores, in_process, pooled
+from pmm.shards.workers import Setting, in_process, pooled
 
 KIND = "shards"
 
@@ -230,7 +231,7 @@ def _write_items(name: str, items: pa.Table, setting: Setting, options: ShardOpt
     n_shards: int = -(-items.num_rows // step)
     todo = [shard for shard in range(n_shards) if not is_written(setting.folder, shard)]
     tasks = ((shard, _rows(items, shard * step, step)) for shard in todo)
-    workers = min(options.workers or len(cores()), max(1, len(todo)))
+    workers = min(options.workers or cores(), max(1, len(todo)))
     with progress(items.num_rows, f"Sharding {name}", "items") as bar:
         bar.advance(items.num_rows - sum(min(step, items.num_rows - s * step) for s in todo))
         done = in_process(tasks, setting) if workers == 1 else pooled(tasks, setting, workers)

@@ -3,13 +3,14 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from pmm.artefact import atomic_file, storage_errors, write_json
 from pmm.shards import contact_sheet
 from pmm.shards.batch import Batch
-from pmm.shards.read import Shards
+from pmm.shards.training_set import TrainingSet
 
 SHOWN = 24
 """Pictures on the contact sheet."""
@@ -37,18 +38,20 @@ def describe(batch: Batch) -> dict[str, Any]:
     }
 
 
-def write(run_dir: Path, batch: Batch, shards: Shards) -> None:
+def write(run_dir: Path, batch: Batch, data: TrainingSet) -> None:
     """Write first_batch.json and first_batch.png (the first items with their texts)."""
     items = batch.items
     numbers = items.item_I[:SHOWN].tolist()
-    records = [shards.record(item) for item in numbers]
+    records = [data.record(item) for item in numbers]
     captions = [
         f"{item}: {record['item_id']}{'' if record['picture'] else ' [text only]'}\n"
         f"{record['text']}"
         for item, record in zip(numbers, records, strict=True)
     ]
     pictures = items.picture_I3HW[:SHOWN].permute(0, 2, 3, 1).contiguous().numpy()
-    title = f"{shards.target}: first {len(numbers)} of the {len(items.item_I)} items of batch 0"
+    if not pictures.size:  # a model that reads no pictures
+        pictures = np.zeros((len(numbers), 64, 64, 3), dtype=np.uint8)
+    title = f"{data.target}: first {len(numbers)} of the {len(items.item_I)} items of batch 0"
     with storage_errors(run_dir):
         with atomic_file(run_dir / "first_batch.json") as temporary:
             write_json(temporary, describe(batch))

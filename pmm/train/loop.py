@@ -1,27 +1,32 @@
-"""`pmm train --stage scratch`: one target's shards -> a run's folder with its best checkpoint."""
+"""`pmm train`: shards of a target, or of several sources -> a run's folder with its checkpoints."""
 
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from pmm.artefact import storage_errors
-from pmm.errors import PmmError, RecipeError, StaleArtefact
+from pmm.errors import MissingArtefact, PmmError, RecipeError, StaleArtefact
 from pmm.home import Home
 from pmm.model.pmmrec import PmmrecOptions
 from pmm.recipe import dump, read_recipe, resolve
 from pmm.shards.read import Shards
+from pmm.shards.training_set import Mixing, TrainingSet
+from pmm.shards.write import command as command_to_shard
 from pmm.train import curves, run_folder
 from pmm.train.checkpoint import LAST
 from pmm.train.interrupt import Interrupt
 from pmm.train.run_folder import LOG, RECIPE, Existing, Log
 from pmm.train.session import Session, TrainOptions
+from pmm.train.transfer import Start, take_over, write_report
 
-__all__ = ["Recipe", "TrainOptions", "train"]
+__all__ = ["Recipe", "Stage", "TrainOptions", "train"]
+
+Stage = Literal["scratch", "pretrain", "finetune"]
 
 CHANGEABLE = frozenset(
     {"epochs", "patience", "max_steps", "max_minutes", "log_every", "save_every", "ahead"}
@@ -31,9 +36,17 @@ CHANGEABLE = frozenset(
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """All that a run from scratch is made of; saved as recipe.toml in its folder."""
+    """All that a run is made of; saved as recipe.toml in its folder."""
 
-    target: str
+    stage: Stage = "scratch"
+    target: str = ""
+    """What it is trained on, from scratch or in fine-tuning."""
+    sources: tuple[str, ...] = ()
+    """What it is trained on in pre-training."""
+    mixing: Mixing = "proportional"
+    """How users of several sources come into a batch, see `pmm.shards.training_set`."""
+    start: Start | None = None
+    """What a fine-tuning takes over."""
     model: PmmrecOptions = field(default_factory=PmmrecOptions)
     train: TrainOptions = field(default_factory=TrainOptions)
 
@@ -41,7 +54,7 @@ class Recipe:
 def train(
     home: Home, run_dir: Path, recipe: Recipe, *, existing: Existing = "refuse", command: str = ""
 ) -> dict[str, Any]:
-    """Train a model on a target's shards until it ends, or until Ctrl-C.
+    """Train a model on shards until it ends, or until Ctrl-C.
 
     Writes recipe.toml, run.json, log.jsonl, first_batch.json and .png, checkpoint/best.safetensors
     (the best validation HR@10), checkpoint/last.safetensors (where --resume goes on), curves.png.
@@ -62,26 +75,49 @@ def train(
         PmmError: the loss or a weight is no number. StorageError: the disk is full.
     """
     recipe = with_whole_paths(recipe)
-    shards = Shards(home.shards(home.find_target(recipe.target)))
+    data = TrainingSet(open_parts(home, recipe), mixing=recipe.mixing, read=recipe.model.modality)
     with run_folder.claim(run_dir):
         going_on = run_folder.settle(run_dir, existing)
         if going_on:
-            _require_same(run_dir, recipe, shards)
-        session = Session(run_dir, shards, recipe.model, recipe.train)
+            _require_same(run_dir, recipe, data)
+        session = Session(run_dir, data, recipe.model, recipe.train)
+        report = take_over(session.model, recipe.start) if recipe.start else None
         if going_on:
             _restore(session)
         elif existing == "overwrite":  # nothing that could be refused stands after this
             run_folder.clear(run_dir)
-        about = {"command": command, "seed": recipe.train.seed, "shards": shards.fingerprint}
-        about |= {"target": shards.target, "device": str(session.device), **session.sizes()}
+        about = {"command": command, "seed": recipe.train.seed, "shards": data.fingerprint}
+        about |= {"target": data.target, "device": str(session.device), **session.sizes()}
         run_folder.describe(run_dir, dump(recipe), about)
+        if report is not None:
+            write_report(run_dir, report)
+            print(report, file=sys.stderr)
         with storage_errors(run_dir):
             log = Log(run_dir / LOG, session.state.log_bytes)
             with closing(log), Interrupt() as interrupt, memory_errors(recipe.train.batch_users):
                 session.go(log, interrupt)
             records = curves.read_log(run_dir / LOG)
-            curves.draw(records, run_dir / "curves.png", title=f"{run_dir.name}: {shards.target}")
+            curves.draw(records, run_dir / "curves.png", title=f"{run_dir.name}: {data.target}")
         return _result(session)
+
+
+def open_parts(home: Home, recipe: Recipe) -> list[Shards]:
+    """The shards that a recipe is trained on.
+
+    Raises:
+        MissingArtefact: some have not been made; the message has the command for each.
+    """
+    names = recipe.sources if recipe.stage == "pretrain" else (recipe.target,)
+    parts, missing = [], []
+    for name in names:
+        place = home.shards(home.find_target(name))
+        if place.exists():
+            parts.append(Shards(place))
+        else:
+            missing.append(f"{place} is not there. Run: {command_to_shard(name)}")
+    if missing:
+        raise MissingArtefact("\n".join(missing))
+    return parts
 
 
 @contextmanager
@@ -135,7 +171,7 @@ def _result(session: Session) -> dict[str, Any]:
     }
 
 
-def _require_same(run_dir: Path, recipe: Recipe, shards: Shards) -> None:
+def _require_same(run_dir: Path, recipe: Recipe, data: TrainingSet) -> None:
     """Refuse to resume another recipe, or on shards that were made anew."""
     values = read_recipe(run_dir / RECIPE)
     before = with_whole_paths(resolve(Recipe, values, origin=str(run_dir / RECIPE)))
@@ -146,16 +182,24 @@ def _require_same(run_dir: Path, recipe: Recipe, shards: Shards) -> None:
         for name, old in former[section].items()
         if old != now[section][name] and not (section == "train" and name in CHANGEABLE)
     ]
-    if former["target"].casefold() != now["target"].casefold():
-        changed.append(f"target was {former['target']!r}, is {now['target']!r}")
+    changed += [
+        f"{name} was {former[name]!r}, is {now[name]!r}"
+        for name in ("stage", "target", "sources", "mixing", "start")
+        if _folded(former[name]) != _folded(now[name])
+    ]
     if changed:
         raise RecipeError(
             f"{run_dir} was started with another recipe ({'; '.join(changed)}). Resume it with the "
             "same options, or choose another --name"
         )
     made_on = run_folder.shards_of(run_dir)
-    if made_on != shards.fingerprint:
+    if made_on != data.fingerprint:
+        places = ", ".join(str(part.place) for part in data.parts)
         raise StaleArtefact(
-            f"{run_dir} was trained on shards {made_on[:8]}, but {shards.place} is now "
-            f"{shards.fingerprint[:8]}. Train again with --overwrite, or choose another --name"
+            f"{run_dir} was trained on shards {made_on[:8]}, but {places} is now "
+            f"{data.fingerprint[:8]}. Train again with --overwrite, or choose another --name"
         )
+
+
+def _folded(value: Any) -> str:
+    return str(value).casefold()

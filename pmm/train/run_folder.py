@@ -17,6 +17,7 @@ import torch
 
 from pmm import __version__
 from pmm.artefact import atomic_file, exclusive, storage_errors, write_json
+from pmm.cores import cores
 from pmm.errors import BrokenArtefact, InputError
 
 RECIPE, RUN, LOG = "recipe.toml", "run.json", "log.jsonl"
@@ -141,7 +142,7 @@ def _machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "hardware": {
             "system": f"{platform.system()} {platform.machine()}",
-            "cores": os.cpu_count(),
+            "cores": cores(),
             "threads": torch.get_num_threads(),
             "accelerators": graphics,
         },

@@ -9,26 +9,32 @@ import hashlib
 import math
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import AdamW
 
-from pmm.errors import InputError, PmmError
-from pmm.evaluate.checkpoint import BEST, frozen_digest, save_weights, trained_tensors
+from pmm.errors import PmmError
+from pmm.evaluate.checkpoint import (
+    BEST,
+    frozen_digest,
+    frozen_digests,
+    save_weights,
+    trained_tensors,
+)
 from pmm.evaluate.device import Precision, mixed, pick_device, pick_precision
-from pmm.evaluate.metrics import headline, summarise
+from pmm.evaluate.fit import require_pictures, require_tokens
+from pmm.evaluate.metrics import headline, mean_summary, summarise
 from pmm.evaluate.run import EvaluateOptions, drop_evaluations, evaluate_model, references
-from pmm.model.encoders import TextEncoder
 from pmm.model.pmmrec import Pmmrec, PmmrecOptions, parameter_groups
 from pmm.progress import Progress, progress
 from pmm.shards.batch import Batch
-from pmm.shards.read import Shards
-from pmm.shards.stream import Prefetched, steps_per_epoch, train_batches, users_to_train
-from pmm.shards.tokens import load_tokenizer
+from pmm.shards.stream import Prefetched, steps_per_epoch, train_batches
+from pmm.shards.training_set import TrainingSet
 from pmm.train import first_batch
 from pmm.train.checkpoint import LAST, State, load_state, save_state
 from pmm.train.interrupt import Interrupt
@@ -92,21 +98,23 @@ class Session:
     """One run; `go` trains it until it ends."""
 
     def __init__(
-        self, run_dir: Path, shards: Shards, model_options: PmmrecOptions, options: TrainOptions
+        self, run_dir: Path, data: TrainingSet, model_options: PmmrecOptions, options: TrainOptions
     ) -> None:
-        self.run_dir, self.shards, self.options = run_dir, shards, options
-        n_users = len(users_to_train(shards, options.batch_users))
+        self.run_dir, self.data, self.options = run_dir, data, options
         self.device = pick_device(options.device)
         self.dtype = pick_precision(options.precision, self.device)
         torch.manual_seed(options.seed)
         self.model = Pmmrec(model_options).to(self.device)
-        require_tokens(shards, self.model)
-        require_pictures(shards, self.model)
+        for shards in data.parts:
+            require_tokens(shards, self.model)
+            require_pictures(shards, self.model)
         self.optimiser = make_optimiser(self.model, options)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
-        self.frozen = frozen_digest(self.model)
-        self.steps_per_epoch = steps_per_epoch(n_users, options.batch_users)
-        self.popularity = references(shards, VALID)["popularity"]
+        self.frozen, self.frozen_parts = frozen_digest(self.model), frozen_digests(self.model)
+        self.steps_per_epoch = steps_per_epoch(len(data), options.batch_users)
+        self.popularity = mean_summary(
+            {part.target: references(part, VALID)["popularity"] for part in data.parts}
+        )
         self.state = State()
         self.ended: Ended = ""
         self._pending: list[dict[str, Tensor]] = []
@@ -162,7 +170,7 @@ class Session:
         """Steps up to the end of the epoch, or to where the run is over or interrupted."""
         state, options = self.state, self.options
         batches = train_batches(
-            self.shards,
+            self.data,
             seed=options.seed,
             epoch=state.epoch,
             batch_users=options.batch_users,
@@ -176,7 +184,7 @@ class Session:
         with batches, progress(len(batches), label, "steps") as bar:
             for batch in batches:
                 if state.step == 0:
-                    first_batch.write(self.run_dir, batch, self.shards)
+                    first_batch.write(self.run_dir, batch, self.data)
                     self._since, self._waited = time.perf_counter(), batches.waited
                 self._step(batch)
                 if state.step % options.log_every == 0 or state.index == self.steps_per_epoch:
@@ -190,10 +198,12 @@ class Session:
             self._log_steps(log, batches, bar)
 
     def _step(self, batch: Batch) -> None:
-        torch.manual_seed(step_seed(self.options.seed, self.state.step))
+        seed, step = self.options.seed, self.state.step
+        torch.manual_seed(step_seed(seed, step))
+        corruption = torch.Generator(self.device).manual_seed(step_seed(seed, step, "corruption"))
         self.optimiser.zero_grad(set_to_none=True)
         with mixed(self.device, self.dtype):
-            losses = self.model(batch.to(self.device))
+            losses = self.model(batch.to(self.device), corruption)
         self.scaler.scale(losses["loss"]).backward()
         self.scaler.step(self.optimiser)
         self.scaler.update()
@@ -273,19 +283,15 @@ class Session:
         start = time.perf_counter()
         try:
             with interrupt.at_once():
-                ranks = evaluate_model(self.model, self.shards, VALID, dtype=self.dtype)
+                found = self._validate()
         except KeyboardInterrupt:
             return
-        found, state = summarise(ranks), self.state
+        state = self.state
         epoch = state.epoch + state.index / self.steps_per_epoch
         state.evaluated_step, state.waited = state.step, state.waited + 1
         if found["hr@10"] > state.best:
             state.best, state.best_epoch, state.waited = found["hr@10"], epoch, 0
-            about = {"step": state.step, "epoch": epoch, "valid_hr@10": found["hr@10"]}
-            about |= {"frozen": self.frozen, "shards": self.shards.fingerprint}
-            about |= {"precision": self.options.precision}
-            drop_evaluations(self.run_dir)
-            save_weights(self.run_dir / BEST, self.model, about)
+            self._keep_best(epoch)
         seconds = time.perf_counter() - start
         state.seconds += seconds
         mark = "best so far" if state.waited == 0 else f"best {100 * state.best:.2f}"
@@ -304,68 +310,29 @@ class Session:
             }
         )
 
+    def _validate(self) -> Mapping[str, Any]:
+        """The metrics on the validation items; of several sources their mean."""
+        return mean_summary(
+            {
+                part.target: summarise(evaluate_model(self.model, part, VALID, dtype=self.dtype))
+                for part in self.data.parts
+            }
+        )
+
+    def _keep_best(self, epoch: float) -> None:
+        about: dict[str, Any] = {"step": self.state.step, "epoch": epoch}
+        about |= {"valid_hr@10": self.state.best}
+        about |= {"frozen": self.frozen, "frozen_parts": self.frozen_parts}
+        about["parts"] = {part.target: part.fingerprint for part in self.data.parts}
+        about |= {"shards": self.data.fingerprint, "precision": self.options.precision}
+        drop_evaluations(self.run_dir)
+        save_weights(self.run_dir / BEST, self.model, about)
+
     def _save(self, log: Log) -> None:
         self._refuse_nan_weights()
         self.state.log_bytes = log.bytes
         self.state.scaler = self.scaler.state_dict()
         save_state(self.run_dir, self.model, self.optimiser, self.state, frozen=self.frozen)
-
-
-def require_tokens(shards: Shards, model: Pmmrec) -> None:
-    """Refuse a text encoder whose tokenizer is not the one that made the shards' tokens.
-
-    An encoder without tokenizer files (a bare config) is only asked whether the ids fit.
-
-    Raises:
-        InputError: it is not, or it reads no texts as long as the shards hold.
-    """
-    if model.text is None:
-        return
-    encoder, made_with = model.options.text.encoder, shards.tokenizer
-    positions, longest = _positions(model.text), int(shards.tokens.lengths.max(initial=0))
-    if longest > positions:
-        raise InputError(
-            f"the shards of {shards.target} hold texts of up to {longest} tokens, but the text "
-            f"encoder {encoder!r} reads {positions} at most. Choose another encoder, or run: "
-            f'pmm shard --target "{shards.target}" --max-tokens {positions}'
-        )
-    rows = model.text.stem.get_submodule("word_embeddings").get_parameter("weight").shape[0]
-    try:
-        same = load_tokenizer(encoder).digest == made_with["sha256"]
-    except InputError:
-        same = True
-    if not same or made_with["vocabulary"] > rows:
-        raise InputError(
-            f"the shards of {shards.target} hold tokens of {made_with['name']!r} "
-            f"({made_with['vocabulary']:,} sub-words), which are not those of the text encoder "
-            f"{encoder!r} ({rows:,}). Choose that encoder, or run: "
-            f'pmm shard --target "{shards.target}" --text-encoder {encoder}'
-        )
-
-
-def _positions(text: TextEncoder) -> int:
-    """The most tokens that a text encoder reads; RoBERTa counts from behind its padding id."""
-    embedding = text.stem.get_submodule("position_embeddings")
-    assert isinstance(embedding, nn.Embedding)
-    first = 0 if embedding.padding_idx is None else embedding.padding_idx + 1
-    return embedding.num_embeddings - first
-
-
-def require_pictures(shards: Shards, model: Pmmrec) -> None:
-    """Refuse a vision tower for pictures of another size, unless there is none to be shown.
-
-    Raises:
-        InputError: the sizes differ.
-    """
-    size = shards.picture_size
-    if model.vision is None or not shards.has_picture.any():
-        return
-    if tuple(model.vision.picture_size) != (size, size):
-        raise InputError(
-            f"the vision tower {model.options.vision.encoder!r} takes pictures of "
-            f"{model.vision.picture_size}, the shards of {shards.target} hold {size}x{size}: "
-            "choose a tower of that size"
-        )
 
 
 def make_optimiser(model: Pmmrec, options: TrainOptions) -> AdamW:
@@ -379,7 +346,7 @@ def make_optimiser(model: Pmmrec, options: TrainOptions) -> AdamW:
     return AdamW(groups, fused=True)
 
 
-def step_seed(seed: int, step: int) -> int:
-    """The seed of a step's dropout: 63 bits of sha256 of both numbers."""
-    digest = hashlib.sha256(f"step {seed} {step}".encode()).digest()
+def step_seed(seed: int, step: int, what: str = "step") -> int:
+    """The seed of a step's dropout, or of something else: 63 bits of sha256 of all three."""
+    digest = hashlib.sha256(f"{what} {seed} {step}".encode()).digest()
     return int.from_bytes(digest[:8], "little") >> 1

@@ -4,11 +4,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pmm.artefact import storage_errors
-from pmm.world.actions import Actions, actions_of
-from pmm.world.defects import Defects, Plan, plan_defects, spoilt_text
+from pmm.world.defects import Defects, spoilt_text
 from pmm.world.generate import World
-from pmm.world.platforms import find_target
-from pmm.world.raw_files import defect_stream, item_text, write_pictures, write_rows
+from pmm.world.raw_files import Dataset, item_text, plan_dataset, write_pictures, write_rows
 
 _START = 1_577_836_800  # 2020-01-01 00:00 UTC
 _UNIT = 4 * 3600
@@ -34,47 +32,27 @@ def write_csv(
         InputError: no such target.
         StorageError: the folder cannot be written.
     """
-    target = find_target(target_name)
-    actions = actions_of(world, target.name)
-    numbers = world.target_items(target.name).tolist()
-    rng = defect_stream(world, target.name)
-    plan = plan_defects(defects or Defects(), numbers, len(actions.user), rng)
-    raw = world.item_ids(target.collection)
+    dataset = plan_dataset(world, target_name, defects)
+    raw = world.item_ids(dataset.collection)
     with storage_errors(folder):
         (folder / "images").mkdir(parents=True, exist_ok=True)
-        paths = {number: folder / "images" / f"{raw[number]}.jpg" for number in numbers}
-        pictures = write_pictures(world, target.collection, paths, plan)
-        write_rows(folder / "items.csv", _item_rows(world, target.collection, numbers, plan))
-        rows = _interaction_rows(world, target.collection, actions, plan)
-        write_rows(folder / "interactions.csv", rows)
-    return {
-        "rows": len(actions.user) + len(plan.repeated),
-        "users": len(set(actions.user.tolist())),
-        "items": len(numbers),
-        "pictures": pictures,
-        "tied_rows": actions.tied,
-        **plan.counts(),
-    }
+        paths = {number: folder / "images" / f"{raw[number]}.jpg" for number in dataset.numbers}
+        pictures = write_pictures(world, dataset.collection, paths, dataset.plan)
+        write_rows(folder / "items.csv", _item_rows(world, dataset))
+        write_rows(folder / "interactions.csv", _interaction_rows(world, dataset))
+    return dataset.counts(pictures)
 
 
-def _item_rows(
-    world: World, collection: str, numbers: list[int], plan: Plan
-) -> Iterator[tuple[str, ...]]:
-    raw = world.item_ids(collection)
+def _item_rows(world: World, dataset: Dataset) -> Iterator[tuple[str, ...]]:
+    raw = world.item_ids(dataset.collection)
     yield "item_id", "title", "description"
-    for number in numbers:
-        text = item_text(world, collection, number)
-        yield raw[number], text.title, spoilt_text(text.description, plan.texts.get(number))
+    for number in dataset.numbers:
+        text = item_text(world, dataset.collection, number)
+        yield raw[number], text.title, spoilt_text(text.description, dataset.plan.texts.get(number))
 
 
-def _interaction_rows(
-    world: World, collection: str, actions: Actions, plan: Plan
-) -> Iterator[tuple[str, ...]]:
-    items, users = world.item_ids(collection), world.user_ids(collection)
+def _interaction_rows(world: World, dataset: Dataset) -> Iterator[tuple[str, ...]]:
+    items, users = world.item_ids(dataset.collection), world.user_ids(dataset.collection)
     yield "user_id", "item_id", "timestamp"
-    columns = (actions.user.tolist(), actions.item.tolist(), actions.time.tolist())
-    for place, (user, item, time) in enumerate(zip(*columns, strict=True)):
-        row = users[user], items[item], str(_START + time * _UNIT)
-        yield row
-        if place in plan.repeated:
-            yield row
+    for user, item, time in dataset.rows():
+        yield users[user], items[item], str(_START + time * _UNIT)

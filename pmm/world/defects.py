@@ -24,10 +24,14 @@ class Defects:
         missing_pictures: items without a picture file.
         broken_pictures: in turn a JPEG cut in half, and a text file named like a picture.
         odd_pictures: in turn greyscale JPEG, CMYK JPEG, and PNG with alpha, all named .jpg.
-        missing_texts: items without a description; the title stays.
-        markup: descriptions with HTML tags and entities.
+        missing_texts: items without a description, the title stays; or, in the formats that have
+            titles only, and at Amazon, without a title.
+        markup: descriptions (in those formats titles) with HTML tags and entities.
         repeated_rows: interactions that stand twice, one below the other.
         stripped_ids: H&M interactions whose article id has lost its leading zero.
+        relisted_items: Amazon items whose metadata stands twice, first without a picture.
+        unlisted_items: Amazon items that are reviewed but have no metadata.
+        foreign_items: Amazon metadata of other categories, as a share of the items; not reviewed.
     """
 
     missing_pictures: float = 0.01
@@ -37,6 +41,9 @@ class Defects:
     markup: float = 0.02
     repeated_rows: float = 0.002
     stripped_ids: float = 0.0
+    relisted_items: float = 0.02
+    unlisted_items: float = 0.005
+    foreign_items: float = 0.02
 
     def __post_init__(self) -> None:
         """Refuse shares outside 0 .. 1, and shares that together ask for more items than there are.
@@ -61,6 +68,9 @@ NO_DEFECTS = Defects(
     missing_texts=0,
     markup=0,
     repeated_rows=0,
+    relisted_items=0,
+    unlisted_items=0,
+    foreign_items=0,
 )
 
 
@@ -102,22 +112,26 @@ def plan_defects(
         (defects.odd_pictures, ("grey", "cmyk", "alpha")),
     )
     for share, names in kinds:
-        count = _count(share, len(items))
+        count = planted(share, len(items))
         chosen, left = left[:count], left[count:]
         pictures |= {item: names[turn % len(names)] for turn, item in enumerate(chosen)}
     readers = rng.permutation(np.asarray(items)).tolist()
-    missing, markup = _count(defects.missing_texts, len(items)), _count(defects.markup, len(items))
+    missing, markup = (
+        planted(defects.missing_texts, len(items)),
+        planted(defects.markup, len(items)),
+    )
     texts: dict[int, TextDefect] = dict.fromkeys(readers[:missing], "missing")
     texts |= dict.fromkeys(readers[missing : missing + markup], "markup")
     return Plan(
         pictures=pictures,
         texts=texts,
-        repeated=frozenset(rng.permutation(rows)[: _count(defects.repeated_rows, rows)].tolist()),
-        stripped=frozenset(rng.permutation(rows)[: _count(defects.stripped_ids, rows)].tolist()),
+        repeated=frozenset(rng.permutation(rows)[: planted(defects.repeated_rows, rows)].tolist()),
+        stripped=frozenset(rng.permutation(rows)[: planted(defects.stripped_ids, rows)].tolist()),
     )
 
 
-def _count(share: float, of: int) -> int:
+def planted(share: float, of: int) -> int:
+    """How many of so many a share is; a share above 0 is at least one."""
     return min(of, math.ceil(share * of))
 
 
@@ -163,3 +177,22 @@ def spoilt_text(text: str, defect: TextDefect | None) -> str:
             return ""
         case "markup":
             return f"<p><b>{text}</b> &amp; more<br/>&nbsp;</p>"
+
+
+def spoilt_title(title: str, defect: TextDefect | None, number: int) -> str:
+    """The title as it stands in a dump that has no description; markup of two kinds, by the number.
+
+    >>> spoilt_title("Red boots", "markup", 4)
+    '<em class="keyword">Red boots</em> &amp; more<br/>&nbsp;'
+    >>> spoilt_title("Red boots", "markup", 5)
+    'Red boots &amp; more &lt;b&gt;&#39;new&#39;&lt;/b&gt;'
+    """
+    match defect:
+        case None:
+            return title
+        case "missing":
+            return ""
+        case "markup" if number % 2:
+            return f"{title} &amp; more &lt;b&gt;&#39;new&#39;&lt;/b&gt;"
+        case "markup":
+            return f'<em class="keyword">{title}</em> &amp; more<br/>&nbsp;'

@@ -14,14 +14,14 @@ from pathlib import Path
 import numpy as np
 
 from pmm.artefact import storage_errors
-from pmm.world.actions import Actions, actions_of
 from pmm.world.attributes import ATTRIBUTES
-from pmm.world.defects import Defects, Plan, plan_defects, spoilt_text
+from pmm.world.defects import Defects, Plan, spoilt_text
 from pmm.world.generate import World, stream
 from pmm.world.platforms import Subject
 from pmm.world.raw_files import (
-    defect_stream,
+    Dataset,
     item_text,
+    plan_dataset,
     subject_of,
     write_pictures,
     write_rows,
@@ -67,28 +67,20 @@ def write_hm(world: World, folder: Path, defects: Defects | None = None) -> dict
         StorageError: the folder cannot be written.
     """
     order = np.argsort(np.argsort(np.asarray(world.user_ids("HM"))))
-    actions = actions_of(world, "HM", user_order=order)
+    dataset = plan_dataset(world, "HM", defects, user_order=order)
     raw = world.item_ids("HM")
-    rng = defect_stream(world, "HM")
-    plan = plan_defects(defects or Defects(), range(len(raw)), len(actions.user), rng)
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         images = folder / "images"
         paths = {number: images / name[:3] / f"{name}.jpg" for number, name in enumerate(raw)}
-        pictures = write_pictures(world, "HM", paths, plan)
-        write_rows(folder / "articles.csv", _article_rows(world, plan))
-        write_rows(folder / "transactions_train.csv", _transaction_rows(world, actions, plan))
-    return {
-        "rows": len(actions.user) + len(plan.repeated),
-        "users": len(world.user_ids("HM")),
-        "items": len(raw),
-        "pictures": pictures,
-        "tied_rows": actions.tied,
-        **plan.counts(),
-    }
+        pictures = write_pictures(world, "HM", paths, dataset.plan)
+        write_rows(folder / "articles.csv", _article_rows(world, dataset.plan))
+        write_rows(folder / "transactions_train.csv", _transaction_rows(world, dataset))
+    return dataset.counts(pictures)
 
 
-def _transaction_rows(world: World, actions: Actions, plan: Plan) -> Iterator[tuple[str, ...]]:
+def _transaction_rows(world: World, dataset: Dataset) -> Iterator[tuple[str, ...]]:
+    actions, plan = dataset.actions, dataset.plan
     items, users = world.item_ids("HM"), world.user_ids("HM")
     rng = stream("HM", world.seed, "prices")
     prices = [f"{cents / 59_000:.16f}" for cents in rng.integers(300, 6000, size=len(items))]

@@ -1,8 +1,12 @@
-"""What the writers of all formats share: texts and pictures of items, and files of rows."""
+"""What the writers of all formats share: a dataset with its defects, texts, pictures, and files."""
 
 import csv
-from collections.abc import Iterable, Sequence
+import gzip
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
@@ -10,15 +14,128 @@ from PIL import Image
 from pmm.artefact import atomic_file
 from pmm.progress import progress
 from pmm.world import pictures, titles
-from pmm.world.defects import Plan, picture_bytes
+from pmm.world.actions import PERIOD, Actions, Ints, actions_of
+from pmm.world.defects import Defects, Plan, picture_bytes, plan_defects
 from pmm.world.generate import World, stream
-from pmm.world.platforms import Subject, find_collection
+from pmm.world.platforms import Subject, find_collection, find_target
+
+Order = Literal["time", "scattered", "user"]
 
 
-def write_rows(path: Path, rows: Iterable[Sequence[object]]) -> None:
-    """Write a CSV file with LF line ends, header included in the rows."""
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """A source or target about to be written.
+
+    Attributes:
+        name: of the source or target; its collection has the catalogue.
+        numbers: its items, in the order of the collection's catalogue.
+        actions: in the order in which they will stand in the file.
+        plan: the defects; rows are counted in that order too.
+    """
+
+    name: str
+    collection: str
+    numbers: list[int]
+    actions: Actions
+    plan: Plan
+
+    def rows(self) -> list[tuple[int, int, int]]:
+        """(user, item, time) of each action as numbers; planted repeats stand below their first."""
+        columns = (self.actions.user, self.actions.item, self.actions.time)
+        rows: list[tuple[int, int, int]] = []
+        for place, row in enumerate(zip(*(column.tolist() for column in columns), strict=True)):
+            rows += [row] * (2 if place in self.plan.repeated else 1)
+        return rows
+
+    def walks(self) -> dict[int, list[int]]:
+        """User -> items in the true order, repeats included: what `rows` say, read by time."""
+        walks: dict[int, list[int]] = {}
+        for user, item, _ in sorted(self.rows(), key=lambda row: row[2]):
+            walks.setdefault(user, []).append(item)
+        return walks
+
+    def counts(self, pictures: int) -> dict[str, int]:
+        """Rows, users, items, pictures, tied rows, and the planted defects by kind."""
+        return {
+            "rows": len(self.actions.user) + len(self.plan.repeated),
+            "users": len(set(self.actions.user.tolist())),
+            "items": len(self.numbers),
+            "pictures": pictures,
+            "tied_rows": self.actions.tied,
+            **self.plan.counts(),
+        }
+
+
+def plan_dataset(
+    world: World,
+    target_name: str,
+    defects: Defects | None,
+    *,
+    order: Order = "time",
+    user_order: Ints | None = None,
+) -> Dataset:
+    """Draw a source's or target's actions in the order of a file, and the victims of its defects.
+
+    Args:
+        defects: what to plant; a small share of everything by default.
+        order: of the rows: by time; in no telling order, so that only their times say it; or user
+            by user. In each, a user's rows of one time stand in his true order.
+        user_order: what comes first among the actions of one time; see `actions_of`.
+
+    Raises:
+        InputError: no such target.
+    """
+    target = find_target(target_name)
+    actions = actions_of(world, target.name, user_order=user_order)
+    match order:
+        case "time":
+            pass
+        case "scattered":
+            actions = _scattered(actions, stream(target.name, world.seed, "file order"))
+        case "user":
+            actions = _at(actions, np.argsort(actions.user, kind="stable"))
+    numbers = world.target_items(target.name).tolist()
+    rng = stream(target.name, world.seed, "defects")
+    plan = plan_defects(defects or Defects(), numbers, len(actions.user), rng)
+    return Dataset(
+        name=target.name, collection=target.collection, numbers=numbers, actions=actions, plan=plan
+    )
+
+
+def _scattered(actions: Actions, rng: np.random.Generator) -> Actions:
+    """The actions mixed, but those of one user at one time together and in their order."""
+    together, group = np.unique(actions.user * PERIOD + actions.time, return_inverse=True)
+    return _at(actions, np.argsort(rng.permutation(len(together))[group], kind="stable"))
+
+
+def _at(actions: Actions, order: Ints) -> Actions:
+    columns = (actions.user[order], actions.item[order], actions.time[order])
+    return Actions(user=columns[0], item=columns[1], time=columns[2], tied=actions.tied)
+
+
+def write_rows(
+    path: Path, rows: Iterable[Sequence[object]], *, delimiter: str = ",", line_end: str = "\n"
+) -> None:
+    """Write a delimited file, quoted where needed; the header is one of the rows."""
     with atomic_file(path) as place, place.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows(rows)
+        csv.writer(file, delimiter=delimiter, lineterminator=line_end).writerows(rows)
+
+
+def write_lines(path: Path, lines: Iterable[str]) -> None:
+    """Write a plain text file with LF line ends."""
+    with atomic_file(path) as place, place.open("w", encoding="utf-8", newline="") as file:
+        file.writelines(f"{line}\n" for line in lines)
+
+
+def write_json_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
+    """Write gzip-compressed JSON lines; neither name nor time of the file stand in them."""
+    with (
+        atomic_file(path) as place,
+        place.open("wb") as file,
+        gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0) as packed,
+    ):
+        for record in records:
+            packed.write(json.dumps(record).encode() + b"\n")
 
 
 def write_pictures(world: World, collection: str, paths: dict[int, Path], plan: Plan) -> int:
@@ -63,8 +180,3 @@ def item_text(world: World, collection: str, number: int) -> titles.Text:
     platform, values = find_collection(collection).platform, world.items(collection).values[number]
     rng = stream(collection, world.seed, "texts", number)
     return titles.write(platform, subject_of(world, collection, number), values, rng)
-
-
-def defect_stream(world: World, target_name: str) -> np.random.Generator:
-    """The generator that chooses the victims of planted defects."""
-    return stream(target_name, world.seed, "defects")

@@ -16,6 +16,7 @@ from pmm.ingest.hm import CATEGORY_COLUMNS, ingest_hm
 from pmm.ingest.targets import IngestOptions
 
 HM_DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "hm"
+AMAZON_DATA = HM_DATA.with_name("amazon2018")
 settings.register_profile("ingest", deadline=None, derandomize=True)
 settings.load_profile("ingest")
 
@@ -32,6 +33,13 @@ def hm_data() -> Path:
     if not (HM_DATA / "articles.csv").exists():
         pytest.skip(f"real H&M files are not in {HM_DATA}")
     return HM_DATA
+
+
+@pytest.fixture(scope="session")
+def amazon_data() -> Path:
+    if not (AMAZON_DATA / "meta_Gift_Cards.json.gz").exists():
+        pytest.skip(f"real Amazon files are not in {AMAZON_DATA}")
+    return AMAZON_DATA
 
 
 @pytest.fixture

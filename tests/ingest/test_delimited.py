@@ -79,6 +79,39 @@ def test_lines_swallowed_by_an_open_quote_count_as_malformed(tmp_path):
     assert fates == {"read": 50_003, MALFORMED: 3}
 
 
+@pytest.mark.parametrize("end", ["\n", "\r", "\r\n"])
+def test_empty_lines_that_a_quote_swallows_are_no_rows(tmp_path, end):
+    path = tmp_path / "f.csv"
+    good = "".join(f"{n},{n}{end}" for n in range(50_000))
+    path.write_bytes(f'a,b{end}{good}"20,20{end}{end}21,21{end}'.encode())
+    assert read(path)[1] == {"read": 50_002, MALFORMED: 2}
+
+
+def test_the_byte_that_stands_for_two_colons_is_no_delimiter(tmp_path):
+    path = tmp_path / "f.dat"
+    path.write_text("a::b\n1\x1f::2\n1\x1f2::3\n4\x1f5\n6::7\n")
+    rows, fates = read(path)
+    assert rows == [["1\x1a", "2"], ["1\x1a2", "3"], ["6", "7"]]
+    assert fates == {"read": 4, MALFORMED: 1}
+
+
+def test_a_known_number_of_fields_chooses_the_delimiter(tmp_path):
+    path = tmp_path / "movies.dat"
+    path.write_text("1::Toy Story::A|B|C|D\n")
+    assert sniff(path)[0].delimiter == "|"
+    assert sniff(path, fields=3)[0].delimiter == "::"
+    assert sniff(path, fields=7)[0].delimiter == "|"
+
+
+def test_several_files_may_share_their_counts(tmp_path):
+    fates = Counter()
+    for name, bad in (("one", 2), ("two", 3)):
+        path = tmp_path / name
+        path.write_text("a,b\n" + "1,2\n" * 9 + "1\n" * bad)
+        list(stream(path, sniff(path)[0], {"a": 0}, header=True, fates=fates))
+    assert fates == {"read": 23, MALFORMED: 5}
+
+
 def test_mostly_malformed_rows_are_an_error_with_an_example(tmp_path):
     path = tmp_path / "f.csv"
     path.write_text("a,b\n1,2\n" * 1001 + "1,2,3\n" * 5000)

@@ -5,6 +5,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from pmm.errors import InputError
+from pmm.home import SOURCES, TARGETS
+from pmm.ingest.columns import parse_item_columns
 from pmm.ingest.generic import CsvFiles, ingest_csv
 from pmm.ingest.targets import IngestOptions
 from pmm.inspect import summarise_cards
@@ -295,6 +297,58 @@ def test_a_rerun_does_nothing_and_a_changed_option_rebuilds_the_target(ingest_te
     assert ingest_text(table([*ROWS, ("u1", "i5", 9)]), cold_below=3)["rows"]["read"] == 4
 
 
+@pytest.mark.parametrize(
+    ("items", "categories"),
+    [
+        ("movieId,title,genres\ni0,a,X|Y\ni1,b,\ni2,c,(no genres listed)\n", [["X", "Y"], [], []]),
+        ("item,title,class:token_seq\ni0,a,X Y\ni1,b, \ni2,c,Z\n", [["X", "Y"], [], ["Z"]]),
+        ("item,title,tag\ni0,a,X Y;Z\ni1,b,\ni2,c,Z\n", [["X Y", "Z"], [], ["Z"]]),
+    ],
+)
+def test_categories_are_kept_apart_from_the_text(ingest_text, home, items, categories):
+    ingest_text(table(ROWS), items)
+    found = pq.read_table(home.tables("Shop") / "items.parquet")
+    assert found["categories"].to_pylist() == categories
+    assert found["text"].to_pylist() == ["a", "b", "c"]
+
+
+def test_item_columns_that_stand_in_the_file_too_are_no_item(tmp_path, home):
+    (tmp_path / "inter").write_text(table(ROWS))
+    (tmp_path / "items").write_text("item|title|Fun\n" + "".join(f"i{n}|T|1\n" for n in range(3)))
+    files = CsvFiles(
+        interactions=tmp_path / "inter", items=tmp_path / "items", item_columns="item,title,tag Fun"
+    )
+    options = IngestOptions(user_core=0, item_core=0, missing_image="text-only")
+    ingest_csv(home, "Shop", files, options)
+    assert (
+        pq.read_table(home.tables("Shop") / "items.parquet")["categories"].to_pylist()
+        == [
+            ["Fun"],
+        ]
+        * 3
+    )
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ("item,title,colour", "name the columns item, title"),
+        ("title,description,-", "item must be among them"),
+        ("item,title", "its rows have 3 fields, but 2 were expected"),
+    ],
+)
+def test_item_columns_that_do_not_fit_are_told(columns, message):
+    with pytest.raises(InputError, match=message):
+        parse_item_columns(columns, 3, "items.dat")
+
+
+def test_columns_tell_two_delimiters_apart(ingest_text, sequences):
+    rows = [f"u1\t{item},x\t{n}" for n, item in enumerate(("i0,a,b", "i1,a,b", "i2,a,b"))]
+    ids = "".join(f'"{item}",T\n' for item in ("i0,a,b,x", "i1,a,b,x", "i2,a,b,x"))
+    ingest_text("\n".join(rows), "item_id,title\n" + ids, columns="user,item,timestamp")
+    assert sequences() == {"u1": ["i0,a,b,x", "i1,a,b,x", "i2,a,b,x"]}
+
+
 @pytest.mark.parametrize("name", ["../x", "", "a/b"])
 def test_a_name_that_is_no_folder_is_refused(home, tmp_path, name):
     files = CsvFiles(interactions=tmp_path / "a", items=tmp_path / "b")
@@ -307,6 +361,10 @@ def test_a_name_that_is_no_folder_is_refused(home, tmp_path, name):
     [
         ("HM", '"HM" is what pmm ingest hm writes'),
         ("hm-shoes", '"HM Shoes" is what pmm ingest hm writes'),
+        *((name, f'"{name}" is what pmm ingest .* writes') for name in (*SOURCES, *TARGETS)),
+        ("kwai  movie", '"Kwai Movie" is what pmm ingest kwai writes'),
+        ("BILI", '"Bili" is what pmm ingest bili writes'),
+        ("amazon-clothes", '"Amazon Clothes" is what pmm ingest amazon writes'),
         ("x" * 300, "take 100 bytes at most"),
     ],
 )
@@ -342,6 +400,7 @@ def test_options_below_their_least_value_are_told(option, least):
 def test_the_summary_says_where_the_rows_went(ingest_text):
     rows = [*ROWS, ("u1", "other", 7), *(("u2", f"i{n}", n) for n in range(2))]
     said = summarise_cards([ingest_text(table(rows), user_core=3)])
+    assert said.splitlines()[1].split() == ["Shop", "1", "3", "3", "3.00", "0.00", "written"]
     assert (
         "Shop: 6 rows read, 3 kept; dropped: 1 item not in the items file, 2 core (1 round)" in said
     )

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pmm.ingest.text import clean_text
+from pmm.ingest.text import clean_text, clean_title
 
 
 @pytest.mark.parametrize(
@@ -27,6 +27,14 @@ from pmm.ingest.text import clean_text
         ("", ""),
         (" \n ", ""),
         ("<br>", ""),
+        ('<span class="a-size-medium a-color-secondary"', ""),
+        ('Monthly <span class="a-size', "Monthly"),
+        ("Monthly <div", "Monthly"),
+        ("Monthly <a href=x", "Monthly"),
+        ("bold</b", "bold"),
+        ("&lt;span class=&quot;x", ""),
+        ("a <b", "a <b"),
+        ("for x <y in z", "for x <y in z"),
         (None, ""),
     ],
 )
@@ -39,3 +47,35 @@ def test_clean_text_is_one_nfc_line_without_outer_space(raw):
     clean = clean_text(raw)
     assert clean == " ".join(clean.split())
     assert unicodedata.is_normalized("NFC", clean)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        ".a-box-inner{background-color:#fff}#alohaBuyBoxWidget .selected{border-color:#e77600}",
+        "var aPageStart = (new Date()).getTime();",
+        "(function(f) {var _np=(window.P._namespace)",
+        "function init() {}",
+        "<!-- nav -->Tee",
+        "<script type='text/javascript'>var ue_t0=1</script>",
+        "<style>.x{}</style> Tee",
+        "",
+        None,
+    ],
+)
+def test_a_title_that_is_a_page_s_code_is_no_title(raw):
+    assert clean_title(raw) == ""
+
+
+@pytest.mark.parametrize(
+    "title",
+    [
+        "Function (2) Pack",
+        "Variety Pack {Small}",
+        "Women's No. 5 Shoes: Red",
+        "Var 5 = good",
+        "A.B.C. {Book: 1}",
+    ],
+)
+def test_a_title_that_only_resembles_code_stays(title):
+    assert clean_title(title) == title

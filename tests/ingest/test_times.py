@@ -2,7 +2,7 @@ from datetime import UTC, datetime
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pmm.errors import InputError
@@ -57,3 +57,26 @@ def test_a_column_without_times_is_refused_with_examples():
 def test_milliseconds_among_seconds_are_no_times(mixed):
     read = parse_times(pa.array(["978300760", mixed, "978300761"]), "s")
     assert read.to_pylist() == [978300760, None, 978300761]
+
+
+@pytest.mark.parametrize("form", ["0x5F5E100", "978_300_760", "0X10", "978300760_"])
+@pytest.mark.parametrize("beside", ["978300761", "soon"])
+def test_what_python_or_arrow_alone_takes_for_a_number_is_no_time(form, beside):
+    assert parse_times(pa.array([form, beside]), "s")[0].as_py() is None
+
+
+@pytest.mark.parametrize("beside", [[], ["soon"]])
+@pytest.mark.parametrize("number", [1_599_999_999_999_999_999, -1, 0, -(10**18) - 1])
+def test_nanoseconds_are_floored_whatever_stands_beside_them(beside, number):
+    parsed = parse_times(pa.array([str(number), *beside]), "ns").to_pylist()
+    assert parsed[0] == number // 10**9
+
+
+DATE = r"(0{4}|19[6-9]\d|20\d\d)-[01]\d-[0-3]\d([ T][012]\d:[0-5]\d(:[0-5]\d)?)?"
+
+
+@given(st.lists(st.from_regex(DATE, fullmatch=True)))
+@example(["0000-01-01", "0000-12-31 23:59"])
+def test_dates_read_the_same_whatever_stands_beside_them(dates):
+    alone = [parse_times(pa.array([each]), "date")[0].as_py() for each in dates]
+    assert parse_times(pa.array([*dates, "soon"]), "date").to_pylist() == [*alone, None]

@@ -19,8 +19,8 @@ from pmm.shards.stream import (
     batch_positions,
     steps_per_epoch,
     train_batches,
-    trainable_users,
 )
+from pmm.shards.training_set import TrainingSet, trainable_users
 from pmm.shards.write import ShardOptions, write_shards
 
 Make = Callable[..., Home]
@@ -40,7 +40,9 @@ def same(one: Batch, two: Batch) -> bool:
 
 
 def first_batch(shards: Shards, max_length: int = 20) -> Batch:
-    with train_batches(shards, seed=1, epoch=0, batch_users=4, max_length=max_length) as batches:
+    with train_batches(
+        TrainingSet([shards]), seed=1, epoch=0, batch_users=4, max_length=max_length
+    ) as batches:
         return next(batches)
 
 
@@ -85,7 +87,7 @@ def test_batches_are_those_of_a_literal_reading(shards: Shards) -> None:
     sequences, total = shards.sequences(), shards.train_count.sum()
     users = [u for u in range(33) if len(sequences.train[u]) >= 2]
     order = shuffled(np.arange(len(users)), len(users), seed=7, epoch=2)
-    batches = list(train_batches(shards, seed=7, epoch=2, batch_users=5))
+    batches = list(train_batches(TrainingSet([shards]), seed=7, epoch=2, batch_users=5))
     assert len(users) == 31
     assert [len(b.slot_BS) for b in batches] == [5, 5, 5, 5, 5, 6]
     for step, batch in enumerate(batches):
@@ -105,8 +107,10 @@ def test_batches_are_those_of_a_literal_reading(shards: Shards) -> None:
 
 
 def test_an_epoch_taken_up_at_a_step_goes_on_with_the_same_batches(shards: Shards) -> None:
-    whole = list(train_batches(shards, seed=1, epoch=0, batch_users=4))
-    rest = list(train_batches(shards, seed=1, epoch=0, batch_users=4, start_step=5, ahead=1))
+    whole = list(train_batches(TrainingSet([shards]), seed=1, epoch=0, batch_users=4))
+    rest = list(
+        train_batches(TrainingSet([shards]), seed=1, epoch=0, batch_users=4, start_step=5, ahead=1)
+    )
     assert len(rest) == len(whole) - 5
     assert all(map(same, whole[5:], rest))
 
@@ -122,7 +126,7 @@ def test_a_shorter_window_keeps_the_most_recent_items(shards: Shards) -> None:
 
 def test_one_user_alone_cannot_be_trained_on(shards: Shards) -> None:
     with pytest.raises(InputError, match="at least 2 users a batch"):
-        train_batches(shards, seed=1, epoch=0, batch_users=1)
+        train_batches(TrainingSet([shards]), seed=1, epoch=0, batch_users=1)
 
 
 def test_an_error_in_a_batch_comes_where_the_batch_would(shards: Shards) -> None:
@@ -141,7 +145,7 @@ def test_an_error_in_a_batch_comes_where_the_batch_would(shards: Shards) -> None
 
 
 def test_leaving_an_epoch_early_leaves_no_threads(shards: Shards) -> None:
-    batches = train_batches(shards, seed=1, epoch=0, batch_users=4)
+    batches = train_batches(TrainingSet([shards]), seed=1, epoch=0, batch_users=4)
     with contextlib.suppress(KeyboardInterrupt), batches:
         next(batches)
         raise KeyboardInterrupt

@@ -1,0 +1,101 @@
+"""The catalogue and the users as a model sees them, and its ranks of what is asked.
+
+Shape legend: N items of the catalogue, U users of a chunk, L window of recent items, D width.
+"""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pmm.evaluate.device import mixed
+from pmm.evaluate.ranking import Ints, Queries, rank_users
+from pmm.model.pmmrec import Pmmrec
+from pmm.progress import progress
+from pmm.shards.batch import Items
+from pmm.shards.read import Modality, Shards
+from pmm.shards.sequence_shards import Lists
+
+
+@dataclass(frozen=True, kw_only=True)
+class Catalogue:
+    """Every item as the model sees it, row i - 1 for item i."""
+
+    input_ND: Tensor
+    """What the user encoder reads."""
+    score_ND: Tensor
+    """What users are scored against."""
+
+
+def embed_catalogue(
+    model: Pmmrec, shards: Shards, *, dtype: torch.dtype = torch.float32, items_per_chunk: int = 64
+) -> Catalogue:
+    """Encode every item once, in eval mode; the vectors stay on the model's device in float32."""
+    device = next(model.parameters()).device
+    parts: list[Tensor] = []
+    with _evaluating(model), progress(shards.n_items, "Encoding the catalogue", "items") as bar:
+        for items in _read_ahead(shards, items_per_chunk, model.options.modality):
+            with mixed(device, dtype):
+                parts.append(model.encode_items(items.to(device)).float())
+            bar.advance(len(items.item_I))
+        input_ND = torch.cat(parts)
+        return Catalogue(input_ND=input_ND, score_ND=model.item_vectors(input_ND))
+
+
+def _read_ahead(shards: Shards, chunk: int, read: Modality) -> Iterator[Items]:
+    """All items in order; a thread decodes the next pictures while these are encoded."""
+    chunks = shards.iterate(chunk, read=read)
+    with ThreadPoolExecutor(1, thread_name_prefix="pmm-catalogue") as pool:
+        coming = pool.submit(next, chunks, None)
+        while (items := coming.result()) is not None:
+            coming = pool.submit(next, chunks, None)
+            yield items
+
+
+def user_vectors(
+    model: Pmmrec, catalogue: Catalogue, history: Lists, *, dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """The vectors of users with these histories, of which the most recent L items count. [U, D]"""
+    device = catalogue.input_ND.device
+    window_UL = history.recent(np.arange(len(history)), model.max_length)
+    item_UL = torch.from_numpy(window_UL).to(device)
+    valid_UL = item_UL > 0
+    with _evaluating(model), mixed(device, dtype):
+        e_ULD = catalogue.input_ND[(item_UL - 1).clamp(min=0)] * valid_UL[:, :, None]
+        return model.user_vectors(e_ULD, valid_UL).float()
+
+
+def rank_queries(
+    model: Pmmrec,
+    catalogue: Catalogue,
+    asked: Queries,
+    *,
+    keep_history: bool = False,
+    users_per_chunk: int = 1024,
+    dtype: torch.dtype = torch.float32,
+) -> Ints:
+    """The rank of each query's target among the whole catalogue. [U]"""
+    ranks = [np.zeros(0, np.int32)]
+    with progress(len(asked), "Ranking", "users") as bar:
+        for start in range(0, len(asked), users_per_chunk):
+            part = asked.rows(start, start + users_per_chunk)
+            vectors = user_vectors(model, catalogue, part.history, dtype=dtype)
+            ranks.append(rank_users(vectors, catalogue.score_ND, part, keep_history=keep_history))
+            bar.advance(len(part))
+    return np.concatenate(ranks)
+
+
+@contextmanager
+def _evaluating(model: Pmmrec) -> Iterator[None]:
+    """Eval mode without gradients; the former mode comes back."""
+    training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        model.train(training)

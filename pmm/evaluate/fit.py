@@ -1,0 +1,66 @@
+"""Whether a model can read a target's shards: the same tokens, pictures of its size."""
+
+from torch import nn
+
+from pmm.errors import InputError
+from pmm.model.encoders import TextEncoder
+from pmm.model.pmmrec import Pmmrec
+from pmm.shards.read import Shards
+from pmm.shards.tokens import load_tokenizer
+
+
+def require_tokens(shards: Shards, model: Pmmrec) -> None:
+    """Refuse a text encoder whose tokenizer is not the one that made the shards' tokens.
+
+    An encoder without tokenizer files (a bare config) is only asked whether the ids fit.
+
+    Raises:
+        InputError: it is not, or it reads no texts as long as the shards hold.
+    """
+    if model.text is None:
+        return
+    encoder, made_with = model.options.text.encoder, shards.tokenizer
+    positions, longest = _positions(model.text), int(shards.tokens.lengths.max(initial=0))
+    if longest > positions:
+        raise InputError(
+            f"the shards of {shards.target} hold texts of up to {longest} tokens, but the text "
+            f"encoder {encoder!r} reads {positions} at most. Choose another encoder, or run: "
+            f'pmm shard --target "{shards.target}" --max-tokens {positions}'
+        )
+    rows = model.text.stem.get_submodule("word_embeddings").get_parameter("weight").shape[0]
+    try:
+        same = load_tokenizer(encoder).digest == made_with["sha256"]
+    except InputError:
+        same = True
+    if not same or made_with["vocabulary"] > rows:
+        raise InputError(
+            f"the shards of {shards.target} hold tokens of {made_with['name']!r} "
+            f"({made_with['vocabulary']:,} sub-words), which are not those of the text encoder "
+            f"{encoder!r} ({rows:,}). Choose that encoder, or run: "
+            f'pmm shard --target "{shards.target}" --text-encoder {encoder}'
+        )
+
+
+def _positions(text: TextEncoder) -> int:
+    """The most tokens that a text encoder reads; RoBERTa counts from behind its padding id."""
+    embedding = text.stem.get_submodule("position_embeddings")
+    assert isinstance(embedding, nn.Embedding)
+    first = 0 if embedding.padding_idx is None else embedding.padding_idx + 1
+    return embedding.num_embeddings - first
+
+
+def require_pictures(shards: Shards, model: Pmmrec) -> None:
+    """Refuse a vision tower for pictures of another size, unless there is none to be shown.
+
+    Raises:
+        InputError: the sizes differ.
+    """
+    size = shards.picture_size
+    if model.vision is None or not shards.has_picture.any():
+        return
+    if tuple(model.vision.picture_size) != (size, size):
+        raise InputError(
+            f"the vision tower {model.options.vision.encoder!r} takes pictures of "
+            f"{model.vision.picture_size}, the shards of {shards.target} hold {size}x{size}: "
+            "choose a tower of that size"
+        )

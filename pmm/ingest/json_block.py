@@ -1,0 +1,201 @@
+"""A block of JSON lines as columns: by Arrow's reader, and by Python's where that one stumbles.
+
+Results on good lines are equal. A bad line costs little: the lines around it are halved until the
+stretch that holds it is short, and only that stretch is read by Python.
+"""
+
+import ast
+import json
+import threading
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.json as pajson
+from numpy.typing import NDArray
+
+LINE = "line"
+"""Column of a block: the 64-bit hash of the raw line without white space around it."""
+
+_FEW_LINES = 128
+_LITERALS = threading.Lock()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Field:
+    """A wanted column."""
+
+    name: str
+    keys: tuple[str, ...]
+    """Where a line may hold it; the first that holds some text wins."""
+    number: bool = False
+    """Whether it is a whole number as a rule (other values are read too, only slower)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parsed:
+    """What a block of lines holds."""
+
+    rows: pa.RecordBatch
+    """A column for each field, dictionary-coded strings, and `LINE`."""
+    malformed: int = 0
+    """Lines that hold no object."""
+    replaced: int = 0
+    """Lines whose broken characters were replaced."""
+    example: bytes = b""
+    """The first malformed line."""
+
+
+def read_line(line: bytes, *, literal: bool = False) -> tuple[dict[str, Any] | None, bool]:
+    """The object of one line (None if it holds none), and whether it was valid UTF-8.
+
+    >>> read_line(b'{"a": 1}'), read_line(b"{'a': 1}"), read_line(b"{'a': 1}", literal=True)
+    (({'a': 1}, True), (None, True), ({'a': 1}, True))
+    """
+    try:
+        text, valid = line.decode(), True
+    except UnicodeDecodeError:
+        text, valid = line.decode("utf-8", "replace"), False
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):  # ValueError: also a number of thousands of digits
+        value = _read_literal(text) if literal else None
+    return (value if isinstance(value, dict) else None), valid
+
+
+def _read_literal(text: str) -> object:
+    # Backslashes that Python does not know ("\d") are only warned of; the filter is the process's.
+    with _LITERALS, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return ast.literal_eval(text)
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            return None
+
+
+def text_of(value: object) -> str:
+    """A scalar as text; nothing, lists, objects and truth values give "".
+
+    >>> text_of("B01"), text_of(1441324800), text_of(1441324800.0), text_of(True), text_of(None)
+    ('B01', '1441324800', '1441324800.0', '', '')
+    """
+    if isinstance(value, str):
+        return value if value.isascii() else value.encode("utf-8", "replace").decode()
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return ""
+    try:
+        return str(value)
+    except ValueError:  # a Python literal such as 0x… with more digits than Python writes out
+        return ""
+
+
+def parse_block(block: bytes, fields: Sequence[Field], *, literal: bool = False) -> Parsed:
+    """The rows of some lines, each of which ends with a line end; see `stream_lines`."""
+    rows = None if literal else _parse_fast(block, fields)
+    return Parsed(rows=rows) if rows is not None else _parse(split_lines(block), fields, literal)
+
+
+def split_lines(block: bytes) -> list[bytes]:
+    """The lines that are not blank, without white space around them."""
+    return [line for line in (each.strip() for each in block.split(b"\n")) if line]
+
+
+def _parse(lines: list[bytes], fields: Sequence[Field], literal: bool) -> Parsed:
+    """The rows of some lines: fast wherever a stretch of them is free of faults."""
+    if literal or len(lines) <= _FEW_LINES:
+        return _parse_slowly(lines, fields, literal)
+    rows = _parse_fast(b"\n".join(lines) + b"\n", fields)
+    if rows is not None:
+        return Parsed(rows=rows)
+    middle = len(lines) // 2
+    first, second = (_parse(half, fields, literal) for half in (lines[:middle], lines[middle:]))
+    both = pa.Table.from_batches([first.rows, second.rows]).unify_dictionaries().combine_chunks()
+    return Parsed(
+        rows=both.to_batches()[0] if both.num_rows else first.rows,
+        malformed=first.malformed + second.malformed,
+        replaced=first.replaced + second.replaced,
+        example=first.example or second.example,
+    )
+
+
+def _parse_slowly(lines: list[bytes], fields: Sequence[Field], literal: bool) -> Parsed:
+    columns: list[list[str]] = [[] for _ in fields]
+    good: list[bytes] = []
+    replaced = 0
+    example = b""
+    for line in lines:
+        value, valid = read_line(line, literal=literal)
+        replaced += not valid
+        if value is None:
+            example = example or line
+            continue
+        good.append(line + b"\n")
+        for column, field in zip(columns, fields, strict=True):
+            texts = (text_of(value.get(key)) for key in field.keys)
+            column.append(next((text for text in texts if text), ""))
+    arrays = [pa.array(column, pa.string()).dictionary_encode() for column in columns]
+    return Parsed(
+        rows=_batch(arrays, _hash(pa.array(good, pa.binary())), fields),
+        malformed=len(lines) - len(good),
+        replaced=replaced,
+        example=example,
+    )
+
+
+def _parse_fast(block: bytes, fields: Sequence[Field]) -> pa.RecordBatch | None:
+    """The rows by Arrow's reader, or None where it might differ from Python's.
+
+    Arrow refuses whatever JSON does not allow, but would take two objects on one line for two
+    rows, so each line must begin and end with a brace, and there must be as many rows as lines.
+    """
+    data = np.frombuffer(block, np.uint8)
+    ends = np.flatnonzero(data == ord("\n"))
+    offsets = np.zeros(len(ends) + 1, np.int32)
+    offsets[1:] = ends + 1
+    if (data[offsets[:-1]] != ord("{")).any() or (data[ends - 1] != ord("}")).any():
+        return None
+    lines = pa.BinaryArray.from_buffers(
+        pa.binary(), len(ends), [None, pa.py_buffer(offsets), pa.py_buffer(block)]
+    )
+    kinds = {key: pa.int64() if f.number else pa.string() for f in fields for key in f.keys}
+    try:
+        if not block.isascii():
+            lines.cast(pa.string())  # refuses invalid UTF-8, which Arrow's reader does not notice
+        table = pajson.read_json(
+            pa.BufferReader(block),
+            pajson.ReadOptions(use_threads=False, block_size=len(block) + 1),
+            pajson.ParseOptions(
+                explicit_schema=pa.schema(list(kinds.items())), unexpected_field_behavior="ignore"
+            ),
+        )
+    except (pa.ArrowInvalid, UnicodeError):
+        return None
+    if table.num_rows != len(lines):
+        return None
+    arrays = [_first_text([table[key] for key in f.keys]).dictionary_encode() for f in fields]
+    return _batch(arrays, _hash(lines), fields)
+
+
+def _first_text(columns: list[pa.ChunkedArray]) -> pa.Array:
+    texts = [column.combine_chunks().cast(pa.string()).fill_null("") for column in columns]
+    chosen = texts[0]
+    for other in texts[1:]:
+        chosen = pc.if_else(pc.equal(chosen, ""), other, chosen)
+    return chosen
+
+
+def _hash(lines: pa.Array) -> NDArray[np.uint64]:
+    return pl.Series("line", lines, dtype=pl.Binary).hash(seed=7).to_numpy()
+
+
+def _batch(
+    arrays: list[pa.Array], line: NDArray[np.uint64], fields: Sequence[Field]
+) -> pa.RecordBatch:
+    return pa.RecordBatch.from_arrays(
+        [*arrays, pa.array(line)], names=[*(field.name for field in fields), LINE]
+    )

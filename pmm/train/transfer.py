@@ -1,0 +1,148 @@
+"""Which tensors of a pre-trained run a fine-tuning takes over (paper III-E), and a report of it.
+
+A mode loads exactly its parts. Nothing is matched by guess: a tensor that a mode should load and
+the run does not hold is an error, and so is a mode that loads nothing.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from pmm.artefact import atomic_file, storage_errors, write_json
+from pmm.errors import BrokenArtefact, InputError, StaleArtefact
+from pmm.evaluate.checkpoint import BEST, frozen_digests, read_tensors, trained_tensors
+
+Transfer = Literal["full", "item", "user", "text", "vision"]
+
+REPORT = "transfer.json"
+
+_ITEM = ("text", "vision", "text_projection", "vision_projection", "fusion")
+PARTS: dict[Transfer, tuple[str, ...]] = {
+    "full": (*_ITEM, "user_encoder"),
+    "item": _ITEM,
+    "user": ("user_encoder",),
+    "text": ("text", "text_projection", "user_encoder"),
+    "vision": ("vision", "vision_projection", "user_encoder"),
+}
+"""Mode -> the model's parts that are taken over; all others start fresh (R44, R45)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """Where a fine-tuning starts."""
+
+    run: str
+    """The folder of the pre-trained run."""
+    transfer: Transfer = "full"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What became of every tensor, of the new model and of the run."""
+
+    run: str
+    transfer: str
+    loaded: tuple[str, ...]
+    fresh: tuple[str, ...]
+    """Of the new model, initialised at random or from the public encoder."""
+    left_behind: tuple[str, ...]
+    """Of the run, without a place in the new model or not of this mode."""
+
+    def __str__(self) -> str:
+        return (
+            f"{self.transfer} transfer from {self.run}: {len(self.loaded)} tensors loaded, "
+            f"{len(self.fresh)} fresh, {len(self.left_behind)} left behind ({REPORT} names them)"
+        )
+
+
+def take_over(model: nn.Module, start: Start) -> Report:
+    """Copy a mode's tensors from a run's best checkpoint into a new model.
+
+    Raises:
+        MissingArtefact, BrokenArtefact: the run has no whole checkpoint.
+        BrokenArtefact: a tensor of the mode is missing there or has another shape.
+        StaleArtefact: the run's frozen encoder is not the new model's.
+        InputError: nothing matches.
+    """
+    path = Path(start.run) / BEST
+    tensors, about = read_tensors(path, made_by="pmm train --stage pretrain")
+    trained = trained_tensors(model)
+    wanted = [name for name in trained if _part(name) in PARTS[start.transfer]]
+    _require_fitting(path, start.transfer, wanted, trained, tensors)
+    _require_same_trunks(path, start.transfer, model, about.get("frozen_parts", {}))
+    with torch.no_grad():
+        for name in wanted:
+            trained[name].copy_(tensors[name])
+    return Report(
+        run=start.run,
+        transfer=start.transfer,
+        loaded=tuple(wanted),
+        fresh=tuple(name for name in trained if name not in set(wanted)),
+        left_behind=tuple(name for name in tensors if name not in set(wanted)),
+    )
+
+
+def write_report(run_dir: Path, report: Report) -> None:
+    """Keep the report with the run."""
+    with storage_errors(run_dir), atomic_file(run_dir / REPORT) as temporary:
+        write_json(temporary, asdict(report))
+
+
+def _part(name: str) -> str:
+    return name.partition(".")[0]
+
+
+def _require_fitting(
+    path: Path,
+    transfer: Transfer,
+    wanted: list[str],
+    trained: Mapping[str, Tensor],
+    tensors: Mapping[str, Tensor],
+) -> None:
+    assert transfer in get_args(Transfer)
+    held = {_part(name) for name in tensors}
+    lacking = [part for part in PARTS[transfer] if part not in held]
+    unbuilt = [part for part in PARTS[transfer] if part not in {_part(name) for name in wanted}]
+    if lacking or not wanted:
+        raise InputError(
+            f"{path} cannot start a {transfer} transfer: it holds no {' and no '.join(lacking)} "
+            f"(it has {', '.join(sorted(held))})"
+        )
+    if unbuilt:
+        raise InputError(
+            f"a {transfer} transfer takes over {', '.join(unbuilt)}, which the new model does not "
+            "train. Choose another --transfer, or a model that has them"
+        )
+    faults = [f"{name} is missing" for name in wanted if name not in tensors]
+    faults += [
+        f"{name} has shape {tuple(tensors[name].shape)}, expected {tuple(trained[name].shape)}"
+        for name in wanted
+        if name in tensors and tensors[name].shape != trained[name].shape
+    ]
+    parts = {_part(name) for name in wanted}
+    faults += [
+        f"{name} has no place in the new model"
+        for name in tensors
+        if _part(name) in parts and name not in trained
+    ]
+    if faults:
+        raise BrokenArtefact(
+            f"{path} does not fit the new model ({len(faults)} tensors): " + "; ".join(faults[:3])
+        )
+
+
+def _require_same_trunks(
+    path: Path, transfer: Transfer, model: nn.Module, before: Mapping[str, str]
+) -> None:
+    """The trained top of an encoder is worth nothing on another trunk."""
+    now = frozen_digests(model)
+    for part in ("text", "vision"):
+        if part in PARTS[transfer] and now.get(part) != before.get(part):
+            raise StaleArtefact(
+                f"{path} was trained on a frozen {part} encoder {before.get(part, 'none')[:8]}, "
+                f"the new model has {now.get(part, 'none')[:8]}. Give the same --{part}-encoder"
+            )

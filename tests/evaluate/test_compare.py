@@ -1,0 +1,69 @@
+"""The paired bootstrap of two rankings against a literal one, and its refusals."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from pmm.errors import InputError, MissingArtefact
+from pmm.evaluate.compare import compare_ranks, compare_runs, comparison_table
+from pmm.evaluate.metrics import hit_rate, ndcg
+from pmm.schemas import RANKS, write_table
+
+RNG = np.random.default_rng(0)
+ONE, OTHER = RNG.integers(1, 200, 400), RNG.integers(1, 60, 400)
+
+
+def write_ranks(folder: Path, rank: np.ndarray, *, target: int = 1) -> Path:
+    folder.mkdir()
+    n = len(rank)
+    columns = {
+        "user": np.arange(n),
+        "target": np.full(n, target),
+        "rank": rank,
+        "candidates": np.full(n, 200),
+        "train_count": np.full(n, 5),
+    }
+    table = pa.table({k: pa.array(v.astype(np.int32)) for k, v in columns.items()})
+    write_table(folder / "ranks.parquet", table, RANKS)
+    return folder
+
+
+def test_values_are_those_of_the_metrics() -> None:
+    found = {each.name: each for each in compare_ranks(ONE, OTHER, draws=10)}
+    for k in (10, 20, 50):
+        assert found[f"hr@{k}"].first == pytest.approx(hit_rate(ONE, k))
+        assert found[f"ndcg@{k}"].second == pytest.approx(ndcg(OTHER, k))
+
+
+def test_intervals_are_those_of_drawing_users_one_by_one() -> None:
+    found = compare_ranks(ONE, OTHER, draws=20_000)[0]
+    gain = (OTHER <= 10).astype(float) - (ONE <= 10)
+    drawn = gain[RNG.integers(0, len(gain), (20_000, len(gain)))].mean(1)
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    # A user's share is 1/400; two bootstraps of 20,000 draws differ by about a third of it.
+    assert found.low == pytest.approx(low, abs=1 / 400)
+    assert found.high == pytest.approx(high, abs=1 / 400)
+    assert found.low < found.difference < found.high
+
+
+def test_a_run_against_itself_differs_by_nothing(tmp_path: Path) -> None:
+    run = write_ranks(tmp_path / "a", ONE)
+    assert {(each.low, each.high) for each in compare_runs(run, run)} == {(0.0, 0.0)}
+
+
+def test_other_targets_or_users_cannot_be_compared(tmp_path: Path) -> None:
+    first = write_ranks(tmp_path / "a", ONE)
+    with pytest.raises(InputError, match="different splits"):
+        compare_runs(first, write_ranks(tmp_path / "b", ONE, target=2))
+    with pytest.raises(InputError, match="different splits"):
+        compare_runs(first, write_ranks(tmp_path / "c", ONE[:-1]))
+    with pytest.raises(MissingArtefact, match="Run: pmm evaluate"):
+        compare_runs(first, tmp_path / "none")
+
+
+def test_the_table_marks_what_the_interval_excludes() -> None:
+    table = comparison_table("one", "other", compare_ranks(ONE, OTHER))
+    assert table.count("*") == 6
+    assert "*" not in comparison_table("one", "one", compare_ranks(ONE, ONE))

@@ -1,0 +1,376 @@
+"""Raw files damaged at random: an error of our own, or exactly the rows of a plain reader."""
+
+import ast
+import gzip
+import json
+import random
+import re
+import zlib
+from collections import Counter
+
+import pytest
+
+from pmm.errors import PmmError
+from pmm.home import Home
+from pmm.ingest.amazon import _no_images, _raw
+from pmm.ingest.amazon_files import find_release
+from pmm.ingest.amazon_items import picture_urls
+from pmm.ingest.delimited import MALFORMED
+from pmm.ingest.identical import IDENTICAL
+
+MUTATIONS = 50
+ITEMS = ["B00000000A", "B00000000B", "0123456789", "B0é"]
+START = 1_441_324_800
+
+
+def review_2018(n):
+    return {
+        "overall": 5.0,
+        "reviewerID": f"A{n % 4}",
+        "asin": ITEMS[n % 3],
+        "style": {"Size:": " 9", "asin": "inner"},
+        "reviewText": 'A "quoted" word, é, { and } \u2028',
+        "unixReviewTime": START + n // 2,
+    }
+
+
+def review_2023(n):
+    return {
+        "rating": 4.0,
+        "images": [{"hi_res": None}],
+        "asin": "variant",
+        "parent_asin": ITEMS[n % 3],
+        "timestamp": (START + n) * 1000,
+        "user_id": f"U{n % 4}",
+    }
+
+
+def meta_2018(n):
+    return {
+        "category": ["R", "R"],
+        "title": f"T {n}",
+        "asin": ITEMS[n % 4],
+        "imageURL": [f"http://x/{n}.jpg"],
+    }
+
+
+def meta_2023(n):
+    images = [{"large": f"http://x/{n}.jpg", "variant": "MAIN", "hi_res": None}]
+    return {"title": f"T {n}", "parent_asin": ITEMS[n % 4], "categories": [], "images": images}
+
+
+def lines(rows, write=json.dumps):
+    return "".join(write(row) + "\n" for row in rows).encode()
+
+
+def ratings(header=""):
+    rows = (f"{ITEMS[n % 3]},A{n % 4},5.0,{START + n}" for n in range(12))
+    return (header + "\n".join(rows) + "\n").encode()
+
+
+LAYOUTS = {
+    "2018": (
+        "X.json",
+        lines(map(review_2018, range(12))),
+        "meta_X.json",
+        lines(map(meta_2018, range(6))),
+    ),
+    "2018 as it is": (
+        *(
+            "X_5.json",
+            lines(map(review_2018, range(12)), lambda r: json.dumps(r, ensure_ascii=False)),
+        ),
+        *("meta_X.json", lines(map(meta_2018, range(6)))),
+    ),
+    "2023": (
+        "X.jsonl",
+        lines(map(review_2023, range(12))),
+        "meta_X.jsonl",
+        lines(map(meta_2023, range(6))),
+    ),
+    "2014": (
+        "reviews_X.json",
+        lines(map(review_2018, range(12))),
+        "meta_X.json",
+        lines(map(meta_2018, range(6)), repr),
+    ),
+    "ratings": ("X.csv", ratings(), "meta_X.json", lines(map(meta_2018, range(6)))),
+}
+PIECES = [
+    *(
+        b"{",
+        b"}",
+        b'"',
+        b"\\",
+        b",",
+        b":",
+        b"\n",
+        b"\r\n",
+        b"\n\n",
+        b" ",
+        b"[",
+        b"]",
+        b"\x00",
+        b"\xff",
+    ),
+    *(
+        b"null",
+        b"true",
+        b"1e3",
+        b"-0",
+        b"12345678901234567890",
+        b"\\ud800",
+        b"\\u0041",
+        b"\xc3\xa9",
+    ),
+    *(
+        b'"asin": "B00000000A", ',
+        b'"asin": 7, ',
+        b'{"asin": null}\n',
+        b"\xef\xbb\xbf",
+        b"'",
+        b"NaN",
+    ),
+]
+
+
+def mutate(raw, rng):
+    at, length = rng.randrange(len(raw) + 1), rng.randrange(1, 60)
+    row = rng.choice(raw.split(b"\n"))
+    return rng.choice(
+        [
+            lambda: raw[:at],
+            lambda: raw[:at] + bytes([rng.randrange(256)]) + raw[at + 1 :],
+            lambda: raw[:at] + rng.choice(PIECES) + raw[at:],
+            lambda: raw[:at] + raw[at + length :],
+            lambda: raw[: at + length] + raw[at:],
+            lambda: raw.replace(row, row + b"\n" + row, 1),
+            lambda: raw.replace(
+                b'"asin": ', rng.choice([b'"ASIN": ', b'"asin" :', b'"asin": []+']), 3
+            ),
+            lambda: raw.replace(str(START)[:5].encode(), rng.choice([b'"', b"1.5e", b"", b"-"]), 2),
+            lambda: raw.replace(b'"A1"', rng.choice([b"1", b"null", b"true", b'{"a": 1}', b'""'])),
+            lambda: raw.replace(
+                b"\n", rng.choice([b"\r\n", b"\n\n", b" \n\t", b""]), rng.randrange(4)
+            ),
+        ]
+    )()
+
+
+def as_object(line, literal):
+    text = line.decode("utf-8", "replace")
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        try:
+            value = ast.literal_eval(text) if literal else None
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            value = None
+    return value if isinstance(value, dict) else None
+
+
+def plain(value):
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else ""
+
+
+def seconds(text, unit):
+    """The time as whole seconds, or None; the definition that all sources share."""
+    try:
+        number = int(text) if text.strip().lstrip("+-").isdecimal() else float(text)
+        if not abs(number) < 2**63:
+            return None
+        found = number // {"s": 1, "ms": 1000}[unit]
+    except (ValueError, OverflowError):
+        return None
+    return int(found) if found < 10**11 else None
+
+
+def expected_reviews(raw, keys, unit, literal):
+    """Rows and fates as the slowest reader finds them."""
+    fates, rows, seen = Counter(), [], set()
+    for line in raw.removeprefix(b"\xef\xbb\xbf").split(b"\n"):
+        line = line.strip()
+        if not line:
+            continue
+        fates["read"] += 1
+        value = as_object(line, literal)
+        if value is None:
+            fates[MALFORMED] += 1
+        elif line in seen:
+            fates[IDENTICAL] += 1
+        else:
+            seen.add(line)
+            take(fates, rows, *(plain(value.get(key)) for key in keys), unit)
+    return rows, +fates
+
+
+def expected_ratings(raw, unit):
+    """The same for ratings, or None where a damaged row makes it a matter of opinion."""
+    try:
+        text = raw.decode("ascii")
+    except UnicodeError:
+        return None
+    rows = [line.split(",") for line in text.replace("\r\n", "\n").split("\n") if line]
+    if any(mark in text.replace("\r\n", "") for mark in '"\r\x00\t|;\\') or "::" in text:
+        return None
+    if any(len(row) != 4 for row in rows):
+        return None
+    hits = [sum(row[at].strip() in ITEMS for row in rows) for at in (0, 1)]
+    user, item = (0, 1) if hits[1] > hits[0] else (1, 0)
+    fates, kept = Counter(read=len(rows)), []
+    for row in rows:
+        take(fates, kept, row[user], row[item], row[3], unit)
+    return kept, +fates
+
+
+def take(fates, rows, user, item, time, unit):
+    user, item, time = user.strip(), item.strip(), seconds(time, unit)
+    reasons = {
+        "empty user id": user == "",
+        "empty item id": item == "",
+        "unreadable time": time is None,
+    }
+    reason = next((name for name, fails in reasons.items() if fails), None)
+    if reason is None:
+        rows.append((user, item, time))
+        fates["zero times"] += time == 0
+    else:
+        fates[reason] += 1
+
+
+def ours(folder):
+    """What a pass over the folder gives: rows, fates, items, the release."""
+    release = find_release(folder)
+    raw = _raw(Home(folder.parent / "home"), release, _no_images())
+    try:
+        reading = raw.read(False)
+        tables = list(reading.interactions)
+    except UnicodeError:
+        reading = raw.read(True)
+        tables = list(reading.interactions)
+    rows = [
+        (row["user_id"], row["item_id"], row["timestamp"]) for t in tables for row in t.to_pylist()
+    ]
+    return rows, +reading.row_fates, reading, release
+
+
+def read_or_error(folder):
+    """What `ours` gives, None where it ends in an error of our own; the counts add up."""
+    try:
+        rows, fates, reading, release = ours(folder)
+    except PmmError:
+        return None
+    dropped = sum(n for reason, n in fates.items() if reason not in ("read", "zero times"))
+    assert fates["read"] == len(rows) + dropped
+    items = reading.item_fates
+    assert items["read"] == items["kept"] + sum(items["dropped"].values())
+    return rows, fates, reading, release
+
+
+def require_interactions(found, raw):
+    """The rows are those of a plain reader; the unit of time may be either that fits."""
+    rows, fates, _, release = found
+    file = release.interactions[0]
+    if file.lines is None:
+        wanted = [expected_ratings(raw, unit) for unit in ("s", "ms")]
+    else:
+        keys = ("reviewerID", "asin", "unixReviewTime")
+        if release.edition == "2023":
+            keys = ("user_id", "parent_asin", "timestamp")
+        literal = file.lines.literal
+        wanted = [expected_reviews(raw, keys, unit, literal) for unit in ("s", "ms")]
+    assert None in wanted or (rows, fates) in wanted
+
+
+def expected_items(raw, key, literal):
+    """Item id -> title, and how many lines are objects."""
+    found, objects = {}, 0
+    for line in raw.removeprefix(b"\xef\xbb\xbf").split(b"\n"):
+        value = as_object(line.strip(), literal)
+        if value is None:
+            continue
+        objects += 1
+        item, pictured = plain(value.get(key)).strip(), bool(picture_urls(value))
+        if item and (item not in found or (pictured and not found[item][1])):
+            found[item] = (plain(value.get("title")), pictured)
+    return {item: title for item, (title, _) in found.items()}, objects
+
+
+def require_items(found, raw):
+    """The items are those of a plain reader, each with the row that should win."""
+    _, _, reading, release = found
+    file = release.metadata[0]
+    key = "parent_asin" if release.edition == "2023" else "asin"
+    wanted, objects = expected_items(raw, key, file.lines.literal)
+    rows = {row["item_id"]: row["text"] for row in reading.items.to_pylist()}
+    assert rows.keys() == wanted.keys()
+    for item, title in wanted.items():
+        assert not re.fullmatch(r"T \d", title) or rows[item].startswith(title)
+    fates = reading.item_fates
+    assert objects == fates["read"] - fates["dropped"].get(MALFORMED, 0)
+
+
+def damage(raw, rng):
+    for _ in range(rng.randrange(1, 4)):
+        raw = mutate(raw, rng)
+    return raw
+
+
+@pytest.fixture
+def folder(tmp_path):
+    place = tmp_path / "raw"
+    place.mkdir()
+    return place
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("seed", range(6))
+def test_damaged_interactions_give_the_rows_of_a_plain_reader_or_an_error(folder, layout, seed):
+    name, raw, meta_name, meta = LAYOUTS[layout]
+    rng = random.Random(f"{layout} {seed}")
+    (folder / meta_name).write_bytes(meta)
+    good = 0
+    for _ in range(MUTATIONS):
+        damaged = damage(raw, rng)
+        (folder / name).write_bytes(damaged)
+        if found := read_or_error(folder):
+            require_interactions(found, damaged)
+            good += 1
+    assert good > MUTATIONS // 4
+
+
+@pytest.mark.parametrize("layout", ["2018", "2023", "2014"])
+@pytest.mark.parametrize("seed", range(4))
+def test_damaged_metadata_give_the_items_of_a_plain_reader_or_an_error(folder, layout, seed):
+    name, raw, meta_name, meta = LAYOUTS[layout]
+    rng = random.Random(f"meta {layout} {seed}")
+    (folder / name).write_bytes(raw)
+    good = 0
+    for _ in range(MUTATIONS):
+        damaged = damage(meta, rng)
+        (folder / meta_name).write_bytes(damaged)
+        if found := read_or_error(folder):
+            require_items(found, damaged)
+            good += 1
+    assert good > MUTATIONS // 4
+
+
+@pytest.mark.parametrize("layout", ["2018", "2023", "ratings"])
+@pytest.mark.parametrize("seed", range(2))
+def test_a_damaged_gzip_file_gives_what_the_gzip_module_unpacks_or_an_error(folder, layout, seed):
+    name, raw, meta_name, meta = LAYOUTS[layout]
+    rng = random.Random(f"gzip {layout} {seed}")
+    (folder / meta_name).write_bytes(meta)
+    packed = gzip.compress(raw, mtime=0)
+    for _ in range(MUTATIONS):
+        damaged = mutate(packed, rng)
+        (folder / f"{name}.gz").write_bytes(damaged)
+        try:
+            unpacked = gzip.decompress(damaged) if damaged[:2] == b"\x1f\x8b" else damaged
+        except (OSError, EOFError, zlib.error):
+            assert read_or_error(folder) is None
+            continue
+        if found := read_or_error(folder):
+            require_interactions(found, unpacked)

@@ -1,0 +1,89 @@
+import tracemalloc
+
+import pyarrow as pa
+import pytest
+
+from pmm.ingest import items as items_module
+from pmm.ingest.items import ItemRows
+from pmm.schemas import ITEM_URLS, SOURCE_ITEMS
+
+
+def listed(rows):
+    return rows.finish()[0].to_pylist()
+
+
+def test_items_come_out_in_ascending_order_with_all_they_hold():
+    rows = ItemRows()
+    rows.add("b", "Text b", "b.jpg", ["Root", "Root", "Leaf"])
+    rows.add("a", "", None, [])
+    assert listed(rows) == [
+        {"item_id": "a", "text": "", "image": None, "categories": []},
+        {
+            "item_id": "b",
+            "text": "Text b",
+            "image": "b.jpg",
+            "categories": ["Root", "Root", "Leaf"],
+        },
+    ]
+    assert rows.finish()[0].schema.equals(SOURCE_ITEMS.schema)
+
+
+def test_order_is_that_of_the_bytes():
+    rows = ItemRows()
+    for item_id in ("é", "z", "a", "\U0001f600", "\uffff", "B"):
+        rows.add(item_id, "", None, [])
+    assert [row["item_id"] for row in listed(rows)] == ["B", "a", "z", "é", "\uffff", "\U0001f600"]
+
+
+@pytest.mark.parametrize(("prefer", "text"), [(False, "first"), (True, "pictured")])
+def test_of_repeated_rows_the_first_wins_or_the_first_with_a_picture(prefer, text):
+    rows = ItemRows(prefer_picture=prefer)
+    rows.fates["read"] = 5
+    rows.add("a", "first", None, [])
+    rows.add("a", "second", None, [])
+    rows.add("a", "pictured", None, [], ["http://x/1.jpg"])
+    rows.add("a", "pictured too", "a.jpg", [], [])
+    rows.add("", "no id", None, [])
+    table, counts = rows.finish()
+    assert table["text"].to_pylist() == [text]
+    assert counts["dropped"] == {"empty item id": 1, "repeated item id": 3}
+    assert counts["read"] == counts["kept"] + sum(counts["dropped"].values())
+
+
+def test_urls_are_those_of_the_row_that_won():
+    rows = ItemRows(prefer_picture=True)
+    rows.add("b", "", None, [], ["http://x/2.jpg", "http://x/1.jpg"])
+    rows.add("b", "", None, [], ["http://x/3.jpg"])
+    rows.add("a", "", None, [])
+    assert rows.urls().to_pylist() == [
+        {"item_id": "b", "urls": ["http://x/2.jpg", "http://x/1.jpg"]}
+    ]
+    assert rows.urls().schema.equals(ITEM_URLS.schema)
+
+
+def test_chunks_do_not_show(monkeypatch):
+    monkeypatch.setattr(items_module, "_CHUNK_ROWS", 7)
+    rows = ItemRows(prefer_picture=True)
+    for n in range(100):
+        rows.add(f"{n * 37 % 50:02}", f"text {n}", None, [str(n)], ["http://x/y"] * (n >= 50))
+    expected = {f"{n * 37 % 50:02}": f"text {n}" for n in range(50, 100)}
+    assert {row["item_id"]: row["text"] for row in listed(rows)} == expected
+    assert [row["item_id"] for row in listed(rows)] == sorted(expected)
+    assert rows.fates["repeated item id"] == 50
+
+
+def test_no_rows_give_an_empty_table():
+    assert ItemRows().finish()[0].num_rows == 0
+    assert ItemRows().urls().num_rows == 0
+
+
+def test_an_item_takes_less_than_200_bytes_beside_its_text():
+    count, text, before = 50_000, "x" * 100, pa.total_allocated_bytes()
+    tracemalloc.start()
+    rows = ItemRows()
+    for n in range(count):
+        rows.add(f"B{n:09}", text, None, [])
+    python = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    held = python + pa.total_allocated_bytes() - before
+    assert held / count < 100 + 200

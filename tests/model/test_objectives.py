@@ -1,0 +1,99 @@
+"""All objectives of pre-training in one model: what they add up to, where their gradients go."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from pmm.model.pmmrec import ALL_OBJECTIVES, CorruptionOptions, Pmmrec, Weights, preset
+from pmm.shards.batch import Batch
+
+HARD = CorruptionOptions(shuffle=0.6, replace=0.3)
+
+
+def chance(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize("name", ["default", "paper"])
+def test_every_trained_tensor_gets_a_gradient(build, batch: Batch, name: str) -> None:
+    chosen = preset(name)
+    options = {"nicl": chosen.nicl, "rcl": chosen.rcl, "corruption": HARD}
+    model = build(weights=ALL_OBJECTIVES, **options).train()
+    model.loss(batch, chance())["loss"].backward()
+    for tensor_name, tensor in model.named_parameters():
+        if tensor.requires_grad:
+            assert tensor.grad is not None, tensor_name
+            assert tensor_name.endswith("key.bias") or tensor.grad.abs().max() > 1e-7, tensor_name
+        else:
+            assert tensor.grad is None, tensor_name
+
+
+def test_the_loss_is_the_weighted_sum_of_its_parts(build, batch: Batch) -> None:
+    weights = Weights(dap=0.5, nicl=2.0, nid=3.0, rcl=0.25)
+    found = build(weights=weights).eval().loss(batch, chance())
+    parts = {name: found[name].item() for name in ("dap", "nicl", "nid", "rcl")}
+    expected = sum(getattr(weights, name) * value for name, value in parts.items())
+    assert found["loss"].item() == pytest.approx(expected, rel=1e-6)
+    assert not any(found[name].requires_grad for name in parts)
+
+
+def test_an_objective_without_weight_is_not_computed(build, batch: Batch) -> None:
+    assert set(build().eval().loss(batch)) == {"loss", "dap"}
+    only_nicl = build(weights=Weights(dap=0.0, nicl=1.0)).eval()
+    assert set(only_nicl.loss(batch)) == {"loss", "nicl"}
+    assert only_nicl.detector is None
+
+
+def test_corruption_without_a_generator_is_refused(build, batch: Batch) -> None:
+    with pytest.raises(ValueError, match="needs a generator"):
+        build(weights=Weights(nid=1.0)).loss(batch)
+
+
+def test_the_corruption_does_not_touch_what_the_other_objectives_see(build, batch: Batch) -> None:
+    plain = build(weights=Weights(nicl=1.0)).eval().loss(batch)
+    whole = build(weights=ALL_OBJECTIVES).eval().loss(batch, chance())
+    assert torch.equal(plain["dap"], whole["dap"])
+    assert torch.equal(plain["nicl"], whole["nicl"])
+
+
+def test_items_without_a_modality_leave_all_losses_finite(build, batch: Batch) -> None:
+    items = dataclasses.replace(
+        batch.items,
+        has_text_I=torch.arange(len(batch.items.item_I)) % 3 > 0,
+        has_picture_I=torch.arange(len(batch.items.item_I)) % 2 > 0,
+    )
+    model: Pmmrec = build(weights=ALL_OBJECTIVES).train()
+    found = model.loss(dataclasses.replace(batch, items=items), chance())
+    found["loss"].backward()
+    assert all(torch.isfinite(each) for each in found.values())
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    assert all(torch.isfinite(each).all() for each in gradients)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_reduced_precision_changes_no_loss_by_more_than_its_rounding(
+    build, batch: Batch, dtype: torch.dtype
+) -> None:
+    model = build(weights=ALL_OBJECTIVES).eval()
+    exact = model.loss(batch, chance())
+    with torch.autocast("cpu", dtype):
+        rough = model.loss(batch, chance())
+    for name, value in exact.items():
+        # Logits of norm 8 vectors lose up to 2**-8 of their size in bfloat16.
+        assert rough[name].item() == pytest.approx(value.item(), rel=0.1, abs=0.1), name
+
+
+def test_a_few_steps_of_all_objectives_learn(build, batch: Batch) -> None:
+    model = build(weights=ALL_OBJECTIVES, dropout=0.0, corruption=HARD).train()
+    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    losses = []
+    for _ in range(40):
+        found = model.loss(batch, chance())
+        optimiser.zero_grad()
+        found["loss"].backward()
+        optimiser.step()
+        losses.append({name: value.item() for name, value in found.items()})
+    assert losses[-1]["dap"] < 0.3 * losses[0]["dap"]
+    assert losses[-1]["nid"] < 0.3 * losses[0]["nid"]
+    assert losses[-1]["nicl"] < losses[0]["nicl"]

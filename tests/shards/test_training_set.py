@@ -1,0 +1,128 @@
+"""Several sources as one training set: what is in a batch, and in which order."""
+
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from pmm.errors import InputError
+from pmm.shards.read import Shards
+from pmm.shards.stream import train_batches
+from pmm.shards.training_set import TrainingSet, trainable_users
+
+
+@pytest.fixture(scope="module")
+def parts(shop_maker: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> list[Shards]:
+    shop = shop_maker.open_shop(tmp_path_factory.mktemp("two"), n_items=20, n_users=30)
+    return [shop.shards(), shop.add_target("Kwai", n_items=12, n_users=10)]
+
+
+def all_rows(data: TrainingSet, epoch: int = 0) -> np.ndarray:
+    return data.rows(np.arange(len(data)), seed=3, epoch=epoch, length=7)
+
+
+def part_of(data: TrainingSet, rows: np.ndarray) -> np.ndarray:
+    """0 or 1 for each row, by its last item."""
+    return (rows[:, -1] > data.first[1]).astype(int)
+
+
+def test_every_trainable_user_of_every_source_stands_once_in_an_epoch(parts: list[Shards]) -> None:
+    data = TrainingSet(parts)
+    expected = []
+    for shards, first in zip(parts, data.first, strict=False):
+        for user in trainable_users(shards).tolist():
+            row = [int(item + first) for item in shards.sequences().train[user][-7:]]
+            expected.append([0] * (7 - len(row)) + row)
+    assert sorted(all_rows(data).tolist()) == sorted(expected)
+    assert sorted(all_rows(data, epoch=1).tolist()) == sorted(expected)
+    assert all_rows(data).tolist() != all_rows(data, epoch=1).tolist()
+
+
+def test_proportional_batches_hold_users_of_both_sources(parts: list[Shards]) -> None:
+    data = TrainingSet(parts)
+    shares = [len(trainable_users(each)) / len(data) for each in parts]
+    found = part_of(data, all_rows(data))
+    assert found.mean() == pytest.approx(shares[1])
+    assert 0 < found[: len(data) // 2].sum() < found.sum()
+
+
+def test_equal_batches_hold_as_many_of_each_and_go_through_all_users(parts: list[Shards]) -> None:
+    data = TrainingSet(parts, mixing="equal")
+    assert part_of(data, all_rows(data)).tolist() == [k % 2 for k in range(len(data))]
+    seen = [row for epoch in range(3) for row in all_rows(data, epoch).tolist()]
+    small = [tuple(row) for row in seen if row[-1] > data.first[1]]
+    counts = [small.count(row) for row in set(small)]
+    users = len(trainable_users(parts[1]))
+    assert len(counts) == users
+    assert max(counts) - min(counts) <= 1, "laps through a source are whole"
+
+
+def test_a_position_does_not_depend_on_the_others_asked_for(parts: list[Shards]) -> None:
+    for mixing in ("proportional", "equal"):
+        data = TrainingSet(parts, mixing=mixing)
+        alone = data.rows(np.array([17]), seed=3, epoch=2, length=7)
+        assert alone[0].tolist() == all_rows(data, epoch=2)[17].tolist()
+
+
+def test_items_of_several_sources_are_their_own_contents_side_by_side(parts: list[Shards]) -> None:
+    data = TrainingSet(parts)
+    numbers = np.array([2, 5, 20, 21, 32])
+    found = data.items(numbers)
+    alone = [*parts[0].items(numbers[:3]).token_IT, *parts[1].items(np.array([1, 12])).token_IT]
+    assert found.item_I.tolist() == numbers.tolist()
+    for row, tokens in zip(found.token_IT, alone, strict=True):
+        assert row[: len(tokens)].tolist() == tokens.tolist()
+        assert set(row[len(tokens) :].tolist()) <= {parts[0].tokenizer["pad"]}
+    assert torch.equal(found.picture_I3HW[3:], parts[1].items(np.array([1, 12])).picture_I3HW)
+    assert found.has_text_I.tolist() == [True, False, True, True, True]
+    assert data.record(21)["text"].startswith("Kwai number 1 ")
+    assert data.record(20)["text"].startswith("article number 20 ")
+
+
+@pytest.mark.parametrize("mixing", ["proportional", "equal"])
+def test_log_p_is_the_share_with_which_batches_meet_an_item(
+    parts: list[Shards], mixing: Any
+) -> None:
+    data = TrainingSet(parts, mixing=mixing)
+    batch = data.collate(np.arange(1, data.n_items + 1)[None])
+    share = batch.log_p_I.double().exp()
+    assert share.sum().item() == pytest.approx(1, abs=1e-6)
+    total = sum(int(each.train_count.sum()) for each in parts)
+    second = int(parts[1].train_count.sum()) / total if mixing == "proportional" else 0.5
+    assert share[20:].sum().item() == pytest.approx(second, abs=1e-6)
+
+
+def test_one_part_alone_is_as_its_shards(parts: list[Shards]) -> None:
+    data = TrainingSet(parts[:1])
+    assert data.fingerprint == parts[0].fingerprint
+    assert TrainingSet(parts).fingerprint != TrainingSet(parts, mixing="equal").fingerprint
+    with train_batches(data, seed=1, epoch=0, batch_users=4) as batches:
+        batch = next(batches)
+    assert torch.equal(
+        batch.items.picture_I3HW, parts[0].items(batch.items.item_I.numpy()).picture_I3HW
+    )
+
+
+def test_a_modality_that_is_not_asked_for_is_not_read(
+    parts: list[Shards], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Shards, "picture", lambda *_: pytest.fail("a picture was read"))
+    text = TrainingSet(parts, read="text").items(np.array([1, 2, 25]))
+    assert not text.has_picture_I.any()
+    assert text.picture_I3HW.numel() == 0
+    monkeypatch.undo()
+    monkeypatch.setattr(Shards, "_padded", lambda *_: pytest.fail("a text was read"))
+    vision = TrainingSet(parts, read="vision").items(np.array([1, 2, 25]))
+    assert not vision.has_text_I.any()
+    assert vision.has_picture_I.all()
+
+
+def test_sources_with_other_tokens_cannot_stand_in_one_batch(
+    parts: list[Shards], shop_maker: ModuleType, tmp_path: Any
+) -> None:
+    other = shop_maker.open_shop(tmp_path, n_items=12, n_users=8, texts="quite other words")
+    with pytest.raises(InputError, match=r"Make them alike: pmm shard --target"):
+        TrainingSet([parts[0], other.shards()])
+    assert TrainingSet([parts[0], other.shards()], read="vision").n_items == 32
