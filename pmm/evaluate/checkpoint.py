@@ -4,7 +4,6 @@ Only what trains is stored. The frozen trunks come from the encoders' own source
 sha256 of their tensors, kept in the file's header, refuses others than those of the training.
 """
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 
 from pmm.artefact import atomic_file, storage_errors
 from pmm.errors import BrokenArtefact, MissingArtefact, StaleArtefact
+from pmm.model.trunks import tensors_digest
 
 BEST = "checkpoint/best.safetensors"
 """Below a run's folder: the weights of the best evaluation."""
@@ -38,14 +38,11 @@ def frozen_digest(model: nn.Module, part: str = "") -> str:
         part: only those below this submodule.
     """
     trained = trained_tensors(model)
-    whole = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        if name in trained or not name.startswith(part):
-            continue
-        flat = tensor.detach().cpu().contiguous()
-        whole.update(f"{name} {flat.dtype} {tuple(flat.shape)}\n".encode())
-        whole.update(flat.reshape(-1).view(torch.uint8).numpy())
-    return whole.hexdigest()
+    return tensors_digest(
+        (name, tensor)
+        for name, tensor in model.state_dict().items()
+        if name not in trained and name.startswith(part)
+    )
 
 
 def frozen_digests(model: nn.Module) -> dict[str, str]:

@@ -30,6 +30,7 @@ from pmm.evaluate.ranking import Ints, Queries, count_candidates, top_items
 from pmm.evaluate.references import rank_by_chance, rank_by_popularity
 from pmm.home import Home, slug
 from pmm.model.pmmrec import Pmmrec, PmmrecOptions
+from pmm.model.trunks import with_activations
 from pmm.recipe import read_recipe, resolve
 from pmm.schemas import RANKS, write_table
 from pmm.shards.read import Shards
@@ -318,7 +319,7 @@ def load_run(
     if name not in parts:
         require_tokens(shards, model)
         require_pictures(shards, model)
-    return model, shards, about
+    return model, with_activations(shards, model, None, write=False), about
 
 
 def gallery_rows(

@@ -197,8 +197,12 @@ class Pmmrec(nn.Module):
         rows_J = has_I.nonzero()[:, 0]
         if not len(rows_J):
             return mask_IT.new_zeros(*mask_IT.shape, self.width, dtype=torch.float32), mask_IT
-        token_IT = items.token_IT[:, :longest]
-        hidden_JTD = self.text(_pick(token_IT, rows_J), _pick(mask_IT, rows_J))
+        mask_JT = _pick(mask_IT, rows_J)
+        if items.text_hidden_ITD is not None:
+            stored_JTD = _pick(items.text_hidden_ITD[:, :longest], rows_J)
+            hidden_JTD = self.text.top(stored_JTD.float(), mask_JT)
+        else:
+            hidden_JTD = self.text(_pick(items.token_IT[:, :longest], rows_J), mask_JT)
         return _spread(self.text_projection(hidden_JTD), rows_J, len(has_I)), mask_IT
 
     def picture_tokens(self, items: Items) -> tuple[Tensor, Tensor]:
@@ -210,7 +214,10 @@ class Pmmrec(nn.Module):
         mask_IP = has_I[:, None].expand(-1, self.vision.tokens)
         if not len(rows_J):
             return mask_IP.new_zeros(*mask_IP.shape, self.width, dtype=torch.float32), mask_IP
-        hidden_JPD = self.vision(_pick(items.picture_I3HW, rows_J))
+        if items.picture_hidden_IPD is not None:
+            hidden_JPD = self.vision.top(_pick(items.picture_hidden_IPD, rows_J).float())
+        else:
+            hidden_JPD = self.vision(_pick(items.picture_I3HW, rows_J))
         return _spread(self.vision_projection(hidden_JPD), rows_J, len(has_I)), mask_IP
 
     def encode_users(self, e_BLD: Tensor, valid_BL: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ T text tokens (padded to the longest of the batch), H = W = 224 picture side.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,11 +31,20 @@ class Items:
     """bool."""
     has_picture_I: Tensor
     """bool."""
+    text_hidden_ITD: Tensor | None = None
+    """What the frozen trunk makes of the tokens, where it was stored (`pmm.shards.activations`)."""
+    picture_hidden_IPD: Tensor | None = None
+    """The same of the pictures, which are then not read: picture_I3HW has no height and width."""
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> "Items":
+        """The items with every tensor that is there changed, as `lambda rows: rows[[2, 0]]`."""
+        here = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        new = {name: change(tensor) for name, tensor in here.items() if tensor is not None}
+        return dataclasses.replace(self, **new)
 
     def to(self, device: torch.device | str) -> "Items":
         """The same items on another device."""
-        fields = {f.name: getattr(self, f.name).to(device) for f in dataclasses.fields(self)}
-        return Items(**fields)
+        return self.map(lambda tensor: tensor.to(device))
 
 
 def concatenate(parts: Sequence[Items], numbers: npt.NDArray[np.int64], pad: int) -> Items:
@@ -50,12 +59,16 @@ def concatenate(parts: Sequence[Items], numbers: npt.NDArray[np.int64], pad: int
 
     def widened(name: str, value: int) -> Tensor:
         rows = [getattr(part, name) for part in parts]
-        return torch.cat([functional.pad(r, (0, longest - r.shape[1]), value=value) for r in rows])
+        # The tokens are the second dimension, of two or of three.
+        behind = [(0, 0) * (each.dim() - 2) + (0, longest - each.shape[1]) for each in rows]
+        padded = [functional.pad(r, b, value=value) for r, b in zip(rows, behind, strict=True)]
+        return torch.cat(padded)
 
-    joined = {
-        name: torch.cat([getattr(part, name) for part in parts])
-        for name in ("picture_I3HW", "has_text_I", "has_picture_I")
-    }
+    names = ["picture_I3HW", "has_text_I", "has_picture_I"]
+    names += ["picture_hidden_IPD"] * (parts[0].picture_hidden_IPD is not None)
+    joined = {name: torch.cat([getattr(part, name) for part in parts]) for name in names}
+    if parts[0].text_hidden_ITD is not None:
+        joined["text_hidden_ITD"] = widened("text_hidden_ITD", 0)
     return Items(
         item_I=torch.from_numpy(numbers.copy()),
         token_IT=widened("token_IT", pad),

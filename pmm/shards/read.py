@@ -4,9 +4,10 @@ Tokens of all items are held in memory (100 bytes an item); pictures are decoded
 tars.
 """
 
+import copy
 import json
 import mmap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -19,6 +20,7 @@ from pmm.artefact import open_artefact, require_input
 from pmm.errors import BrokenArtefact, SchemaError
 from pmm.home import Home
 from pmm.schemas import read_table
+from pmm.shards.activations import Activations, Side
 from pmm.shards.batch import Items
 from pmm.shards.item_shards import OFFSETS, tar_name
 from pmm.shards.pictures import decode
@@ -64,6 +66,7 @@ class Shards:
         self.tokenizer: dict[str, Any] = index["tokenizer"]
         """name, sha256, pad, special, vocabulary, max_tokens."""
         self._n_sequence_shards: int = index["sequence_shards"]
+        self._held: Mapping[Side, Activations] = {}
         self._where = self._offsets()
         # Safe from several threads; what is dropped lives on while somebody reads it.
         again = f"{self._made_by} --force"
@@ -73,6 +76,12 @@ class Shards:
     def fingerprint(self) -> str:
         """Of the inputs and options that the shards were made from."""
         return self.manifest.fingerprint
+
+    def with_activations(self, held: Mapping[Side, Activations]) -> "Shards":
+        """The same shards, whose items come as stored activations of these modalities."""
+        view = copy.copy(self)
+        view._held = dict(held)
+        return view
 
     def sequences(self) -> Sequences:
         """All users, in order; read once."""
@@ -157,7 +166,8 @@ class Shards:
     def items(self, numbers: Numbers, *, read: Modality = "both") -> Items:
         """The content of distinct items, whose numbers must ascend.
 
-        Tokens are padded to the longest text among them.
+        Tokens are padded to the longest text among them. Where activations of the pictures are
+        stored, they come in place of the pictures.
 
         Args:
             numbers: of the items.
@@ -172,9 +182,11 @@ class Shards:
         none = np.zeros(len(numbers), dtype=np.bool_)
         has_picture_I = none if read == "text" else self.has_picture[numbers]
         has_text_I = none if read == "vision" else self.has_text[numbers]
-        size = self.picture_size if read != "text" else 0
+        text = self._held.get("text") if read != "vision" else None
+        picture = self._held.get("vision") if read != "text" else None
+        size = self.picture_size if read != "text" and picture is None else 0
         picture_IHW3 = np.zeros((len(numbers), size, size, 3), dtype=np.uint8)
-        for row in np.flatnonzero(has_picture_I).tolist():
+        for row in np.flatnonzero(has_picture_I).tolist() if size else ():
             picture_IHW3[row] = self.picture(int(numbers[row]))
         token_IT, mask_IT = self._padded(numbers) if read != "vision" else self._no_tokens(numbers)
         return Items(
@@ -184,6 +196,8 @@ class Shards:
             picture_I3HW=torch.from_numpy(picture_IHW3).permute(0, 3, 1, 2),
             has_text_I=torch.from_numpy(has_text_I),
             has_picture_I=torch.from_numpy(has_picture_I),
+            text_hidden_ITD=text.gather(numbers) if text else None,
+            picture_hidden_IPD=picture.gather(numbers) if picture else None,
         )
 
     def iterate(self, chunk: int, *, read: Modality = "both") -> Iterator[Items]:

@@ -4,6 +4,7 @@ Items of all parts share one table: item k of a part has the number k + the item
 before it. With one part everything is as in its shards.
 """
 
+import copy
 import hashlib
 from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias
@@ -76,6 +77,12 @@ class TrainingSet:
             return marks[0]
         return hashlib.sha256("\n".join([self.mixing, *marks]).encode()).hexdigest()
 
+    def with_parts(self, parts: Sequence[Shards]) -> "TrainingSet":
+        """The same users and items, read from these: the same shards, with activations."""
+        view = copy.copy(self)
+        view.parts = tuple(parts)
+        return view
+
     def rows(self, positions: Numbers, *, seed: int, epoch: int, length: int) -> Numbers:
         """The rows at some positions of an epoch's order, int64 [rows, length], 0 for padding.
 
@@ -113,8 +120,18 @@ class TrainingSet:
 
     def record(self, item: int) -> dict[str, Any]:
         """What is known of an item, as `Shards.record`."""
+        part, number = self._found(item)
+        return part.record(number)
+
+    def picture(self, item: int) -> npt.NDArray[np.uint8]:
+        """An item's picture, as `Shards.picture`."""
+        part, number = self._found(item)
+        return part.picture(number)
+
+    def _found(self, item: int) -> tuple[Shards, int]:
+        """The part that an item belongs to, and its number there."""
         part = int(np.searchsorted(self.first, item)) - 1
-        return self.parts[part].record(item - int(self.first[part]))
+        return self.parts[part], item - int(self.first[part])
 
     def _drawn(self, positions: Numbers, seed: int, epoch: int) -> tuple[Numbers, Numbers]:
         """Part and user of some positions of an epoch's order."""

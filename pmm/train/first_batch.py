@@ -20,7 +20,11 @@ def describe(batch: Batch) -> dict[str, Any]:
     """Shapes, types, ranges and shares of a batch."""
     items = batch.items
     tensors = {
-        **{f"items.{name}": getattr(items, name) for name in items.__dataclass_fields__},
+        **{
+            f"items.{name}": tensor
+            for name in items.__dataclass_fields__
+            if (tensor := getattr(items, name)) is not None
+        },
         "slot_BS": batch.slot_BS,
         "log_p_I": batch.log_p_I,
     }
@@ -48,9 +52,10 @@ def write(run_dir: Path, batch: Batch, data: TrainingSet) -> None:
         f"{record['text']}"
         for item, record in zip(numbers, records, strict=True)
     ]
-    pictures = items.picture_I3HW[:SHOWN].permute(0, 2, 3, 1).contiguous().numpy()
-    if not pictures.size:  # a model that reads no pictures
+    if data.read == "text":
         pictures = np.zeros((len(numbers), 64, 64, 3), dtype=np.uint8)
+    else:  # of stored activations the picture behind them
+        pictures = np.stack([data.picture(item) for item in numbers])
     title = f"{data.target}: first {len(numbers)} of the {len(items.item_I)} items of batch 0"
     with storage_errors(run_dir):
         with atomic_file(run_dir / "first_batch.json") as temporary:

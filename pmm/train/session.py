@@ -31,7 +31,9 @@ from pmm.evaluate.fit import require_pictures, require_tokens
 from pmm.evaluate.metrics import headline, mean_summary, summarise
 from pmm.evaluate.run import EvaluateOptions, drop_evaluations, evaluate_model, references
 from pmm.model.pmmrec import Pmmrec, PmmrecOptions, parameter_groups
+from pmm.model.trunks import with_activations
 from pmm.progress import Progress, progress
+from pmm.shards.activations import Storage
 from pmm.shards.batch import Batch
 from pmm.shards.stream import Prefetched, steps_per_epoch, train_batches
 from pmm.shards.training_set import TrainingSet
@@ -75,6 +77,10 @@ class TrainOptions:
     """Steps between two lines of the log."""
     save_every: int = 500
     """Steps between two checkpoints inside an epoch; there is one after each epoch anyway."""
+    cache: Storage | Literal["off"] = "fp16"
+    """How the outputs of the encoders' frozen trunks are stored; "off" computes them in each step.
+
+    The dropout in frozen blocks is off either way (docs/paper.md R12)."""
     ahead: int = 2
     """Batches (and threads) prepared ahead of the step."""
 
@@ -100,7 +106,7 @@ class Session:
     def __init__(
         self, run_dir: Path, data: TrainingSet, model_options: PmmrecOptions, options: TrainOptions
     ) -> None:
-        self.run_dir, self.data, self.options = run_dir, data, options
+        self.run_dir, self.options = run_dir, options
         self.device = pick_device(options.device)
         self.dtype = pick_precision(options.precision, self.device)
         torch.manual_seed(options.seed)
@@ -108,6 +114,7 @@ class Session:
         for shards in data.parts:
             require_tokens(shards, self.model)
             require_pictures(shards, self.model)
+        self.data = data if options.cache == "off" else self._with_activations(data, options.cache)
         self.optimiser = make_optimiser(self.model, options)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
         self.frozen, self.frozen_parts = frozen_digest(self.model), frozen_digests(self.model)
@@ -119,6 +126,11 @@ class Session:
         self.ended: Ended = ""
         self._pending: list[dict[str, Tensor]] = []
         self._users, self._since, self._waited = 0, time.perf_counter(), 0.0
+
+    def _with_activations(self, data: TrainingSet, storage: Storage) -> TrainingSet:
+        return data.with_parts(
+            [with_activations(part, self.model, storage, write=True) for part in data.parts]
+        )
 
     def restore(self) -> None:
         """Take up the state that the run's folder holds; errors as `checkpoint.load_state`."""

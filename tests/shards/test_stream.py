@@ -36,7 +36,8 @@ def shards(make_home: Make, options: ShardOptions) -> Shards:
 
 def same(one: Batch, two: Batch) -> bool:
     tensors = ([b.slot_BS, b.log_p_I, *vars(b.items).values()] for b in (one, two))
-    return all(torch.equal(a, b) for a, b in zip(*tensors, strict=True))
+    pairs = list(zip(*tensors, strict=True))
+    return all(torch.equal(a, b) for a, b in pairs if a is not None or b is not None)
 
 
 def first_batch(shards: Shards, max_length: int = 20) -> Batch:

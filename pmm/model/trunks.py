@@ -1,0 +1,119 @@
+"""The frozen trunks of a model, and shards that give what these make of each item.
+
+A trunk is frozen and in eval mode, so training on its stored output is training on the output
+itself (docs/paper.md R12), but for the rounding of the stored type.
+"""
+
+import hashlib
+import sys
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from pmm.home import Home
+from pmm.model.encoders import CutEncoder, TextEncoder, VisionEncoder
+from pmm.shards.activations import Activations, Side, Storage, Trunk, place_of, write_activations
+from pmm.shards.batch import Items
+from pmm.shards.read import Shards
+
+if TYPE_CHECKING:
+    from pmm.model.pmmrec import Pmmrec
+
+
+def tensors_digest(tensors: Iterable[tuple[str, Tensor]]) -> str:
+    """sha256 over names, types, shapes and values, in the order of the names."""
+    whole = hashlib.sha256()
+    for name, tensor in sorted(tensors, key=lambda pair: pair[0]):
+        flat = tensor.detach().cpu().contiguous()
+        whole.update(f"{name} {flat.dtype} {tuple(flat.shape)}\n".encode())
+        whole.update(flat.reshape(-1).view(torch.uint8).numpy().data)
+    return whole.hexdigest()
+
+
+def trunks_of(model: "Pmmrec") -> list[Trunk]:
+    """The trunks of the encoders that a model has, in float32 on the model's device."""
+    found = []
+    if model.text is not None:
+        found.append(_text_trunk(model.text))
+    if model.vision is not None:
+        found.append(_vision_trunk(model.vision))
+    return found
+
+
+def with_activations(
+    shards: Shards,
+    model: "Pmmrec",
+    storage: Storage | None,
+    *,
+    write: bool,
+    items_at_once: int = 64,
+    force: bool = False,
+) -> Shards:
+    """The shards, giving stored activations of the model's trunks in place of pictures and tokens.
+
+    Args:
+        shards: of a target.
+        model: whose encoders are asked.
+        storage: type of the stored values; None = whatever is there, the more exact one first.
+        write: compute what is not there yet, and say so; else what is missing is read as it is.
+        items_at_once: run together.
+        force: compute it again though it is there.
+
+    Raises:
+        StorageError: the disk is full, or the home folder cannot be written.
+        BrokenArtefact: stored activations are damaged.
+    """
+    folder = Home(shards.place.parent.parent).activations(shards.place.name)
+    device = next(model.parameters()).device
+    held: dict[Side, Activations] = {}
+    for trunk in trunks_of(model):
+        for kind in (storage,) if storage else ("fp32", "fp16"):
+            place = place_of(folder, trunk, kind, shards)
+            if write:
+                built = write_activations(
+                    folder, shards, trunk, storage=kind, items_at_once=items_at_once, force=force
+                )
+            if not (place / "manifest.json").is_file():
+                continue
+            held[trunk.side] = found = Activations(place, shards, trunk, device=device)
+            if write:
+                state = "written" if built.fresh else "found"
+                print(
+                    f"activations of the {trunk.side} trunk on {shards.target}: {state}, "
+                    f"{found.bytes / 1e6:,.1f} MB, read from {_TIERS[found.tier]}",
+                    file=sys.stderr,
+                )
+            break
+    return shards.with_activations(held)
+
+
+_TIERS = {"device": "the accelerator's memory", "memory": "memory", "map": "mapped files"}
+
+
+def _text_trunk(encoder: TextEncoder) -> Trunk:
+    def run(items: Items) -> Tensor:
+        device = next(encoder.parameters()).device
+        return encoder.trunk(items.token_IT.to(device), items.token_mask_IT.to(device))
+
+    return Trunk(side="text", run=run, about=_about(encoder), tokens=0, width=encoder.width)
+
+
+def _vision_trunk(encoder: VisionEncoder) -> Trunk:
+    def run(items: Items) -> Tensor:
+        return encoder.trunk(items.picture_I3HW.to(next(encoder.parameters()).device))
+
+    return Trunk(
+        side="vision", run=run, about=_about(encoder), tokens=encoder.tokens, width=encoder.width
+    )
+
+
+def _about(encoder: CutEncoder) -> dict[str, str | int]:
+    """The digest of all that the trunk computes with, its pixel statistics included; its cut."""
+    top = tuple(f"blocks.{number}." for number in range(encoder.cut, len(encoder.blocks)))
+    named = [*encoder.named_parameters(), *encoder.named_buffers()]
+    return {
+        "weights": tensors_digest((name, t) for name, t in named if not name.startswith(top)),
+        "cut": encoder.cut,
+    }

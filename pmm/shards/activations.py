@@ -1,0 +1,225 @@
+"""Activations of frozen trunks: what an encoder's bottom makes of each item, computed once.
+
+One artefact for a target and a trunk, below `activations/<target>/`: NumPy files of `ITEMS_A_FILE`
+items each, which are memory-mapped. A row of a file is a whole picture, or one token of a text:
+texts are ragged, real tokens only, one after the other. Items without the modality have no rows.
+
+Shape suffixes: I items, T text tokens, P picture tokens, K tokens of either, D the trunk's width.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from pmm.artefact import Built, atomic_file, build, fingerprint
+from pmm.errors import BrokenArtefact
+from pmm.progress import Progress, progress
+from pmm.shards.batch import Items
+from pmm.shards.memory import free_bytes
+
+if TYPE_CHECKING:
+    from pmm.shards.read import Shards
+
+Numbers = npt.NDArray[np.int64]
+Side = Literal["text", "vision"]
+Storage = Literal["fp16", "fp32"]
+Tier = Literal["device", "memory", "map"]
+
+ITEMS_A_FILE = 4096
+"""Of 50 picture tokens of 768 in half precision 315 MB; a kill loses at most one file."""
+MOST_OF_MEMORY = 0.4
+"""Share of the free memory, the machine's or the accelerator's, that activations may take."""
+
+_TYPES: dict[Storage, type[np.floating[Any]]] = {"fp16": np.float16, "fp32": np.float32}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trunk:
+    """The frozen bottom of an encoder."""
+
+    side: Side
+    run: Callable[[Items], Tensor]
+    """Hidden states [I, K, D] at the cut, of items that all have this modality."""
+    about: dict[str, Any]
+    """What its output depends on besides the shards: digest of its weights, cut, precision."""
+    tokens: int
+    """K of a picture; of a text 0: as many as it has."""
+    width: int
+
+    @property
+    def row(self) -> int:
+        """Values of a stored row."""
+        return self.width * max(1, self.tokens)
+
+
+def place_of(folder: Path, trunk: Trunk, storage: Storage, shards: "Shards") -> Path:
+    """Where a trunk's activations stand below a target's folder of them."""
+    mark = fingerprint(_config(trunk, storage), {"shards": shards.fingerprint})
+    return folder / f"{trunk.side}-{mark[:16]}"
+
+
+def write_activations(
+    folder: Path,
+    shards: "Shards",
+    trunk: Trunk,
+    *,
+    storage: Storage = "fp16",
+    items_at_once: int = 64,
+    force: bool = False,
+) -> Built:
+    """Run all items that have the modality through a trunk, in order, unless that was done before.
+
+    After a kill the finished files are kept. The same bytes come out for the same device and
+    `items_at_once`; other batches change the last bit of some values.
+
+    Args:
+        folder: of the target's activations.
+        shards: the target's; opened without activations.
+        trunk: in eval mode.
+        storage: type of the stored values.
+        items_at_once: run together.
+        force: write even where nothing changed.
+
+    Raises:
+        StorageError: the disk is full, or the folder cannot be written.
+    """
+    numbers = items_with(shards, trunk.side)
+    label = f"Trunk of {trunk.side}, {shards.target}"
+
+    def write(draft: Path) -> dict[str, int]:
+        with progress(len(numbers), label, "items") as bar:
+            for k, start in enumerate(range(0, len(numbers), ITEMS_A_FILE)):
+                part = numbers[start : start + ITEMS_A_FILE]
+                path = draft / f"{k:05d}.npy"
+                if path.exists():
+                    bar.advance(len(part))
+                else:
+                    _write_file(path, shards, trunk, part, _TYPES[storage], items_at_once, bar)
+        return {"items": len(numbers), "rows": int(row_counts(shards, trunk.side)[numbers].sum())}
+
+    return build(
+        place_of(folder, trunk, storage, shards),
+        kind="activations",
+        config=_config(trunk, storage),
+        inputs={"shards": shards.fingerprint},
+        write=write,
+        force=force,
+    )
+
+
+def items_with(shards: "Shards", side: Side) -> Numbers:
+    """The items that have a modality, ascending."""
+    return np.flatnonzero(shards.has_text if side == "text" else shards.has_picture)
+
+
+def row_counts(shards: "Shards", side: Side) -> Numbers:
+    """int64 [n_items + 1]: rows that each item has in the files; 0 without the modality."""
+    if side == "vision":
+        return shards.has_picture.astype(np.int64)
+    lengths = np.concatenate([[0], shards.tokens.lengths])
+    return np.where(shards.has_text, lengths, 0)
+
+
+class Activations:
+    """A trunk's stored activations, opened for reading.
+
+    Safe to read from several threads.
+
+    Raises (when opened):
+        BrokenArtefact: the files do not hold what the shards ask for.
+    """
+
+    def __init__(
+        self, place: Path, shards: "Shards", trunk: Trunk, *, device: torch.device
+    ) -> None:
+        self.side = trunk.side
+        counts = row_counts(shards, trunk.side)
+        self._starts = np.concatenate([[0], np.cumsum(counts)])[:-1]
+        self._counts, self._row, self._width = counts, trunk.row, trunk.width
+        numbers = items_with(shards, trunk.side)
+        self._files = [np.load(path, mmap_mode="r") for path in sorted(place.glob("*.npy"))]
+        firsts = numbers[::ITEMS_A_FILE]
+        self._first_rows = self._starts[firsts] if len(firsts) else np.zeros(0, np.int64)
+        rows = sum(len(file) for file in self._files)
+        if rows != counts.sum() or any(file.shape[1:] != (trunk.row,) for file in self._files):
+            raise BrokenArtefact(
+                f"{place} holds {rows:,} rows, expected {int(counts.sum()):,} of {trunk.row} "
+                "values. Delete it: it is made again when it is needed"
+            )
+        self.bytes = sum(file.nbytes for file in self._files)
+        self.tier: Tier = _tier(self.bytes, device)
+        self._held: Tensor | None = None
+        if self.tier != "map" and self._files:
+            whole = torch.from_numpy(np.concatenate(self._files))
+            self._held = whole.to(device) if self.tier == "device" else whole
+
+    def gather(self, numbers: Numbers) -> Tensor:
+        """Hidden states [I, K, D] of some items, zeros behind the real tokens and of items without.
+
+        K is the largest number of tokens among them, at least 1. On the accelerator where they are
+        held there; in the type that is stored.
+        """
+        counts = self._counts[numbers]
+        column = np.arange(max(1, int(counts.max(initial=0))))
+        real = column < counts[:, None]
+        rows = (self._starts[numbers][:, None] + column)[real]
+        found = self._rows(rows)
+        if not real.all():
+            spread = found.new_zeros(*real.shape, self._row)
+            spread[torch.from_numpy(real).to(found.device)] = found
+            found = spread
+        return found.reshape(len(numbers), -1, self._width)
+
+    def _rows(self, rows: Numbers) -> Tensor:
+        if self._held is not None:
+            return self._held[torch.from_numpy(rows).to(self._held.device)]
+        if not self._files:
+            return torch.zeros(len(rows), self._row, dtype=torch.float16)
+        file_of = np.searchsorted(self._first_rows, rows, side="right") - 1
+        found = np.empty((len(rows), self._row), dtype=self._files[0].dtype)
+        for k in np.unique(file_of).tolist():
+            own = file_of == k
+            found[own] = self._files[k][rows[own] - self._first_rows[k]]
+        return torch.from_numpy(found)
+
+
+def _config(trunk: Trunk, storage: Storage) -> dict[str, Any]:
+    return {"side": trunk.side, "storage": storage, "width": trunk.width, **trunk.about}
+
+
+def _tier(size: int, device: torch.device) -> Tier:
+    if device.type == "cuda" and size < MOST_OF_MEMORY * torch.cuda.mem_get_info(device)[0]:
+        return "device"
+    return "memory" if size < MOST_OF_MEMORY * free_bytes() else "map"
+
+
+def _write_file(
+    path: Path,
+    shards: "Shards",
+    trunk: Trunk,
+    numbers: Numbers,
+    dtype: type[np.floating[Any]],
+    items_at_once: int,
+    bar: Progress,
+) -> None:
+    counts = row_counts(shards, trunk.side)[numbers]
+    shape = (int(counts.sum()), trunk.row)
+    with atomic_file(path) as temporary:
+        stored = np.lib.format.open_memmap(temporary, mode="w+", dtype=dtype, shape=shape)
+        row = 0
+        for start in range(0, len(numbers), items_at_once):
+            own = counts[start : start + items_at_once]
+            items = shards.items(numbers[start : start + items_at_once], read=trunk.side)
+            hidden_IKD = trunk.run(items).float().cpu().numpy()
+            values_IKR = hidden_IKD.reshape(len(own), -1, trunk.row)
+            values = values_IKR[np.arange(values_IKR.shape[1]) < own[:, None]]
+            stored[row : row + len(values)] = values
+            row += len(values)
+            bar.advance(len(own))
+        stored.flush()
