@@ -156,7 +156,8 @@ def train_command(
     ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the run. [TARGET-STAGE]")] = None,
     preset: Annotated[
-        Literal["default", "paper", "official"], typer.Option(help="Decisions of docs/paper.md.")
+        Literal["default", "paper", "official"],
+        typer.Option(help="Decisions of docs/paper.md; with finetune of the training alone."),
     ] = "default",
     recipe: Annotated[Path | None, typer.Option(help="A TOML recipe, over the preset.")] = None,
     text_encoder: Annotated[

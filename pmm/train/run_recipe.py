@@ -18,6 +18,15 @@ from pmm.train.transfer import Start, Transfer
 
 Modality = Literal["both", "text", "vision"]
 
+_TRAINING: dict[Preset, dict[str, Any]] = {
+    "default": {},
+    "paper": {"decay_norms": True},  # says AdamW and no more, so as the published code (R34)
+    "official": {"decay_norms": True, "precision": "fp16", "patience": 0},
+}
+"""How a preset trains, where it is not as the defaults (docs/paper.md R34, R41, R43)."""
+FINETUNE_PATIENCE = 5
+"""Fine-tuning converges within a few epochs (R43)."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Wish:
@@ -66,9 +75,9 @@ def resolve_run(
 ) -> Recipe:
     """The whole recipe of a run.
 
-    Later layers win: the preset (fine-tuning: the model of the run it starts from; a resumed run:
-    what it was started with), the stage's objectives, the encoder whose tokens the shards hold, the
-    given values.
+    Later layers win: the preset (fine-tuning: its training alone, with the model of the run it
+    starts from; a resumed run: what it was started with), the stage's objectives, the encoder whose
+    tokens the shards hold, the given values.
 
     Raises:
         RecipeError: unknown keys or values of the wrong type.
@@ -81,6 +90,8 @@ def resolve_run(
     base: dict[str, Any] = {"model": asdict(preset(wish.preset))}
     if wish.stage == "finetune":
         base = {"model": _model_of(Path(asked["start"]["run"]), wish.transfer or "full")}
+        base["train"] = {"patience": FINETUNE_PATIENCE}
+    base = merge(base, {"train": _TRAINING[wish.preset]})
     if wish.modality:
         base = merge(base, {"model": {"modality": wish.modality}})
     base = merge(base, {"model": {"weights": asdict(_weights(wish, base["model"]["modality"]))}})

@@ -1,0 +1,65 @@
+"""What a run is made of, by stage and preset."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from pmm.evaluate.checkpoint import BEST, frozen_digest, frozen_digests, save_weights
+from pmm.model.pmmrec import ALL_OBJECTIVES, Pmmrec, Weights
+from pmm.recipe import dump
+from pmm.train.loop import Recipe
+from pmm.train.run_recipe import Wish, resolve_run
+
+
+@pytest.fixture
+def start(shop: Any, tmp_path: Path) -> Path:
+    """A run that a fine-tuning can start from."""
+    torch.manual_seed(0)
+    model = Pmmrec(shop.options)
+    about = {"frozen": frozen_digest(model), "frozen_parts": frozen_digests(model)}
+    save_weights(tmp_path / BEST, model, about)
+    recipe = Recipe(stage="pretrain", sources=("HM",), model=shop.options)
+    (tmp_path / "recipe.toml").write_text(dump(recipe))
+    return tmp_path
+
+
+def resolved(shop: Any, **wish: Any) -> Recipe:
+    values = {"model": {"text": {"encoder": shop.options.text.encoder}}}
+    return resolve_run(shop.home, shop.home.run("new"), Wish(**wish), values)
+
+
+def test_presets_train_as_their_columns_say(shop: Any) -> None:
+    default, paper, official = (
+        resolved(shop, target="HM", preset=name).train for name in ("default", "paper", "official")
+    )
+    assert (default.decay_norms, default.precision, default.patience) == (False, "auto", 10)
+    assert (paper.decay_norms, paper.precision, paper.patience) == (True, "auto", 10)
+    assert (official.decay_norms, official.precision, official.patience) == (True, "fp16", 0)
+
+
+def test_given_values_win_over_a_preset(shop: Any) -> None:
+    values = {"train": {"patience": 3}, "model": {"text": {"encoder": shop.options.text.encoder}}}
+    wish = Wish(target="HM", preset="official")
+    train = resolve_run(shop.home, shop.home.run("new"), wish, values).train
+    assert (train.patience, train.precision) == (3, "fp16")
+
+
+def test_fine_tuning_stops_early_and_keeps_the_model_of_its_start(shop: Any, start: Path) -> None:
+    recipe = resolved(shop, stage="finetune", target="HM", start=start)
+    assert recipe.train.patience == 5
+    official = resolved(shop, stage="finetune", target="HM", start=start, preset="official")
+    assert (official.train.patience, official.train.decay_norms) == (0, True)
+    assert official.model == recipe.model
+    assert recipe.model.fusion_type_embedding, "which the preset official has not"
+
+
+def test_stages_have_their_objectives(shop: Any, start: Path) -> None:
+    assert resolved(shop, target="HM").model.weights == Weights()
+    assert resolved(shop, stage="pretrain", sources=("HM",)).model.weights == ALL_OBJECTIVES
+    one = resolved(shop, stage="pretrain", sources=("HM",), modality="vision").model
+    assert (one.modality, one.weights.nicl, one.weights.nid, one.weights.rcl) == ("vision", 0, 1, 1)
+    assert resolved(shop, target="HM", objectives="all").model.weights == ALL_OBJECTIVES
+    tuned = resolved(shop, stage="finetune", target="HM", start=start, transfer="vision")
+    assert (tuned.model.modality, tuned.model.weights) == ("vision", Weights())
