@@ -295,7 +295,8 @@ def compare_command(
     first: Annotated[Path, typer.Argument(help="A run's folder, or its name.")],
     second: Annotated[Path, typer.Argument(help="Another one, of the same target.")],
     split: Annotated[
-        Literal["test", "valid", "cold"], typer.Option(help="Which of their evaluations.")
+        Literal["test", "valid", "cold", "cold-all"],
+        typer.Option(help="Which of their evaluations; cold: the held-out cuts."),
     ] = "test",
     seed: Annotated[int, typer.Option(help="Of the bootstrap's draws.")] = 0,
     home: HomeOption = None,

@@ -203,7 +203,8 @@ def evaluate_run(
 
     Writes ranks.parquet, metrics.json and gallery.png into the run's folder (with -valid in their
     names for that split, and the target's slug where it is not the run's one target) and returns
-    what metrics.json holds. Values are fractions.
+    what metrics.json holds. Values are fractions. With `options.cold` ranks-cold.parquet has the
+    held-out cuts, ranks-cold-all.parquet the paper's.
 
     Args:
         home: where the shards are.
@@ -236,8 +237,11 @@ def evaluate_run(
         cuts = cold_cuts(home, shards)
         found, cold_ranks = _evaluate_cold(model, shards, catalogue, cuts, options, dtype)
         facts["cold_start"] = found
-        with storage_errors(run_dir), atomic_file(run_dir / f"ranks-cold{suffix}.parquet") as path:
-            write_table(path, cold_ranks, RANKS)
+        held_out = cold_ranks.filter(pa.array(cuts.held_out_C))
+        for what, table in (("cold", held_out), ("cold-all", cold_ranks)):
+            file = run_dir / f"ranks-{what}{suffix}.parquet"
+            with storage_errors(run_dir), atomic_file(file) as path:
+                write_table(path, table, RANKS)
     metrics = write_metrics(run_dir, ranks, shards, options, facts, suffix)
     if options.gallery_users:
         rows = gallery_rows(model, shards, ranks, options, catalogue, dtype=dtype)

@@ -58,12 +58,14 @@ def test_an_evaluation_ranks_the_cuts_beside_popularity_and_chance(
     metrics = evaluate_run(shop.home, tmp_path, EvaluateOptions(cold=True, gallery_users=0))
     cold = json.loads((tmp_path / "metrics.json").read_text())["cold_start"]
     assert cold == metrics["cold_start"]
-    ranks = read_table(tmp_path / "ranks-cold.parquet", RANKS)
+    ranks = read_table(tmp_path / "ranks-cold-all.parquet", RANKS)
     expected = literal_cuts(shop)
     assert cold["all"]["model"]["users"] == len(expected) == ranks.num_rows
     held = np.array([each[3] for each in expected])
     found = ranks["rank"].to_numpy()
     assert cold["held_out"]["model"]["hr@10"] == pytest.approx(hit_rate(found[held], 10))
+    headline = read_table(tmp_path / "ranks-cold.parquet", RANKS)
+    assert headline["rank"].to_pylist() == found[held].tolist()
     assert set(cold["all"]) == {"model", "popularity", "random"}
     alone = [rank_alone(model.eval(), shop, each) for each in expected[:5]]
     assert found[:5].tolist() == alone

@@ -42,10 +42,34 @@ def test_intervals_are_those_of_drawing_users_one_by_one() -> None:
     gain = (OTHER <= 10).astype(float) - (ONE <= 10)
     drawn = gain[RNG.integers(0, len(gain), (20_000, len(gain)))].mean(1)
     low, high = np.percentile(drawn, [2.5, 97.5])
-    # A user's share is 1/400; two bootstraps of 20,000 draws differ by about a third of it.
-    assert found.low == pytest.approx(low, abs=1 / 400)
-    assert found.high == pytest.approx(high, abs=1 / 400)
+    # A user's share is 1/400; two bootstraps of 20,000 draws differ by a third of it, rounded up.
+    assert found.low == pytest.approx(low, abs=1.01 / 400)
+    assert found.high == pytest.approx(high, abs=1.01 / 400)
     assert found.low < found.difference < found.high
+
+
+def test_all_questions_of_a_user_are_drawn_together() -> None:
+    user = np.repeat(np.arange(100), 4)  # and each has the same rank four times
+    one, other = np.repeat(ONE[:100], 4), np.repeat(OTHER[:100], 4)
+    single = compare_ranks(ONE[:100], OTHER[:100], draws=2_000)[0]
+    order = RNG.permutation(400)
+    found = compare_ranks(one[order], other[order], user_Q=user[order], draws=2_000)[0]
+    assert (found.low, found.high) == pytest.approx((single.low, single.high))
+    apart = compare_ranks(one, other, draws=2_000)[0]
+    assert apart.high - apart.low == pytest.approx((found.high - found.low) / 2, rel=0.1)
+
+
+def test_users_with_more_questions_weigh_more() -> None:
+    user = np.repeat(np.arange(60), np.arange(60) % 5 + 1)
+    one, other = ONE[: len(user)], OTHER[: len(user)]
+    found = compare_ranks(one, other, user_Q=user, draws=4_000)[0]
+    gain, means = (other <= 10).astype(float) - (one <= 10), []
+    for _ in range(4_000):
+        drawn = RNG.integers(0, 60, 60)
+        means.append(np.concatenate([gain[user == each] for each in drawn]).mean())
+    assert found.difference == pytest.approx(gain.mean())
+    # A question's share is 1/180.
+    assert (found.low, found.high) == pytest.approx(np.percentile(means, [2.5, 97.5]), abs=3 / 180)
 
 
 def test_a_run_against_itself_differs_by_nothing(tmp_path: Path) -> None:
