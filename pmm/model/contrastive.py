@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pmm.model.losses import negative_columns, own_columns, similarities
+from pmm.model.losses import at_least_float32, negative_columns, own_columns, similarities
 
 Family = Literal["none", "vcl", "icl", "ncl", "nicl"]
 Form = Literal["sum", "mean"]
@@ -64,7 +64,7 @@ def cross_modal_contrast(
         options: which member of the family.
 
     Returns:
-        Mean over the N anchors and both directions, float32 scalar; 0 where there is no anchor.
+        Mean over the N anchors and both directions, a scalar of float32 or more; 0 without anchors.
     """
     if options.family == "none":
         return (text_ID[:0].sum() + picture_ID[:0].sum()).float()
@@ -167,7 +167,7 @@ def robust_contrast(
         options: pooling, similarity and temperature.
 
     Returns:
-        Mean over the users that have an item, float32 scalar; 0 where there is none.
+        Mean over the users that have an item, scalar of float32 or more; 0 where there is none.
     """
     some_B = valid_BL.any(1)
     plain = _pooled(hidden_BLD, valid_BL, options.pool)[some_B]
@@ -181,4 +181,4 @@ def _pooled(hidden_BLD: Tensor, valid_BL: Tensor, pool: Literal["mean", "last"])
     if pool == "last":
         return hidden_BLD[:, -1]
     weight_BL1 = valid_BL[:, :, None].float()
-    return (hidden_BLD.float() * weight_BL1).sum(1) / weight_BL1.sum(1).clamp(min=1)
+    return (at_least_float32(hidden_BLD) * weight_BL1).sum(1) / weight_BL1.sum(1).clamp(min=1)

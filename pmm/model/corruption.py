@@ -9,7 +9,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional
 
-from pmm.model.losses import own_columns
+from pmm.model.losses import at_least_float32, own_columns
 
 UNCHANGED, SHUFFLED, REPLACED = range(3)
 PADDING = -100
@@ -113,9 +113,9 @@ def noised_item_detection(logits_BL3: Tensor, label_BL: Tensor, *, relu: bool = 
         relu: keep the ReLU in front of the softmax, as printed; it stops gradients.
 
     Returns:
-        Cross-entropy in nats, float32 scalar; 0 where every input is padding.
+        Cross-entropy in nats, scalar of float32 or more; 0 where every input is padding.
     """
-    logits_BL3 = logits_BL3.float()
+    logits_BL3 = at_least_float32(logits_BL3)
     if relu:
         logits_BL3 = logits_BL3.relu()
     loss = functional.cross_entropy(

@@ -48,7 +48,7 @@ def in_batch_softmax(
         tau: logits are divided by it.
 
     Returns:
-        Mean over the N rows, float32 scalar. Where N = 0 it is 0, with zero gradients.
+        Mean over the N rows, scalar of float32 or more. Where N = 0 it is 0, with zero gradients.
     """
     row_BL = (slot_BS[:, :-1] > 0) & (slot_BS[:, 1:] > 0)
     user_N = row_BL.nonzero()[:, 0]
@@ -65,19 +65,24 @@ def in_batch_softmax(
     else:
         if logq == "on":
             z_NI = z_NI - log_p_I
-        column_NI = negative_NI.scatter_add(1, target_N1, torch.ones_like(z_NI[:, :1]))
+        column_NI = negative_NI.scatter_add(1, target_N1, negative_NI.new_ones(target_N1.shape))
         loss_N = (z_NI + column_NI.log()).logsumexp(1) - z_NI.gather(1, target_N1)[:, 0]
     return loss_N.sum() / max(1, len(loss_N))
 
 
 def similarities(left_ND: Tensor, right_ID: Tensor, similarity: Similarity) -> Tensor:
-    """Logits [N, I] in float32, whatever the precision of the vectors and of autocast."""
+    """Logits [N, I] in float32 or more, whatever the precision of the vectors and of autocast."""
     with torch.autocast(left_ND.device.type, enabled=False):
-        left_ND, right_ID = left_ND.float(), right_ID.float()
+        left_ND, right_ID = at_least_float32(left_ND), at_least_float32(right_ID)
         if similarity == "cosine":
             left_ND = functional.normalize(left_ND, dim=-1)
             right_ID = functional.normalize(right_ID, dim=-1)
         return left_ND @ right_ID.T
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """16-bit numbers as float32; float64 stays, so that gradients can be checked in it."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def own_columns(slot_BS: Tensor, n_items: int) -> Tensor:

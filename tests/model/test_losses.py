@@ -5,6 +5,8 @@ import math
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from pmm.model.losses import in_batch_softmax
@@ -93,6 +95,68 @@ def test_distinct_items_give_the_same_as_loops_over_all_slots(seed, logq, reject
     user, item, slots, log_p = random_batch(seed)
     found = in_batch_softmax(user, item, slots, log_p, logq=logq, reject=reject)
     assert found.item() == pytest.approx(loops(user, item, slots, log_p, logq, reject), abs=1e-4)
+
+
+Case = tuple[Tensor, Tensor, Tensor, Tensor, str, str]
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> Case:
+    """Any number of users and items, repeats within and across users; vectors in float64."""
+    n, users, slots = draw(st.integers(1, 6)), draw(st.integers(1, 4)), draw(st.integers(2, 5))
+    rows = [draw(st.lists(st.integers(1, n), max_size=slots)) for _ in range(users)]
+    ids = torch.tensor([[0] * (slots - len(row)) + row for row in rows])
+    random = torch.Generator().manual_seed(draw(st.integers(0, 2**32)))
+    user = torch.randn(users, slots - 1, 3, generator=random, dtype=torch.float64)
+    item = torch.randn(n, 3, generator=random, dtype=torch.float64)
+    share = torch.rand(n, generator=random, dtype=torch.float64) + 0.1
+    log_p = (share / share.sum() * 0.7).log()
+    return (user, item, ids, log_p, *draw(st.sampled_from(CHOICES)))
+
+
+def rows_of(ids: Tensor) -> int:
+    return int(((ids[:, :-1] > 0) & (ids[:, 1:] > 0)).sum())
+
+
+@settings(max_examples=300, deadline=None)
+@given(cases())
+def test_any_batch_gives_the_loss_of_loops_over_all_slots(case: Case) -> None:
+    found = in_batch_softmax(*case[:4], logq=case[4], reject=case[5]).item()
+    # The logarithms of the numbers of columns are float32.
+    assert found == pytest.approx(loops(*case) if rows_of(case[2]) else 0, rel=1e-6, abs=1e-6)
+
+
+@settings(max_examples=60, deadline=None)
+@given(cases(), st.sampled_from([("dot", 1.0), ("cosine", 0.2)]))
+def test_gradients_pass_torchs_own_check_in_double_precision(
+    case: Case, scale: tuple[str, float]
+) -> None:
+    user, item, ids, log_p, logq, reject = case
+    if logq == "corrected":  # its gradient is not that of its value
+        logq = "on"
+
+    def loss(*vectors: Tensor) -> Tensor:
+        similarity, tau = scale
+        choices = {"logq": logq, "reject": reject, "similarity": similarity, "tau": tau}
+        return in_batch_softmax(*vectors, ids, log_p, **choices)
+
+    assert torch.autograd.gradcheck(loss, (user.requires_grad_(), item.requires_grad_()), atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(("logq", "reject"), CHOICES)
+def test_half_precision_vectors_are_computed_in_float32(dtype, logq: str, reject: str) -> None:
+    user, item, slots, log_p = random_batch(4)
+    # Products of entries of hundreds: past float16's largest number.
+    halves = [(300 * each).to(dtype).requires_grad_() for each in (user, item)]
+    with torch.autocast("cpu", dtype):
+        loss = in_batch_softmax(*halves, slots, log_p, logq=logq, reject=reject)
+    loss.backward()
+    exact = [each.detach().double() for each in halves]
+    expected = in_batch_softmax(*exact, slots, log_p, logq=logq, reject=reject)
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    assert all(each.grad.isfinite().all() for each in halves)
 
 
 @pytest.mark.parametrize(("logq", "reject"), CHOICES)

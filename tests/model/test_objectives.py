@@ -1,5 +1,6 @@
 """All objectives of pre-training in one model: what they add up to, where their gradients go."""
 
+import collections
 import dataclasses
 
 import pytest
@@ -17,9 +18,9 @@ def chance(seed: int = 0) -> torch.Generator:
 
 @pytest.mark.parametrize("name", ["default", "paper"])
 def test_every_trained_tensor_gets_a_gradient(build, batch: Batch, name: str) -> None:
-    chosen = preset(name)
-    options = {"nicl": chosen.nicl, "rcl": chosen.rcl, "corruption": HARD}
-    model = build(weights=ALL_OBJECTIVES, **options).train()
+    own = {"text", "vision", "max_length", "weights", "corruption"}
+    options = {key: value for key, value in vars(preset(name)).items() if key not in own}
+    model = build(weights=ALL_OBJECTIVES, corruption=HARD, **options).train()
     model.loss(batch, chance())["loss"].backward()
     for tensor_name, tensor in model.named_parameters():
         if tensor.requires_grad:
@@ -43,6 +44,28 @@ def test_an_objective_without_weight_is_not_computed(build, batch: Batch) -> Non
     only_nicl = build(weights=Weights(dap=0.0, nicl=1.0)).eval()
     assert set(only_nicl.loss(batch)) == {"loss", "nicl"}
     assert only_nicl.detector is None
+
+
+def test_only_the_user_encoder_runs_twice(build, batch: Batch) -> None:
+    model, runs = build(weights=ALL_OBJECTIVES).eval(), collections.Counter()
+    for name in ("text", "vision", "fusion", "user_encoder"):
+        model.get_submodule(name).register_forward_hook(
+            lambda *_, name=name: runs.update([name]) or None
+        )
+    model.loss(batch, chance())
+    assert runs == {"text": 1, "vision": 1, "fusion": 1, "user_encoder": 2}
+
+
+@pytest.mark.parametrize("pool", ["mean", "cls"])
+def test_nicl_aligns_the_vectors_that_a_single_modality_would_use(
+    build, batch: Batch, pool: str
+) -> None:
+    model = build(weights=Weights(nicl=1.0), modality_pool=pool).eval()
+    parts = model.item_parts(batch.items, apart=True)
+    for modality, found in (("text", parts.text_ID), ("vision", parts.picture_ID)):
+        alone = build(modality=modality, modality_pool=pool).eval()
+        alone.load_state_dict(model.state_dict(), strict=False)
+        assert torch.equal(alone.encode_items(batch.items), found)
 
 
 def test_corruption_without_a_generator_is_refused(build, batch: Batch) -> None:
