@@ -191,7 +191,11 @@ def _write_all(store: Path, folder: Path) -> Iterator[str]:
 
 
 def _pictures(store: Path) -> Iterator[tuple[bytes, bytes]]:
-    """Keys and values of the pictures; lmdb.Error where keys do not ascend (a damaged tree)."""
+    """Keys and values of the pictures; lmdb.Error where the tree is damaged.
+
+    It is where keys do not ascend, or are not as many as the store says that it holds: a page that
+    counts its keys wrongly hides some of them without any other sign.
+    """
     import lmdb
 
     with (
@@ -201,13 +205,16 @@ def _pictures(store: Path) -> Iterator[tuple[bytes, bytes]]:
         env.begin() as reading,
         reading.cursor() as cursor,
     ):
-        last = b""
+        last, met, entries = b"", 0, env.stat()["entries"]
         for key, value in cursor:
             if key <= last:
                 raise lmdb.CorruptedError("its keys are out of order")
             last = key
+            met += 1
             if key not in _OWN_KEYS:
                 yield key, value
+        if met != entries:
+            raise lmdb.CorruptedError(f"{met:,} of its {entries:,} entries are found")
 
 
 def _write_one(folder: Path, key: bytes, value: bytes) -> str:

@@ -1,7 +1,10 @@
+import json
 import os
 import pickle
 import random
 import struct
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -234,6 +237,31 @@ def test_a_damaged_store_is_told_even_where_it_ends_its_reader(write_store, home
     with pytest.raises(InputError, match=message):
         extract(home, "B", store)
     assert not list(home.root.rglob("store.json"))
+
+
+def test_a_page_that_hides_one_of_its_entries_is_told(write_store, home):
+    store = write_store({n: pickled(pixels(n)) for n in range(60)})
+    raw = bytearray(store.read_bytes())
+    leaves = [at for at in range(2 * 4096, len(raw), 4096) if raw[at + 10] & 2]  # P_LEAF
+    lower = leaves[0] + 12  # where the page's list of entries ends
+    raw[lower : lower + 2] = (int.from_bytes(raw[lower : lower + 2], "little") - 2).to_bytes(
+        2, "little"
+    )
+    store.write_bytes(raw)
+    with pytest.raises(InputError, match="61 of its 62 entries are found"):
+        extract(home, "B", store)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_no_damage_to_a_store_loses_a_picture_unseen_or_hangs(seed):
+    """800 stores with 2,400 bytes turned or cut off; each ends in all its pictures or is told."""
+    program = Path(__file__).with_name("damaged_stores.py")
+    found = subprocess.run(
+        [sys.executable, str(program), str(seed), "200"], capture_output=True, text=True, check=True
+    )
+    ends = json.loads(found.stdout)
+    assert ends.keys() == {"told", "signal", "entries 24"}
+    assert ends["entries 24"] > 100
 
 
 @pytest.mark.parametrize("seed", range(12))
