@@ -52,7 +52,9 @@ def compare_runs(
     tables = []
     for run in (first, second):
         if not (run / file).is_file():
-            raise MissingArtefact(f"{run / file} is not there. Run: pmm evaluate {run}")
+            split = file.removeprefix("ranks").removesuffix(".parquet")
+            option = {"": "", "-valid": " --split valid"}.get(split, " --cold")
+            raise MissingArtefact(f"{run / file} is not there. Run: pmm evaluate {run}{option}")
         tables.append(read_table(run / file, RANKS))
     _require_same_questions(first, second, *tables)
     ranks = [table["rank"].to_numpy() for table in tables]

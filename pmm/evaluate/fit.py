@@ -1,4 +1,4 @@
-"""Whether a model can read a target's shards: the same tokens, pictures of its size."""
+"""Whether a model can read a target's shards: the same tokens, pictures of its size, any at all."""
 
 from torch import nn
 
@@ -15,10 +15,13 @@ def require_tokens(shards: Shards, model: Pmmrec) -> None:
     An encoder without tokenizer files (a bare config) is only asked whether the ids fit.
 
     Raises:
-        InputError: it is not, or it reads no texts as long as the shards hold.
+        InputError: it is not, or it reads no texts as long as the shards hold; or the model reads
+            texts only and there is none.
     """
     if model.text is None:
         return
+    if model.vision is None and not shards.has_text.any():
+        raise InputError(f"no item of {shards.target} has a text, and the model reads only texts")
     encoder, made_with = model.options.text.encoder, shards.tokenizer
     positions, longest = _positions(model.text), int(shards.tokens.lengths.max(initial=0))
     if longest > positions:
@@ -53,9 +56,13 @@ def require_pictures(shards: Shards, model: Pmmrec) -> None:
     """Refuse a vision tower for pictures of another size, unless there is none to be shown.
 
     Raises:
-        InputError: the sizes differ.
+        InputError: the sizes differ; or the model reads pictures only and there is none.
     """
     size = shards.picture_size
+    if model.text is None and not shards.has_picture.any():
+        raise InputError(
+            f"no item of {shards.target} has a picture, and the model reads only pictures"
+        )
     if model.vision is None or not shards.has_picture.any():
         return
     if tuple(model.vision.picture_size) != (size, size):

@@ -81,7 +81,8 @@ def train(
         if going_on:
             _require_same(run_dir, recipe, data)
         session = Session(run_dir, data, recipe.model, recipe.train)
-        report = take_over(session.model, recipe.start) if recipe.start else None
+        begins = not (going_on and (run_dir / LAST).exists())  # else nothing of its start is needed
+        report = take_over(session.model, recipe.start) if recipe.start and begins else None
         if going_on:
             _restore(session)
         elif existing == "overwrite":  # nothing that could be refused stands after this
@@ -114,10 +115,18 @@ def open_parts(home: Home, recipe: Recipe) -> list[Shards]:
         if place.exists():
             parts.append(Shards(place))
         else:
-            missing.append(f"{place} is not there. Run: {command_to_shard(name)}")
+            missing.append(f"{place} is not there. Run: {_commands_for(home, name)}")
     if missing:
         raise MissingArtefact("\n".join(missing))
     return parts
+
+
+def _commands_for(home: Home, name: str) -> str:
+    """What makes a target's shards; its source is ingested first where that was not done."""
+    shard = command_to_shard(name)
+    if home.target(name).exists():
+        return shard
+    return f"pmm ingest {name.split()[0].lower()}; {shard}"
 
 
 @contextmanager

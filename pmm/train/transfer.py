@@ -49,13 +49,16 @@ class Report:
     loaded: tuple[str, ...]
     fresh: tuple[str, ...]
     """Of the new model, initialised at random or from the public encoder."""
+    frozen: tuple[str, ...]
+    """Of the new model's encoders, never trained: from their own source, as the run's were."""
     left_behind: tuple[str, ...]
     """Of the run, without a place in the new model or not of this mode."""
 
     def __str__(self) -> str:
         return (
             f"{self.transfer} transfer from {self.run}: {len(self.loaded)} tensors loaded, "
-            f"{len(self.fresh)} fresh, {len(self.left_behind)} left behind ({REPORT} names them)"
+            f"{len(self.fresh)} fresh, {len(self.frozen)} frozen, {len(self.left_behind)} left "
+            f"behind ({REPORT} names them)"
         )
 
 
@@ -82,6 +85,7 @@ def take_over(model: nn.Module, start: Start) -> Report:
         transfer=start.transfer,
         loaded=tuple(wanted),
         fresh=tuple(name for name in trained if name not in set(wanted)),
+        frozen=tuple(name for name in model.state_dict() if name not in trained),
         left_behind=tuple(name for name in tensors if name not in set(wanted)),
     )
 

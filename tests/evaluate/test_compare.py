@@ -83,8 +83,9 @@ def test_other_targets_or_users_cannot_be_compared(tmp_path: Path) -> None:
         compare_runs(first, write_ranks(tmp_path / "b", ONE, target=2))
     with pytest.raises(InputError, match="different splits"):
         compare_runs(first, write_ranks(tmp_path / "c", ONE[:-1]))
-    with pytest.raises(MissingArtefact, match="Run: pmm evaluate"):
-        compare_runs(first, tmp_path / "none")
+    for name, option in (("", ""), ("-valid", " --split valid"), ("-cold", " --cold")):
+        with pytest.raises(MissingArtefact, match=f"Run: pmm evaluate .*none{option}$"):
+            compare_runs(tmp_path / "none", tmp_path / "none", file=f"ranks{name}.parquet")
 
 
 def test_the_table_marks_what_the_interval_excludes() -> None:

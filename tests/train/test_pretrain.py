@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -99,8 +100,17 @@ def test_sources_without_shards_are_all_named_with_their_commands(world: World) 
     recipe = dataclasses.replace(pretraining(world.shop), sources=("HM", "Bili", "Amazon"))
     with pytest.raises(MissingArtefact) as error:
         train(world.home, world.home.run("none"), recipe)
-    assert 'pmm shard --target "Bili"' in str(error.value)
-    assert 'pmm shard --target "Amazon"' in str(error.value)
+    assert 'Run: pmm ingest bili; pmm shard --target "Bili"' in str(error.value)
+    assert 'Run: pmm ingest amazon; pmm shard --target "Amazon"' in str(error.value)
+    assert '"HM"' not in str(error.value)
+
+
+def test_a_source_that_was_ingested_needs_its_shards_only(world: World) -> None:
+    world.home.target("Kwai Food").mkdir(parents=True)
+    recipe = dataclasses.replace(pretraining(world.shop), sources=("HM", "Kwai Food"))
+    with pytest.raises(MissingArtefact, match='there. Run: pmm shard --target "Kwai Food"'):
+        train(world.home, world.home.run("none"), recipe)
+    world.home.target("Kwai Food").rmdir()
 
 
 @pytest.mark.parametrize("transfer", list(PARTS))
@@ -119,6 +129,7 @@ def test_each_mode_loads_exactly_its_parts(world: World, transfer: Any) -> None:
             assert torch.equal(tensor, before[name]), name
             assert name not in report.loaded
     assert set(report.loaded) | set(report.fresh) == set(model.trained_names())
+    assert set(report.frozen) == set(model.state_dict()) - set(model.trained_names())
     assert set(report.left_behind) == set(held) - set(report.loaded)
     assert "detector.weight" in report.left_behind
 
@@ -144,6 +155,37 @@ def test_text_transfer_never_reads_a_picture(
     assert recipe.model.modality == "text"
     result = train(world.home, tmp_path / "run", recipe)
     assert result["steps"] > 0
+
+
+def test_vision_transfer_to_a_target_without_pictures_is_refused(
+    world: World, tmp_path: Path
+) -> None:
+    recipe = finetuning(world, "vision", "HM Clothes")
+    with pytest.raises(InputError, match="no item of HM Clothes has a picture"):
+        train(world.home, tmp_path / "run", recipe)
+    assert not (tmp_path / "run" / "recipe.toml").exists()
+
+
+def test_text_transfer_to_a_target_without_texts_is_refused(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Shards, "has_text", np.zeros(13, dtype=np.bool_))
+    with pytest.raises(InputError, match="no item of HM Shoes has a text"):
+        train(world.home, tmp_path / "run", finetuning(world, "text"))
+
+
+def test_a_fine_tuning_goes_on_without_the_run_it_started_from(
+    world: World, tmp_path: Path
+) -> None:
+    shutil.copytree(world.run, tmp_path / "start")
+    recipe = finetuning(dataclasses.replace(world, run=tmp_path / "start"), "full")
+    short = dataclasses.replace(recipe, train=dataclasses.replace(TRAIN, max_steps=1))
+    train(world.home, tmp_path / "run", short)
+    report = (tmp_path / "run" / REPORT).read_text()
+    shutil.rmtree(tmp_path / "start")
+    result = train(world.home, tmp_path / "run", recipe, existing="resume")
+    assert result["steps"] > 1
+    assert (tmp_path / "run" / REPORT).read_text() == report
 
 
 def test_all_objectives_can_be_asked_for(world: World) -> None:
