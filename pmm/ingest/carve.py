@@ -23,6 +23,8 @@ class ColumnRule:
     column: str
     operator: Operator
     values: tuple[str, ...]
+    advice: str = ""
+    """What to do where no item fits, as a sentence."""
 
     def describe(self) -> dict[str, Any]:
         """The rule as JSON, for cards and fingerprints."""
@@ -54,6 +56,8 @@ class LevelRule:
     """The first entry that counts; 0 is the root."""
     values: tuple[str, ...]
     match: Literal["equal", "begins"] = "equal"
+    advice: str = ""
+    """What to do where no item fits, as a sentence."""
 
     def describe(self) -> dict[str, Any]:
         """The rule as JSON, for cards and fingerprints."""
@@ -61,7 +65,8 @@ class LevelRule:
 
     def __str__(self) -> str:
         verb = "is" if self.match == "equal" else "begins with"
-        return f"a category of level {self.least_level} or deeper {verb} {' or '.join(self.values)}"
+        at = f" of level {self.least_level} or deeper" if self.least_level else " or tag"
+        return f"a category{at} {verb} {' or '.join(self.values)}"
 
     def matches(self, columns: Sequence[str]) -> pl.Expr:
         """A Polars expression over `categories`."""
@@ -88,10 +93,12 @@ HM_TARGETS: dict[str, Rule | None] = {
 }
 """H&M's targets. Wider clothes: add "Underwear", "Nightwear", "Swimwear", "Socks & Tights"."""
 
+_AMAZON_ADVICE = "They are parts of Clothing_Shoes_and_Jewelry: were its files read?"
+
 AMAZON_TARGETS: dict[str, Rule | None] = {
     "Amazon": None,
-    "Amazon Clothes": LevelRule(least_level=2, values=("Clothing",)),
-    "Amazon Shoes": LevelRule(least_level=2, values=("Shoes",)),
+    "Amazon Clothes": LevelRule(least_level=2, values=("Clothing",), advice=_AMAZON_ADVICE),
+    "Amazon Shoes": LevelRule(least_level=2, values=("Shoes",), advice=_AMAZON_ADVICE),
 }
 """Amazon's targets. The path begins with the root, then the department ("Women", "Baby"); the type
 stands at level 2, or one or two deeper: ["Clothing, Shoes & Jewelry", "Baby", "Baby Girls",

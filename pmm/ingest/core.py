@@ -15,6 +15,10 @@ from pmm.errors import InputError
 Codes = NDArray[np.int32]
 
 
+class NothingLeft(InputError):
+    """Files that can be read, of which the options leave nothing."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Round:
     """What one pass over the rows left."""
@@ -82,7 +86,7 @@ def require_core(user: Codes, item: Codes, user_core: int, item_core: int) -> Co
     """The core, or an error that shows the rounds and proposes cores that leave something.
 
     Raises:
-        InputError: nothing is left.
+        NothingLeft: nothing is left.
     """
     core = find_core(user, item, user_core, item_core)
     if len(core.rows):
@@ -96,7 +100,7 @@ def require_core(user: Codes, item: Codes, user_core: int, item_core: int) -> Co
     advice = "\n".join(
         f"  --user-core {u} --item-core {i}  leaves {rows:,} interactions" for u, i, rows in found
     )
-    raise InputError(
+    raise NothingLeft(
         f"the core of users with at least {user_core} and items with at least {item_core} "
         f"interactions is empty; it began with {len(user):,} interactions:\n"
         + "\n".join(lines)

@@ -32,6 +32,10 @@ DEFAULT_TAGS: dict[str, tuple[str, ...]] = {
 }
 """Target -> beginnings of tags. The paper does not say how it carved Kwai; this is our choice."""
 
+_ADVICE = (
+    "No title has such a hashtag: name others with --hashtags FILE, or each item's category with "
+    "--item-categories FILE (docs/paper.md shows both)"
+)
 _TAG = re.compile(r"#([^\s#,.!?;:…，。！？；：、@()\[\]{}<>\"'“”‘’《》【】|/\\~]+)")
 
 
@@ -47,7 +51,7 @@ class TagTable:
     def rules(self) -> dict[str, LevelRule]:
         """The targets' rules over `categories` that hold folded tags."""
         return {
-            name: LevelRule(least_level=0, values=tags, match=self.match)
+            name: LevelRule(least_level=0, values=tags, match=self.match, advice=_ADVICE)
             for name, tags in self.tags.items()
         }
 

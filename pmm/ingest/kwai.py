@@ -25,6 +25,8 @@ from pmm.ingest.targets import IngestOptions, choose_targets
 from pmm.ingest.video import Plan, Shelf, Tagging, VideoFiles, ingest_plans
 
 _SOURCE = "Kwai"
+_SHOWN = 20
+"""Categories of a table that an error names at most."""
 _PLATFORM = re.compile(r"(?:source_)?(?:kuaishou|kwai|ks|ku|microlens)(?![a-z])")
 
 
@@ -113,14 +115,16 @@ def _carving(home: Home, files: KwaiFiles, targets: Sequence[str]) -> _Carving:
     path = files.item_categories
     categories, notes = read_categories(path)
     names = {name: name for name in DEFAULT_TAGS}
-    found = {category for entries in categories.values() for category in entries}
+    found = dict.fromkeys(category for entries in categories.values() for category in entries)
     for asked in targets:
         short = _short(asked)
         if short in found or fold_tag(asked) in found:
             names.setdefault(_written(asked), _written(asked))
+    advice = f"{path.name} names: {', '.join(list(found)[:_SHOWN])}"
     return _Carving(
         rules={
-            name: LevelRule(least_level=0, values=(_short(name), fold_tag(name))) for name in names
+            name: LevelRule(least_level=0, values=(_short(name), fold_tag(name)), advice=advice)
+            for name in names
         },
         tagging=Tagging(
             kind="item categories",

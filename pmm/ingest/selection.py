@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from pmm.errors import InputError
 from pmm.ingest.carve import Rule
+from pmm.ingest.core import NothingLeft
 from pmm.ingest.rows import Rows
 from pmm.ingest.source import Source
 from pmm.ingest.split import LEAST
@@ -90,10 +91,13 @@ def carve_rows(
     """Rows of the items that a rule names, of users with at least `user_core` rows among them.
 
     Raises:
-        InputError: no user has as many (and as many as the split needs).
+        NothingLeft: no item fits, or no user has as many rows (and as many as the split needs).
     """
     items = pl.DataFrame(source.items.select(["categories"]))
     matches = items.select(rule.matches(columns)).to_series().to_numpy()
+    if not matches.any():
+        advice = f". {rule.advice}" if rule.advice else ""
+        raise NothingLeft(f"{name}: no item of {source.name} is inside it (rule: {rule}){advice}")
     inside = np.zeros(len(source.item_ids), bool)
     listed = source.listed_at >= 0
     inside[listed] = matches[source.listed_at[listed]]
@@ -106,7 +110,7 @@ def carve_rows(
         fates,
     )
     if not (counts >= least).any():
-        raise InputError(
+        raise NothingLeft(
             f"{name}: no user of the core has {least} interactions inside it (rule: {rule}; "
             f"{len(carved.user):,} interactions of {np.count_nonzero(counts):,} users, at most "
             f"{counts.max(initial=0)} each). Lower --user-core or --item-core"

@@ -29,7 +29,7 @@ from pmm.artefact import (
 from pmm.errors import InputError, nearest
 from pmm.home import Home, slug
 from pmm.ingest.carve import Rule
-from pmm.ingest.core import Core, require_core
+from pmm.ingest.core import Core, NothingLeft, require_core
 from pmm.ingest.paper import beside_paper, rules_in_words, statistics
 from pmm.ingest.rows import Rows
 from pmm.ingest.selection import carve_rows, sample_users, usable_rows
@@ -212,7 +212,7 @@ def _write_target(
         rows = sample_users(rows, source.user_ids, options.users, options.seed, fates)
     rows, parts = _split(rows, options.split, fates)
     if not len(rows.user):
-        raise InputError(
+        raise NothingLeft(
             f"{name}: no user has {LEAST} interactions, which the split needs; "
             "set --user-core to 3 or more to see which cores leave something"
         )

@@ -17,6 +17,7 @@ from pmm.errors import InputError
 from pmm.home import Home
 from pmm.ingest import microlens, ninerec, pmmrec_files
 from pmm.ingest.carve import Rule
+from pmm.ingest.core import NothingLeft
 from pmm.ingest.dataset_files import Dataset, Remnant, walk
 from pmm.ingest.histories import sniff_histories, stream_histories
 from pmm.ingest.interactions import Cleaner
@@ -155,8 +156,8 @@ def ingest_plans(
 ) -> list[dict[str, Any]]:
     """Write the tables and targets of several datasets; the targets' cards.
 
-    A dataset that is not there, or has no pictures where they are needed, and of which nothing was
-    asked for by name is left out: its targets' cards say why.
+    A dataset that is not there, has no pictures where they are needed, or of which the options
+    leave nothing, is left out if nothing of it was asked for by name: its targets' cards say why.
 
     Args:
         home: where artefacts live.
@@ -167,20 +168,28 @@ def ingest_plans(
         options: see there.
 
     Raises:
-        InputError: a dataset that was asked for is missing or has no pictures, or one that is there
-            cannot be used.
+        InputError: a dataset that was asked for is missing or has no pictures, one that is there
+            cannot be used, or nothing is left of any.
     """
     cards: list[dict[str, Any]] = []
+    empty: NothingLeft | None = None
     for plan in plans:
         wanted = [name for name in plan.rules if name in asked]
         if asked and not wanted:
             continue
         why = "" if asked else _reason_to_leave_out(shelf, plan, options)
-        if why:
-            cards += [{"target": name, "left_out": why} for name in plan.rules]
-        else:
+        if not why:
             dataset = shelf.get(plan.name)
-            cards += _ingest_plan(home, dataset, plan, language, wanted, options)
+            try:
+                cards += _ingest_plan(home, dataset, plan, language, wanted, options)
+                continue
+            except NothingLeft as error:
+                if asked:
+                    raise
+                empty, why = empty or error, str(error)
+        cards += [{"target": name, "left_out": why} for name in plan.rules]
+    if empty is not None and all("left_out" in card for card in cards):
+        raise empty
     return cards
 
 
@@ -221,9 +230,9 @@ def _ingest_plan(
         return write_targets(home, tables, plan.rules, (), wanted, options)
     except InputError as error:
         named = str(error).startswith(tuple(f"{name}:" for name in plan.rules))
-        if named or len(plan.rules) > 1:
+        if named or len(plan.rules) > 1 and not isinstance(error, NothingLeft):
             raise
-        raise InputError(f"{plan.name}: {error}") from error
+        raise type(error)(f"{plan.name}: {error}") from error
 
 
 class Covers:

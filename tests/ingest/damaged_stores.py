@@ -21,8 +21,7 @@ from pathlib import Path
 
 import lmdb
 import numpy as np
-import PIL.Image
-import PIL.PngImagePlugin  # once here, not in each fork
+from PIL import Image
 
 from pmm.ingest import lmdb_pictures
 from pmm.world.lmdb_image import LMDB_Image
@@ -89,6 +88,7 @@ def _read(store: Path, folder: Path, report: Path) -> int:
 
 def main(seed: int, count: int) -> Counter[str]:
     """How the readings of that many damaged stores end."""
+    Image.preinit()  # once here, not in each fork
     rng, ends = random.Random(seed), Counter[str]()
     with tempfile.TemporaryDirectory() as place:
         whole, store, folder = (Path(place) / name for name in ("whole.lmdb", "s.lmdb", "out"))

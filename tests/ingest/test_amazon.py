@@ -476,6 +476,13 @@ def test_targets_are_carved_by_level(write, ingest, sequences):
     assert sequences("Amazon Shoes") == {"u": [A, C, A]}
 
 
+def test_a_target_of_which_no_item_is_there_says_which_category_has_them(write, ingest):
+    write("Gift_Cards.json", three_users())
+    write("meta_Gift_Cards.json", [product(i, category=["Gift Cards"]) for i in (A, B, C)])
+    with pytest.raises(InputError, match=r"no item of Amazon is inside it .*Clothing_Shoes_and_J"):
+        ingest("Amazon Shoes")
+
+
 def test_an_unknown_target_is_told_before_anything_is_read(home, tmp_path):
     with pytest.raises(InputError, match='did you mean "Amazon Shoes"'):
         ingest_amazon(home, AmazonFiles(raw=tmp_path), ["Amazon Shoe"], IngestOptions())

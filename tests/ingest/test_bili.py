@@ -125,6 +125,18 @@ def test_an_empty_core_names_its_dataset(put, ingest):
         ingest(user_core=50)
 
 
+def test_a_dataset_of_which_the_core_leaves_nothing_does_not_stop_the_others(put, ingest, home):
+    put("Bili_Food", users=3)
+    put("Bili_Movie", users=6)
+    cards = {card["target"]: card for card in ingest(item_core=5)}
+    assert cards["Bili Movie"]["statistics"]["users"] == 6
+    assert cards["Bili Food"]["left_out"].startswith("Bili Food: the core of users with at least 3")
+    assert "--user-core 3 --item-core 3  leaves 12 inter" in cards["Bili Food"]["left_out"]
+    assert not home.target("Bili Food").exists()
+    with pytest.raises(InputError, match="Bili Food: the core of users"):
+        ingest("Bili Food", item_core=5)
+
+
 def test_nothing_is_written_again_where_nothing_changed(put, ingest):
     put("Bili_Food")
     assert ingest("Bili Food")[0]["fresh"]

@@ -48,4 +48,4 @@ def test_a_level_rule_can_ask_for_the_beginning_of_an_entry():
     rule = LevelRule(least_level=0, values=("food", "cook"), match="begins")
     items = pl.DataFrame({"categories": [["#x", "foodie"], ["seafood"], ["cooking"]]})
     assert items.select(rule.matches(())).to_series().to_list() == [True, False, True]
-    assert str(rule) == "a category of level 0 or deeper begins with food or cook"
+    assert str(rule) == "a category or tag begins with food or cook"

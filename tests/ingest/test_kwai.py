@@ -58,7 +58,8 @@ def test_targets_are_carved_by_hashtags(write_kwai, ingest, sequences, adds_up):
     assert [card["target"] for card in cards] == ["Kwai", *DEFAULT_TAGS]
     assert items_of(sequences, "Kwai Food") == ["0", "1", "2", "3"]
     assert items_of(sequences, "Kwai Movie") == ["4", "5", "6", "7"]
-    assert "no user of the core has 3" in cards[3]["left_out"]
+    assert "no item of Kwai is inside it" in cards[3]["left_out"]
+    assert "--hashtags FILE, or each item's category with --item-c" in cards[3]["left_out"]
     assert adds_up(cards[1])
     assert cards[1]["rows"]["dropped"] == {"outside the target": 24}
 
@@ -86,7 +87,7 @@ def test_other_hashtags_make_the_target_anew_and_not_the_tables(write_kwai, inge
 def test_tags_that_must_be_equal_are_not_taken_by_their_beginning(write_kwai, ingest, write):
     write_kwai()
     table = write("t.toml", 'match = "equal"\n[targets]\n"Kwai Pets" = ["pet"]\n')
-    with pytest.raises(InputError, match="Kwai Pets: no user"):
+    with pytest.raises(InputError, match="Kwai Pets: no item"):
         ingest("Kwai Pets", hashtags=table)
 
 
@@ -102,7 +103,8 @@ def test_targets_are_carved_by_a_table_of_categories(
     rows = "".join(f"{item}{separator}{category}\n" for item, category in named)
     cards = ingest(item_categories=write("c.csv", header + rows))
     assert items_of(sequences, "Kwai Cartoon") == ["0", "1", "2"]
-    assert "left_out" in cards[1]
+    assert cards[1]["left_out"].startswith("Kwai Food: no user of the core has 3")
+    assert cards[2]["left_out"].endswith("c.csv names: cartoon, kwai cartoon, food, pets")
     assert cards[0]["detected"]["categories"]["kept"] == 5
 
 
