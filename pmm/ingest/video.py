@@ -230,7 +230,7 @@ def _ingest_plan(
         return write_targets(home, tables, plan.rules, (), wanted, options)
     except InputError as error:
         named = str(error).startswith(tuple(f"{name}:" for name in plan.rules))
-        if named or len(plan.rules) > 1 and not isinstance(error, NothingLeft):
+        if named or (len(plan.rules) > 1 and not isinstance(error, NothingLeft)):
             raise
         raise type(error)(f"{plan.name}: {error}") from error
 

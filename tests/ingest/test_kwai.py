@@ -1,3 +1,6 @@
+import re
+from pathlib import Path
+
 import pyarrow.parquet as pq
 import pytest
 
@@ -6,6 +9,7 @@ from pmm.ingest.hashtags import DEFAULT_TAGS, find_tags, read_tag_table
 from pmm.ingest.kwai import KwaiFiles, ingest_kwai, kwai_name, read_categories
 from pmm.ingest.targets import IngestOptions
 
+PAGE = (Path(__file__).parents[2] / "docs" / "paper.md").read_text(encoding="utf-8")
 TITLES = [
     *[f"Noodles {n} #Food#yum" for n in range(4)],
     *[f"看 {n} ＃电影解说" for n in range(4)],
@@ -224,3 +228,18 @@ def test_a_file_of_hashtags_that_says_something_else_is_told(write, content, mes
 def test_a_file_of_hashtags_that_is_not_there_is_told(tmp_path):
     with pytest.raises(InputError, match="cannot be read"):
         read_tag_table(tmp_path / "none.toml")
+
+
+def test_the_page_of_the_paper_lists_the_hashtags_that_carve():
+    rows = re.findall(r"^\| (Kwai \w+) \| ([^|\d]*) \|$", PAGE, re.MULTILINE)
+    assert {name: tuple(tags.split(", ")) for name, tags in rows} == DEFAULT_TAGS
+
+
+def test_the_examples_of_the_page_of_the_paper_are_read(write):
+    (shown,) = re.findall(r"^```toml\n(match.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    table = read_tag_table(write("t.toml", shown))
+    assert table.match == "equal"
+    assert table.tags["Kwai Food"] == ("food", "美食", "streetfood")
+    assert [*table.tags] == [*DEFAULT_TAGS, "Kwai Pets"]
+    (shown,) = re.findall(r"^```\n(item,category.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    assert read_categories(write("c.csv", shown))[0] == {"104233": ["food"], "104234": ["movie"]}
