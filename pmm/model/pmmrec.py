@@ -5,6 +5,7 @@ users, S = L + 1 slots, L inputs.
 """
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -26,6 +27,9 @@ from pmm.model.user_encoder import UserEncoder
 from pmm.shards.batch import Batch, Items
 
 Preset = Literal["default", "paper", "official"]
+
+LENGTH_GROUPS, LEAST_GROUP = 6, 16
+"""Items are encoded in at most so many groups of similar length, of at least so many items."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,7 +174,27 @@ class Pmmrec(nn.Module):
         return self.item_parts(items).item_ID
 
     def item_parts(self, items: Items, *, apart: bool = False) -> ItemVectors:
-        """Vectors of distinct items, with `apart` those of each modality too (both modalities)."""
+        """Vectors of distinct items, with `apart` those of each modality too (both modalities).
+
+        Items of about the same length of text go through the encoders together, so that little
+        padding is computed; what comes out does not depend on it, but for dropout's draws.
+        """
+        groups = self._by_length(items)
+        if len(groups) == 1:
+            return self._parts(items, apart)
+        found = [self._parts(items.map(partial(_pick, rows_J=rows)), apart) for rows in groups]
+        back_I = torch.cat(groups).argsort()
+        names = [name for name, each in vars(found[0]).items() if each is not None]
+        joined = {name: torch.cat([getattr(each, name) for each in found]) for name in names}
+        return ItemVectors(**{name: each_ID[back_I] for name, each_ID in joined.items()})
+
+    def _by_length(self, items: Items) -> list[Tensor]:
+        """Rows of the items in groups of similar length of text; one group where it is not read."""
+        lengths_I = (items.token_mask_IT & items.has_text_I[:, None]).sum(1)
+        count = min(LENGTH_GROUPS, len(lengths_I) // LEAST_GROUP) if self.text is not None else 1
+        return list(lengths_I.argsort(stable=True).tensor_split(max(1, count)))
+
+    def _parts(self, items: Items, apart: bool) -> ItemVectors:
         if self.fusion is None:
             one = self.text_tokens(items) if self.text is not None else self.picture_tokens(items)
             return ItemVectors(self._pooled(*one))

@@ -185,11 +185,13 @@ def _require_same(run_dir: Path, recipe: Recipe, data: TrainingSet) -> None:
     values = read_recipe(run_dir / RECIPE)
     before = with_whole_paths(resolve(Recipe, values, origin=str(run_dir / RECIPE)))
     former, now = asdict(before), asdict(recipe)
+    # A falling learning rate depends on how many epochs there will be.
+    changeable = CHANGEABLE - ({"epochs"} if recipe.train.schedule != "constant" else set())
     changed = [
         f"{section}.{name} was {old!r}, is {now[section][name]!r}"
         for section in ("model", "train")
         for name, old in former[section].items()
-        if old != now[section][name] and not (section == "train" and name in CHANGEABLE)
+        if old != now[section][name] and not (section == "train" and name in changeable)
     ]
     changed += [
         f"{name} was {former[name]!r}, is {now[name]!r}"

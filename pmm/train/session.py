@@ -44,6 +44,8 @@ from pmm.train.run_folder import Log
 
 Ended = Literal["", "epochs", "patience", "max_steps", "max_minutes", "interrupted"]
 
+Schedule = Literal["constant", "linear"]
+
 VALID = EvaluateOptions(split="valid")
 
 
@@ -56,9 +58,13 @@ class TrainOptions:
     """At most; early stopping usually ends a run before."""
     batch_users: int = 64
     lr: float = 1e-4
-    """Of everything but the encoders; constant, no warm-up."""
+    """Of everything but the encoders."""
     encoder_lr: float = 1e-4
     """Of the encoders' top blocks."""
+    warmup_steps: int = 0
+    """Steps over which the learning rates rise from near 0."""
+    schedule: Schedule = "constant"
+    """"linear": after the warm-up the learning rates fall to 0 at the end of the last epoch."""
     weight_decay: float = 0.1
     """Of everything but the encoders, norms and biases."""
     decay_norms: bool = False
@@ -87,7 +93,7 @@ class TrainOptions:
     def __post_init__(self) -> None:
         least = {"epochs": 1, "batch_users": 2, "eval_every": 1, "log_every": 1, "save_every": 1}
         least |= dict.fromkeys(("lr", "encoder_lr", "weight_decay", "patience"), 0)
-        least |= dict.fromkeys(("max_steps", "max_minutes"), 0) | {"ahead": 1}
+        least |= dict.fromkeys(("max_steps", "max_minutes", "warmup_steps"), 0) | {"ahead": 1}
         low = [
             f"{name} must be at least {n}" for name, n in least.items() if getattr(self, name) < n
         ]
@@ -98,6 +104,19 @@ class TrainOptions:
         ]
         if low:
             raise ValueError("; ".join(low))
+
+    def lr_factor(self, step: int, steps_per_epoch: int) -> float:
+        """What the learning rates are multiplied by in a step, which is counted from 0.
+
+        >>> options = TrainOptions(epochs=2, warmup_steps=2, schedule="linear")
+        >>> [round(options.lr_factor(step, 3), 2) for step in range(6)]
+        [0.33, 0.67, 1.0, 0.75, 0.5, 0.25]
+        """
+        warm = min(1.0, (step + 1) / (self.warmup_steps + 1))
+        if self.schedule == "constant":
+            return warm
+        whole = self.epochs * steps_per_epoch
+        return min(warm, (whole - step) / max(1, whole - self.warmup_steps))
 
 
 class Session:
@@ -213,6 +232,9 @@ class Session:
         seed, step = self.options.seed, self.state.step
         torch.manual_seed(step_seed(seed, step))
         corruption = torch.Generator(self.device).manual_seed(step_seed(seed, step, "corruption"))
+        factor = self.options.lr_factor(step, self.steps_per_epoch)
+        for group in self.optimiser.param_groups:
+            group["lr"] = group["peak_lr"] * factor
         self.optimiser.zero_grad(set_to_none=True)
         with mixed(self.device, self.dtype):
             losses = self.model(batch.to(self.device), corruption)
@@ -355,6 +377,7 @@ def make_optimiser(model: Pmmrec, options: TrainOptions) -> AdamW:
     for group in groups:
         if group["name"] in ("text", "vision"):
             group["lr"] = options.encoder_lr
+        group["peak_lr"] = group["lr"]
     return AdamW(groups, fused=True)
 
 

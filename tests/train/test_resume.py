@@ -9,11 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from pmm.errors import PmmError
+from pmm.errors import PmmError, RecipeError
 from pmm.evaluate.checkpoint import BEST, read_tensors
+from pmm.shards.training_set import TrainingSet
 from pmm.train import session
 from pmm.train.checkpoint import LAST
 from pmm.train.loop import Recipe, TrainOptions, memory_errors, train
@@ -22,8 +24,9 @@ TIMES = {"users_per_s", "waiting", "seconds"}
 
 
 def recipe(shop: Any, **changes: Any) -> Recipe:
-    """Four epochs of three steps; a checkpoint after every second step."""
+    """Four epochs of three steps, checkpoints every second step, learning rates that move."""
     usual = {"epochs": 4, "batch_users": 8, "lr": 2e-3, "encoder_lr": 1e-3}
+    usual |= {"warmup_steps": 3, "schedule": "linear"}
     options = TrainOptions(**{**usual, "log_every": 1, "save_every": 2, **changes})
     return Recipe(target="HM", model=shop.options, train=options)
 
@@ -205,3 +208,24 @@ def test_ctrl_c_while_the_best_weights_are_saved_counts_the_evaluation_once(
 def test_a_full_accelerator_is_told_with_a_smaller_batch() -> None:
     with pytest.raises(PmmError, match="--batch-users 32"), memory_errors(64):
         raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+def test_more_epochs_are_refused_where_the_learning_rate_falls_towards_the_last(
+    shop: Any, whole: Path
+) -> None:
+    with pytest.raises(RecipeError, match=r"train\.epochs was 4, is 5"):
+        train(shop.home, whole, recipe(shop, epochs=5), existing="resume")
+
+
+def test_the_learning_rates_of_all_groups_rise_and_fall(shop: Any, tmp_path: Path) -> None:
+    options = recipe(shop).train
+    data = TrainingSet([shop.shards()])
+    made = session.Session(tmp_path, data, shop.options, options)
+    seen = []
+    for _ in range(12):
+        made._step(data.collate(data.rows(np.arange(8), seed=0, epoch=0, length=7)))
+        seen.append([group["lr"] for group in made.optimiser.param_groups])
+    encoder, rest = seen[3][0], seen[3][-1]
+    assert (encoder, rest) == (1e-3, 2e-3)
+    assert seen[0] == pytest.approx([each / 4 for each in seen[3]])
+    assert seen[11] == pytest.approx([each / 9 for each in seen[3]])
