@@ -108,7 +108,7 @@ def test_sources_without_shards_are_all_named_with_their_commands(world: World) 
 def test_a_source_that_was_ingested_needs_its_shards_only(world: World) -> None:
     world.home.target("Kwai Food").mkdir(parents=True)
     recipe = dataclasses.replace(pretraining(world.shop), sources=("HM", "Kwai Food"))
-    with pytest.raises(MissingArtefact, match='there. Run: pmm shard --target "Kwai Food"'):
+    with pytest.raises(MissingArtefact, match=r'there\. Run: pmm shard --target "Kwai Food"'):
         train(world.home, world.home.run("none"), recipe)
     world.home.target("Kwai Food").rmdir()
 
