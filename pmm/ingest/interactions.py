@@ -76,7 +76,6 @@ class Cleaner:
             time = parse_times(raw.dictionary, self.unit).take(raw.indices)
             no_time = pc.is_null(time)
             unread += raw.filter(no_time).slice(0, 3).to_pylist()
-            fates["zero times"] += pc.sum(pc.equal(time, 0)).as_py() or 0
         rest = None
         for reason, mask in ((NO_USER, no_user), (NO_ITEM, no_item), (NO_TIME, no_time)):
             fresh = mask if rest is None else pc.and_(mask, rest)
@@ -85,7 +84,10 @@ class Cleaner:
         clean = pa.RecordBatch.from_arrays(
             [user, item, time, positions], names=INTERACTIONS.schema.names
         )
-        return clean if pc.all(rest).as_py() else clean.filter(rest)
+        if not pc.all(rest).as_py():
+            clean = clean.filter(rest)
+        fates["zero times"] += pc.sum(pc.equal(clean["timestamp"], 0)).as_py() or 0
+        return clean
 
 
 def _trimmed(column: pa.DictionaryArray, repair: Repair | None) -> pa.DictionaryArray:

@@ -102,6 +102,12 @@ def test_times_of_zero_are_kept_and_counted(ingest_text, tables_card, sequences)
     assert sequences() == {"u1": ["i7", "i0", "i1", "i2"]}
 
 
+def test_times_of_zero_of_dropped_rows_are_not_counted(ingest_text, tables_card):
+    ingest_text("user,item,ts\nu,i1,0\nu,i2,1\nu,i3,2\n,i4,0\nu,,0\n")
+    assert tables_card()["interactions"]["zero_times"] == 1
+    assert tables_card()["interactions"]["kept"] == 3
+
+
 def test_repeats_are_kept_or_only_the_first_in_time(ingest_text, sequences):
     text = table([*ROWS, ("u1", "i2", 5), ("u1", "i3", 1_700_000_000)])
     ingest_text(text)
