@@ -318,6 +318,14 @@ def test_ratings_without_known_items_are_read_as_the_edition_has_them(
     assert "neither" in detected()["X.csv"]["columns"]
 
 
+def test_ratings_of_2023_with_a_history_are_read_without_it(write, ingest, sequences):
+    rows = "".join(f"u,{i},5.0,{(START + n) * 1000},{A} {B}\n" for n, i in enumerate((B, A, C)))
+    write("X.csv", "user_id,parent_asin,rating,timestamp,history\n" + rows)
+    write("meta_X.jsonl", [{"parent_asin": i, "title": i, "images": []} for i in (A, B, C)])
+    ingest()
+    assert sequences("Amazon") == {"u": [B, A, C]}
+
+
 def test_ratings_of_2023_have_a_header(write, ingest, sequences, detected):
     rows = "".join(f"u,{item},5.0,{(START + n) * 1000}\n" for n, item in enumerate((B, A, C)))
     write("X.csv", "user_id,parent_asin,rating,timestamp\n" + rows)
@@ -407,6 +415,24 @@ def test_the_newer_generation_of_metadata_is_read(write, ingest, detected):
 )
 def test_text_is_title_description_and_tags(row, text):
     assert product_of(row, "2018").text == text
+
+
+ODD = [
+    {"rank": "3,011 in Books (", "price": "$1,250.00", "details": {"Age Range:": "3"}},
+    {"rank": [">#1 in Toys"], "price": "", "details": None, "main_cat": "Toys &amp; Games"},
+    {"rank": None, "details": "none", "main_cat": '<img src="https://x.org/m.png" />', "date": 7},
+    {"tech1": "", "similar_item": ' class="a-bordered"', "also_buy": [A], "fit": "x{y:z}"},
+]
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_fields_of_many_types_that_are_not_read_do_no_harm(write, ingest, sequences, items, odd):
+    others = {"vote": "1,234", "reviewerName": None, "style": {"Color:": " Red"}, "summary": "Ü"}
+    write("X.json.gz", three_users(lambda u, i, d: review(u, i, d, **(others if d else {}))))
+    write("meta_X.json.gz", [product(A, **odd), product(B), product(C)])
+    ingest()
+    assert sequences("Amazon") == {user: [C, A, B] for user in "uvw"}
+    assert items()[A]["text"] == f"Boot {A}. Warm. {ROOT}, Women, Shoes, Boots"
 
 
 def test_categories_keep_their_places_and_repeats():

@@ -1,3 +1,4 @@
+import csv
 import gzip
 import json
 
@@ -99,6 +100,23 @@ def test_targets_are_carved_by_product_group_after_the_core(write_shop, ingest_s
     assert cards[2]["rows"]["dropped"] == {"outside the target": 3}
     assert cards[1]["target"] == "HM Clothes"
     assert "no user of the core has 3 interactions inside it" in cards[1]["left_out"]
+
+
+def test_all_columns_and_files_of_the_competition_may_be_there(write_shop, ingest_shop, sequences):
+    """A garment group named Shoes makes no shoe: 55 of H&M's articles have it and another group."""
+    raw = write_shop(articles=[(A, "Garment Full body"), (B, "Shoes"), (C, "Shoes"), (D, "Shoes")])
+    with (raw / "articles.csv").open(newline="") as file:
+        header, *rows = csv.reader(file)
+    further = ("product_code", "garment_group_no", "garment_group_name", "index_group_name")
+    with (raw / "articles.csv").open("w", newline="") as file:
+        written = csv.writer(file)
+        written.writerow([header[0], *further, *header[1:]])
+        written.writerows([row[0], row[0][:7], "1020", "Shoes", "", *row[1:]] for row in rows)
+    (raw / "customers.csv").write_text("customer_id,FN,Active\nuser0,,1.0\nnobody,,\n")
+    (raw / "sample_submission.csv").write_text(f"customer_id,prediction\nuser0,{A} {B}\n")
+    ingest_shop(raw, "HM", "HM Shoes")
+    assert sequences("HM") == {f"user{n}": [A, B, C, D] for n in range(3)}
+    assert sequences("HM Shoes") == {f"user{n}": [B, C, D] for n in range(3)}
 
 
 def test_an_empty_target_that_was_asked_for_is_an_error(write_shop, ingest_shop, home):

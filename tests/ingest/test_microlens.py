@@ -54,6 +54,17 @@ def test_pairs_titles_and_covers_become_kwai(write_lens, ingest, sequences, home
     assert adds_up(card)
 
 
+def test_what_else_the_release_holds_is_left_alone(write_lens, ingest, sequences):
+    raw = write_lens()
+    (raw / "MicroLens-50k_likes_and_views.txt").write_text("1\t5\t9\n")
+    (raw / "MicroLens-50k_comments.csv").write_text("user,item,comment\na,1,so good\n")
+    for folder in ("MicroLens-50k_videos", "MicroLens-50k_audios"):
+        (raw / folder).mkdir()
+        (raw / folder / "1.mp4").write_bytes(b"\x00")
+    ingest()
+    assert sequences("Kwai") == {user: ["3", "1", "4", "2"] for user in "abc"}
+
+
 @pytest.mark.parametrize(("language", "read"), [("en", "english"), ("zh", "plain")])
 def test_of_two_files_of_titles_the_languages_one_is_read(write_lens, ingest, home, language, read):
     write_lens("MicroLens-50k_title_en.csv", mark=" english")

@@ -58,6 +58,14 @@ def test_pairs_are_read_in_whichever_order_they_are(write_bili, ingest, sequence
     assert card["detected"]["dataset"] == {"name": "Bili_Food", "layout": "NineRec"}
 
 
+def test_the_addresses_and_the_list_of_bad_covers_are_left_alone(write_bili, ingest, sequences):
+    place = write_bili()
+    (place / "Bili_Food_url.csv").write_text("7,https://x.example.com/7\n")
+    (place / "bad_file.tsv").write_text("7\n")
+    assert len(ingest("Bili Food")) == 1
+    assert sequences("Bili Food")["901"] == ["7", "8", "9", "10"]
+
+
 def test_ids_that_begin_with_v_are_as_good(write_bili, ingest, sequences):
     rows = [(f"v{item}", user, time) for item, user, time in ROWS]
     ids = ["v7", "v8", "v9", "v10"]
