@@ -214,13 +214,14 @@ class Shards:
     def _padded(self, numbers: Numbers) -> tuple[Numbers, npt.NDArray[np.bool_]]:
         """Tokens int64 [I, T] and which are real; of an item without text the first one only."""
         starts = self.tokens.offsets[numbers - 1]
-        lengths = np.where(self.has_text[numbers], self.tokens.lengths[numbers - 1], 1)
+        held = self.tokens.lengths_of(numbers - 1)
+        lengths = np.where(self.has_text[numbers], held, 1)
         column = np.arange(lengths.max(initial=1))
         real = column < lengths[:, None]
         index = (starts[:, None] + column)[real]
         padded = np.full(real.shape, self.tokenizer["pad"], dtype=np.int64)
         # A tokenizer without special tokens leaves nothing of an empty text: its padding stands in.
-        stored = real & (column < self.tokens.lengths[numbers - 1][:, None])
+        stored = real & (column < held[:, None])
         padded[stored] = self.tokens.values[index[stored[real]]]
         return padded, real
 

@@ -46,6 +46,10 @@ class Lists:
         """int64 [number of lists]."""
         return np.diff(self.offsets)
 
+    def lengths_of(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Lengths of some lists, without a look at the others."""
+        return self.offsets[rows + 1] - self.offsets[rows]
+
     def recent(self, rows: npt.NDArray[np.int64], length: int) -> npt.NDArray[np.int64]:
         """The last `length` items of some lists, left-padded: int64 [len(rows), length].
 

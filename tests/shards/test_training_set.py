@@ -1,5 +1,7 @@
 """Several sources as one training set: what is in a batch, and in which order."""
 
+import tracemalloc
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -92,6 +94,24 @@ def test_log_p_is_the_share_with_which_batches_meet_an_item(
     total = sum(int(each.train_count.sum()) for each in parts)
     second = int(parts[1].train_count.sum()) / total if mixing == "proportional" else 0.5
     assert share[20:].sum().item() == pytest.approx(second, abs=1e-6)
+
+
+def test_a_batch_takes_memory_by_its_own_size_not_by_the_number_of_items(
+    shop_maker: ModuleType, tmp_path: Path
+) -> None:
+    shop = shop_maker.open_shop(tmp_path, n_items=12, n_users=8)
+    peaks = []
+    for name, n_items in (("Kwai Food", 100), ("Bili Food", 1000)):
+        shop.add_target(name, n_items=n_items, n_users=12, pictures=False)
+        data = TrainingSet([Shards(shop.home.shards(name))], read="text")
+        rows = data.rows(np.arange(2), seed=0, epoch=0, length=7)
+        data.collate(rows)  # opens what stays open
+        tracemalloc.start()
+        data.collate(data.rows(np.arange(2), seed=0, epoch=0, length=7))
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    # The batches are of one size; one more byte for each of the 900 further items would show.
+    assert peaks[1] < peaks[0] + 900
 
 
 def test_one_part_alone_is_as_its_shards(parts: list[Shards]) -> None:
