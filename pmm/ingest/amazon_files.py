@@ -82,7 +82,8 @@ def find_release(folder: Path, categories: Sequence[str] = ()) -> Release:
 
     Args:
         folder: the raw folder.
-        categories: names such as "Gift_Cards", in any case; empty = all that are there.
+        categories: names such as "Gift_Cards", in any case, or of a file, as `Gift_Cards.csv`;
+            empty = all that are there.
 
     Raises:
         InputError: nothing is there, an unknown category, two editions, reviews without metadata,
@@ -145,11 +146,12 @@ def _chosen(
     folder: Path, named: list[tuple[str, re.Match[str]]], categories: Sequence[str]
 ) -> list[tuple[str, re.Match[str]]]:
     known = {_fold(match[2]): match[2] for _, match in named}
-    for each in categories:
+    asked = [match[2] if (match := _NAME.fullmatch(each)) else each for each in categories]
+    for each in asked:
         if _fold(each) not in known:
             hint = nearest(each, known.values()) if known else "there is none"
             raise InputError(f'no files of the category "{each}" are in {folder}: {hint}')
-    wanted = {_fold(each) for each in categories} or set(known)
+    wanted = {_fold(each) for each in asked} or set(known)
     return [(name, match) for name, match in named if _fold(match[2]) in wanted]
 
 

@@ -13,14 +13,9 @@ import numpy as np
 import pytest
 
 from pmm.errors import InputError, StorageError
+from pmm.ingest.raw_addresses import CATEGORIES_2018, CATEGORIES_2023, remote_files
 from pmm.ingest.raw_check import check_file, unpack_zip
-from pmm.ingest.raw_download import (
-    CATEGORIES_2018,
-    CATEGORIES_2023,
-    check_raw,
-    download_raw,
-    remote_files,
-)
+from pmm.ingest.raw_download import check_raw, download_raw
 from pmm.ingest.raw_guide import GUIDES
 from pmm.ingest.web import WebOptions
 
@@ -301,8 +296,9 @@ def test_names_of_categories_and_files_lead_to_the_published_paths(tmp_path):
     assert paths("gift_cards") == [CSV[1:], META_PATH[1:]]
     assert paths("Gift_Cards_5.json.gz", "All_Beauty.json.gz", "meta_Gift_Cards.json.gz") == [
         "amazon_v2/categoryFilesSmall/Gift_Cards_5.json.gz",
-        "amazon_v2/categoryFiles/All_Beauty.json.gz",
         META_PATH[1:],
+        "amazon_v2/categoryFiles/All_Beauty.json.gz",
+        "amazon_v2/metaFiles2/meta_All_Beauty.json.gz",
     ]
     assert paths("Gift_Cards", edition="2023") == [
         "amazon_2023/raw/review_categories/Gift_Cards.jsonl.gz",
