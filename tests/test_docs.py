@@ -93,6 +93,19 @@ def test_help_answers_at_once() -> None:
     assert best < 0.5
 
 
+def test_every_decision_that_the_code_cites_stands_on_the_paper_page() -> None:
+    page = (ROOT / "docs" / "paper.md").read_text(encoding="utf-8")
+    listed = [
+        int(number)
+        for row in re.findall(r"^\| (R\d+(?:, R\d+)*) \|", page, re.MULTILINE)
+        for number in re.findall(r"R(\d+)", row)
+    ]
+    assert listed == sorted(set(listed))
+    for path in (ROOT / "pmm").rglob("*.py"):
+        cited = {int(number) for number in re.findall(r"\bR(\d+)\b", path.read_text())}
+        assert cited <= set(listed), path
+
+
 def test_the_functions_that_the_paper_page_names_exist() -> None:
     text = (ROOT / "docs" / "paper.md").read_text(encoding="utf-8")
     named = re.findall(r"`(pmm/[\w/]+\.py):(\w+)`", text)
