@@ -94,6 +94,33 @@ def test_items_without_a_modality_leave_all_losses_finite(build, batch: Batch) -
     assert all(torch.isfinite(each).all() for each in gradients)
 
 
+@pytest.mark.parametrize(
+    "slots",
+    [
+        [[0, 0, 1, 2, 3, 4], [0, 0, 0, 5, 2, 6], [0, 0, 0, 0, 7, 5]],
+        [[1, 2, 3, 4, 5, 6]],
+        [[0, 0, 0, 0, 0, 1], [0, 0, 0, 0, 2, 3]],
+        [[0, 0, 0, 0, 1, 1], [0, 0, 0, 0, 1, 1]],
+    ],
+    ids=["repeats", "one user", "short sequences", "one item"],
+)
+@pytest.mark.parametrize("name", ["default", "paper"])
+def test_bfloat16_gives_no_nan(build, batch: Batch, name: str, slots: list[list[int]]) -> None:
+    items = dataclasses.replace(
+        batch.items, has_text_I=torch.arange(7) != 2, has_picture_I=torch.arange(7) % 3 != 1
+    )
+    own = {"text", "vision", "max_length", "weights"}
+    options = {key: value for key, value in vars(preset(name)).items() if key not in own}
+    model: Pmmrec = build(weights=ALL_OBJECTIVES, **options).train()
+    with torch.autocast("cpu", torch.bfloat16):
+        case = dataclasses.replace(batch, items=items, slot_BS=torch.tensor(slots))
+        found = model.loss(case, chance())
+    found["loss"].backward()
+    assert all(torch.isfinite(each) for each in found.values())
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    assert all(torch.isfinite(each).all() for each in gradients)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_reduced_precision_changes_no_loss_by_more_than_its_rounding(
     build, batch: Batch, dtype: torch.dtype

@@ -1,6 +1,7 @@
 """The whole model on small encoders: what trains, what does not matter, what may be missing."""
 
 import dataclasses
+import operator
 
 import pytest
 import torch
@@ -199,10 +200,38 @@ def test_a_few_steps_learn_the_next_items(build, batch: Batch, modality: str) ->
     assert losses[-1] < 0.1 * losses[0]
 
 
-def test_presets_differ_where_the_paper_and_the_published_code_do() -> None:
-    paper, official = preset("paper"), preset("official")
-    assert (paper.dap_logq, paper.dap_reject, paper.fusion_pool) == ("off", "own_columns", "cls")
-    assert (official.dap_logq, official.dap_reject) == ("on", "same_ids")
-    assert (official.fusion_pool, official.vision.image_norm) == ("mean", "half")
-    assert not paper.fusion_type_embedding
-    assert not official.fusion_type_embedding
+PRESETS = [
+    ("fusion_pool", "cls", "mean", "mean"),
+    ("modality_pool", "cls", "mean", "mean"),
+    ("fusion_type_embedding", False, False, True),
+    ("dap_logq", "off", "on", "on"),
+    ("dap_reject", "own_columns", "same_ids", "same_ids"),
+    ("dap_similarity", "dot", "dot", "dot"),
+    ("dap_tau", 1, 1, 1),
+    ("nicl.family", "nicl", "nicl", "nicl"),
+    ("nicl.form", "sum", "sum", "sum"),
+    ("nicl.tau", 1, 1, 1),
+    ("nicl.denominator", "eq8", "eq8", "eq8"),
+    ("nicl.reject", "own_columns", "same_ids", "same_ids"),
+    ("nid_relu", True, False, False),
+    ("corruption.shuffle", 0.15, 0.15, 0.15),
+    ("corruption.replace", 0.05, 0.05, 0.05),
+    ("rcl.pool", "mean", "mean", "mean"),
+    ("rcl.similarity", "dot", "cosine", "cosine"),
+    ("rcl.tau", 1, 0.1, 0.1),
+    ("vision.image_norm", "encoder", "half", "encoder"),
+    ("vision.train_blocks", 2, 2, 2),
+    ("text.train_blocks", 2, 2, 2),
+    ("max_length", 20, 20, 20),
+    ("user_blocks", 2, 2, 2),
+    ("user_heads", 2, 2, 2),
+    ("dropout", 0.1, 0.1, 0.1),
+]
+"""Key, paper, official, default. Of objectives that `official` has not it takes the default."""
+
+
+@pytest.mark.parametrize(("key", "paper", "official", "default"), PRESETS)
+def test_presets_are_their_columns_of_the_paper_page(key: str, paper, official, default) -> None:
+    get = operator.attrgetter(key)
+    found = [get(preset(name)) for name in ("paper", "official", "default")]
+    assert found == [paper, official, default]

@@ -4,13 +4,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tomli_w
 import torch
 
-from pmm.evaluate.checkpoint import BEST, frozen_digest, frozen_digests, save_weights
+from pmm.evaluate.checkpoint import (
+    BEST,
+    frozen_digest,
+    frozen_digests,
+    load_weights,
+    read_tensors,
+    save_weights,
+    write_tensors,
+)
 from pmm.model.pmmrec import ALL_OBJECTIVES, Pmmrec, Weights
-from pmm.recipe import dump
+from pmm.recipe import dump, read_recipe
 from pmm.train.loop import Recipe
 from pmm.train.run_recipe import Wish, resolve_run
+from pmm.train.transfer import take_over
 
 
 @pytest.fixture
@@ -63,3 +73,22 @@ def test_stages_have_their_objectives(shop: Any, start: Path) -> None:
     assert resolved(shop, target="HM", objectives="all").model.weights == ALL_OBJECTIVES
     tuned = resolved(shop, stage="finetune", target="HM", start=start, transfer="vision")
     assert (tuned.model.modality, tuned.model.weights) == ("vision", Weights())
+
+
+def test_a_run_of_another_version_is_read_by_name(shop: Any, start: Path) -> None:
+    """Its recipe lacks later options; its tensors stand in another order, its header has more."""
+    values = read_recipe(start / "recipe.toml")
+    for name in ("weights", "nicl", "corruption", "nid_relu", "rcl", "dap_similarity"):
+        del values["model"][name]
+    (start / "recipe.toml").write_text(tomli_w.dumps(values))
+    tensors, about = read_tensors(start / BEST, made_by="")
+    reversed_order = dict(reversed(tensors.items()))
+    write_tensors(start / BEST, reversed_order, {**about, "of a later version": [1]})
+    recipe = resolved(shop, stage="finetune", target="HM", start=start)
+    torch.manual_seed(1)
+    tuned, whole = Pmmrec(recipe.model), Pmmrec(recipe.model)
+    take_over(tuned, recipe.start)
+    load_weights(start / BEST, whole, made_by="")
+    for model in (tuned, whole):
+        held = dict(model.named_parameters())
+        assert all(torch.equal(held[name], tensor) for name, tensor in tensors.items())
