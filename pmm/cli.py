@@ -343,7 +343,12 @@ def world_command(
         Literal["amazon", "hm", "bili", "kwai", "csv"], typer.Option(help="Raw format.")
     ] = "hm",
     layout: Annotated[
-        str | None, typer.Option(help="Which of a format's layouts, e.g. 2023 or microlens.")
+        str | None,
+        typer.Option(
+            help="Which of a format's layouts. amazon: 2018, 2018-old, 2023; bili and kwai: "
+            "ninerec, ninerec-user-first, pmmrec, pmmrec-lmdb; kwai also: microlens, "
+            "microlens-crlf, microlens-tsv. [the first]"
+        ),
     ] = None,
     target: Annotated[
         str, typer.Option(help="With --format csv: which source or target to write.")
@@ -364,6 +369,8 @@ def world_command(
 
     if to is None and not describe:
         raise InputError("say where to write the raw files (--to DIR), or --describe")
+    if format == "csv" and layout is not None:
+        raise InputError(f"--layout {layout}: --format csv has one layout only; leave it out")
     world = generate(size, seed)
     if describe:
         from pmm.text_table import text_table

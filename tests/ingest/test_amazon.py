@@ -213,7 +213,9 @@ def test_items_of_several_categories_come_together(write, ingest, sequences):
     assert sequences("Amazon") == {"u": [B, C, A]}
 
 
-@pytest.mark.parametrize("asked", ["Gift_Cards_5.json.gz", "gift_cards", "Gift Cards", "GIFT_CARDS"])
+@pytest.mark.parametrize(
+    "asked", ["Gift_Cards_5.json.gz", "gift_cards", "Gift Cards", "GIFT_CARDS"]
+)
 def test_categories_can_be_chosen_in_any_case(write, ingest, sequences, asked):
     write("Gift_Cards.json", three_users())
     write("meta_Gift_Cards.json", PRODUCTS)
