@@ -72,6 +72,7 @@ def test_the_log_shows_each_loss_and_each_source(world: World) -> None:
     assert set(last["sources"]) == {"HM", "Kwai"}
     of_sources = [each["hr@10"] for each in last["sources"].values()]
     assert last["hr@10"] == pytest.approx(np.mean(of_sources))
+    assert last["best"] == max(each["hr@10"] for each in evaluations), "the mean decides"
 
 
 def test_a_stopped_pretraining_goes_on_as_if_it_was_not(
