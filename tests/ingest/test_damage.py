@@ -141,6 +141,14 @@ def repeat(raw: bytes, rng: random.Random) -> bytes:
     return raw[: at + rng.randrange(1, 40)] + raw[at:]
 
 
+def quote_over_lines(raw: bytes, rng: random.Random) -> bytes:
+    """A quote that opens at the beginning of a field and closes some lines below."""
+    starts = [0, *(found.end() for found in re.finditer(rb"[,\t;|\n]", raw))]
+    at = rng.choice(starts)
+    to = min(len(raw), at + rng.randrange(1, 90))
+    return raw[:at] + b'"' + raw[at:to] + b'"' + raw[to:]
+
+
 def change_delimiter(raw: bytes, rng: random.Random) -> bytes:
     old, new = rng.choice([b",", b"\t", b"::", b"|"]), rng.choice([b";", b"\t", b"::", b" ", b","])
     return raw.replace(old, new, rng.choice([1, -1]))
@@ -175,7 +183,7 @@ def pack(raw: bytes, rng: random.Random) -> bytes:
 
 
 MUTATIONS = [cut, flip, insert, insert, remove, repeat, change_delimiter, change_numbers]
-MUTATIONS += [change_rows, change_field, change_field, pack]
+MUTATIONS += [change_rows, change_field, change_field, pack, quote_over_lines]
 
 
 def damage(raw: bytes, rng: random.Random) -> bytes:

@@ -313,17 +313,22 @@ def require_interactions(found, raw):
 
 
 def expected_items(raw, key, literal):
-    """Item id -> title, and how many lines are objects."""
-    found, objects = {}, 0
+    """Item id -> title, and the fates of the lines."""
+    found, fates = {}, Counter()
     for line in raw.removeprefix(b"\xef\xbb\xbf").split(b"\n"):
+        if not line.strip():
+            continue
+        fates["read"] += 1
         value = as_object(line.strip(), literal)
         if value is None:
+            fates[MALFORMED] += 1
             continue
-        objects += 1
         item, pictured = plain(value.get(key)).strip(), bool(picture_urls(value))
+        fates["empty item id"] += not item
+        fates["repeated item id"] += item in found
         if item and (item not in found or (pictured and not found[item][1])):
             found[item] = (plain(value.get("title")), pictured)
-    return {item: title for item, (title, _) in found.items()}, objects
+    return {item: title for item, (title, _) in found.items()}, +fates
 
 
 def require_items(found, raw):
@@ -331,13 +336,13 @@ def require_items(found, raw):
     _, _, reading, release = found
     file = release.metadata[0]
     key = "parent_asin" if release.edition == "2023" else "asin"
-    wanted, objects = expected_items(raw, key, file.lines.literal)
+    wanted, lines = expected_items(raw, key, file.lines.literal)
     rows = {row["item_id"]: row["text"] for row in reading.items.to_pylist()}
     assert rows.keys() == wanted.keys()
     for item, title in wanted.items():
         assert not re.fullmatch(r"T \d", title) or rows[item].startswith(title)
     fates = reading.item_fates
-    assert objects == fates["read"] - fates["dropped"].get(MALFORMED, 0)
+    assert Counter({"read": fates["read"], **fates["dropped"]}) == lines
 
 
 def damage(raw, rng):
