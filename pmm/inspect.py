@@ -63,10 +63,12 @@ def summarise_cards(cards: list[dict[str, Any]]) -> str:
             rows += _beside_paper(card, "written" if card["fresh"] else "unchanged")
     lines = [text_table(["target", *_HEADER, ""], rows)]
     lines += [_rows_account(card) for card in cards if "rows" in card]
+    reasons: dict[str, list[str]] = {}
     for card in cards:
         if "left_out" in card:
             why = card["left_out"].removeprefix(f"{card['target']}: ")
-            lines.append(f"{card['target']} left out: {why}")
+            reasons.setdefault(why, []).append(card["target"])
+    lines += [f"{', '.join(names)} left out: {why}" for why, names in reasons.items()]
     detected = next((card["detected"] for card in cards if card.get("detected")), None)
     if detected:
         lines.append(f"detected: {json.dumps(detected, ensure_ascii=False)}")

@@ -120,3 +120,12 @@ def test_the_summary_of_an_ingest_shows_the_difference(made: Path) -> None:
     assert lines[1].endswith("unchanged")
     assert lines[3].split()[:2] == ["difference", "%"]
     assert all(part[0] in "+-" for part in lines[3].split()[2:])
+
+
+def test_targets_that_are_left_out_for_one_reason_are_told_together() -> None:
+    reasons = {"Kwai": "no files", "Kwai Food": "no files", "Kwai Movie": "Kwai Movie: no item"}
+    told = summarise_cards([{"target": each, "left_out": why} for each, why in reasons.items()])
+    assert told.splitlines()[1:] == [
+        "Kwai, Kwai Food left out: no files",
+        "Kwai Movie left out: no item",
+    ]

@@ -172,7 +172,7 @@ def ingest_plans(
             cannot be used, or nothing is left of any.
     """
     cards: list[dict[str, Any]] = []
-    empty: NothingLeft | None = None
+    faults: list[InputError] = []
     for plan in plans:
         wanted = [name for name in plan.rules if name in asked]
         if asked and not wanted:
@@ -186,10 +186,12 @@ def ingest_plans(
             except NothingLeft as error:
                 if asked:
                     raise
-                empty, why = empty or error, str(error)
+                why = str(error)
+        if shelf.has(plan.name):
+            faults.append(InputError(f"{plan.name}: {why.removeprefix(f'{plan.name}: ')}"))
         cards += [{"target": name, "left_out": why} for name in plan.rules]
-    if empty is not None and all("left_out" in card for card in cards):
-        raise empty
+    if faults and all("left_out" in card for card in cards):
+        raise faults[0]
     return cards
 
 

@@ -87,6 +87,13 @@ def test_a_dataset_without_pictures_is_left_out_or_told_or_goes_on_as_text(put, 
     assert ingest("Bili", missing_image="text-only")[0]["items_without_image"] == 4
 
 
+def test_where_no_dataset_can_be_used_the_first_reason_is_an_error(put, ingest):
+    shutil.rmtree(put("Bili_Food") / "Bili_Food_cover")
+    shutil.rmtree(put("Bili_Movie") / "Bili_Movie_cover")
+    with pytest.raises(InputError, match=r"Bili Food: .* has no pictures of Bili_Food"):
+        ingest()
+
+
 def test_two_datasets_for_one_name_are_an_error_that_lists_both(put, ingest):
     put("Source_datasets/Bili_2M")
     put("Source_datasets/Bili_500K")
