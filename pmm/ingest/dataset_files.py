@@ -51,7 +51,11 @@ class Listing:
         try:
             with os.scandir(folder) as entries:
                 for entry in sorted(entries, key=lambda each: each.name):
-                    (self.folders if _is_folder(entry) else self.files).append(entry.name)
+                    match _kind(entry):
+                        case "folder":
+                            self.folders.append(entry.name)
+                        case "file":
+                            self.files.append(entry.name)
         except OSError as error:
             raise InputError(f"{folder} cannot be read ({error.strerror})") from error
         self._files = {name.lower(): name for name in reversed(self.files)}
@@ -84,11 +88,12 @@ class Listing:
         return None
 
 
-def _is_folder(entry: os.DirEntry[str]) -> bool:
+def _kind(entry: os.DirEntry[str]) -> Literal["file", "folder", "other"]:
+    """What it is; other are pipes, which nobody would wait for, and links that lead nowhere."""
     try:
-        return entry.is_dir()
+        return "folder" if entry.is_dir() else "file" if entry.is_file() else "other"
     except OSError:  # a link in a circle
-        return False
+        return "other"
 
 
 def walk(raw: Path) -> Iterator[Listing]:

@@ -6,7 +6,6 @@ PixelRec, MicroLens, Amazon ratings).
 """
 
 import re
-import stat
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +31,7 @@ from pmm.ingest.delimited import Dialect, describe_columns, in_any_encoding, sni
 from pmm.ingest.interactions import Cleaner
 from pmm.ingest.items import ItemRows
 from pmm.ingest.pictures import Pictures
+from pmm.ingest.plain_file import require_file
 from pmm.ingest.source import Raw, Reading, write_tables
 from pmm.ingest.targets import IngestOptions, write_targets
 from pmm.ingest.text import clean_text, join_text
@@ -122,20 +122,9 @@ def _require_name(name: str) -> None:
             )
 
 
-def _require_file(path: Path, option: str) -> None:
-    try:
-        mode = path.stat().st_mode
-    except OSError as error:
-        raise InputError(f"{option} {path} cannot be read ({error.strerror})") from error
-    if stat.S_ISDIR(mode):
-        raise InputError(f"{option} {path} is a folder; expected is one file")
-    if not stat.S_ISREG(mode):
-        raise InputError(f"{option} {path} is no plain file: write what it gives to a file first")
-
-
 def _raw(home: Home, name: str, files: CsvFiles) -> Raw:
-    _require_file(files.interactions, "--interactions")
-    _require_file(files.items, "--items")
+    require_file(files.interactions, "--interactions")
+    require_file(files.items, "--items")
     pictures = Pictures(files.images.resolve()) if files.images else None
     digests = Digests(home.root)
     return Raw(

@@ -21,6 +21,7 @@ from pmm.ingest.carve import LevelRule, Rule
 from pmm.ingest.columns import find_roles
 from pmm.ingest.delimited import in_any_encoding, sniff, stream
 from pmm.ingest.hashtags import DEFAULT_TAGS, TagTable, find_tags, fold_tag, read_tag_table
+from pmm.ingest.plain_file import require_file
 from pmm.ingest.targets import IngestOptions, choose_targets
 from pmm.ingest.video import Plan, Shelf, Tagging, VideoFiles, ingest_plans
 
@@ -103,6 +104,7 @@ def _carving(home: Home, files: KwaiFiles, targets: Sequence[str]) -> _Carving:
     if files.item_categories is None:
         table = TagTable(tags=DEFAULT_TAGS)
         if files.hashtags is not None:
+            require_file(files.hashtags, "--hashtags")
             table = read_tag_table(files.hashtags)
         tagging = Tagging(
             kind="hashtags", tags=lambda _item, title: find_tags(title), inputs={}, notes={}
@@ -113,6 +115,7 @@ def _carving(home: Home, files: KwaiFiles, targets: Sequence[str]) -> _Carving:
             "--item-categories and --hashtags both say what makes a target: give one of them"
         )
     path = files.item_categories
+    require_file(path, "--item-categories")
     categories, notes = read_categories(path)
     names = {name: name for name in DEFAULT_TAGS}
     found = dict.fromkeys(category for entries in categories.values() for category in entries)

@@ -106,7 +106,11 @@ def test_the_worlds_files_become_the_fourteen_datasets_and_the_shards_of_one(raw
         (("bili", "--raw", "NineRec", "--language", "fr"), 2, "--language"),
         (("bili", "--raw", "MicroLens"), 1, "raw files of bili are not in"),
         (("bili", "--raw", "NineRec", "--target", "Bili Fod"), 1, 'did you mean "Bili Food"'),
-        (("kwai", "--raw", "MicroLens", "--item-categories", "none.csv"), 1, "is not there"),
+        (
+            ("kwai", "--raw", "MicroLens", "--item-categories", "none.csv"),
+            1,
+            "none.csv cannot be read",
+        ),
         (
             ("kwai", "--raw", "MicroLens", "--item-categories", "a", "--hashtags", "b"),
             1,

@@ -1,3 +1,4 @@
+import os
 import re
 from pathlib import Path
 
@@ -223,6 +224,23 @@ def test_entities_are_no_hashtags(write_kwai, ingest, home):
 def test_a_file_of_hashtags_that_says_something_else_is_told(write, content, message):
     with pytest.raises(InputError, match=message):
         read_tag_table(write("t.toml", content))
+
+
+@pytest.mark.parametrize("option", ["item_categories", "hashtags"])
+def test_a_pipe_in_place_of_a_file_is_not_waited_for(write_kwai, ingest, tmp_path, option):
+    write_kwai()
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match=f"--{option.replace('_', '-')} .* is no plain file"):
+        ingest(**{option: tmp_path / "pipe"})
+
+
+def test_a_pipe_among_the_raw_files_is_not_waited_for(write_kwai, ingest, tmp_path):
+    write_kwai()
+    pairs = tmp_path / "raw" / "MicroLens" / "MicroLens-50k_pairs.csv"
+    pairs.unlink()
+    os.mkfifo(pairs)
+    with pytest.raises(InputError, match=r"missing: MicroLens-50k_pairs\.csv or"):
+        ingest("Kwai")
 
 
 def test_a_file_of_hashtags_that_is_not_there_is_told(tmp_path):
