@@ -208,7 +208,7 @@ def storage_errors(place: Path) -> Iterator[None]:
                 "whole. Free some space, or choose another folder with --home, and run the same "
                 "command again: finished pieces are kept"
             ) from error
-        if error.errno not in _DENIED | {errno.ENOTDIR, errno.EEXIST}:
+        if error.errno not in _DENIED | {errno.ENOTDIR, errno.EEXIST, errno.ENOENT}:
             raise
         named = Path(error.filename) if error.filename else place
         if _is_beside(named, place):

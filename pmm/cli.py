@@ -3,6 +3,7 @@
 Heavy imports stand inside the commands, so that help answers at once.
 """
 
+import errno
 import shlex
 import sys
 from pathlib import Path
@@ -55,6 +56,11 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         app(args=arguments)
     except PmmError as error:
         print(f"Error: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+    except OSError as error:  # of any path that a user typed; whatever else fails is told as a bug
+        if error.errno not in (errno.ENAMETOOLONG, errno.ELOOP):
+            raise
+        print(f"Error: {error.filename} cannot be used ({error.strerror})", file=sys.stderr)
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         print("Stopped. Run the same command to go on.", file=sys.stderr)

@@ -4,7 +4,9 @@ import errno
 import gzip
 import json
 import os
+import re
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -163,6 +165,33 @@ def test_a_home_that_cannot_be_written_is_one_message(
     raw = made / "raw" / "hm"
     assert run("ingest", "hm", "--raw", raw, "--home", tmp_path / "file" / "home") == 1
     assert "--home" in capfd.readouterr().err
+
+
+TOO_LONG = "x" * 300
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *[("ingest", source, "--raw", TOO_LONG) for source in ("amazon", "bili", "hm", "kwai")],
+        ("ingest", "csv", "--name", "q", "--preset", "movielens", "--raw", TOO_LONG),
+        ("world", "--size", "tiny", "--to", TOO_LONG),
+        ("inspect", TOO_LONG),
+        pytest.param(
+            ("world", "--size", "tiny", "--to", "/proc/none/here"),
+            marks=pytest.mark.skipif(sys.platform != "linux", reason="/proc takes no folders"),
+        ),
+    ],
+)
+def test_a_path_that_cannot_be_is_one_message(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    arguments: tuple[str, ...],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(*arguments) == 1
+    assert re.search(r"^Error: .*(too long|No such file)", capfd.readouterr().err)
 
 
 def test_a_cut_tar_is_one_message_that_says_what_to_run(
