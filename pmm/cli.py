@@ -364,6 +364,12 @@ def world_command(
     describe: Annotated[
         bool, typer.Option(help="Print sizes, oracle and popularity of all sources and targets.")
     ] = False,
+    encoders: Annotated[
+        Path | None, typer.Option(help="Folder for the world's small pre-trained encoders.")
+    ] = None,
+    teach: Annotated[
+        bool, typer.Option("--teach", help="Train these again instead of copying those of PMM.")
+    ] = False,
 ) -> None:
     """The embedded world as raw files.
 
@@ -373,8 +379,16 @@ def world_command(
     from pmm.world.csv_files import write_csv
     from pmm.world.raw_formats import write_raw
 
-    if to is None and not describe:
-        raise InputError("say where to write the raw files (--to DIR), or --describe")
+    if to is None and not describe and encoders is None:
+        raise InputError("say where to write raw files (--to DIR) or --encoders DIR, or --describe")
+    if encoders is not None:
+        from pmm.model.public_encoders import put_public_encoders, teach_public_encoders
+
+        if teach:
+            teach_public_encoders(encoders)
+        else:
+            put_public_encoders(encoders)
+        print(f"{encoders}: give --text-encoder {encoders}/text --vision-encoder {encoders}/vision")
     if format == "csv" and layout is not None:
         raise InputError(f"--layout {layout}: --format csv has one layout only; leave it out")
     world = generate(size, seed)

@@ -80,6 +80,13 @@ def similarities(left_ND: Tensor, right_ID: Tensor, similarity: Similarity) -> T
         return left_ND @ right_ID.T
 
 
+def scored_items(e_ID: Tensor, similarity: Similarity) -> Tensor:
+    """Item vectors whose dot product with a user's ranks as the loss compares: for the cosine they
+    are of length 1. [I, D]
+    """
+    return functional.normalize(e_ID, dim=-1) if similarity == "cosine" else e_ID
+
+
 def at_least_float32(x: Tensor) -> Tensor:
     """16-bit numbers as float32; float64 stays, so that gradients can be checked in it."""
     return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -22,7 +22,7 @@ from pmm.model.contrastive import (
 from pmm.model.corruption import CorruptionOptions, corrupt, noised_item_detection
 from pmm.model.encoders import TextSpec, VisionSpec, load_text, load_vision
 from pmm.model.fusion import MergeFusion, Pool, masked_mean
-from pmm.model.losses import LogQ, Reject, Similarity, in_batch_softmax
+from pmm.model.losses import LogQ, Reject, Similarity, in_batch_softmax, scored_items
 from pmm.model.user_encoder import UserEncoder
 from pmm.shards.batch import Batch, Items
 
@@ -55,6 +55,8 @@ ALL_OBJECTIVES = Weights(nicl=1.0, nid=1.0, rcl=1.0)
 class PmmrecOptions:
     """What the model is made of; the defaults are the column `default` of docs/paper.md."""
 
+    name: Literal["pmmrec"] = "pmmrec"
+    """Tells these options from those of the baselines."""
     text: TextSpec = field(default_factory=TextSpec)
     vision: VisionSpec = field(default_factory=VisionSpec)
     modality: Literal["both", "text", "vision"] = "both"
@@ -258,9 +260,7 @@ class Pmmrec(nn.Module):
         The vectors of `encode_items` themselves, but of length 1 where the loss compares by
         cosine.
         """
-        if self.options.dap_similarity == "cosine":
-            return functional.normalize(e_ID, dim=-1)
-        return e_ID
+        return scored_items(e_ID, self.options.dap_similarity)
 
     def loss(self, batch: Batch, generator: Generator | None = None) -> dict[str, Tensor]:
         """The objectives of a batch as float32 scalars (paper Eq. 12).
@@ -333,8 +333,9 @@ def parameter_groups(
 ) -> list[dict[str, Any]]:
     """AdamW's groups (docs/paper.md R34): each trainable tensor in exactly one, none empty.
 
-    The encoders (`text.`, `vision.`) never decay. Of the rest (projections, fusion, user encoder)
-    everything does with `decay_norms` (the published code), else all but norms and biases.
+    The encoders (`text.`, `vision.`) never decay. Of the rest (projections, fusion, user encoder, a
+    table of item ids) everything does with `decay_norms` (the published code), else all but norms
+    and biases.
     """
     norms = {
         id(tensor)

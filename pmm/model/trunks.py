@@ -19,7 +19,7 @@ from pmm.shards.batch import Items
 from pmm.shards.read import Shards
 
 if TYPE_CHECKING:
-    from pmm.model.pmmrec import Pmmrec
+    from pmm.model.recommender import Recommender
 
 
 def tensors_digest(tensors: Iterable[tuple[str, Tensor]]) -> str:
@@ -32,7 +32,7 @@ def tensors_digest(tensors: Iterable[tuple[str, Tensor]]) -> str:
     return whole.hexdigest()
 
 
-def trunks_of(model: "Pmmrec") -> list[Trunk]:
+def trunks_of(model: "Recommender") -> list[Trunk]:
     """The trunks of the encoders that a model has, in float32 on the model's device."""
     found = []
     if model.text is not None:
@@ -44,7 +44,7 @@ def trunks_of(model: "Pmmrec") -> list[Trunk]:
 
 def with_activations(
     shards: Shards,
-    model: "Pmmrec",
+    model: "Recommender",
     storage: Storage | None,
     *,
     write: bool,
