@@ -138,7 +138,8 @@ def _convert(hint: Any, value: Any, name: str, faults: list[str]) -> Any:
         return value
     if origin in (Union, types.UnionType):
         inner = [each for each in typing.get_args(hint) if each is not type(None)]
-        return value if value is None else _convert(inner[0], value, name, faults)
+        chosen = inner[0] if len(inner) == 1 else _named(inner, value, name, faults)
+        return value if value is None or chosen is None else _convert(chosen, value, name, faults)
     if origin is tuple:
         if not isinstance(value, list | tuple):
             faults.append(f"{name} should be a list, found {value!r}")
@@ -146,6 +147,25 @@ def _convert(hint: Any, value: Any, name: str, faults: list[str]) -> Any:
         element = typing.get_args(hint)[0]
         return tuple(_convert(element, each, name, faults) for each in value)
     return _scalar(hint, value, name, faults)
+
+
+def _named(kinds: list[Any], value: Any, name: str, faults: list[str]) -> Any:
+    """Of several dataclasses the one whose field `name` may be what the table says under it.
+
+    A table without it is of the first; None (and a fault) where it is of none.
+    """
+    if not isinstance(value, Mapping) or "name" not in value:
+        return kinds[0]
+    choices: list[str] = []
+    for kind in kinds:
+        own = typing.get_args(typing.get_type_hints(kind)["name"])
+        if value["name"] in own:
+            return kind
+        choices += own
+    faults.append(
+        f"{name}.name = {value['name']!r} should be one of {', '.join(map(repr, choices))}"
+    )
+    return None
 
 
 def _scalar(hint: Any, value: Any, name: str, faults: list[str]) -> Any:

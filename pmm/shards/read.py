@@ -29,7 +29,8 @@ from pmm.shards.tars import map_tar
 from pmm.shards.write import command, shards_manifest
 
 Numbers: TypeAlias = npt.NDArray[np.int64]
-Modality = Literal["both", "text", "vision"]
+Modality = Literal["both", "text", "vision", "none"]
+"""What of an item's content is read; "none" where its number is all that a model knows."""
 
 TARS_OPEN = 256
 """Item tars mapped at a time: each map holds a file open, and systems allow 1,024 or fewer."""
@@ -171,7 +172,8 @@ class Shards:
 
         Args:
             numbers: of the items.
-            read: with "text" no picture is read, with "vision" no text: no item then has one.
+            read: with "text" no picture is read, with "vision" no text, with "none" neither: no
+                item then has one.
 
         Raises:
             ValueError: numbers that are no items, or not in ascending order.
@@ -180,15 +182,16 @@ class Shards:
         numbers = np.asarray(numbers, dtype=np.int64)
         self._check(numbers)
         none = np.zeros(len(numbers), dtype=np.bool_)
-        has_picture_I = none if read == "text" else self.has_picture[numbers]
-        has_text_I = none if read == "vision" else self.has_text[numbers]
-        text = self._held.get("text") if read != "vision" else None
-        picture = self._held.get("vision") if read != "text" else None
-        size = self.picture_size if read != "text" and picture is None else 0
+        texts, pictures = read in ("both", "text"), read in ("both", "vision")
+        has_picture_I = self.has_picture[numbers] if pictures else none
+        has_text_I = self.has_text[numbers] if texts else none
+        text = self._held.get("text") if texts else None
+        picture = self._held.get("vision") if pictures else None
+        size = self.picture_size if pictures and picture is None else 0
         picture_IHW3 = np.zeros((len(numbers), size, size, 3), dtype=np.uint8)
         for row in np.flatnonzero(has_picture_I).tolist() if size else ():
             picture_IHW3[row] = self.picture(int(numbers[row]))
-        token_IT, mask_IT = self._padded(numbers) if read != "vision" else self._no_tokens(numbers)
+        token_IT, mask_IT = self._padded(numbers) if texts else self._no_tokens(numbers)
         return Items(
             item_I=torch.from_numpy(numbers.copy()),
             token_IT=torch.from_numpy(token_IT),

@@ -33,7 +33,7 @@ class TrainingSet:
             proportion to its size. "equal": the rows go round the parts, so a batch has equally
             many of each; an epoch has as many rows as there are users, and each part goes through
             its own users again and again, in a new order each time.
-        read: which modalities are read; the other one is absent from every item.
+        read: which modalities are read; those that are not are absent from every item.
 
     Raises:
         InputError: fewer than two users can be trained on, or the parts' tokens or pictures were
@@ -175,13 +175,13 @@ def _require_alike(parts: Sequence[Shards], read: Modality) -> None:
     """Refuse parts whose tokens or pictures cannot stand in one batch."""
     first = parts[0]
     for part in parts[1:]:
-        if read != "vision" and part.tokenizer["sha256"] != first.tokenizer["sha256"]:
+        if read in ("both", "text") and part.tokenizer["sha256"] != first.tokenizer["sha256"]:
             raise InputError(
                 f"the shards of {first.target} hold tokens of {first.tokenizer['name']!r}, those "
                 f"of {part.target} of {part.tokenizer['name']!r}. Make them alike: "
                 f'pmm shard --target "{part.target}" --text-encoder {first.tokenizer["name"]}'
             )
-        if read != "text" and part.picture_size != first.picture_size:
+        if read in ("both", "vision") and part.picture_size != first.picture_size:
             raise InputError(
                 f"the pictures of {first.target} are {first.picture_size} wide, those of "
                 f"{part.target} {part.picture_size}: make their shards alike"

@@ -43,7 +43,17 @@ def describe(batch: Batch) -> dict[str, Any]:
 
 
 def write(run_dir: Path, batch: Batch, data: TrainingSet) -> None:
-    """Write first_batch.json and first_batch.png (the first items with their texts)."""
+    """Write first_batch.json and first_batch.png (the first items with their texts).
+
+    There is no picture of items whose content is not read.
+    """
+    with storage_errors(run_dir), atomic_file(run_dir / "first_batch.json") as temporary:
+        write_json(temporary, describe(batch))
+    if data.read != "none":
+        _draw(run_dir / "first_batch.png", batch, data)
+
+
+def _draw(path: Path, batch: Batch, data: TrainingSet) -> None:
     items = batch.items
     numbers = items.item_I[:SHOWN].tolist()
     records = [data.record(item) for item in numbers]
@@ -57,10 +67,8 @@ def write(run_dir: Path, batch: Batch, data: TrainingSet) -> None:
     else:  # of stored activations the picture behind them
         pictures = np.stack([data.picture(item) for item in numbers])
     title = f"{data.target}: first {len(numbers)} of the {len(items.item_I)} items of batch 0"
-    with storage_errors(run_dir):
-        with atomic_file(run_dir / "first_batch.json") as temporary:
-            write_json(temporary, describe(batch))
-        contact_sheet.draw(run_dir / "first_batch.png", pictures, captions, title=title)
+    with storage_errors(path):
+        contact_sheet.draw(path, pictures, captions, title=title)
 
 
 def _tensor(tensor: Tensor) -> dict[str, Any]:
