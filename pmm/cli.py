@@ -137,6 +137,13 @@ def train_command(
     target: Annotated[
         str | None, typer.Option("--target", help='What to train on, as "HM Shoes".')
     ] = None,
+    model: Annotated[
+        Literal["pmmrec", "sasrec"] | None,
+        typer.Option(
+            help="pmmrec reads texts and pictures; sasrec, a baseline, item ids alone: no encoder, "
+            "width 128, lr 1e-3, 256 users a batch, from scratch only. [pmmrec]"
+        ),
+    ] = None,
     sources: Annotated[
         str | None,
         typer.Option(help="With pretrain: names with commas between. [Bili,Kwai,HM,Amazon]"),
@@ -162,9 +169,11 @@ def train_command(
     ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the run. [TARGET-STAGE]")] = None,
     preset: Annotated[
-        Literal["default", "paper", "official"],
-        typer.Option(help="Decisions of docs/paper.md; with finetune of the training alone."),
-    ] = "default",
+        Literal["default", "paper", "official"] | None,
+        typer.Option(
+            help="Decisions of docs/paper.md; with finetune of the training alone. [default]"
+        ),
+    ] = None,
     recipe: Annotated[Path | None, typer.Option(help="A TOML recipe, over the preset.")] = None,
     text_encoder: Annotated[
         str | None, typer.Option(help="Hub name or folder. [that of the shards' tokens]")
@@ -173,8 +182,10 @@ def train_command(
         str | None, typer.Option(help="open_clip name or folder. [ViT-B-32]")
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="At most so many. [30]")] = None,
-    batch_users: Annotated[int | None, typer.Option(help="Users of a batch. [64]")] = None,
-    lr: Annotated[float | None, typer.Option(help="Learning rate of all groups. [1e-4]")] = None,
+    batch_users: Annotated[
+        int | None, typer.Option(help="Users of a batch. [64; sasrec: 256]")
+    ] = None,
+    lr: Annotated[float | None, typer.Option(help="Of all groups. [1e-4; sasrec: 1e-3]")] = None,
     seed: Annotated[int | None, typer.Option(help="Of weights, order and dropout. [0]")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = None,
     set_: Annotated[
@@ -198,6 +209,7 @@ def train_command(
         raise InputError("--resume and --overwrite exclude each other")
     wish = Wish(
         stage=stage,
+        model=model,
         target=target,
         sources=tuple(each.strip() for each in sources.split(",")) if sources else (),
         mixing=mixing,
@@ -209,8 +221,9 @@ def train_command(
     )
     place = resolve_home(home)
     run_dir = place.run(name or _run_name(wish))
+    encoders = {"text": text_encoder, "vision": vision_encoder}
     flags: dict[str, Any] = {
-        "model": {"text": {"encoder": text_encoder}, "vision": {"encoder": vision_encoder}},
+        "model": {side: {"encoder": each} for side, each in encoders.items() if each is not None},
         "train": {
             "epochs": epochs,
             "batch_users": batch_users,
@@ -238,11 +251,14 @@ def _run_name(wish: "Wish") -> str:
     >>> from pmm.train.run_recipe import Wish
     >>> _run_name(Wish(stage="pretrain", sources=("HM", "Kwai")))
     'pretrain-hm-kwai'
+    >>> _run_name(Wish(target="HM Shoes", model="sasrec"))
+    'hm-shoes-scratch-sasrec'
     """
     parts = [wish.stage, *map(slug, wish.sources)]
     if wish.target:
         parts = [slug(wish.target), wish.stage]
-    return "-".join([*parts, *([wish.transfer] if wish.transfer else [])])
+    own = [] if wish.model in (None, "pmmrec") else [wish.model]
+    return "-".join([*parts, *own, *([wish.transfer] if wish.transfer else [])])
 
 
 def _print_result(result: dict[str, Any]) -> None:

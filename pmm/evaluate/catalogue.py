@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pmm.evaluate.device import mixed
 from pmm.evaluate.ranking import Ints, Queries, rank_users
-from pmm.model.pmmrec import Pmmrec
+from pmm.model.recommender import Recommender
 from pmm.progress import progress
 from pmm.shards.batch import Items
 from pmm.shards.read import Modality, Shards
@@ -32,7 +32,11 @@ class Catalogue:
 
 
 def embed_catalogue(
-    model: Pmmrec, shards: Shards, *, dtype: torch.dtype = torch.float32, items_per_chunk: int = 64
+    model: Recommender,
+    shards: Shards,
+    *,
+    dtype: torch.dtype = torch.float32,
+    items_per_chunk: int = 64,
 ) -> Catalogue:
     """Encode every item once, in eval mode; the vectors stay on the model's device in float32."""
     device = next(model.parameters()).device
@@ -57,7 +61,7 @@ def _read_ahead(shards: Shards, chunk: int, read: Modality) -> Iterator[Items]:
 
 
 def user_vectors(
-    model: Pmmrec, catalogue: Catalogue, history: Lists, *, dtype: torch.dtype = torch.float32
+    model: Recommender, catalogue: Catalogue, history: Lists, *, dtype: torch.dtype = torch.float32
 ) -> Tensor:
     """The vectors of users with these histories, of which the most recent L items count. [U, D]"""
     device = catalogue.input_ND.device
@@ -70,7 +74,7 @@ def user_vectors(
 
 
 def rank_queries(
-    model: Pmmrec,
+    model: Recommender,
     catalogue: Catalogue,
     asked: Queries,
     *,
@@ -90,7 +94,7 @@ def rank_queries(
 
 
 @contextmanager
-def _evaluating(model: Pmmrec) -> Iterator[None]:
+def _evaluating(model: Recommender) -> Iterator[None]:
     """Eval mode without gradients; the former mode comes back."""
     training = model.training
     model.eval()

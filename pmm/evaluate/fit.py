@@ -5,11 +5,12 @@ from torch import nn
 from pmm.errors import InputError
 from pmm.model.encoders import TextEncoder
 from pmm.model.pmmrec import Pmmrec
+from pmm.model.recommender import Recommender
 from pmm.shards.read import Shards
 from pmm.shards.tokens import load_tokenizer
 
 
-def require_tokens(shards: Shards, model: Pmmrec) -> None:
+def require_tokens(shards: Shards, model: Recommender) -> None:
     """Refuse a text encoder whose tokenizer is not the one that made the shards' tokens.
 
     An encoder without tokenizer files (a bare config) is only asked whether the ids fit.
@@ -18,7 +19,7 @@ def require_tokens(shards: Shards, model: Pmmrec) -> None:
         InputError: it is not, or it reads no texts as long as the shards hold; or the model reads
             texts only and there is none.
     """
-    if model.text is None:
+    if not isinstance(model, Pmmrec) or model.text is None:
         return
     if model.vision is None and not shards.has_text.any():
         raise InputError(f"no item of {shards.target} has a text, and the model reads only texts")
@@ -52,18 +53,20 @@ def _positions(text: TextEncoder) -> int:
     return embedding.num_embeddings - first
 
 
-def require_pictures(shards: Shards, model: Pmmrec) -> None:
+def require_pictures(shards: Shards, model: Recommender) -> None:
     """Refuse a vision tower for pictures of another size, unless there is none to be shown.
 
     Raises:
         InputError: the sizes differ; or the model reads pictures only and there is none.
     """
     size = shards.picture_size
+    if not isinstance(model, Pmmrec) or model.vision is None:
+        return
     if model.text is None and not shards.has_picture.any():
         raise InputError(
             f"no item of {shards.target} has a picture, and the model reads only pictures"
         )
-    if model.vision is None or not shards.has_picture.any():
+    if not shards.has_picture.any():
         return
     if tuple(model.vision.picture_size) != (size, size):
         raise InputError(

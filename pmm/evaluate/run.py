@@ -29,7 +29,7 @@ from pmm.evaluate.metrics import headline, summarise
 from pmm.evaluate.ranking import Ints, Queries, count_candidates, top_items
 from pmm.evaluate.references import rank_by_chance, rank_by_popularity
 from pmm.home import Home, slug
-from pmm.model.pmmrec import Pmmrec, PmmrecOptions
+from pmm.model.recommender import ModelOptions, Recommender, build_model, knows_ids
 from pmm.model.trunks import with_activations
 from pmm.recipe import read_recipe, resolve
 from pmm.schemas import RANKS, write_table
@@ -76,7 +76,7 @@ def questions(shards: Shards, split: Split) -> Queries:
 
 
 def evaluate_model(
-    model: Pmmrec,
+    model: Recommender,
     shards: Shards,
     options: EvaluateOptions,
     *,
@@ -217,7 +217,7 @@ def evaluate_run(
         MissingArtefact: no such run, or it has no checkpoint yet, or no shards.
         StaleArtefact: the shards or the frozen encoders are not those of the training.
         BrokenArtefact: a damaged checkpoint or recipe. StorageError: nothing can be written.
-        InputError: the model cannot read the target's shards.
+        InputError: the model cannot read the target's shards, or knows other items by their ids.
         PmmError: vectors that are no numbers.
     """
     options = options or EvaluateOptions()
@@ -251,7 +251,7 @@ def evaluate_run(
 
 
 def _evaluate_cold(
-    model: Pmmrec,
+    model: Recommender,
     shards: Shards,
     catalogue: Catalogue,
     cuts: ColdCuts,
@@ -289,9 +289,21 @@ def _recipe_of(run_dir: Path) -> dict[str, Any]:
     return recipe
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Saved:
+    """Of a run's recipe what is read here."""
+
+    model: ModelOptions
+
+
+def _options_of(run_dir: Path, recipe: dict[str, Any]) -> ModelOptions:
+    origin = str(run_dir / "recipe.toml")
+    return resolve(_Saved, {"model": recipe["model"]}, origin=origin).model
+
+
 def load_run(
     home: Home, run_dir: Path, *, device: str = "auto", target: str | None = None
-) -> tuple[Pmmrec, Shards, dict[str, Any]]:
+) -> tuple[Recommender, Shards, dict[str, Any]]:
     """A run's best model in eval mode, shards to rank, and its checkpoint's header.
 
     Raises:
@@ -304,7 +316,9 @@ def load_run(
     shards = Shards(home.shards(name))
     stage = recipe.get("stage", "scratch")
     what = f'--target "{own[0]}"' if stage != "pretrain" else f'--sources "{",".join(own)}"'
-    again = f"pmm train --stage {stage} {what} --name {run_dir.name}"
+    options = _options_of(run_dir, recipe)
+    which = "" if options.name == "pmmrec" else f" --model {options.name}"
+    again = f"pmm train --stage {stage} {what}{which} --name {run_dir.name}"
     if not (run_dir / BEST).is_file():
         raise MissingArtefact(f"{run_dir} has no evaluated weights yet. Run: {again} --resume")
     again += " --overwrite"
@@ -316,8 +330,13 @@ def load_run(
             f"{run_dir} was trained on shards {made_on[:8]}, but {shards.place} is now "
             f"{shards.fingerprint[:8]}. Run: {again}"
         )
-    options = resolve(PmmrecOptions, recipe["model"], origin=str(run_dir / "recipe.toml"))
-    model = Pmmrec(options).to(pick_device(device)).eval()
+    if name not in parts and knows_ids(options):
+        raise InputError(
+            f"{run_dir} knows the items of {', '.join(own)} by their numbers, which say nothing of "
+            f'{name}. Train on that: pmm train --stage scratch --target "{name}" '
+            f"--model {options.name}"
+        )
+    model = build_model(options, shards.n_items).to(pick_device(device)).eval()
     # A training that still runs may have replaced the file since: the header of these weights.
     about = load_weights(run_dir / BEST, model, made_by=again)
     if name not in parts:
@@ -327,7 +346,7 @@ def load_run(
 
 
 def gallery_rows(
-    model: Pmmrec,
+    model: Recommender,
     shards: Shards,
     ranks: pa.Table,
     options: EvaluateOptions,

@@ -13,6 +13,7 @@ from pmm.artefact import storage_errors
 from pmm.errors import MissingArtefact, PmmError, RecipeError, StaleArtefact
 from pmm.home import Home
 from pmm.model.pmmrec import PmmrecOptions
+from pmm.model.recommender import ModelOptions, knows_ids
 from pmm.recipe import dump, read_recipe, resolve
 from pmm.shards.read import Shards
 from pmm.shards.training_set import Mixing, TrainingSet
@@ -47,8 +48,20 @@ class Recipe:
     """How users of several sources come into a batch, see `pmm.shards.training_set`."""
     start: Start | None = None
     """What a fine-tuning takes over."""
-    model: PmmrecOptions = field(default_factory=PmmrecOptions)
+    model: ModelOptions = field(default_factory=PmmrecOptions)
     train: TrainOptions = field(default_factory=TrainOptions)
+
+    def __post_init__(self) -> None:
+        if knows_ids(self.model) and self.stage != "scratch":
+            raise ValueError(why_scratch_only(self.model.name, self.stage))
+
+
+def why_scratch_only(name: str, stage: str) -> str:
+    """Why a model on item ids is trained on one target only."""
+    return (
+        f"{name} knows items by their numbers, which mean other items on other data, so nothing of "
+        f"it carries over: it cannot be trained in --stage {stage}, only in --stage scratch"
+    )
 
 
 def train(
@@ -148,6 +161,8 @@ def memory_errors(batch_users: int) -> Iterator[None]:
 def with_whole_paths(recipe: Recipe) -> Recipe:
     """The recipe with encoders in folders named from the root: a run is evaluated from anywhere."""
     model = recipe.model
+    if not isinstance(model, PmmrecOptions):
+        return recipe
     text = replace(model.text, encoder=_whole_path(model.text.encoder))
     vision = replace(model.vision, encoder=_whole_path(model.vision.encoder))
     return replace(recipe, model=replace(model, text=text, vision=vision))
@@ -187,6 +202,8 @@ def _require_same(run_dir: Path, recipe: Recipe, data: TrainingSet) -> None:
     former, now = asdict(before), asdict(recipe)
     # A falling learning rate depends on how many epochs there will be.
     changeable = CHANGEABLE - ({"epochs"} if recipe.train.schedule != "constant" else set())
+    if former["model"]["name"] != now["model"]["name"]:  # of which nothing else can be compared
+        former["model"], now["model"] = ({"name": each["model"]["name"]} for each in (former, now))
     changed = [
         f"{section}.{name} was {old!r}, is {now[section][name]!r}"
         for section in ("model", "train")

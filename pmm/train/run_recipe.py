@@ -1,22 +1,24 @@
 """From what a user said (stage, preset, recipe file, options) to the recipe of a run."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from pmm.errors import InputError, MissingArtefact
+from pmm.errors import InputError, MissingArtefact, RecipeError
 from pmm.evaluate.checkpoint import BEST, read_tensors
 from pmm.home import SOURCES, Home
+from pmm.model.baseline import GRID, BaselineName, BaselineOptions
 from pmm.model.encoders import TextSpec
-from pmm.model.pmmrec import ALL_OBJECTIVES, Preset, Weights, preset
+from pmm.model.pmmrec import ALL_OBJECTIVES, PmmrecOptions, Preset, Weights, preset
 from pmm.recipe import merge, read_recipe, resolve
 from pmm.shards.training_set import Mixing
-from pmm.train.loop import Recipe, Stage, open_parts
+from pmm.train.loop import Recipe, Stage, why_scratch_only, open_parts
 from pmm.train.run_folder import RECIPE
 from pmm.train.transfer import Start, Transfer
 
 Modality = Literal["both", "text", "vision"]
+ModelName = Literal["pmmrec"] | BaselineName
 
 _TRAINING: dict[Preset, dict[str, Any]] = {
     "default": {},
@@ -28,11 +30,19 @@ FINETUNE_PATIENCE = 5
 """Fine-tuning converges within a few epochs (R43)."""
 
 
+_BASELINE_TRAINING: dict[BaselineName, dict[str, Any]] = {
+    "sasrec": {"lr": 1e-3, "batch_users": 256},
+}
+"""How a baseline trains, where it is not as the defaults (docs/paper.md, Baselines)."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Wish:
     """What the command line was asked for, apart from single values."""
 
     stage: Stage = "scratch"
+    model: ModelName | None = None
+    """None: what the recipe file or the resumed run says, else PMMRec."""
     target: str | None = None
     sources: tuple[str, ...] = ()
     """Empty: the four of the paper."""
@@ -43,7 +53,8 @@ class Wish:
     objectives: Literal["dap", "all"] | None = None
     """None: all four in pre-training, DAP alone elsewhere."""
     modality: Modality | None = None
-    preset: Preset = "default"
+    preset: Preset | None = None
+    """Of PMMRec. None: the default."""
 
     def __post_init__(self) -> None:
         """Refuse what does not go together.
@@ -63,6 +74,9 @@ class Wish:
             raise InputError("--from and --transfer belong to --stage finetune")
         if self.stage == "finetune" and self.modality:
             raise InputError("in --stage finetune --transfer text or vision says the modality")
+        if self.model in GRID and self.stage != "scratch":
+            raise InputError(why_scratch_only(self.model, self.stage))
+        _refuse_of_pmmrec(self)
 
 
 def resolve_run(
@@ -86,17 +100,16 @@ def resolve_run(
     """
     asked = _asked(home, wish)
     if resume and (run_dir / RECIPE).is_file():
-        return resolve(Recipe, merge(read_recipe(run_dir / RECIPE), values, asked))
-    base: dict[str, Any] = {"model": asdict(preset(wish.preset))}
-    if wish.stage == "finetune":
-        base = {"model": _model_of(Path(asked["start"]["run"]), wish.transfer or "full")}
-        base["train"] = {"patience": FINETUNE_PATIENCE}
-    base = merge(base, {"train": _TRAINING[wish.preset]})
-    if wish.modality:
-        base = merge(base, {"model": {"modality": wish.modality}})
-    base = merge(base, {"model": {"weights": asdict(_weights(wish, base["model"]["modality"]))}})
+        before = read_recipe(run_dir / RECIPE)
+        _require_same_model(run_dir, before, wish)
+        return resolve(Recipe, merge(before, values, asked))
+    name = _model_name(wish, values)
+    if name in GRID:
+        return _of_baseline(home, name, wish, values, asked)
+    base = _of_pmmrec(wish, asked)
     draft = resolve(Recipe, merge(base, values, asked))
     first = open_parts(home, draft)[0]
+    assert isinstance(draft.model, PmmrecOptions)
     unsaid = draft.model.text.encoder == TextSpec().encoder
     if not unsaid or draft.model.modality == "vision":
         return draft
@@ -107,6 +120,84 @@ def resolve_run(
         )
     named = {"model": {"text": {"encoder": first.tokenizer["name"]}}}
     return resolve(Recipe, merge(base, named, values, asked))
+
+
+def _of_pmmrec(wish: Wish, asked: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of PMMRec's preset or of the run that it starts from, and of its stage."""
+    name = wish.preset or "default"
+    base: dict[str, Any] = {"model": asdict(preset(name))}
+    if wish.stage == "finetune":
+        base = {"model": _model_of(Path(asked["start"]["run"]), wish.transfer or "full")}
+        base["train"] = {"patience": FINETUNE_PATIENCE}
+    base = merge(base, {"train": _TRAINING[name]})
+    if wish.modality:
+        base = merge(base, {"model": {"modality": wish.modality}})
+    return merge(base, {"model": {"weights": asdict(_weights(wish, base["model"]["modality"]))}})
+
+
+def _of_baseline(
+    home: Home, name: BaselineName, wish: Wish, values: Mapping[str, Any], asked: Mapping[str, Any]
+) -> Recipe:
+    """The recipe of a baseline; errors as `resolve_run`."""
+    _refuse_of_pmmrec(replace(wish, model=name))
+    encoders = sorted({"text", "vision"} & _model_table(values).keys())
+    if encoders:
+        raise InputError(
+            f"{name} knows items by their numbers and reads no {' and no '.join(encoders)}: leave "
+            f"out {' and '.join(f'--{side}-encoder' for side in encoders)}"
+        )
+    base = {"model": asdict(BaselineOptions(name=name)), "train": _BASELINE_TRAINING[name]}
+    recipe = resolve(Recipe, merge(base, values, asked))
+    open_parts(home, recipe)
+    return recipe
+
+
+def _model_table(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The table [model] of values; empty where there is none, or something else in its place."""
+    model = values.get("model")
+    return model if isinstance(model, Mapping) else {}
+
+
+def _model_name(wish: Wish, values: Mapping[str, Any]) -> Any:
+    """Which model is asked for.
+
+    Raises:
+        InputError: the command line and the recipe say different things.
+    """
+    told = _model_table(values).get("name")
+    if wish.model and told not in (None, wish.model):
+        raise InputError(f"--model {wish.model}, but the recipe says model.name = {told!r}")
+    return wish.model or told or "pmmrec"
+
+
+def _refuse_of_pmmrec(wish: Wish) -> None:
+    """Refuse options of PMMRec with another model.
+
+    Raises:
+        InputError: names them.
+    """
+    if wish.model not in GRID:
+        return
+    given = [each for each in ("preset", "objectives", "modality") if getattr(wish, each)]
+    if given:
+        raise InputError(
+            f"{' and '.join(f'--{each}' for each in given)} belong to --model pmmrec; found "
+            f"--model {wish.model}, which knows items by their numbers alone"
+        )
+
+
+def _require_same_model(run_dir: Path, before: Mapping[str, Any], wish: Wish) -> None:
+    """Refuse to resume a run as that of another model.
+
+    Raises:
+        RecipeError: names both.
+    """
+    held = _model_table(before).get("name", "pmmrec")
+    if wish.model not in (None, held):
+        raise RecipeError(
+            f"{run_dir} is a run of {held}, not of {wish.model}: resume it with --model {held}, or "
+            "choose another --name"
+        )
 
 
 def _asked(home: Home, wish: Wish) -> dict[str, Any]:
@@ -138,6 +229,8 @@ def _model_of(run: Path, transfer: Transfer) -> dict[str, Any]:
             f"{run} is no run: it has no {RECIPE}. Run: pmm train --stage pretrain"
         )
     model = dict(read_recipe(run / RECIPE)["model"])
+    if model.get("name") in GRID:
+        raise InputError(f"--from {run}: {why_scratch_only(model['name'], 'finetune')}")
     tensors, _ = read_tensors(run / BEST, made_by=f"pmm train … --name {run.name} --resume")
     model["width"] = tensors["user_encoder.position.weight"].shape[1]
     if transfer in ("text", "vision"):

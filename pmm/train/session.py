@@ -30,7 +30,8 @@ from pmm.evaluate.device import Precision, mixed, pick_device, pick_precision
 from pmm.evaluate.fit import require_pictures, require_tokens
 from pmm.evaluate.metrics import headline, mean_summary, summarise
 from pmm.evaluate.run import EvaluateOptions, drop_evaluations, evaluate_model, references
-from pmm.model.pmmrec import Pmmrec, PmmrecOptions, parameter_groups
+from pmm.model.pmmrec import parameter_groups
+from pmm.model.recommender import ModelOptions, Recommender, build_model
 from pmm.model.trunks import with_activations
 from pmm.progress import Progress, progress
 from pmm.shards.activations import Storage
@@ -123,13 +124,13 @@ class Session:
     """One run; `go` trains it until it ends."""
 
     def __init__(
-        self, run_dir: Path, data: TrainingSet, model_options: PmmrecOptions, options: TrainOptions
+        self, run_dir: Path, data: TrainingSet, model_options: ModelOptions, options: TrainOptions
     ) -> None:
         self.run_dir, self.options = run_dir, options
         self.device = pick_device(options.device)
         self.dtype = pick_precision(options.precision, self.device)
         torch.manual_seed(options.seed)
-        self.model = Pmmrec(model_options).to(self.device)
+        self.model = build_model(model_options, data.n_items).to(self.device)
         for shards in data.parts:
             require_tokens(shards, self.model)
             require_pictures(shards, self.model)
@@ -369,7 +370,7 @@ class Session:
         save_state(self.run_dir, self.model, self.optimiser, self.state, frozen=self.frozen)
 
 
-def make_optimiser(model: Pmmrec, options: TrainOptions) -> AdamW:
+def make_optimiser(model: Recommender, options: TrainOptions) -> AdamW:
     """AdamW over the model's groups (docs/paper.md R34), fused."""
     groups = parameter_groups(
         model, lr=options.lr, weight_decay=options.weight_decay, decay_norms=options.decay_norms
