@@ -13,7 +13,7 @@ from pmm.model.encoders import TextSpec
 from pmm.model.pmmrec import ALL_OBJECTIVES, PmmrecOptions, Preset, Weights, preset
 from pmm.recipe import merge, read_recipe, resolve
 from pmm.shards.training_set import Mixing
-from pmm.train.loop import Recipe, Stage, why_scratch_only, open_parts
+from pmm.train.loop import Recipe, Stage, open_parts, why_scratch_only
 from pmm.train.run_folder import RECIPE
 from pmm.train.transfer import Start, Transfer
 

@@ -196,7 +196,7 @@ def test_a_recipe_file_can_name_the_model(shop: Any) -> None:
     found = resolve_run(shop.home, shop.home.run("new"), Wish(target="HM"), values)
     assert found.model == BaselineOptions(tau=0.5)
     assert (found.train.seed, found.train.lr, found.train.batch_users) == (3, 1e-3, 256)
-    with pytest.raises(InputError, match="--model pmmrec, but the recipe says model.name = 'sasr"):
+    with pytest.raises(InputError, match=r"but the recipe says model.name = 'sasrec'"):
         resolve_run(shop.home, shop.home.run("x"), Wish(target="HM", model="pmmrec"), values)
     with pytest.raises(RecipeError, match=r"model.name = 'bert' should be one of 'pmmrec', 'sas"):
         resolve_run(shop.home, shop.home.run("x"), Wish(target="HM"), {"model": {"name": "bert"}})
