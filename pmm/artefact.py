@@ -66,6 +66,7 @@ def build(
     inputs: Mapping[str, str],
     write: Callable[[Path], dict[str, int]],
     force: bool = False,
+    wait: bool = False,
 ) -> Built:
     """Make an artefact, unless the one in its place was made from the same inputs and config.
 
@@ -78,12 +79,13 @@ def build(
             with the same directory again and keeps the pieces that are there, so each piece must
             be written through `atomic_file`.
         force: write even where nothing changed.
+        wait: until another process that writes it has ended; then there is mostly nothing to do.
 
     Raises:
         StorageError: the place cannot be written, the disk is full, or another process writes it.
     """
     mark = fingerprint({"kind": kind, **config}, inputs)
-    with storage_errors(place), _locked(place):
+    with storage_errors(place), _locked(place, wait=wait):
         _recover(place)
         found = _manifest(place)
         if not force and found and found.fingerprint == mark and not _faults(place, found):
@@ -167,16 +169,17 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def exclusive(path: Path, taken: str) -> Iterator[None]:
+def exclusive(path: Path, taken: str, *, wait: bool = False) -> Iterator[None]:
     """Hold a lock file while the block runs; the system frees it when the process dies.
 
     Raises:
-        StorageError: another process holds it (`taken` is the message), or it cannot be written.
+        StorageError: another process holds it and there is no waiting (`taken` is the message), or
+            it cannot be written.
     """
     lock = FileLock(path)
     try:
         with storage_errors(path):
-            lock.acquire(timeout=0)
+            lock.acquire(timeout=-1 if wait else 0)
     except Timeout as error:
         raise StorageError(taken) from error
     try:
@@ -375,10 +378,10 @@ def _recover(place: Path) -> None:
 
 
 @contextmanager
-def _locked(place: Path) -> Iterator[None]:
+def _locked(place: Path, *, wait: bool = False) -> Iterator[None]:
     place.parent.mkdir(parents=True, exist_ok=True)
     taken = f"{place} is being written by another pmm process; wait for it, or end it"
-    with exclusive(place.with_name(f".{place.name}.lock"), taken):
+    with exclusive(place.with_name(f".{place.name}.lock"), taken, wait=wait):
         yield
 
 

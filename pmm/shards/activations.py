@@ -75,8 +75,9 @@ def write_activations(
 ) -> Built:
     """Run all items that have the modality through a trunk, in order, unless that was done before.
 
-    After a kill the finished files are kept. The same bytes come out for the same device and
-    `items_at_once`; other batches change the last bit of some values.
+    After a kill the finished files are kept; of two processes one waits for the other. The same
+    bytes come out for the same device and `items_at_once`; other batches change the last bit of
+    some values.
 
     Args:
         folder: of the target's activations.
@@ -110,6 +111,7 @@ def write_activations(
         inputs={"shards": shards.fingerprint},
         write=write,
         force=force,
+        wait=True,
     )
 
 

@@ -2,6 +2,8 @@
 
 import dataclasses
 import shutil
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -166,3 +168,23 @@ def test_activations_that_do_not_fit_are_refused(shop):
         with_activations(shards, model, None, write=False)
     shutil.rmtree(place)
     with_activations(shards, model, None, write=False)
+
+
+def test_a_training_that_starts_while_another_one_stores_waits_for_it(shop):
+    model, shards = make(shop), shop.shards()
+    folder, trunk = shop.home.activations("HM"), trunks_of(model)[1]
+    started, ran, calls = threading.Event(), trunk.run, []
+
+    def slow(items):
+        started.set()
+        time.sleep(0.3)
+        calls.append(len(items.item_I))
+        return ran(items)
+
+    broken = dataclasses.replace(trunk, run=slow)
+    first = threading.Thread(target=write_activations, args=(folder, shards, broken))
+    first.start()
+    started.wait()
+    assert not write_activations(folder, shards, broken).fresh
+    first.join()
+    assert calls == [29]
