@@ -1,0 +1,272 @@
+"""The paper's claims on the embedded world, whose best possible result is known.
+
+    python -m benchmarks.claims --home DIR [--seeds 0,1,2] [--only RUN,RUN] [--jobs 2]
+
+Every run is one of the README's commands (`pmm train`, `pmm evaluate --cold`) in a process of its
+own with one thread. What came out is a row of benchmarks/claims.jsonl; a run that has its row is
+not done again, and a training that was broken off goes on. docs/claims.md is made from the rows.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.claims_page import write_page
+from benchmarks.results import commit
+from pmm.evaluate.metrics import summarise
+from pmm.home import SOURCES, Home
+from pmm.shards.read import Shards
+from pmm.shards.training_set import trainable_users
+from pmm.train.curves import read_log
+from pmm.world import generate
+from pmm.world.platforms import TARGETS
+from pmm.world_datasets import (
+    ingest_platforms,
+    oracle_table,
+    place_encoders,
+    shard_targets,
+    write_platforms,
+)
+
+ROWS = Path(__file__).with_name("claims.jsonl")
+RECIPE = Path(__file__).parents[1] / "recipes" / "world.toml"
+
+DOWNSTREAM = tuple(target.name for target in TARGETS if target.name not in SOURCES)
+SHOWN = ("HM Shoes", "Kwai Movie")
+"""Targets on which every transfer and single modality is trained: a dense one and a sparse one."""
+
+STEPS = 600
+"""Of a run on one target, rounded to whole epochs; PMMRec from scratch and fine-tuned alike."""
+EVALUATIONS = 12
+PRETRAIN_EPOCHS, SHORT_PRETRAIN_EPOCHS = 10, 4
+BATCH_USERS = 32
+
+ABLATIONS: dict[str, tuple[str, ...]] = {
+    "all": (),
+    "no-nicl": ("model.weights.nicl=0",),
+    "vcl": ("model.nicl.family=vcl",),
+    "icl": ("model.nicl.family=icl",),
+    "no-nid": ("model.weights.nid=0",),
+    "no-rcl": ("model.weights.rcl=0",),
+    "dap": ("model.weights.nicl=0", "model.weights.nid=0", "model.weights.rcl=0"),
+}
+"""What a short pre-training is done without, by the end of its name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One training and its evaluation."""
+
+    name: str
+    stage: str
+    target: str = ""
+    source: str = ""
+    """Of a pre-training on one source alone; "" = on all four."""
+    start: str = ""
+    """The run that a fine-tuning takes over."""
+    transfer: str = ""
+    modality: str = ""
+    model: str = "pmmrec"
+    epochs: int = 0
+    """Of a pre-training; a target's follow from its size."""
+    settings: tuple[str, ...] = ()
+
+
+def plan() -> Iterator[Run]:
+    """All runs of one seed, the most wanted first; what a run starts from comes before it."""
+    yield Run(name="pre", stage="pretrain", epochs=PRETRAIN_EPOCHS)
+    first = [*SHOWN, *(name for name in DOWNSTREAM if name not in SHOWN)]
+    for target in first:
+        yield _on(target, "scratch")
+        yield _on(target, "sasrec", model="sasrec")
+        yield _on(target, "full", start="pre", transfer="full")
+    for target in SHOWN:
+        for transfer in ("item", "user", "text", "vision"):
+            yield _on(target, transfer, start="pre", transfer=transfer)
+        for modality in ("text", "vision"):
+            yield _on(target, f"scratch-{modality}", modality=modality)
+    for name, settings in ABLATIONS.items():
+        before = f"pre-{name}"
+        yield Run(name=before, stage="pretrain", epochs=SHORT_PRETRAIN_EPOCHS, settings=settings)
+        for target in SHOWN:
+            yield _on(target, f"from-{name}", start=before, transfer="full")
+    for source in SOURCES:
+        before = f"pre-{source.lower()}"
+        yield Run(name=before, stage="pretrain", source=source, epochs=SHORT_PRETRAIN_EPOCHS)
+        for target in first:
+            yield _on(target, f"from-{source.lower()}", start=before, transfer="full")
+
+
+def _on(target: str, what: str, **given: Any) -> Run:
+    name = f"{target.lower().replace(' ', '-')}-{what}"
+    stage = "finetune" if given.get("start") else "scratch"
+    return Run(name=name, stage=stage, target=target, **given)
+
+
+class Claims:
+    """The rows, and what makes those that are missing."""
+
+    def __init__(self, root: Path, rows: Path, jobs: int) -> None:
+        self.root, self.path, self.jobs = root, rows, jobs
+        lines = rows.read_text(encoding="utf-8").splitlines() if rows.exists() else []
+        self.rows: list[dict[str, Any]] = [json.loads(line) for line in lines]
+        self.lock = threading.Lock()
+
+    def measure(self, seed: int, only: set[str]) -> None:
+        """Make the rows of a seed that are not there yet: of the world itself, then of the runs."""
+        home = Home(self.root / f"seed-{seed}")
+        runs = [run for run in plan() if not only or only & {run.name, run.start or run.name}]
+        runs = [run for run in runs if not self._has(seed, run.name)]
+        if not runs:
+            return
+        prepare(home, seed)
+        for target in DOWNSTREAM:
+            if not self._has(seed, f"oracle {target}"):
+                self._add({"seed": seed, "run": f"oracle {target}", **_oracle(home, seed, target)})
+        self._go(home, seed, runs)
+
+    def _go(self, home: Home, seed: int, runs: list[Run]) -> None:
+        """Up to `jobs` at once, in their order, but none before the run that it starts from."""
+        waiting, busy = list(runs), dict[Future[dict[str, Any]], Run]()
+        with ThreadPoolExecutor(self.jobs) as pool:
+            while waiting or busy:
+                for run in [each for each in waiting if self._ready(seed, each, runs)]:
+                    if len(busy) < self.jobs:
+                        waiting.remove(run)
+                        busy[pool.submit(self._done, home, seed, run)] = run
+                finished, _ = wait(busy, return_when=FIRST_COMPLETED)
+                for future in finished:
+                    del busy[future]
+                    self._add(future.result())
+
+    def _ready(self, seed: int, run: Run, runs: list[Run]) -> bool:
+        return (
+            not run.start or self._has(seed, run.start) or run.start not in {r.name for r in runs}
+        )
+
+    def _has(self, seed: int, name: str) -> bool:
+        return any(row["seed"] == seed and row["run"] == name for row in self.rows)
+
+    def _add(self, row: dict[str, Any]) -> None:
+        with self.lock:
+            self.rows.append(row)
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+            write_page(self.rows)
+        if "test" in row:
+            print(f"seed {row['seed']} {row['run']}: {100 * row['test']['hr@10']:.2f}", flush=True)
+
+    def _done(self, home: Home, seed: int, run: Run) -> dict[str, Any]:
+        folder = home.run(run.name)
+        arguments = _arguments(home, seed, run)
+        if folder.exists():
+            arguments.append("--resume")
+        result = json.loads(_pmm(home, run.name, arguments))
+        row: dict[str, Any] = {"seed": seed, "run": run.name, "stage": run.stage}
+        row |= {"target": run.target, "model": run.model, "commit": commit()}
+        row["command"] = " ".join(arguments).replace(str(home.root), "HOME")
+        log = [each for each in read_log(folder / "log.jsonl") if each["kind"] == "evaluation"]
+        row["valid"] = [[each["epoch"], round(each["hr@10"], 5)] for each in log]
+        row |= {name: result[name] for name in ("steps", "best_hr@10", "best_epoch", "seconds")}
+        if run.target:
+            _pmm(home, run.name, ["evaluate", str(folder), "--cold"])
+            found = json.loads((folder / "metrics.json").read_text())
+            row |= {"test": _short(found["model"]), "items_cold": found["model"]["cold"]}
+            row["cold_start"] = found["cold_start"]
+        return row
+
+
+def prepare(home: Home, seed: int) -> None:
+    """Raw files, tables, encoders and shards of all fourteen datasets."""
+    if not home.raw("kwai").exists():
+        write_platforms(home, generate("demo", seed))
+    ingest_platforms(home)
+    text, _ = place_encoders(home)
+    shard_targets(home, [target.name for target in TARGETS], text)
+
+
+def _oracle(home: Home, seed: int, target: str) -> dict[str, Any]:
+    """The oracle, popularity and chance on the test items, popularity and chance on the cold."""
+    from pmm.evaluate.run import EvaluateOptions, references
+
+    found = references(Shards(home.shards(target)), EvaluateOptions())
+    oracle = summarise(oracle_table(home, generate("demo", seed), target))
+    row: dict[str, Any] = {"target": target, "stage": "oracle", "test": _short(oracle)}
+    row["items_cold"] = oracle["cold"]
+    return row | {name: _short(each) for name, each in found.items()}
+
+
+def _short(metrics: dict[str, Any]) -> dict[str, Any]:
+    return {name: metrics[name] for name in ("users", "hr@10", "ndcg@10")}
+
+
+def _arguments(home: Home, seed: int, run: Run) -> list[str]:
+    """The command of a run."""
+    arguments = ["train", "--stage", run.stage, "--name", run.name, "--seed", str(seed)]
+    if run.target:
+        arguments += ["--target", run.target]
+    if run.source:
+        arguments += ["--sources", run.source]
+    settings = list(run.settings)
+    if run.model == "sasrec":
+        arguments += ["--model", "sasrec"]
+    else:
+        text, vision = place_encoders(home)
+        arguments += ["--recipe", str(RECIPE)]
+        arguments += ["--text-encoder", str(text), "--vision-encoder", str(vision)]
+        epochs = run.epochs or _epochs(home, run.target)
+        settings.append(f"train.eval_every={max(1, round(epochs / EVALUATIONS))}")
+        arguments += ["--epochs", str(epochs)]
+    if run.start:
+        arguments += ["--from", str(home.run(run.start)), "--transfer", run.transfer]
+    if run.modality:
+        arguments += ["--modality", run.modality]
+    for setting in settings:
+        arguments += ["--set", setting]
+    return arguments
+
+
+def _epochs(home: Home, target: str) -> int:
+    users = len(trainable_users(Shards(home.shards(target))))
+    return max(1, round(STEPS / -(-users // BATCH_USERS)))
+
+
+def _pmm(home: Home, name: str, arguments: list[str]) -> str:
+    """What a command of one thread prints; its progress goes to logs/NAME.txt of the home."""
+    log = home.root / "logs" / f"{name}.txt"
+    log.parent.mkdir(exist_ok=True)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-m", "pmm", *arguments, "--home", str(home.root)]
+    with log.open("a") as file:
+        done = subprocess.run(
+            command, stdout=subprocess.PIPE, stderr=file, text=True, env=environment, check=False
+        )
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)} failed: see {log}")
+    return done.stdout
+
+
+def main() -> None:
+    """Measure what is asked for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--home", type=Path, required=True, help="Folder of all homes, one a seed.")
+    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--only", default="", help="Names of runs; a pre-training's with all of it")
+    parser.add_argument("--jobs", type=int, default=2, help="Processes at once.")
+    given = parser.parse_args()
+    claims = Claims(given.home.resolve(), ROWS, given.jobs)
+    for seed in given.seeds.split(","):
+        claims.measure(int(seed), {name for name in given.only.split(",") if name})
+    write_page(claims.rows)
+
+
+if __name__ == "__main__":
+    main()

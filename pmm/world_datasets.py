@@ -1,0 +1,94 @@
+"""The embedded world as datasets: raw files of all platforms, ingested, with its encoders and shards.
+
+What the demo and the benchmarks of the method start from; each step is that of a command.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pmm.artefact import build
+from pmm.home import Home
+from pmm.ingest.amazon import AmazonFiles, ingest_amazon
+from pmm.ingest.bili import ingest_bili
+from pmm.ingest.hm import ingest_hm
+from pmm.ingest.kwai import KwaiFiles, ingest_kwai
+from pmm.ingest.targets import IngestOptions
+from pmm.ingest.video import VideoFiles
+from pmm.model.public_encoders import put_public_encoders
+from pmm.schemas import RANKS, SEQUENCES, TARGET_ITEMS, read_table
+from pmm.shards.write import ShardOptions, write_shards
+from pmm.world import World
+from pmm.world.oracle import oracle_ranks
+from pmm.world.raw_formats import FORMATS, write_raw
+
+
+def write_platforms(home: Home, world: World) -> dict[str, dict[str, int]]:
+    """The raw files of all four platforms, each in its usual layout, under raw/ of the home folder.
+
+    Returns:
+        source or target -> what was written and planted.
+    """
+    found = {}
+    for platform in FORMATS:
+        found |= write_raw(world, platform, home.raw(platform))
+    return found
+
+
+def ingest_platforms(home: Home) -> list[dict[str, Any]]:
+    """All four sources and ten targets from the files of `write_platforms`; their cards."""
+    options = IngestOptions()
+    amazon = AmazonFiles(raw=None, images=home.raw("amazon") / "images")
+    return [
+        *ingest_bili(home, VideoFiles(), [], options),
+        *ingest_kwai(home, KwaiFiles(), [], options),
+        *ingest_hm(home, None, [], options),
+        *ingest_amazon(home, amazon, [], options),
+    ]
+
+
+def place_encoders(home: Home) -> tuple[Path, Path]:
+    """The world's public encoders in the home folder: the text encoder's and the tower's folder."""
+    place = home.root / "encoders" / "public"
+
+    def write(folder: Path) -> dict[str, int]:
+        put_public_encoders(folder)
+        return {}
+
+    build(place, kind="encoders", config={"encoders": "public"}, inputs={}, write=write)
+    return place / "text", place / "vision"
+
+
+def shard_targets(home: Home, targets: Iterable[str], text_encoder: Path) -> dict[str, int]:
+    """Shards of targets, with the tokens of an encoder; the sums of what their manifests count."""
+    total: dict[str, int] = {}
+    for target in targets:
+        built = write_shards(home, target, ShardOptions(text_encoder=str(text_encoder)))
+        for what, count in built.manifest.counts.items():
+            total[what] = total.get(what, 0) + count
+    return total
+
+
+def oracle_table(home: Home, world: World, target: str) -> pa.Table:
+    """The ranks (schemas.RANKS) that the true next-item distribution gives to the test items."""
+    place = home.target(target)
+    items = read_table(place / "items.parquet", TARGET_ITEMS)
+    ids = items["item_id"].to_pylist()
+    sequences = read_table(place / "sequences.parquet", SEQUENCES).to_pydict()
+    histories = [
+        [ids[item - 1] for item in (*train_items, valid)]
+        for train_items, valid in zip(sequences["train"], sequences["valid"], strict=True)
+    ]
+    truths = [ids[item - 1] for item in sequences["test"]]
+    numbers = np.asarray(sequences["test"])
+    columns: dict[str, Any] = {
+        "user": sequences["user"],
+        "target": numbers,
+        "rank": oracle_ranks(world, target, ids, histories, truths),
+        "candidates": [len(ids) - len(set(history)) for history in histories],
+        "train_count": items["train_count"].to_numpy()[numbers - 1],
+    }
+    return pa.table(columns).cast(RANKS.schema)
