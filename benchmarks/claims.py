@@ -260,9 +260,10 @@ def main() -> None:
     parser.add_argument("--home", type=Path, required=True, help="Folder of all homes, one a seed.")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--only", default="", help="Names of runs; a pre-training's with all of it")
+    parser.add_argument("--rows", type=Path, default=ROWS, help="File of the rows.")
     parser.add_argument("--jobs", type=int, default=2, help="Processes at once.")
     given = parser.parse_args()
-    claims = Claims(given.home.resolve(), ROWS, given.jobs)
+    claims = Claims(given.home.resolve(), given.rows.resolve(), given.jobs)
     for seed in given.seeds.split(","):
         claims.measure(int(seed), {name for name in given.only.split(",") if name})
     write_page(claims.rows)

@@ -1,4 +1,4 @@
-"""The embedded world as datasets: raw files of all platforms, ingested, with its encoders and shards.
+"""The embedded world as datasets: raw files of all platforms, tables, encoders and shards.
 
 What the demo and the benchmarks of the method start from; each step is that of a command.
 """
