@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -37,7 +38,6 @@ from pmm.world_datasets import (
 )
 
 ROWS = Path(__file__).with_name("claims.jsonl")
-RECIPE = Path(__file__).parents[1] / "recipes" / "world.toml"
 
 DOWNSTREAM = tuple(target.name for target in TARGETS if target.name not in SOURCES)
 SHOWN = ("HM Shoes", "Kwai Movie")
@@ -160,22 +160,34 @@ class Claims:
             self.rows.append(row)
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
-            write_page(self.rows)
+            self.write()
         if "test" in row:
             print(f"seed {row['seed']} {row['run']}: {100 * row['test']['hr@10']:.2f}", flush=True)
+
+    def write(self) -> None:
+        """The page, from the rows so far."""
+        write_page(
+            self.rows,
+            targets=DOWNSTREAM,
+            shown=SHOWN,
+            ablations=list(ABLATIONS),
+            sources=SOURCES,
+        )
 
     def _done(self, home: Home, seed: int, run: Run) -> dict[str, Any]:
         folder = home.run(run.name)
         arguments = _arguments(home, seed, run)
         if folder.exists():
             arguments.append("--resume")
-        result = json.loads(_pmm(home, run.name, arguments))
+        started = time.monotonic()
+        _pmm(home, run.name, arguments)
+        seconds = time.monotonic() - started
         row: dict[str, Any] = {"seed": seed, "run": run.name, "stage": run.stage}
         row |= {"target": run.target, "model": run.model, "commit": commit()}
         row["command"] = " ".join(arguments).replace(str(home.root), "HOME")
         log = [each for each in read_log(folder / "log.jsonl") if each["kind"] == "evaluation"]
         row["valid"] = [[each["epoch"], round(each["hr@10"], 5)] for each in log]
-        row |= {name: result[name] for name in ("steps", "best_hr@10", "best_epoch", "seconds")}
+        row |= {"steps": log[-1]["step"], "seconds": round(seconds, 1)}
         if run.target:
             _pmm(home, run.name, ["evaluate", str(folder), "--cold"])
             found = json.loads((folder / "metrics.json").read_text())
@@ -189,8 +201,8 @@ def prepare(home: Home, seed: int) -> None:
     if not home.raw("kwai").exists():
         write_platforms(home, generate("demo", seed))
     ingest_platforms(home)
-    text, _ = place_encoders(home)
-    shard_targets(home, [target.name for target in TARGETS], text)
+    encoders = place_encoders(home)
+    shard_targets(home, [target.name for target in TARGETS], encoders / "text")
 
 
 def _oracle(home: Home, seed: int, target: str) -> dict[str, Any]:
@@ -219,9 +231,7 @@ def _arguments(home: Home, seed: int, run: Run) -> list[str]:
     if run.model == "sasrec":
         arguments += ["--model", "sasrec"]
     else:
-        text, vision = place_encoders(home)
-        arguments += ["--recipe", str(RECIPE)]
-        arguments += ["--text-encoder", str(text), "--vision-encoder", str(vision)]
+        arguments += ["--recipe", str(place_encoders(home) / "recipe.toml")]
         epochs = run.epochs or _epochs(home, run.target)
         settings.append(f"train.eval_every={max(1, round(epochs / EVALUATIONS))}")
         arguments += ["--epochs", str(epochs)]
@@ -239,19 +249,16 @@ def _epochs(home: Home, target: str) -> int:
     return max(1, round(STEPS / -(-users // BATCH_USERS)))
 
 
-def _pmm(home: Home, name: str, arguments: list[str]) -> str:
-    """What a command of one thread prints; its progress goes to logs/NAME.txt of the home."""
+def _pmm(home: Home, name: str, arguments: list[str]) -> None:
+    """Run a command of one thread; its output goes to logs/NAME.txt of the home folder."""
     log = home.root / "logs" / f"{name}.txt"
     log.parent.mkdir(exist_ok=True)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     command = [sys.executable, "-m", "pmm", *arguments, "--home", str(home.root)]
     with log.open("a") as file:
-        done = subprocess.run(
-            command, stdout=subprocess.PIPE, stderr=file, text=True, env=environment, check=False
-        )
+        done = subprocess.run(command, stdout=file, stderr=file, env=environment, check=False)
     if done.returncode:
         raise SystemExit(f"{' '.join(command)} failed: see {log}")
-    return done.stdout
 
 
 def main() -> None:
@@ -266,7 +273,7 @@ def main() -> None:
     claims = Claims(given.home.resolve(), given.rows.resolve(), given.jobs)
     for seed in given.seeds.split(","):
         claims.measure(int(seed), {name for name in given.only.split(",") if name})
-    write_page(claims.rows)
+    claims.write()
 
 
 if __name__ == "__main__":

@@ -1,2 +1,234 @@
-def write_page(rows):
-    pass
+"""docs/claims.md: the tables of the claims, made from their rows."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from pmm.artefact import atomic_file
+
+DOCS = Path(__file__).parents[1] / "docs"
+PAGE = DOCS / "claims.md"
+
+Row = Mapping[str, Any]
+Measure = Callable[[Row], float | None]
+
+T_975 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}
+"""Student's t at 97.5 % for so many seeds: half the width of a 95 % interval in standard errors."""
+
+HEAD = """# The claims of the paper, on the embedded world
+
+Made by `python -m benchmarks.claims --home DIR` from the rows of `benchmarks/claims.jsonl`, which
+hold the command, the commit and the validation curve of every run. `docs/log.md` says how to read
+it.
+
+Values are HR@10 on the test items, per cent, over the whole catalogue, ties against the model: the
+mean of the seeds and half the width of its 95 % interval (Student's t over seeds; the seed is that
+of the world, the weights and the training). In brackets the number of seeds where it is not three;
+a single seed has no interval. "-" is not measured.
+"""
+
+_TRANSFERS = """
+Second column of a target: the epoch at which validation HR@10 reaches the best of the run from
+scratch, over the epoch of that best (in brackets the seeds in which it does).
+"""
+_COLD = """
+Cuts of held-out positions that end on an item with fewer than ten training occurrences
+(`docs/paper.md` R47).
+"""
+_ABLATIONS = """
+Short pre-trainings on four sources, then the same full transfer.
+"""
+
+
+class Rows:
+    """The rows by what was run."""
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self._by = {(row["seed"], row["run"]): row for row in rows}
+        self.seeds = sorted({seed for seed, _ in self._by})
+
+    def get(self, seed: int, run: str) -> Row | None:
+        """A row, or None where it is not measured."""
+        return self._by.get((seed, run))
+
+    def values(self, run: str, measure: Measure) -> list[float]:
+        """What is measured of a run, over the seeds that have it."""
+        found = (measure(row) for seed in self.seeds if (row := self.get(seed, run)))
+        return [value for value in found if value is not None]
+
+
+def interval(values: Sequence[float], scale: float = 100) -> str:
+    """Mean and half the width of its 95 % interval.
+
+    >>> interval([0.2, 0.3, 0.4]), interval([0.2]), interval([])
+    ('30.00 ± 24.84', '20.00 (1)', '-')
+    """
+    if not values:
+        return "-"
+    text = f"{scale * mean(values):.2f}"
+    if len(values) > 1:
+        half = T_975[len(values)] * stdev(values) / math.sqrt(len(values))
+        text += f" ± {scale * half:.2f}"
+    return text if len(values) == 3 else f"{text} ({len(values)})"
+
+
+def hits(row: Row) -> float | None:
+    """HR@10 on the test items."""
+    value: float | None = row["test"]["hr@10"]
+    return value
+
+
+def of_reference(name: str) -> Measure:
+    """HR@10 of popularity or chance, from the row of a target's oracle."""
+    return lambda row: row[name]["hr@10"]
+
+
+def of_cold(name: str = "model", cuts: str = "held_out") -> Measure:
+    """HR@10 on the cuts that end on a cold item."""
+    return lambda row: row["cold_start"][cuts][name].get("hr@10")
+
+
+def slug(target: str) -> str:
+    """A target as the names of its runs begin."""
+    return target.lower().replace(" ", "-")
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
+
+
+def main_table(rows: Rows, targets: Sequence[str]) -> str:
+    """Claim 1: every target, from the oracle down to chance."""
+    lines, runs = [], ("full", "scratch", "sasrec")
+    for target in targets:
+        oracle = f"oracle {target}"
+        shares = [
+            row["test"]["hr@10"] / best["test"]["hr@10"]
+            for seed in rows.seeds
+            if (row := rows.get(seed, f"{slug(target)}-full")) and (best := rows.get(seed, oracle))
+        ]
+        lines.append(
+            [
+                target,
+                interval(rows.values(oracle, hits)),
+                *(interval(rows.values(f"{slug(target)}-{run}", hits)) for run in runs),
+                *(interval(rows.values(oracle, of_reference(n))) for n in ("popularity", "random")),
+                f"{mean(shares):.0%}" if shares else "-",
+            ]
+        )
+    names = ("oracle", "PMMRec pre-trained", "PMMRec scratch", "SASRec on ids", "popularity")
+    return table(["target", *names, "random", "pre-trained / oracle"], lines)
+
+
+def transfer_table(rows: Rows, targets: Sequence[str]) -> str:
+    """Claim 2: the five transfers beside scratch, and how soon each reaches scratch's best."""
+    names = ("scratch", "full", "item", "user", "text", "vision", "scratch-text", "scratch-vision")
+    lines = []
+    for name in names:
+        line = [name]
+        for target in targets:
+            run = f"{slug(target)}-{name}"
+            fractions = [
+                fraction
+                for seed in rows.seeds
+                if (row := rows.get(seed, run))
+                and (base := rows.get(seed, f"{slug(target)}-scratch"))
+                and (fraction := epochs_to_reach(row, base)) is not None
+            ]
+            reached = len(fractions)
+            line += [interval(rows.values(run, hits))]
+            line += [f"{mean(fractions):.2f} ({reached})" if fractions else "never"]
+        lines.append(line)
+    header = [part for each in targets for part in (each, "epochs to scratch's best")]
+    return table(["run", *header], lines)
+
+
+def epochs_to_reach(row: Row, base: Row) -> float | None:
+    """The epoch at which a run's validation reaches the best of another, over that one's epoch.
+
+    None where it never does.
+
+    >>> epochs_to_reach({"valid": [[1, 0.1], [2, 0.3]]}, {"valid": [[2, 0.1], [4, 0.3], [6, 0.2]]})
+    0.5
+    """
+    best = max(value for _, value in base["valid"])
+    when = next(epoch for epoch, value in base["valid"] if value == best)
+    reached = next((epoch for epoch, value in row["valid"] if value >= best), None)
+    return None if reached is None else float(reached / when)
+
+
+def cold_table(rows: Rows, targets: Sequence[str]) -> str:
+    """Claim 3: cuts that end on an item with fewer than ten training occurrences."""
+    names = {
+        "PMMRec pre-trained": "full",
+        "PMMRec scratch": "scratch",
+        "text only": "scratch-text",
+        "vision only": "scratch-vision",
+        "SASRec on ids": "sasrec",
+    }
+    lines = []
+    for target in targets:
+        cells = [interval(rows.values(f"{slug(target)}-{r}", of_cold())) for r in names.values()]
+        cells += [
+            interval(rows.values(f"{slug(target)}-scratch", of_cold(name)))
+            for name in ("popularity", "random")
+        ]
+        lines.append([target, *cells])
+    return table(["target", *names, "popularity", "random"], lines)
+
+
+def ablation_table(rows: Rows, targets: Sequence[str], names: Sequence[str]) -> str:
+    """Claim 4: pre-training without one of its parts, then the same fine-tuning."""
+    lines = []
+    for name in names:
+        best = rows.values(f"pre-{name}", lambda row: max(value for _, value in row["valid"]))
+        cells = [interval(rows.values(f"{slug(each)}-from-{name}", hits)) for each in targets]
+        lines.append([name, interval(best), *cells])
+    return table(["pre-training", "validation, mean of sources", *targets], lines)
+
+
+def sources_table(rows: Rows, targets: Sequence[str], sources: Sequence[str]) -> str:
+    """Claim 5: from each source alone to each target."""
+    lines = []
+    for target in targets:
+        cells = [
+            interval(rows.values(f"{slug(target)}-from-{source.lower()}", hits))
+            for source in sources
+        ]
+        lines.append([target, *cells])
+    return table(["target", *(f"from {source}" for source in sources)], lines)
+
+
+def write_page(
+    rows: Sequence[Row],
+    *,
+    targets: Sequence[str],
+    shown: Sequence[str],
+    ablations: Sequence[str],
+    sources: Sequence[str],
+    page: Path = PAGE,
+) -> None:
+    """Write the page anew, with what is measured so far."""
+    known = Rows(rows)
+    parts = [
+        HEAD,
+        "## 1. Every target\n",
+        main_table(known, targets),
+        "\n## 2. The five transfers beside scratch",
+        _TRANSFERS,
+        transfer_table(known, shown),
+        "\n## 3. Cold items",
+        _COLD,
+        cold_table(known, targets),
+        "\n## 4. Ablations",
+        _ABLATIONS,
+        ablation_table(known, shown, ablations),
+        "\n## 5. One source, one target\n",
+        sources_table(known, targets, sources),
+    ]
+    with atomic_file(page) as temporary:
+        temporary.write_text("\n".join(parts) + "\n", encoding="utf-8")

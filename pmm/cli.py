@@ -200,7 +200,7 @@ def train_command(
 
     The best checkpoint by validation HR@10 is kept. Ctrl-C stops after the step in hand.
     """
-    from pmm.recipe import merge, parse_assignments, read_recipe
+    from pmm.recipe import merge, parse_assignments, read_recipe_beside
     from pmm.train.loop import train
     from pmm.train.run_folder import Existing
     from pmm.train.run_recipe import Wish, resolve_run
@@ -233,7 +233,9 @@ def train_command(
             "device": device,
         },
     }
-    values = merge(read_recipe(recipe) if recipe else {}, flags, parse_assignments(set_ or []))
+    values = merge(
+        read_recipe_beside(recipe) if recipe else {}, flags, parse_assignments(set_ or [])
+    )
     resolved = resolve_run(place, run_dir, wish, values, resume=resume)
     existing: Existing = "resume" if resume else "overwrite" if overwrite else "refuse"
     result = train(place, run_dir, resolved, existing=existing, command=_command())
@@ -404,7 +406,10 @@ def world_command(
             teach_public_encoders(encoders)
         else:
             put_public_encoders(encoders)
-        print(f"{encoders}: give --text-encoder {encoders}/text --vision-encoder {encoders}/vision")
+        print(
+            f"{encoders}: give pmm shard --text-encoder {encoders}/text, and pmm train --recipe "
+            f"{encoders}/recipe.toml"
+        )
     if format == "csv" and layout is not None:
         raise InputError(f"--layout {layout}: --format csv has one layout only; leave it out")
     world = generate(size, seed)

@@ -35,6 +35,23 @@ def read_recipe(path: Path) -> dict[str, Any]:
         raise RecipeError(f"recipe {path} is no valid TOML: {error}") from error
 
 
+def read_recipe_beside(path: Path) -> dict[str, Any]:
+    """As `read_recipe`, with values that begin with "./" taken from the recipe's own folder.
+
+    So a recipe can lie beside the encoders that it names, and be used from anywhere.
+    """
+    folder = path.absolute().parent
+
+    def anchored(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: anchored(below) for key, below in value.items()}
+        beside = isinstance(value, str) and value.startswith("./")
+        return str(folder / value) if beside else value
+
+    found: dict[str, Any] = anchored(read_recipe(path))
+    return found
+
+
 def resolve(kind: type[Recipe], values: Mapping[str, Any], *, origin: str = "recipe") -> Recipe:
     """Fill a (nested) frozen dataclass with values; what is not given keeps its default.
 

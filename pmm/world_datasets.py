@@ -20,6 +20,7 @@ from pmm.ingest.targets import IngestOptions
 from pmm.ingest.video import VideoFiles
 from pmm.model.public_encoders import put_public_encoders
 from pmm.schemas import RANKS, SEQUENCES, TARGET_ITEMS, read_table
+from pmm.shards.sequence_shards import Split
 from pmm.shards.write import ShardOptions, write_shards
 from pmm.world import World
 from pmm.world.oracle import oracle_ranks
@@ -32,7 +33,7 @@ def write_platforms(home: Home, world: World) -> dict[str, dict[str, int]]:
     Returns:
         source or target -> what was written and planted.
     """
-    found = {}
+    found: dict[str, dict[str, int]] = {}
     for platform in FORMATS:
         found |= write_raw(world, platform, home.raw(platform))
     return found
@@ -50,8 +51,8 @@ def ingest_platforms(home: Home) -> list[dict[str, Any]]:
     ]
 
 
-def place_encoders(home: Home) -> tuple[Path, Path]:
-    """The world's public encoders in the home folder: the text encoder's and the tower's folder."""
+def place_encoders(home: Home) -> Path:
+    """The folder of the world's public encoders, text/ and vision/, with a recipe.toml for them."""
     place = home.root / "encoders" / "public"
 
     def write(folder: Path) -> dict[str, int]:
@@ -59,7 +60,7 @@ def place_encoders(home: Home) -> tuple[Path, Path]:
         return {}
 
     build(place, kind="encoders", config={"encoders": "public"}, inputs={}, write=write)
-    return place / "text", place / "vision"
+    return place
 
 
 def shard_targets(home: Home, targets: Iterable[str], text_encoder: Path) -> dict[str, int]:
@@ -72,18 +73,19 @@ def shard_targets(home: Home, targets: Iterable[str], text_encoder: Path) -> dic
     return total
 
 
-def oracle_table(home: Home, world: World, target: str) -> pa.Table:
-    """The ranks (schemas.RANKS) that the true next-item distribution gives to the test items."""
+def oracle_table(home: Home, world: World, target: str, split: Split = "test") -> pa.Table:
+    """The ranks (schemas.RANKS) that the true next-item distribution gives to each next item."""
     place = home.target(target)
     items = read_table(place / "items.parquet", TARGET_ITEMS)
     ids = items["item_id"].to_pylist()
     sequences = read_table(place / "sequences.parquet", SEQUENCES).to_pydict()
+    before = ("train", "valid") if split == "test" else ("train",)
+    numbers = np.asarray(sequences[split])
     histories = [
-        [ids[item - 1] for item in (*train_items, valid)]
-        for train_items, valid in zip(sequences["train"], sequences["valid"], strict=True)
+        [ids[item - 1] for item in (*train_items, *later)]
+        for train_items, *later in zip(*(sequences[name] for name in before), strict=True)
     ]
-    truths = [ids[item - 1] for item in sequences["test"]]
-    numbers = np.asarray(sequences["test"])
+    truths = [ids[item - 1] for item in numbers]
     columns: dict[str, Any] = {
         "user": sequences["user"],
         "target": numbers,

@@ -187,15 +187,20 @@ def evaluations(log: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in lines if '"kind": "evaluation"' in line]
 
 
-def test_the_demo_ends_in_one_table_and_a_gallery_and_goes_on_when_run_again(
+def test_the_demo_ends_in_one_table_and_pictures_and_does_nothing_twice(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     demo = ("demo", "--home", tmp_path, "--size", "tiny", "--epochs", 1)
     first, second = pmm(*demo, capsys=capsys), pmm(*demo, capsys=capsys)
-    for name in ("model", "popularity", "random", "oracle"):
+    for name in ("scratch", "pre-trained", "popularity", "random", "oracle"):
         rows = [line for line in first.splitlines() if line.startswith(f"{name} ")]
         assert rows[0] in second.splitlines()
-    assert (tmp_path / "runs" / "demo" / "gallery.png").is_file()
+    run = tmp_path / "runs" / "demo-finetuned"
+    for picture in ("gallery.png", "validation.png"):
+        with Image.open(run / picture) as image:
+            assert image.width > 700
+    report = json.loads((run / "transfer.json").read_text())
+    assert report
 
 
 def test_usage_errors_exit_2_and_the_version_exits_0(capsys: pytest.CaptureFixture[str]) -> None:

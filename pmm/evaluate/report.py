@@ -1,6 +1,6 @@
 """Metrics as a table that a person reads."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pmm.evaluate.metrics import CUTOFFS
@@ -9,27 +9,32 @@ from pmm.text_table import text_table
 MEASURES = tuple(f"{kind}@{k}" for kind in ("hr", "ndcg") for k in CUTOFFS)
 
 
-def metrics_table(metrics: Mapping[str, Any], further: Mapping[str, Any] | None = None) -> str:
+def rankings_table(metrics: Mapping[str, Any], rankings: Mapping[str, Mapping[str, Any]]) -> str:
+    """Several rankings of the same users, times 100 as in the paper.
+
+    Args:
+        metrics: the content of metrics.json, of any of them.
+        rankings: name -> summary.
+    """
+    rows = [[name, *_row(summary)] for name, summary in rankings.items()]
+    return "\n".join([*_heading(metrics), _table("", rows)])
+
+
+def metrics_table(metrics: Mapping[str, Any]) -> str:
     """What `evaluate_run` returns, times 100 as in the paper.
 
     Args:
         metrics: the content of metrics.json.
-        further: name -> summary of other rankings of the same users (the world's oracle).
     """
     named = {name: metrics[name] for name in ("model", "popularity", "random")}
-    rows = [[name, *_row(summary)] for name, summary in {**named, **(further or {})}.items()]
+    rows = [[name, *_row(summary)] for name, summary in named.items()]
     if metrics["repeated_targets"]:
         fresh = metrics["users"] - metrics["repeated_targets"]
         rows.append([f"of them the {fresh:,} whose item is new to the user:", *_row({})])
         rows += [[f"  {name}", *_row(summary["new"])] for name, summary in named.items()]
     lines = [
-        f"{metrics['target']}, {metrics['split']} items of {metrics['users']:,} users, "
-        f"all {metrics['items']:,} items ranked",
-        "",
-        text_table(
-            ["", *(name.upper() for name in MEASURES)],
-            rows,
-        ),
+        *_heading(metrics),
+        _table("", rows),
         "",
         text_table(
             ["model, target seen in training", "users", *(name.upper() for name in MEASURES)],
@@ -40,6 +45,18 @@ def metrics_table(metrics: Mapping[str, Any], further: Mapping[str, Any] | None 
         ),
     ]
     return "\n".join([*lines, *_cold_lines(metrics.get("cold_start"))])
+
+
+def _heading(metrics: Mapping[str, Any]) -> list[str]:
+    return [
+        f"{metrics['target']}, {metrics['split']} items of {metrics['users']:,} users, "
+        f"all {metrics['items']:,} items ranked",
+        "",
+    ]
+
+
+def _table(first: str, rows: Sequence[Sequence[Any]]) -> str:
+    return text_table([first, *(name.upper() for name in MEASURES)], rows)
 
 
 def _cold_lines(cold: Mapping[str, Any] | None) -> list[str]:

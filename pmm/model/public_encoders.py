@@ -6,8 +6,10 @@ pictures of the kind that the platforms have, on none of their items, and on no 
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import tomli_w
 import torch
 from PIL import Image
 
@@ -20,17 +22,36 @@ SIZES = SmallSizes(width=64, blocks=2, heads=1, patch=56, vocabulary=2048)
 TRAIN_BLOCKS = 1
 """Blocks of each that train in PMMRec; the other one is the frozen trunk."""
 
+RECIPE: dict[str, dict[str, Any]] = {
+    "model": {
+        "dap_similarity": "cosine",
+        "dap_tau": 0.1,
+        "text": {"encoder": "./text", "train_blocks": TRAIN_BLOCKS},
+        "vision": {"encoder": "./vision", "train_blocks": TRAIN_BLOCKS},
+    },
+    "train": {
+        "batch_users": 32,
+        "lr": 2e-3,
+        "encoder_lr": 5e-4,
+        "warmup_steps": 50,
+        "schedule": "linear",
+        "patience": 0,
+    },
+}
+"""What learns in minutes on a CPU with them (docs/log.md); it lies beside them as recipe.toml."""
+
 _SHIPPED = Path(__file__).parents[1] / "world" / "encoders"
 _THINGS, _STEPS, _PEAK = 8_000, 3_000, 2e-3
 
 
 def put_public_encoders(folder: Path) -> tuple[Path, Path]:
-    """Copy the encoders that come with PMM into a folder.
+    """Copy the encoders that come with PMM into a folder, with a recipe for them.
 
     Returns:
         The text encoder's folder and the vision tower's, as `save_small_encoders`.
     """
     shutil.copytree(_SHIPPED, folder, dirs_exist_ok=True)
+    _write_recipe(folder)
     return folder / "text", folder / "vision"
 
 
@@ -57,7 +78,13 @@ def teach_public_encoders(
     texts = [text for thing in corpus for text in thing.texts]
     save_small_encoders(folder, texts, seed=seed, sizes=SIZES)
     tellings = (telling(corpus, 0), telling(corpus, 1))
-    return teach(folder, tellings, blocks=SIZES.blocks, steps=steps, lr=_PEAK, seed=seed)
+    loss = teach(folder, tellings, blocks=SIZES.blocks, steps=steps, lr=_PEAK, seed=seed)
+    _write_recipe(folder)
+    return loss
+
+
+def _write_recipe(folder: Path) -> None:
+    (folder / "recipe.toml").write_text(tomli_w.dumps(RECIPE), encoding="utf-8")
 
 
 def telling(corpus: list[Thing], side: int) -> Telling:

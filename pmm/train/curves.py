@@ -1,6 +1,9 @@
-"""The two curves of a run as one picture, drawn from its log: loss by step, ranking by epoch."""
+"""Pictures drawn from the logs of runs: loss and ranking of one, validation of several."""
 
 import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +20,7 @@ DPI = 120
 
 INK = "#1f2933"
 BLUE, ORANGE, GREY = "#2b6cb0", "#dd6b20", "#8a94a0"
+_COLORS = (BLUE, ORANGE, "#2f855a", "#b83280", "#6b46c1", "#975a16")
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
@@ -44,16 +48,54 @@ def draw(records: list[dict[str, Any]], path: Path, *, title: str) -> None:
     the validation items, times 100, with the HR@10 of popularity as a line and the best epoch
     marked.
     """
+    with _figure(path, title, parts=2) as (left, right):
+        _draw_loss(left, [record for record in records if record["kind"] == "step"])
+        _draw_ranking(right, [record for record in records if record["kind"] == "evaluation"])
+
+
+def draw_validation(
+    runs: Mapping[str, list[dict[str, Any]]],
+    path: Path,
+    *,
+    title: str,
+    levels: Mapping[str, float] | None = None,
+) -> None:
+    """Write HR@10 on the validation items by epoch of several runs as a PNG of 720 x 504 pixels.
+
+    Args:
+        runs: name -> records of its log.
+        path: of the picture.
+        title: above it.
+        levels: name -> HR@10 as a fraction, drawn as a line across (popularity, the oracle).
+    """
+    with _figure(path, title, parts=1, size=(6.0, SIZE_INCHES[1])) as (axes,):
+        axes.set(title="Validation, whole catalogue", xlabel="epoch", ylabel="HR@10, per cent")
+        for (name, records), color, mark in zip(runs.items(), cycle(_COLORS), cycle("os^D")):
+            found = [each for each in records if each["kind"] == "evaluation"]
+            epoch = [each["epoch"] for each in found]
+            hits = [100 * each["hr@10"] for each in found]
+            axes.plot(epoch, hits, f"{mark}-", color=color, label=name, markersize=4)
+        for (name, level), style in zip((levels or {}).items(), cycle(("--", ":", "-."))):
+            axes.axhline(100 * level, color=GREY, linestyle=style, linewidth=1.2, label=name)
+        axes.set_ylim(bottom=0)
+        axes.locator_params(axis="x", integer=True)
+        axes.legend(frameon=False, fontsize=9)
+
+
+@contextmanager
+def _figure(
+    path: Path, title: str, *, parts: int, size: tuple[float, float] = SIZE_INCHES
+) -> Iterator[list["Axes"]]:
+    """Axes side by side in this file's looks; what was drawn is written at the end."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=SIZE_INCHES, dpi=DPI, layout="constrained")
+    figure = Figure(figsize=size, dpi=DPI, layout="constrained")
     canvas = FigureCanvasAgg(figure)
-    left, right = figure.subplots(1, 2)
+    drawn = list(figure.subplots(1, parts, squeeze=False)[0])
     figure.suptitle(title, color=INK, fontsize=12)
-    _draw_loss(left, [record for record in records if record["kind"] == "step"])
-    _draw_ranking(right, [record for record in records if record["kind"] == "evaluation"])
-    for axes in (left, right):
+    yield drawn
+    for axes in drawn:
         axes.grid(alpha=0.25, linewidth=0.6)
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(colors=INK, labelsize=9)
