@@ -1,6 +1,6 @@
 """The paper's claims on the embedded world, whose best possible result is known.
 
-    python -m benchmarks.claims --home DIR [--seeds 0,1,2] [--only RUN,RUN] [--jobs 2]
+    python -m benchmarks.claims --home DIR [--seeds 0,1,2] [--claims 1,2] [--jobs 2]
 
 Every run is one of the README's commands (`pmm train`, `pmm evaluate --cold`) in a process of its
 own with one thread. What came out is a row of benchmarks/claims.jsonl; a run that has its row is
@@ -65,6 +65,8 @@ ABLATIONS: dict[str, tuple[str, ...]] = {
 class Run:
     """One training and its evaluation."""
 
+    claim: int
+    """The claim of the issue that it is for, 1 to 5."""
     name: str
     stage: str
     target: str = ""
@@ -82,33 +84,41 @@ class Run:
 
 def plan() -> Iterator[Run]:
     """All runs of one seed, the most wanted first; what a run starts from comes before it."""
-    yield Run(name="pre", stage="pretrain", epochs=PRETRAIN_EPOCHS)
+    yield Run(claim=1, name="pre", stage="pretrain", epochs=PRETRAIN_EPOCHS)
     first = [*SHOWN, *(name for name in DOWNSTREAM if name not in SHOWN)]
     for target in first:
-        yield _on(target, "scratch")
-        yield _on(target, "sasrec", model="sasrec")
-        yield _on(target, "full", start="pre", transfer="full")
+        yield _on(1, target, "scratch")
+        yield _on(1, target, "sasrec", model="sasrec")
+        yield _on(1, target, "full", start="pre", transfer="full")
     for target in SHOWN:
         for transfer in ("item", "user", "text", "vision"):
-            yield _on(target, transfer, start="pre", transfer=transfer)
+            yield _on(2, target, transfer, start="pre", transfer=transfer)
         for modality in ("text", "vision"):
-            yield _on(target, f"scratch-{modality}", modality=modality)
+            yield _on(3, target, f"scratch-{modality}", modality=modality)
     for name, settings in ABLATIONS.items():
         before = f"pre-{name}"
-        yield Run(name=before, stage="pretrain", epochs=SHORT_PRETRAIN_EPOCHS, settings=settings)
+        yield Run(
+            claim=4,
+            name=before,
+            stage="pretrain",
+            epochs=SHORT_PRETRAIN_EPOCHS,
+            settings=settings,
+        )
         for target in SHOWN:
-            yield _on(target, f"from-{name}", start=before, transfer="full")
+            yield _on(4, target, f"from-{name}", start=before, transfer="full")
     for source in SOURCES:
         before = f"pre-{source.lower()}"
-        yield Run(name=before, stage="pretrain", source=source, epochs=SHORT_PRETRAIN_EPOCHS)
+        yield Run(
+            claim=5, name=before, stage="pretrain", source=source, epochs=SHORT_PRETRAIN_EPOCHS
+        )
         for target in first:
-            yield _on(target, f"from-{source.lower()}", start=before, transfer="full")
+            yield _on(5, target, f"from-{source.lower()}", start=before, transfer="full")
 
 
-def _on(target: str, what: str, **given: Any) -> Run:
+def _on(claim: int, target: str, what: str, **given: Any) -> Run:
     name = f"{target.lower().replace(' ', '-')}-{what}"
     stage = "finetune" if given.get("start") else "scratch"
-    return Run(name=name, stage=stage, target=target, **given)
+    return Run(claim=claim, name=name, stage=stage, target=target, **given)
 
 
 class Claims:
@@ -120,11 +130,10 @@ class Claims:
         self.rows: list[dict[str, Any]] = [json.loads(line) for line in lines]
         self.lock = threading.Lock()
 
-    def measure(self, seed: int, only: set[str]) -> None:
+    def measure(self, seed: int, claims: set[int]) -> None:
         """Make the rows of a seed that are not there yet: of the world itself, then of the runs."""
         home = Home(self.root / f"seed-{seed}")
-        runs = [run for run in plan() if not only or only & {run.name, run.start or run.name}]
-        runs = [run for run in runs if not self._has(seed, run.name)]
+        runs = [run for run in plan() if run.claim in claims and not self._has(seed, run.name)]
         if not runs:
             return
         prepare(home, seed)
@@ -266,13 +275,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--home", type=Path, required=True, help="Folder of all homes, one a seed.")
     parser.add_argument("--seeds", default="0,1,2")
-    parser.add_argument("--only", default="", help="Names of runs; a pre-training's with all of it")
+    parser.add_argument("--claims", default="1,2,3,4,5", help="Which claims' runs.")
     parser.add_argument("--rows", type=Path, default=ROWS, help="File of the rows.")
     parser.add_argument("--jobs", type=int, default=2, help="Processes at once.")
     given = parser.parse_args()
     claims = Claims(given.home.resolve(), given.rows.resolve(), given.jobs)
     for seed in given.seeds.split(","):
-        claims.measure(int(seed), {name for name in given.only.split(",") if name})
+        claims.measure(int(seed), {int(claim) for claim in given.claims.split(",")})
     claims.write()
 
 

@@ -59,7 +59,7 @@ def place_encoders(home: Home) -> Path:
         put_public_encoders(folder)
         return {}
 
-    build(place, kind="encoders", config={"encoders": "public"}, inputs={}, write=write)
+    build(place, kind="encoders", config={"encoders": "public"}, inputs={}, write=write, wait=True)
     return place
 
 
