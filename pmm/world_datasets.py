@@ -18,7 +18,7 @@ from pmm.ingest.hm import ingest_hm
 from pmm.ingest.kwai import KwaiFiles, ingest_kwai
 from pmm.ingest.targets import IngestOptions
 from pmm.ingest.video import VideoFiles
-from pmm.model.public_encoders import put_public_encoders
+from pmm.model.public_encoders import RECIPE, put_public_encoders
 from pmm.schemas import RANKS, SEQUENCES, TARGET_ITEMS, read_table
 from pmm.shards.sequence_shards import Split
 from pmm.shards.write import ShardOptions, write_shards
@@ -59,7 +59,14 @@ def place_encoders(home: Home) -> Path:
         put_public_encoders(folder)
         return {}
 
-    build(place, kind="encoders", config={"encoders": "public"}, inputs={}, write=write, wait=True)
+    build(
+        place,
+        kind="encoders",
+        config={"encoders": "public", "recipe": RECIPE},
+        inputs={},
+        write=write,
+        wait=True,
+    )
     return place
 
 
