@@ -1,19 +1,22 @@
 """`pmm demo`: the whole way on the embedded world, from raw files to recommendations."""
 
 import json
+import multiprocessing
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
-from pmm.errors import RecipeError, StaleArtefact
+import torch
+
+from pmm.errors import PmmError, RecipeError, StaleArtefact
 from pmm.evaluate.metrics import summarise
 from pmm.evaluate.report import rankings_table
 from pmm.evaluate.run import evaluate_run
 from pmm.home import SOURCES, Home
-from pmm.inspect import summarise_cards
+from pmm.inspect import rows_account
 from pmm.recipe import merge, read_recipe_beside
 from pmm.shards.sequence_shards import Split
 from pmm.train import curves
@@ -30,9 +33,9 @@ from pmm.world_datasets import (
     write_platforms,
 )
 
-TARGET = "Kwai Movie"
+TARGET = "HM Shoes"
 PRETRAINED, SCRATCH, FINETUNED = "demo-pretrained", "demo-scratch", "demo-finetuned"
-PRETRAIN_EPOCHS, EPOCHS = 4, 12
+PRETRAIN_EPOCHS, EPOCHS = 3, 6
 STEPS = 8
 
 
@@ -57,27 +60,26 @@ def run_demo(home: Home, *, size: Size, epochs: int | None, seed: int, command: 
         for name, counts in write_platforms(home, world).items():
             _say(f"{name}: " + ", ".join(f"{count:,} {what}" for what, count in counts.items()))
     with _step(2, "filter and split", "pmm ingest bili; … kwai; … hm; … amazon"):
-        _say(summarise_cards(ingest_platforms(home)))
+        cards = ingest_platforms(home)
+        _say("\n".join(rows_account(card) for card in cards if "rows" in card))
     with _step(3, "the world's public encoders", "pmm world --encoders DIR"):
         encoders = place_encoders(home)
     with _step(4, "pictures to 224x224, texts to tokens, shards", "pmm shard --target …"):
         counts = shard_targets(home, [*SOURCES, TARGET], encoders / "text")
         _say(", ".join(f"{count:,} {what}" for what, count in counts.items()))
 
-    def run(name: str, wish: Wish, epochs_at_most: int) -> None:
-        training = {"epochs": min(epochs or epochs_at_most, epochs_at_most), "seed": seed}
-        values = merge(read_recipe_beside(encoders / "recipe.toml"), {"train": training})
-        _say(_trained(home, name, wish, values, command))
-
-    with _step(5, "pre-train on four sources", "pmm train --stage pretrain"):
-        run(PRETRAINED, Wish(stage="pretrain"), PRETRAIN_EPOCHS)
-    finetune = Wish(stage="finetune", target=TARGET, start=home.run(PRETRAINED), transfer="full")
-    with _step(6, "fine-tune on one target", f'pmm train --stage finetune --target "{TARGET}"'):
-        run(FINETUNED, finetune, EPOCHS)
-    with _step(
-        7, "the same without pre-training", f'pmm train --stage scratch --target "{TARGET}"'
-    ):
-        run(SCRATCH, Wish(target=TARGET), EPOCHS)
+    training = {"train": {"epochs": min(epochs or EPOCHS, EPOCHS), "seed": seed}}
+    recipe = merge(read_recipe_beside(encoders / "recipe.toml"), training)
+    longer = {"train": {"epochs": min(epochs or PRETRAIN_EPOCHS, PRETRAIN_EPOCHS)}}
+    start = Wish(stage="finetune", target=TARGET, start=home.run(PRETRAINED), transfer="full")
+    with _one_thread(), _beside(home, SCRATCH, Wish(target=TARGET), recipe, command):
+        with _step(5, "pre-train on four sources", "pmm train --stage pretrain"):
+            wish = Wish(stage="pretrain")
+            _say(_trained(home, PRETRAINED, wish, merge(recipe, longer), command))
+        with _step(6, "fine-tune on one target", f'pmm train --stage finetune --target "{TARGET}"'):
+            _say(_trained(home, FINETUNED, start, recipe, command))
+    with _step(7, "the same from scratch", f'pmm train --stage scratch --target "{TARGET}"'):
+        _say(f"was trained beside: {home.root / 'logs' / SCRATCH}.txt")
     with _step(8, "rank the whole catalogue", f"pmm evaluate {home.run(FINETUNED)}"):
         metrics = {name: evaluate_run(home, home.run(name)) for name in (SCRATCH, FINETUNED)}
     oracle = {split: summarise(oracle_table(home, world, TARGET, split)) for split in _SPLITS}
@@ -116,14 +118,64 @@ def _say(text: str) -> None:
     print("\n".join(f"      {line}" for line in text.splitlines()), file=sys.stderr, flush=True)
 
 
-def _trained(home: Home, name: str, wish: Wish, values: dict[str, Any], command: str) -> str:
-    """Train a run, or go on with it; one that a demo with other options left is replaced."""
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """A step of small encoders is too short to be shared: two threads take longer than one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def _beside(home: Home, *training: Any) -> Iterator[None]:
+    """Train a run in a process of its own meanwhile; what it prints goes to logs/NAME.txt.
+
+    Raises:
+        PmmError: it failed; the log says why.
+    """
+    log = home.root / "logs" / f"{training[0]}.txt"
+    context = multiprocessing.get_context("spawn")
+    process = context.Process(target=_train_beside, args=(log, home, *training))
+    process.start()
+    try:
+        yield
+    except BaseException:
+        process.terminate()  # it saves its state first
+        raise
+    finally:
+        process.join()
+    if process.exitcode:
+        raise PmmError(f"the training beside failed (status {process.exitcode}): see {log}")
+
+
+def _train_beside(log: Path, home: Home, *training: Any) -> None:
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("w") as file, redirect_stdout(file), redirect_stderr(file), _one_thread():
+        try:
+            print(_trained(home, *training))
+        except KeyboardInterrupt:
+            sys.exit(130)
+
+
+def _trained(
+    home: Home, name: str, wish: Wish, values: Mapping[str, Any], command: str = ""
+) -> str:
+    """Train a run, or go on with it; one that a demo with other options left is replaced.
+
+    Raises:
+        KeyboardInterrupt: somebody stopped it; its state is saved.
+    """
     place = home.run(name)
     recipe = resolve_run(home, place, wish, values)
     try:
         result = train(home, place, recipe, existing="resume", command=command)
     except (RecipeError, StaleArtefact):
         result = train(home, place, recipe, existing="overwrite", command=command)
+    if result["ended"] == "interrupted":
+        raise KeyboardInterrupt
     return json.dumps(result)
 
 
@@ -135,4 +187,6 @@ def _draw(home: Home, path: Path, oracle: float) -> None:
     }
     last = [each for each in logs["scratch"] if each["kind"] == "evaluation"][-1]
     levels = {"oracle": oracle, "popularity": last["popularity_hr@10"]}
-    curves.draw_validation(logs, path, title=f"{TARGET}: pre-trained and not", levels=levels)
+    curves.draw_validation(
+        logs, path, title=f"{TARGET}: pre-trained and from scratch", levels=levels
+    )

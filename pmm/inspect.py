@@ -62,7 +62,7 @@ def summarise_cards(cards: list[dict[str, Any]]) -> str:
         if "left_out" not in card:
             rows += _beside_paper(card, "written" if card["fresh"] else "unchanged")
     lines = [text_table(["target", *_HEADER, ""], rows)]
-    lines += [_rows_account(card) for card in cards if "rows" in card]
+    lines += [rows_account(card) for card in cards if "rows" in card]
     reasons: dict[str, list[str]] = {}
     for card in cards:
         if "left_out" in card:
@@ -75,10 +75,10 @@ def summarise_cards(cards: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def _rows_account(card: dict[str, Any]) -> str:
+def rows_account(card: dict[str, Any]) -> str:
     """One line on where a target's raw rows went; the core's rounds as one.
 
-    >>> _rows_account({"target": "HM", "rows": {"read": 9, "kept": 4, "dropped": {
+    >>> rows_account({"target": "HM", "rows": {"read": 9, "kept": 4, "dropped": {
     ...     "item without picture": 2, "core round 1": 2, "core round 2": 1}}})
     'HM: 9 rows read, 4 kept; dropped: 2 item without picture, 3 core (2 rounds)'
     """

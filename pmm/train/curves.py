@@ -69,7 +69,7 @@ def draw_validation(
         levels: name -> HR@10 as a fraction, drawn as a line across (popularity, the oracle).
     """
     with _figure(path, title, parts=1, size=(6.0, SIZE_INCHES[1])) as (axes,):
-        axes.set(title="Validation, whole catalogue", xlabel="epoch", ylabel="HR@10, per cent")
+        axes.set(xlabel="epoch", ylabel="validation HR@10, per cent")
         for (name, records), color, mark in zip(runs.items(), cycle(_COLORS), cycle("os^D")):
             found = [each for each in records if each["kind"] == "evaluation"]
             epoch = [each["epoch"] for each in found]
