@@ -22,6 +22,13 @@ from typing import Any
 
 from benchmarks.claims_page import write_page
 from benchmarks.results import commit
+from pmm.demo_datasets import (
+    ingest_platforms,
+    oracle_table,
+    place_encoders,
+    shard_targets,
+    write_platforms,
+)
 from pmm.evaluate.metrics import summarise
 from pmm.home import SOURCES, Home
 from pmm.shards.read import Shards
@@ -29,13 +36,6 @@ from pmm.shards.training_set import trainable_users
 from pmm.train.curves import read_log
 from pmm.world import generate
 from pmm.world.platforms import TARGETS
-from pmm.world_datasets import (
-    ingest_platforms,
-    oracle_table,
-    place_encoders,
-    shard_targets,
-    write_platforms,
-)
 
 ROWS = Path(__file__).with_name("claims.jsonl")
 

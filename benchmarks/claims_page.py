@@ -31,7 +31,7 @@ a single seed has no interval. "-" is not measured.
 
 _TRANSFERS = """
 Second column of a target: the epoch at which validation HR@10 reaches the best of the run from
-scratch, over the epoch of that best (in brackets the seeds in which it does).
+scratch, over the epoch of that best (in brackets in how many seeds it does).
 """
 _COLD = """
 Cuts of held-out positions that end on an item with fewer than ten training occurrences
@@ -132,16 +132,16 @@ def transfer_table(rows: Rows, targets: Sequence[str]) -> str:
         line = [name]
         for target in targets:
             run = f"{slug(target)}-{name}"
-            fractions = [
-                fraction
+            pairs = [
+                (row, base)
                 for seed in rows.seeds
                 if (row := rows.get(seed, run))
                 and (base := rows.get(seed, f"{slug(target)}-scratch"))
-                and (fraction := epochs_to_reach(row, base)) is not None
             ]
-            reached = len(fractions)
-            line += [interval(rows.values(run, hits))]
-            line += [f"{mean(fractions):.2f} ({reached})" if fractions else "never"]
+            found = [epochs_to_reach(row, base) for row, base in pairs]
+            reached = [fraction for fraction in found if fraction is not None]
+            text = f"{mean(reached):.2f} ({len(reached)} of {len(found)})" if reached else "never"
+            line += [interval(rows.values(run, hits)), text if pairs else "-"]
         lines.append(line)
     header = [part for each in targets for part in (each, "epochs to scratch's best")]
     return table(["run", *header], lines)

@@ -11,6 +11,13 @@ from typing import Any
 
 import torch
 
+from pmm.demo_datasets import (
+    ingest_platforms,
+    oracle_table,
+    place_encoders,
+    shard_targets,
+    write_platforms,
+)
 from pmm.errors import PmmError, RecipeError, StaleArtefact
 from pmm.evaluate.metrics import summarise
 from pmm.evaluate.report import rankings_table
@@ -23,15 +30,8 @@ from pmm.train import curves
 from pmm.train.loop import train
 from pmm.train.run_folder import LOG
 from pmm.train.run_recipe import Wish, resolve_run
-from pmm.world import generate
+from pmm.world import World, generate
 from pmm.world.platforms import Size
-from pmm.world_datasets import (
-    ingest_platforms,
-    oracle_table,
-    place_encoders,
-    shard_targets,
-    write_platforms,
-)
 
 TARGET = "HM Shoes"
 PRETRAINED, SCRATCH, FINETUNED = "demo-pretrained", "demo-scratch", "demo-finetuned"
@@ -56,35 +56,13 @@ def run_demo(home: Home, *, size: Size, epochs: int | None, seed: int, command: 
     """
     started = time.monotonic()
     world = generate(size, seed)
-    with _step(1, "raw files of the embedded world's four platforms", "pmm world --format …"):
-        for name, counts in write_platforms(home, world).items():
-            _say(f"{name}: " + ", ".join(f"{count:,} {what}" for what, count in counts.items()))
-    with _step(2, "filter and split", "pmm ingest bili; … kwai; … hm; … amazon"):
-        cards = ingest_platforms(home)
-        _say("\n".join(rows_account(card) for card in cards if "rows" in card))
-    with _step(3, "the world's public encoders", "pmm world --encoders DIR"):
-        encoders = place_encoders(home)
-    with _step(4, "pictures to 224x224, texts to tokens, shards", "pmm shard --target …"):
-        counts = shard_targets(home, [*SOURCES, TARGET], encoders / "text")
-        _say(", ".join(f"{count:,} {what}" for what, count in counts.items()))
-
-    training = {"train": {"epochs": min(epochs or EPOCHS, EPOCHS), "seed": seed}}
-    recipe = merge(read_recipe_beside(encoders / "recipe.toml"), training)
-    longer = {"train": {"epochs": min(epochs or PRETRAIN_EPOCHS, PRETRAIN_EPOCHS)}}
-    start = Wish(stage="finetune", target=TARGET, start=home.run(PRETRAINED), transfer="full")
-    with _one_thread(), _beside(home, SCRATCH, Wish(target=TARGET), recipe, command):
-        with _step(5, "pre-train on four sources", "pmm train --stage pretrain"):
-            wish = Wish(stage="pretrain")
-            _say(_trained(home, PRETRAINED, wish, merge(recipe, longer), command))
-        with _step(6, "fine-tune on one target", f'pmm train --stage finetune --target "{TARGET}"'):
-            _say(_trained(home, FINETUNED, start, recipe, command))
-    with _step(7, "the same from scratch", f'pmm train --stage scratch --target "{TARGET}"'):
-        _say(f"was trained beside: {home.root / 'logs' / SCRATCH}.txt")
+    encoders = _prepare(home, world)
+    _train(home, encoders, epochs, seed, command)
     with _step(8, "rank the whole catalogue", f"pmm evaluate {home.run(FINETUNED)}"):
         metrics = {name: evaluate_run(home, home.run(name)) for name in (SCRATCH, FINETUNED)}
-    oracle = {split: summarise(oracle_table(home, world, TARGET, split)) for split in _SPLITS}
-    plot = home.run(FINETUNED) / "validation.png"
-    _draw(home, plot, oracle["valid"]["hr@10"])
+        oracle = {split: summarise(oracle_table(home, world, TARGET, split)) for split in _SPLITS}
+        plot = home.run(FINETUNED) / "validation.png"
+        _draw(home, plot, oracle["valid"]["hr@10"])
     best = metrics[FINETUNED]
     rankings = {"scratch": metrics[SCRATCH]["model"], "pre-trained": best["model"]}
     rankings |= {"popularity": best["popularity"], "random": best["random"]}
@@ -101,6 +79,38 @@ def run_demo(home: Home, *, size: Size, epochs: int | None, seed: int, command: 
             f"{time.monotonic() - started:,.0f} s",
         ]
     )
+
+
+def _prepare(home: Home, world: World) -> Path:
+    """Everything up to shards; the folder of the encoders."""
+    with _step(1, "raw files of the embedded world's four platforms", "pmm world --format …"):
+        for name, counts in write_platforms(home, world).items():
+            _say(f"{name}: " + ", ".join(f"{count:,} {what}" for what, count in counts.items()))
+    with _step(2, "filter and split", "pmm ingest bili; … kwai; … hm; … amazon"):
+        cards = ingest_platforms(home)
+        _say("\n".join(rows_account(card) for card in cards if "rows" in card))
+    with _step(3, "the world's public encoders", "pmm world --encoders DIR"):
+        encoders = place_encoders(home)
+    with _step(4, "pictures to 224x224, texts to tokens, shards", "pmm shard --target …"):
+        counts = shard_targets(home, [*SOURCES, TARGET], encoders / "text")
+        _say(", ".join(f"{count:,} {what}" for what, count in counts.items()))
+    return encoders
+
+
+def _train(home: Home, encoders: Path, epochs: int | None, seed: int, command: str) -> None:
+    """Pre-train and fine-tune; from scratch in a process beside."""
+    training = {"train": {"epochs": min(epochs or EPOCHS, EPOCHS), "seed": seed}}
+    recipe = merge(read_recipe_beside(encoders / "recipe.toml"), training)
+    longer = {"train": {"epochs": min(epochs or PRETRAIN_EPOCHS, PRETRAIN_EPOCHS)}}
+    start = Wish(stage="finetune", target=TARGET, start=home.run(PRETRAINED), transfer="full")
+    with _one_thread(), _beside(home, SCRATCH, Wish(target=TARGET), recipe, command):
+        with _step(5, "pre-train on four sources", "pmm train --stage pretrain"):
+            wish = Wish(stage="pretrain")
+            _say(_trained(home, PRETRAINED, wish, merge(recipe, longer), command))
+        with _step(6, "fine-tune on one target", f'pmm train --stage finetune --target "{TARGET}"'):
+            _say(_trained(home, FINETUNED, start, recipe, command))
+    with _step(7, "the same from scratch", f'pmm train --stage scratch --target "{TARGET}"'):
+        _say(f"was trained beside: {home.root / 'logs' / SCRATCH}.txt")
 
 
 _SPLITS: tuple[Split, ...] = ("test", "valid")

@@ -1,0 +1,90 @@
+"""The claims' plan of runs, and the page that is made from their rows."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.claims import DOWNSTREAM, SHOWN, Claims, Run, plan
+from benchmarks.claims_page import Rows, epochs_to_reach, interval, main_table, transfer_table
+
+RUNS = list(plan())
+
+
+def row(seed: int, run: str, hits: float, **more: Any) -> dict[str, Any]:
+    return {"seed": seed, "run": run, "test": {"hr@10": hits}, **more}
+
+
+def test_every_run_has_a_name_of_its_own_and_stands_behind_the_one_it_starts_from() -> None:
+    names = [run.name for run in RUNS]
+    assert len(set(names)) == len(names)
+    for run in RUNS:
+        assert (run.start != "") == (run.stage == "finetune")
+        assert not run.start or names.index(run.start) < names.index(run.name)
+
+
+def test_the_plan_has_each_target_of_the_paper_and_each_source_alone() -> None:
+    on = {(run.target, run.start) for run in RUNS}
+    for target in DOWNSTREAM:
+        starts = {start for each, start in on if each == target}
+        assert {"", "pre", "pre-bili", "pre-kwai", "pre-hm", "pre-amazon"} <= starts
+    for target in SHOWN:
+        transfers = {run.transfer for run in RUNS if run.target == target and run.start == "pre"}
+        assert transfers == {"full", "item", "user", "text", "vision"}
+
+
+def test_a_fine_tuning_waits_for_its_start_and_a_run_with_a_row_is_not_done_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+
+    def measured(_self: Claims, _home: Any, seed: int, run: Run) -> dict[str, Any]:
+        assert not run.start or run.start in done
+        done.append(run.name)
+        return {"seed": seed, "run": run.name}
+
+    monkeypatch.setattr(Claims, "_done", measured)
+    monkeypatch.setattr(Claims, "write", lambda _self: None)
+    monkeypatch.setattr("benchmarks.claims.prepare", lambda *_: None)
+    monkeypatch.setattr("benchmarks.claims._oracle", lambda *_: {})
+    rows = tmp_path / "rows.jsonl"
+    Claims(tmp_path, rows, 2).measure(0, {1, 2})
+    assert sorted(done) == sorted(run.name for run in RUNS if run.claim in (1, 2))
+    Claims(tmp_path, rows, 2).measure(0, {1, 2})
+    names = [json.loads(line)["run"] for line in rows.read_text().splitlines()]
+    assert len(names) == len(set(names)) == len(done) + len(DOWNSTREAM)
+
+
+def test_the_page_has_means_over_seeds_and_marks_what_is_not_measured() -> None:
+    oracle = {"popularity": {"hr@10": 0.05}, "random": {"hr@10": 0.01}}
+    rows = Rows(
+        [row(seed, "oracle HM Shoes", 0.5, **oracle) for seed in range(3)]
+        + [row(seed, "hm-shoes-full", hits) for seed, hits in enumerate((0.2, 0.3, 0.4))]
+        + [row(0, "hm-shoes-scratch", 0.25)]
+    )
+    line = main_table(rows, ["HM Shoes"]).splitlines()[-1]
+    assert [cell.strip() for cell in line.strip("|").split("|")] == [
+        *("HM Shoes", "50.00 ± 0.00", "30.00 ± 24.84", "25.00 (1)", "-"),
+        *("5.00 ± 0.00", "1.00 ± 0.00", "60%"),
+    ]
+
+
+def test_how_soon_a_run_reaches_another_ones_best() -> None:
+    scratch = row(0, "hm-shoes-scratch", 0.2, valid=[[1, 0.1], [2, 0.2], [3, 0.15]])
+    full = row(0, "hm-shoes-full", 0.2, valid=[[1, 0.2], [2, 0.3], [3, 0.3]])
+    assert epochs_to_reach(full, scratch) == 0.5
+    assert epochs_to_reach(scratch, full) is None
+    lines = transfer_table(Rows([scratch, full]), ["HM Shoes"]).splitlines()
+    assert "| full | 20.00 (1) | 0.50 (1 of 1) |" in lines
+    assert "| item | - | - |" in lines
+    lines = transfer_table(
+        Rows([{**full, "run": "hm-shoes-scratch"}, {**scratch, "run": "hm-shoes-full"}]),
+        ["HM Shoes"],
+    )
+    assert "| full | 20.00 (1) | never |" in lines
+
+
+def test_an_interval_needs_two_seeds() -> None:
+    assert interval([0.5]) == "50.00 (1)"
+    assert "±" in interval([0.5, 0.6])
