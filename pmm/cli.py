@@ -379,6 +379,9 @@ def world_command(
     ] = "HM",
     size: SizeOption = "demo",
     seed: Annotated[int, typer.Option(help="Of everything in the world.")] = 0,
+    strays: Annotated[
+        int, typer.Option(help="Per cent of the interactions replaced by random ones.")
+    ] = 0,
     describe: Annotated[
         bool, typer.Option(help="Print sizes, oracle and popularity of all sources and targets.")
     ] = False,
@@ -412,7 +415,7 @@ def world_command(
         )
     if format == "csv" and layout is not None:
         raise InputError(f"--layout {layout}: --format csv has one layout only; leave it out")
-    world = generate(size, seed)
+    world = generate(size, seed, strays)
     if describe:
         from pmm.text_table import text_table
         from pmm.world.describe import describe as describe_world

@@ -28,6 +28,7 @@ _SCALES: dict[Size, tuple[float, float]] = {
     "large": (10.0, 10.0),
 }
 _USERS_AT_ONCE = 1024
+_TRIES = 32  # so many draws that all hit what the user has: the action stays as it is
 
 Ints = npt.NDArray[np.int64]
 
@@ -180,12 +181,49 @@ def _walk(
     return members[taken]
 
 
+def with_strays(
+    drawn: Sequences, items: Items, percent: int, rng: np.random.Generator
+) -> Sequences:
+    """The same sequences with some actions replaced by strays: clicks that mean nothing.
+
+    A stray is an item of the same department, drawn by popularity, that its user has not taken
+    otherwise. What came after still follows the action that is gone.
+
+    Args:
+        drawn: what the users took.
+        items: the catalogue.
+        percent: of the actions that are replaced.
+        rng: where it is drawn from.
+    """
+    owners = np.repeat(np.arange(len(drawn)), np.diff(drawn.starts))
+    found = drawn.items.copy()
+    taken = set(zip(owners.tolist(), found.tolist(), strict=True))
+    strays = np.flatnonzero(rng.random(len(owners)) * 100 < percent)
+    upto = {}
+    for number in np.unique(items.department).tolist():
+        members = np.flatnonzero(items.department == number)
+        upto[number] = members, np.cumsum(items.weight[members])
+    for action in strays.tolist():
+        members, weight = upto[int(items.department[drawn.items[action]])]
+        for point in (rng.random(_TRIES) * weight[-1]).astype(np.int64):
+            item = int(members[np.searchsorted(weight, point, side="right")])
+            if (pair := (int(owners[action]), item)) not in taken:
+                found[action] = item
+                taken.add(pair)
+                break
+    return Sequences(starts=drawn.starts, items=found, gaps=drawn.gaps)
+
+
 @dataclass(frozen=True)
 class World:
-    """A size and a seed; the rest is drawn when asked for, a collection at a time, and kept."""
+    """A size, a seed, and the per cent of strays among the actions (`with_strays`).
+
+    The rest is drawn when asked for, a collection at a time, and kept.
+    """
 
     size: Size
     seed: int
+    strays: int = 0
 
     def items(self, collection: str) -> Items:
         """The catalogue of a collection."""
@@ -220,7 +258,11 @@ def _items(world: World, collection: str) -> Items:
 @lru_cache(maxsize=16)
 def _sequences(world: World, collection: str) -> Sequences:
     items = world.items(collection)
-    return draw_sequences(find_collection(collection), items, world.size, world.seed)
+    drawn = draw_sequences(find_collection(collection), items, world.size, world.seed)
+    if not world.strays:
+        return drawn
+    rng = stream(collection, world.seed, "strays")
+    return with_strays(drawn, items, world.strays, rng)
 
 
 @lru_cache(maxsize=16)
@@ -237,14 +279,16 @@ def _user_ids(world: World, collection: str) -> tuple[str, ...]:
     return raw_ids.user_ids(platform, len(world.sequences(collection)), rng)
 
 
-def generate(size: Size = "demo", seed: int = 0) -> World:
+def generate(size: Size = "demo", seed: int = 0, strays: int = 0) -> World:
     """The world of this size and seed. Nothing is drawn until it is asked for.
 
     Raises:
-        InputError: an unknown size, or a negative seed.
+        InputError: an unknown size, a negative seed, or strays outside 0 to 100.
     """
     if size not in _SCALES:
         raise InputError(f'the embedded world has no size "{size}" ({nearest(size, _SCALES)})')
     if seed < 0:
         raise InputError(f"the seed of the embedded world must be 0 or more, not {seed}")
-    return World(size=size, seed=seed)
+    if not 0 <= strays <= 100:
+        raise InputError(f"strays are a per cent of the actions, 0 to 100, not {strays}")
+    return World(size=size, seed=seed, strays=strays)

@@ -40,9 +40,27 @@ def test_another_seed_is_another_world(tiny: World) -> None:
     assert not set(tiny.item_ids("HM")) & set(other.item_ids("HM"))
 
 
+def test_strays_replace_their_share_of_the_actions_and_nothing_else() -> None:
+    clean = generate("demo", seed=0).sequences("HM")
+    items = generate("demo", seed=0).items("HM")
+    for percent in (0, 10, 40, 100):
+        world = generate("demo", seed=0, strays=percent)
+        drawn = world.sequences("HM")
+        changed = drawn.items != clean.items
+        assert abs(100 * changed.mean() - percent) < 1
+        assert (drawn.starts == clean.starts).all()
+        assert (drawn.gaps == clean.gaps).all()
+        assert (items.department[drawn.items] == items.department[clean.items]).all()
+    again = generate("demo", seed=0, strays=100)
+    assert (again.sequences("HM").items == drawn.items).all()
+    by_item = np.bincount(drawn.items, minlength=len(items))
+    assert np.corrcoef(by_item, items.weight)[0, 1] > 0.8
+
+
+@pytest.mark.parametrize("strays", [0, 50])
 @pytest.mark.parametrize("name", [collection.name for collection in COLLECTIONS])
-def test_nobody_takes_an_item_twice(tiny: World, name: str) -> None:
-    drawn = tiny.sequences(name)
+def test_nobody_takes_an_item_twice(name: str, strays: int) -> None:
+    drawn = generate("tiny", seed=0, strays=strays).sequences(name)
     for user in np.split(drawn.items, drawn.starts[1:-1]):
         assert len(set(user.tolist())) == len(user) >= 5
 
@@ -66,6 +84,12 @@ def test_the_world_has_four_sources_and_ten_targets() -> None:
     assert tuple(names[:4]) == SOURCES
     assert len(set(names)) == 14
     assert find_target("hm shoes").name == "HM Shoes"
+
+
+@pytest.mark.parametrize("strays", [-1, 101])
+def test_strays_are_a_per_cent(strays: int) -> None:
+    with pytest.raises(InputError, match="0 to 100"):
+        generate("tiny", strays=strays)
 
 
 def test_wrong_names_are_told_the_nearest() -> None:
