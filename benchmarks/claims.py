@@ -61,6 +61,10 @@ ABLATIONS: dict[str, tuple[str, ...]] = {
 """What a short pre-training is done without, by the end of its name."""
 
 
+STRAYS = (10, 20, 40)
+"""Per cents of noise at which pre-training with all objectives stands beside DAP alone."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Run:
     """One training and its evaluation."""
@@ -80,6 +84,8 @@ class Run:
     epochs: int = 0
     """Of a pre-training; a target's follow from its size."""
     settings: tuple[str, ...] = ()
+    strays: int = 0
+    """Per cent of the world's interactions that are noise."""
 
 
 def plan() -> Iterator[Run]:
@@ -106,6 +112,20 @@ def plan() -> Iterator[Run]:
         )
         for target in SHOWN:
             yield _on(4, target, f"from-{name}", start=before, transfer="full")
+    for strays in STRAYS:
+        for name in ("all", "dap"):
+            before = f"strays-{strays}-pre-{name}"
+            yield Run(
+                claim=4,
+                name=before,
+                stage="pretrain",
+                epochs=SHORT_PRETRAIN_EPOCHS,
+                settings=ABLATIONS[name],
+                strays=strays,
+            )
+            for target in SHOWN:
+                what = f"strays-{strays}-from-{name}"
+                yield _on(4, target, what, start=before, transfer="full", strays=strays)
     for source in SOURCES:
         before = f"pre-{source.lower()}"
         yield Run(
@@ -132,17 +152,21 @@ class Claims:
 
     def measure(self, seed: int, claims: set[int]) -> None:
         """Make the rows of a seed that are not there yet: of the world itself, then of the runs."""
-        home = Home(self.root / f"seed-{seed}")
         runs = [run for run in plan() if run.claim in claims and not self._has(seed, run.name)]
         if not runs:
             return
-        prepare(home, seed)
+        for strays in sorted({run.strays for run in runs} | {0}):
+            prepare(self._home(seed, strays), seed, strays)
+        home = self._home(seed)
         for target in DOWNSTREAM:
             if not self._has(seed, f"oracle {target}"):
                 self._add({"seed": seed, "run": f"oracle {target}", **_oracle(home, seed, target)})
-        self._go(home, seed, runs)
+        self._go(seed, runs)
 
-    def _go(self, home: Home, seed: int, runs: list[Run]) -> None:
+    def _home(self, seed: int, strays: int = 0) -> Home:
+        return Home(self.root / (f"seed-{seed}" + (f"-strays-{strays}" if strays else "")))
+
+    def _go(self, seed: int, runs: list[Run]) -> None:
         """Up to `jobs` at once, in their order, but none before the run that it starts from."""
         waiting, busy = list(runs), dict[Future[dict[str, Any]], Run]()
         with ThreadPoolExecutor(self.jobs) as pool:
@@ -150,7 +174,7 @@ class Claims:
                 for run in [each for each in waiting if self._ready(seed, each, runs)]:
                     if len(busy) < self.jobs:
                         waiting.remove(run)
-                        busy[pool.submit(self._done, home, seed, run)] = run
+                        busy[pool.submit(self._done, seed, run)] = run
                 finished, _ = wait(busy, return_when=FIRST_COMPLETED)
                 for future in finished:
                     del busy[future]
@@ -180,10 +204,12 @@ class Claims:
             targets=DOWNSTREAM,
             shown=SHOWN,
             ablations=list(ABLATIONS),
+            strays=STRAYS,
             sources=SOURCES,
         )
 
-    def _done(self, home: Home, seed: int, run: Run) -> dict[str, Any]:
+    def _done(self, seed: int, run: Run) -> dict[str, Any]:
+        home = self._home(seed, run.strays)
         folder = home.run(run.name)
         arguments = _arguments(home, seed, run)
         if folder.exists():
@@ -205,10 +231,10 @@ class Claims:
         return row
 
 
-def prepare(home: Home, seed: int) -> None:
+def prepare(home: Home, seed: int, strays: int = 0) -> None:
     """Raw files, tables, encoders and shards of all fourteen datasets."""
     if not home.raw("kwai").exists():
-        write_platforms(home, generate("demo", seed))
+        write_platforms(home, generate("demo", seed, strays))
     ingest_platforms(home)
     encoders = place_encoders(home)
     shard_targets(home, [target.name for target in TARGETS], encoders / "text")

@@ -40,6 +40,10 @@ Cuts of held-out positions that end on an item with fewer than ten training occu
 _ABLATIONS = """
 Short pre-trainings on four sources, then the same full transfer.
 """
+_STRAYS = """
+The same with a share of all interactions in the raw files replaced by random ones (`pmm world
+--strays`), the test items too, so that every value falls.
+"""
 
 
 class Rows:
@@ -191,6 +195,21 @@ def ablation_table(rows: Rows, targets: Sequence[str], names: Sequence[str]) -> 
     return table(["pre-training", "validation, mean of sources", *targets], lines)
 
 
+def strays_table(rows: Rows, targets: Sequence[str], strays: Sequence[int]) -> str:
+    """Claim 4: robustness, all objectives of pre-training beside the next item alone."""
+    lines = []
+    for percent in (0, *strays):
+        mark = f"strays-{percent}-" if percent else ""
+        cells = [
+            interval(rows.values(f"{slug(each)}-{mark}from-{name}", hits))
+            for each in targets
+            for name in ("all", "dap")
+        ]
+        lines.append([f"{percent} %", *cells])
+    header = [f"{each}, {name}" for each in targets for name in ("all objectives", "DAP alone")]
+    return table(["noise", *header], lines)
+
+
 def sources_table(rows: Rows, targets: Sequence[str], sources: Sequence[str]) -> str:
     """Claim 5: from each source alone to each target."""
     lines = []
@@ -209,6 +228,7 @@ def write_page(
     targets: Sequence[str],
     shown: Sequence[str],
     ablations: Sequence[str],
+    strays: Sequence[int],
     sources: Sequence[str],
     page: Path = PAGE,
 ) -> None:
@@ -227,6 +247,8 @@ def write_page(
         "\n## 4. Ablations",
         _ABLATIONS,
         ablation_table(known, shown, ablations),
+        _STRAYS,
+        strays_table(known, shown, strays),
         "\n## 5. One source, one target\n",
         sources_table(known, targets, sources),
     ]

@@ -39,7 +39,7 @@ def test_a_fine_tuning_waits_for_its_start_and_a_run_with_a_row_is_not_done_agai
 ) -> None:
     done: list[str] = []
 
-    def measured(_self: Claims, _home: Any, seed: int, run: Run) -> dict[str, Any]:
+    def measured(_self: Claims, seed: int, run: Run) -> dict[str, Any]:
         assert not run.start or run.start in done
         done.append(run.name)
         return {"seed": seed, "run": run.name}
