@@ -20,7 +20,7 @@ from pmm.home import Home, resolve_home, slug
 if TYPE_CHECKING:
     from pmm.train.run_recipe import Wish
 
-COMMANDS = ("ingest", "shard", "train", "evaluate", "compare", "inspect", "demo", "world")
+COMMANDS = ("ingest", "shard", "cache", "train", "evaluate", "compare", "inspect", "demo", "world")
 """In the order in which data flows."""
 
 
@@ -45,6 +45,20 @@ app.add_typer(ingest_app, name="ingest")
 TargetOption = Annotated[str, typer.Option("--target", help='A dataset by name, as "HM Shoes".')]
 ForceOption = Annotated[bool, typer.Option("--force", help="Write again though nothing changed.")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
+RecipeOption = Annotated[Path | None, typer.Option(help="A TOML recipe, over the preset.")]
+TextEncoderOption = Annotated[
+    str | None, typer.Option(help="Hub name or folder. [that of the shards' tokens]")
+]
+VisionEncoderOption = Annotated[
+    str | None, typer.Option(help="open_clip name or folder. [ViT-B-32]")
+]
+TrainBlocksOption = Annotated[
+    int | None, typer.Option(help="Top blocks of each encoder that train; 0 freezes all. [2]")
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Any recipe value, as model.fusion_pool=cls; repeatable."),
+]
 SizeOption = Annotated[
     Literal["tiny", "demo", "large"], typer.Option(help="How large the world is.")
 ]
@@ -128,6 +142,66 @@ def shard_command(
     print(f'Next: pmm train --stage scratch --target "{name}"{where}{at_home(home)}')
 
 
+@app.command("cache", epilog='Example: pmm cache --target "Kwai Movie"')
+def cache_command(
+    target: Annotated[
+        list[str], typer.Option("--target", help='A dataset by name, as "HM Shoes"; repeatable.')
+    ],
+    modality: Annotated[
+        Literal["both", "text", "vision"], typer.Option(help="Of which encoders.")
+    ] = "both",
+    recipe: RecipeOption = None,
+    text_encoder: TextEncoderOption = None,
+    vision_encoder: VisionEncoderOption = None,
+    train_blocks: TrainBlocksOption = None,
+    storage: Annotated[
+        Literal["fp16", "fp32"], typer.Option(help="Type of the stored values.")
+    ] = "fp16",
+    device: DeviceOption = "auto",
+    set_: SetOption = None,
+    force: ForceOption = False,
+    home: HomeOption = None,
+) -> None:
+    """What the frozen parts of the encoders make of each item, computed once.
+
+    Training does it on first use; the same encoders and shards are never computed twice.
+    """
+    from pmm.train.loop import store_activations
+    from pmm.train.run_recipe import Wish, resolve_run
+
+    place = resolve_home(home)
+    training = {"device": device, "cache": storage}
+    values = _values(recipe, text_encoder, vision_encoder, train_blocks, training, set_)
+    for name in target:
+        wish = Wish(target=name, modality=modality)
+        resolved = resolve_run(place, place.run(_run_name(wish)), wish, values)
+        for folder, state in store_activations(place, resolved, force=force).items():
+            print(f"{folder}: {state}")
+    print(f'Next: pmm train --stage scratch --target "{target[0]}", with the same encoders')
+
+
+def _values(
+    recipe: Path | None,
+    text_encoder: str | None,
+    vision_encoder: str | None,
+    train_blocks: int | None,
+    training: dict[str, Any],
+    assignments: list[str] | None,
+) -> dict[str, Any]:
+    """The values of a recipe file, under those of options, under those of --set."""
+    from pmm.recipe import merge, parse_assignments, read_recipe_beside
+
+    sides: dict[str, dict[str, Any]] = {
+        "text": {"encoder": text_encoder, "train_blocks": train_blocks},
+        "vision": {"encoder": vision_encoder, "train_blocks": train_blocks},
+    }
+    given = {side: {k: v for k, v in each.items() if v is not None} for side, each in sides.items()}
+    flags = {"model": {side: each for side, each in given.items() if each}, "train": training}
+    return merge(
+        read_recipe_beside(recipe) if recipe else {}, flags, parse_assignments(assignments or [])
+    )
+
+
 @app.command("train", epilog='Example: pmm train --stage scratch --target "HM Shoes" --epochs 20')
 def train_command(
     stage: Annotated[
@@ -174,13 +248,10 @@ def train_command(
             help="Decisions of docs/paper.md; with finetune of the training alone. [default]"
         ),
     ] = None,
-    recipe: Annotated[Path | None, typer.Option(help="A TOML recipe, over the preset.")] = None,
-    text_encoder: Annotated[
-        str | None, typer.Option(help="Hub name or folder. [that of the shards' tokens]")
-    ] = None,
-    vision_encoder: Annotated[
-        str | None, typer.Option(help="open_clip name or folder. [ViT-B-32]")
-    ] = None,
+    recipe: RecipeOption = None,
+    text_encoder: TextEncoderOption = None,
+    vision_encoder: VisionEncoderOption = None,
+    train_blocks: TrainBlocksOption = None,
     epochs: Annotated[int | None, typer.Option(help="At most so many. [30]")] = None,
     batch_users: Annotated[
         int | None, typer.Option(help="Users of a batch. [64; sasrec: 256]")
@@ -188,10 +259,7 @@ def train_command(
     lr: Annotated[float | None, typer.Option(help="Of all groups. [1e-4; sasrec: 1e-3]")] = None,
     seed: Annotated[int | None, typer.Option(help="Of weights, order and dropout. [0]")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="Any recipe value, as model.fusion_pool=cls; repeatable."),
-    ] = None,
+    set_: SetOption = None,
     resume: Annotated[bool, typer.Option(help="Go on with a stopped run.")] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace a run of this name.")] = False,
     home: HomeOption = None,
@@ -200,7 +268,6 @@ def train_command(
 
     The best checkpoint by validation HR@10 is kept. Ctrl-C stops after the step in hand.
     """
-    from pmm.recipe import merge, parse_assignments, read_recipe_beside
     from pmm.train.loop import train
     from pmm.train.run_folder import Existing
     from pmm.train.run_recipe import Wish, resolve_run
@@ -221,21 +288,15 @@ def train_command(
     )
     place = resolve_home(home)
     run_dir = place.run(name or _run_name(wish))
-    encoders = {"text": text_encoder, "vision": vision_encoder}
-    flags: dict[str, Any] = {
-        "model": {side: {"encoder": each} for side, each in encoders.items() if each is not None},
-        "train": {
-            "epochs": epochs,
-            "batch_users": batch_users,
-            "lr": lr,
-            "encoder_lr": lr,
-            "seed": seed,
-            "device": device,
-        },
+    training = {
+        "epochs": epochs,
+        "batch_users": batch_users,
+        "lr": lr,
+        "encoder_lr": lr,
+        "seed": seed,
+        "device": device,
     }
-    values = merge(
-        read_recipe_beside(recipe) if recipe else {}, flags, parse_assignments(set_ or [])
-    )
+    values = _values(recipe, text_encoder, vision_encoder, train_blocks, training, set_)
     resolved = resolve_run(place, run_dir, wish, values, resume=resume)
     existing: Existing = "resume" if resume else "overwrite" if overwrite else "refuse"
     result = train(place, run_dir, resolved, existing=existing, command=_command())

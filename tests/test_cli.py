@@ -80,6 +80,29 @@ def test_a_second_run_of_the_same_name_is_refused(
     assert "--overwrite" in message
 
 
+def test_the_cache_is_written_once_and_found_by_the_training_that_it_is_for(
+    shop: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = shop / "encoders"
+    frozen = (
+        *("--text-encoder", folder / "text", "--vision-encoder", folder / "vision"),
+        *("--train-blocks", 0),
+    )
+    cache = ("cache", "--home", shop, "--target", "hm shoes", *frozen)
+    first = pmm(*cache, capsys=capsys).splitlines()[:-1]
+    assert [line.rpartition(": ")[2] for line in first] == ["written"] * 2
+    assert all((Path(line.rpartition(": ")[0]) / "manifest.json").is_file() for line in first)
+    again = pmm(*cache, capsys=capsys).splitlines()[:-1]
+    assert again == [line.replace("written", "unchanged, nothing to do") for line in first]
+    other = pmm(*cache, "--storage", "fp32", "--modality", "text", capsys=capsys)
+    assert other.count("written") == 1
+    with pytest.raises(SystemExit):
+        main([str(each) for each in train(shop, "frozen", "--epochs", 1, "--train-blocks", 0)])
+    assert capsys.readouterr().err.count("trunk on HM Shoes: found") == 2
+    recipe = (shop / "runs" / "frozen" / "recipe.toml").read_text()
+    assert recipe.count("train_blocks = 0") == 2
+
+
 def test_what_has_not_changed_is_not_done_again(
     shop: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -6,7 +6,8 @@ itself (docs/paper.md R12), but for the rounding of the stored type.
 
 import hashlib
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -42,6 +43,40 @@ def trunks_of(model: "Recommender") -> list[Trunk]:
     return found
 
 
+def write_trunks(
+    shards: Shards,
+    trunks: Sequence[Trunk],
+    storage: Storage,
+    *,
+    items_at_once: int = 64,
+    force: bool = False,
+) -> dict[str, str]:
+    """Compute and store what is not there yet: folder -> "written" or "unchanged, nothing to do".
+
+    Args:
+        shards: of a target.
+        trunks: of a model, on the device where they run.
+        storage: type of the stored values.
+        items_at_once: run together.
+        force: compute it again though it is there.
+
+    Raises:
+        StorageError: the disk is full, or the home folder cannot be written.
+    """
+    found = {}
+    for trunk in trunks:
+        built = write_activations(
+            _folder(shards),
+            shards,
+            trunk,
+            storage=storage,
+            items_at_once=items_at_once,
+            force=force,
+        )
+        found[str(built.place)] = "written" if built.fresh else "unchanged, nothing to do"
+    return found
+
+
 def with_activations(
     shards: Shards,
     model: "Recommender",
@@ -57,7 +92,8 @@ def with_activations(
         shards: of a target.
         model: whose encoders are asked.
         storage: type of the stored values; None = whatever is there, the more exact one first.
-        write: compute what is not there yet, and say so; else what is missing is read as it is.
+        write: compute what is not there yet (`write_trunks`), and say so; else what is missing is
+            read as it is.
         items_at_once: run together.
         force: compute it again though it is there.
 
@@ -65,21 +101,19 @@ def with_activations(
         StorageError: the disk is full, or the home folder cannot be written.
         BrokenArtefact: stored activations are damaged.
     """
-    folder = Home(shards.place.parent.parent).activations(shards.place.name)
+    trunks, wrote = trunks_of(model), dict[str, str]()
+    if write and storage:
+        wrote = write_trunks(shards, trunks, storage, items_at_once=items_at_once, force=force)
     device = next(model.parameters()).device
     held: dict[Side, Activations] = {}
-    for trunk in trunks_of(model):
+    for trunk in trunks:
         for kind in (storage,) if storage else ("fp32", "fp16"):
-            place = place_of(folder, trunk, kind, shards)
-            if write:
-                built = write_activations(
-                    folder, shards, trunk, storage=kind, items_at_once=items_at_once, force=force
-                )
+            place = place_of(_folder(shards), trunk, kind, shards)
             if not (place / "manifest.json").is_file():
                 continue
             held[trunk.side] = found = Activations(place, shards, trunk, device=device)
             if write:
-                state = "written" if built.fresh else "found"
+                state = "written" if wrote.get(str(place)) == "written" else "found"
                 print(
                     f"activations of the {trunk.side} trunk on {shards.target}: {state}, "
                     f"{found.bytes / 1e6:,.1f} MB, read from {_TIERS[found.tier]}",
@@ -87,6 +121,11 @@ def with_activations(
                 )
             break
     return shards.with_activations(held)
+
+
+def _folder(shards: Shards) -> Path:
+    """Where the activations of a target lie."""
+    return Home(shards.place.parent.parent).activations(shards.place.name)
 
 
 _TIERS = {"device": "the accelerator's memory", "memory": "memory", "map": "mapped files"}

@@ -11,9 +11,12 @@ import torch
 
 from pmm.artefact import storage_errors
 from pmm.errors import MissingArtefact, PmmError, RecipeError, StaleArtefact
+from pmm.evaluate.device import pick_device
+from pmm.evaluate.fit import require_pictures, require_tokens
 from pmm.home import Home
 from pmm.model.pmmrec import PmmrecOptions
-from pmm.model.recommender import ModelOptions, knows_ids
+from pmm.model.recommender import ModelOptions, build_model, knows_ids
+from pmm.model.trunks import trunks_of, write_trunks
 from pmm.recipe import dump, read_recipe, resolve
 from pmm.shards.read import Shards
 from pmm.shards.training_set import Mixing, TrainingSet
@@ -113,6 +116,33 @@ def train(
             records = curves.read_log(run_dir / LOG)
             curves.draw(records, run_dir / "curves.png", title=f"{run_dir.name}: {data.target}")
         return _result(session)
+
+
+def store_activations(home: Home, recipe: Recipe, *, force: bool = False) -> dict[str, str]:
+    """Store what the frozen trunks of a recipe's model make of the items that it is trained on.
+
+    Args:
+        home: where the shards are, and the activations go.
+        recipe: whose encoders, cut and type of storage count.
+        force: compute again what is there.
+
+    Returns:
+        the folders of `activations/`, and whether each was written or found.
+
+    Raises:
+        ArtefactError, InputError: no shards, or the model cannot read them.
+        StorageError: the disk is full.
+    """
+    recipe = with_whole_paths(recipe)
+    storage = "fp16" if recipe.train.cache == "off" else recipe.train.cache
+    found: dict[str, str] = {}
+    for shards in open_parts(home, recipe):
+        model = build_model(recipe.model, shards.n_items).eval()
+        require_tokens(shards, model)
+        require_pictures(shards, model)
+        model.to(pick_device(recipe.train.device))
+        found |= write_trunks(shards, trunks_of(model), storage, force=force)
+    return found
 
 
 def open_parts(home: Home, recipe: Recipe) -> list[Shards]:
