@@ -7,6 +7,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from pmm.artefact import atomic_file
+from pmm.train.curves import draw_validation
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE = DOCS / "claims.md"
@@ -29,9 +30,14 @@ of the world, the weights and the training). In brackets the number of seeds whe
 a single seed has no interval. "-" is not measured.
 """
 
+_MAIN = """
+"Epochs to scratch's best" here and below: the epoch at which validation HR@10 reaches the best of
+the run from scratch, over the epoch of that best; in brackets in how many seeds it does.
+"""
 _TRANSFERS = """
-Second column of a target: the epoch at which validation HR@10 reaches the best of the run from
-scratch, over the epoch of that best (in brackets in how many seeds it does).
+Runs named scratch-text and scratch-vision read one modality and start from the public encoder.
+
+{pictures}
 """
 _COLD = """
 Cuts of held-out positions that end on an item with fewer than ten training occurrences
@@ -122,10 +128,12 @@ def main_table(rows: Rows, targets: Sequence[str]) -> str:
                 *(interval(rows.values(f"{slug(target)}-{run}", hits)) for run in runs),
                 *(interval(rows.values(oracle, of_reference(n))) for n in ("popularity", "random")),
                 f"{mean(shares):.0%}" if shares else "-",
+                reach(rows, f"{slug(target)}-full", f"{slug(target)}-scratch"),
             ]
         )
     names = ("oracle", "PMMRec pre-trained", "PMMRec scratch", "SASRec on ids", "popularity")
-    return table(["target", *names, "random", "pre-trained / oracle"], lines)
+    last = ("random", "pre-trained / oracle", "epochs to scratch's best")
+    return table(["target", *names, *last], lines)
 
 
 def transfer_table(rows: Rows, targets: Sequence[str]) -> str:
@@ -136,19 +144,24 @@ def transfer_table(rows: Rows, targets: Sequence[str]) -> str:
         line = [name]
         for target in targets:
             run = f"{slug(target)}-{name}"
-            pairs = [
-                (row, base)
-                for seed in rows.seeds
-                if (row := rows.get(seed, run))
-                and (base := rows.get(seed, f"{slug(target)}-scratch"))
-            ]
-            found = [epochs_to_reach(row, base) for row, base in pairs]
-            reached = [fraction for fraction in found if fraction is not None]
-            text = f"{mean(reached):.2f} ({len(reached)} of {len(found)})" if reached else "never"
-            line += [interval(rows.values(run, hits)), text if pairs else "-"]
+            line += [interval(rows.values(run, hits)), reach(rows, run, f"{slug(target)}-scratch")]
         lines.append(line)
     header = [part for each in targets for part in (each, "epochs to scratch's best")]
     return table(["run", *header], lines)
+
+
+def reach(rows: Rows, run: str, other: str) -> str:
+    """How soon a run's validation reaches another one's best, over the seeds that have both."""
+    pairs = [
+        (row, base)
+        for seed in rows.seeds
+        if (row := rows.get(seed, run)) and (base := rows.get(seed, other))
+    ]
+    found = [epochs_to_reach(row, base) for row, base in pairs]
+    reached = [fraction for fraction in found if fraction is not None]
+    if not pairs:
+        return "-"
+    return f"{mean(reached):.2f} ({len(reached)} of {len(found)})" if reached else "never"
 
 
 def epochs_to_reach(row: Row, base: Row) -> float | None:
@@ -222,6 +235,29 @@ def sources_table(rows: Rows, targets: Sequence[str], sources: Sequence[str]) ->
     return table(["target", *(f"from {source}" for source in sources)], lines)
 
 
+def draw_curves(rows: Rows, targets: Sequence[str], folder: Path) -> list[str]:
+    """Validation by epoch of the transfers beside scratch, of the first seed (the paper's Fig. 3).
+
+    Returns:
+        the pictures as Markdown.
+    """
+    shown = []
+    for target in targets:
+        found = {
+            name: [
+                {"kind": "evaluation", "epoch": epoch, "hr@10": value}
+                for epoch, value in row["valid"]
+            ]
+            for name in ("full", "item", "user", "text", "vision", "scratch")
+            if (row := rows.get(rows.seeds[0], f"{slug(target)}-{name}"))
+        }
+        if len(found) > 1:
+            path = folder / f"claims-{slug(target)}.png"
+            draw_validation(found, path, title=f"{target}, seed {rows.seeds[0]}")
+            shown.append(f"![Validation by epoch on {target}]({path.name})")
+    return shown
+
+
 def write_page(
     rows: Sequence[Row],
     *,
@@ -236,10 +272,11 @@ def write_page(
     known = Rows(rows)
     parts = [
         HEAD,
-        "## 1. Every target\n",
+        "## 1. Every target",
+        _MAIN,
         main_table(known, targets),
         "\n## 2. The five transfers beside scratch",
-        _TRANSFERS,
+        _TRANSFERS.format(pictures="\n".join(draw_curves(known, shown, page.parent))),
         transfer_table(known, shown),
         "\n## 3. Cold items",
         _COLD,

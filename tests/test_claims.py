@@ -5,9 +5,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from benchmarks.claims import DOWNSTREAM, SHOWN, Claims, Run, plan
-from benchmarks.claims_page import Rows, epochs_to_reach, interval, main_table, transfer_table
+from benchmarks.claims_page import (
+    Rows,
+    epochs_to_reach,
+    interval,
+    main_table,
+    transfer_table,
+    write_page,
+)
 
 RUNS = list(plan())
 
@@ -60,13 +68,16 @@ def test_the_page_has_means_over_seeds_and_marks_what_is_not_measured() -> None:
     oracle = {"popularity": {"hr@10": 0.05}, "random": {"hr@10": 0.01}}
     rows = Rows(
         [row(seed, "oracle HM Shoes", 0.5, **oracle) for seed in range(3)]
-        + [row(seed, "hm-shoes-full", hits) for seed, hits in enumerate((0.2, 0.3, 0.4))]
-        + [row(0, "hm-shoes-scratch", 0.25)]
+        + [
+            row(seed, "hm-shoes-full", hits, valid=[[1, 0.2]])
+            for seed, hits in enumerate((0.2, 0.3, 0.4))
+        ]
+        + [row(0, "hm-shoes-scratch", 0.25, valid=[[1, 0.1], [2, 0.2]])]
     )
     line = main_table(rows, ["HM Shoes"]).splitlines()[-1]
     assert [cell.strip() for cell in line.strip("|").split("|")] == [
         *("HM Shoes", "50.00 ± 0.00", "30.00 ± 24.84", "25.00 (1)", "-"),
-        *("5.00 ± 0.00", "1.00 ± 0.00", "60%"),
+        *("5.00 ± 0.00", "1.00 ± 0.00", "60%", "0.50 (1 of 1)"),
     ]
 
 
@@ -83,6 +94,18 @@ def test_how_soon_a_run_reaches_another_ones_best() -> None:
         ["HM Shoes"],
     )
     assert "| full | 20.00 (1) | never |" in lines
+
+
+def test_the_page_names_the_pictures_that_it_draws(tmp_path: Path) -> None:
+    curve = {"valid": [[1, 0.1], [2, 0.2]]}
+    rows = [row(0, f"hm-shoes-{name}", 0.2, **curve) for name in ("scratch", "full", "item")]
+    page = tmp_path / "claims.md"
+    names = {"targets": [], "ablations": [], "strays": [], "sources": []}
+    write_page(rows, shown=["HM Shoes", "Kwai Movie"], page=page, **names)
+    assert page.read_text().count("](claims-hm-shoes.png)") == 1
+    with Image.open(tmp_path / "claims-hm-shoes.png") as image:
+        assert image.width > 700
+    assert not (tmp_path / "claims-kwai-movie.png").exists()
 
 
 def test_an_interval_needs_two_seeds() -> None:
