@@ -101,6 +101,7 @@ def plan() -> Iterator[Run]:
             yield _on(2, target, transfer, start="pre", transfer=transfer)
         for modality in ("text", "vision"):
             yield _on(3, target, f"scratch-{modality}", modality=modality)
+        yield _on(3, target, "scratch-logq-off", settings=("model.dap_logq=off",))
     for name, settings in ABLATIONS.items():
         before = f"pre-{name}"
         yield Run(

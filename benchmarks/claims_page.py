@@ -139,6 +139,7 @@ def main_table(rows: Rows, targets: Sequence[str]) -> str:
 def transfer_table(rows: Rows, targets: Sequence[str]) -> str:
     """Claim 2: the five transfers beside scratch, and how soon each reaches scratch's best."""
     names = ("scratch", "full", "item", "user", "text", "vision", "scratch-text", "scratch-vision")
+    names += ("scratch-logq-off",)
     lines = []
     for name in names:
         line = [name]
@@ -183,6 +184,7 @@ def cold_table(rows: Rows, targets: Sequence[str]) -> str:
     names = {
         "PMMRec pre-trained": "full",
         "PMMRec scratch": "scratch",
+        "scratch, logQ off": "scratch-logq-off",
         "text only": "scratch-text",
         "vision only": "scratch-vision",
         "SASRec on ids": "sasrec",
