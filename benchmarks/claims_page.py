@@ -138,8 +138,8 @@ def main_table(rows: Rows, targets: Sequence[str]) -> str:
 
 def transfer_table(rows: Rows, targets: Sequence[str]) -> str:
     """Claim 2: the five transfers beside scratch, and how soon each reaches scratch's best."""
-    names = ("scratch", "full", "item", "user", "text", "vision", "scratch-text", "scratch-vision")
-    names += ("scratch-logq-off",)
+    transfers = ("scratch", "full", "item", "user", "text", "vision")
+    names = (*transfers, "scratch-text", "scratch-vision", "scratch-logq-off")
     lines = []
     for name in names:
         line = [name]
