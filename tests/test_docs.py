@@ -114,10 +114,13 @@ def test_the_functions_that_the_paper_page_names_exist() -> None:
         assert re.search(rf"(def|class) {function}\b", (ROOT / file).read_text()), (file, function)
 
 
-@pytest.mark.parametrize("name", ["claims", "ingest", "ingest_hm", "picture_download", "pictures"])
+BENCHMARKS = ("ingest", "ingest_hm", "picture_download", "pictures", "train_step")
+
+
+@pytest.mark.parametrize("name", ["claims", *BENCHMARKS])
 def test_every_benchmark_starts_as_make_bench_starts_it(name: str) -> None:
     scripts = {path.stem for path in (ROOT / "benchmarks").glob("*.py")}
     shared = {"__main__", "results", "review_files", "stopwatch", "claims", "claims_page"}
-    assert scripts - shared == {"ingest", "ingest_hm", "picture_download", "pictures"}
+    assert scripts - shared == set(BENCHMARKS)
     command = [sys.executable, "-m", f"benchmarks.{name}", "--help"]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)

@@ -1,0 +1,293 @@
+"""A training step with encoders of true size, beside a literal version of the published step.
+
+    python -m benchmarks.train_step [--users 8] [--repeats 3] [--tiny]
+
+The literal step is what the published code does: every slot of every sequence is encoded, padding
+too, at 50 tokens, through all blocks of both encoders. Ours encodes the distinct items of a batch
+from stored activations of the frozen blocks. Both have the same loss (checked here, without
+dropout) and are timed in turns, with dropout. XLM-RoBERTa base and CLIP's ViT-B/32, random weights.
+"""
+
+import argparse
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.optim import AdamW
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import XLMRobertaConfig
+
+from benchmarks.results import record
+from pmm.model.encoders import TextSpec, VisionSpec
+from pmm.model.pmmrec import Pmmrec, PmmrecOptions
+from pmm.shards.batch import Batch, Items
+from pmm.train.session import TrainOptions, make_optimiser
+
+TOKENS, LONGEST = 50, 20
+GEMM_SIDE = 2048
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """What decides about a step: how many items, how long the sequences, as in Table II."""
+
+    name: str
+    items: int
+    shortest: int
+    mean_length: float
+
+
+DATASETS = (
+    Dataset(name="Bili Food", items=1_579, shortest=5, mean_length=6.04),
+    Dataset(name="four sources", items=232_772, shortest=5, mean_length=11.6),
+)
+"""As in Table II; of the sources their items together, and the mean length of their users."""
+
+
+def draw_batch(data: Dataset, users: int, vocabulary: int, seed: int = 0) -> Batch:
+    """Random texts (10 to 30 tokens), random pictures, long-tailed items; two items held out."""
+    rng = np.random.default_rng(seed)
+    excess = rng.geometric(1 / (1 + data.mean_length - data.shortest), size=users) - 1
+    lengths = np.minimum(data.shortest + excess - 2, LONGEST + 1)
+    share = 1 / np.arange(10, data.items + 10)
+    drawn = [rng.choice(data.items, size=n, replace=False, p=share / share.sum()) for n in lengths]
+    distinct = np.unique(np.concatenate(drawn))
+    slot_BS = np.zeros((users, LONGEST + 1), dtype=np.int64)
+    for row, items in zip(slot_BS, drawn, strict=True):
+        row[len(row) - len(items) :] = np.searchsorted(distinct, items) + 1
+    count = len(distinct)
+    tokens = rng.integers(10, 31, size=count)
+    mask_IT = torch.from_numpy(np.arange(TOKENS) < tokens[:, None])
+    token_IT = torch.from_numpy(rng.integers(3, vocabulary, size=(count, TOKENS)))
+    pixels = rng.integers(0, 256, size=(count, 3, 224, 224), dtype=np.uint8)
+    items = Items(
+        item_I=torch.from_numpy(distinct + 1),
+        token_IT=torch.where(mask_IT, token_IT, 1),
+        token_mask_IT=mask_IT,
+        picture_I3HW=torch.from_numpy(pixels),
+        has_text_I=torch.ones(count, dtype=torch.bool),
+        has_picture_I=torch.ones(count, dtype=torch.bool),
+    )
+    log_p_I = torch.from_numpy(np.log(share / share.sum())[distinct].astype(np.float32))
+    return Batch(items=items, slot_BS=torch.from_numpy(slot_BS), log_p_I=log_p_I)
+
+
+def with_stored(model: Pmmrec, batch: Batch) -> Batch:
+    """The batch with what the frozen trunks make of its items, in half precision."""
+    assert model.text is not None
+    assert model.vision is not None
+    items = batch.items
+    text_ITD = model.text.trunk(items.token_IT, items.token_mask_IT).half()
+    picture_IPD = model.vision.trunk(items.picture_I3HW).half()
+    stored = replace(
+        items,
+        text_hidden_ITD=text_ITD,
+        picture_hidden_IPD=picture_IPD,
+        picture_I3HW=items.picture_I3HW[:, :, :0, :0],
+    )
+    return replace(batch, items=stored)
+
+
+def literal_loss(model: Pmmrec, batch: Batch) -> Tensor:
+    """The next-item loss with every slot encoded anew: padding as an item of one token, in black.
+
+    The same value as `model.loss`, but for rounding, where nothing is dropped out.
+    """
+    assert model.text is not None
+    assert model.vision is not None
+    assert model.text_projection is not None
+    assert model.vision_projection is not None
+    assert model.fusion is not None
+    slot_BS, items = batch.slot_BS, batch.items
+    slot_N = slot_BS.flatten()
+    token_NT = functional.pad(items.token_IT, (0, 0, 1, 0), value=1)[slot_N]
+    mask_NT = functional.pad(items.token_mask_IT, (0, 0, 1, 0))[slot_N]
+    mask_NT[:, 0] = True
+    black_I3HW = functional.pad(items.picture_I3HW, (0, 0, 0, 0, 0, 0, 1, 0))
+    text_NTD = model.text_projection(model.text(token_NT, mask_NT))
+    picture_NPD = model.vision_projection(model.vision(black_I3HW[slot_N]))
+    seen_NP = torch.ones(picture_NPD.shape[:2], dtype=torch.bool)
+    item_ND = model.fusion(text_NTD, mask_NT, picture_NPD, seen_NP)
+    item_BSD = item_ND.view(*slot_BS.shape, -1)
+    hidden_BLD = model.encode_users(item_BSD[:, :-1], slot_BS[:, :-1] > 0)
+    first_I = torch.stack([(slot_N == k + 1).nonzero()[0, 0] for k in range(len(items.item_I))])
+    return model._next_item(hidden_BLD, item_ND[first_I], batch)
+
+
+@dataclass
+class Way:
+    """One way to do a step, and what it took."""
+
+    name: str
+    loss: Callable[[], Tensor]
+    optimiser: AdamW
+    seconds: list[float]
+    flops: float = 0.0
+
+    def step(self) -> None:
+        """Forward, backward, update."""
+        self.optimiser.zero_grad(set_to_none=True)
+        self.loss().backward()  # type: ignore[no-untyped-call]
+        self.optimiser.step()
+
+    def time(self) -> None:
+        """One more step, timed."""
+        start = time.perf_counter()
+        self.step()
+        self.seconds.append(time.perf_counter() - start)
+
+    def count(self) -> None:
+        """The floating-point operations of a step, as torch counts them."""
+        with FlopCounterMode(display=False) as counter:
+            self.step()
+        self.flops = float(counter.get_total_flops())
+
+
+def gemm_peak(repeats: int = 10) -> float:
+    """The most operations a second of a product of square matrices in float32."""
+    left, right = torch.rand(2, GEMM_SIDE, GEMM_SIDE)
+    best = 0.0
+    for _ in range(repeats):
+        start = time.perf_counter()
+        torch.mm(left, right)
+        best = max(best, 2 * GEMM_SIDE**3 / (time.perf_counter() - start))
+    return best
+
+
+def build(folder: Path, *, pool: str, tiny: bool) -> Pmmrec:
+    """PMMRec on encoders of random weights: of true size, or of two small blocks."""
+    small = {"hidden_size": 64, "num_attention_heads": 1, "intermediate_size": 256}
+    sizes = {"num_hidden_layers": 3, "vocab_size": 500, **small} if tiny else {}
+    config = {"vocab_size": 250_002, "max_position_embeddings": 514, **sizes}
+    XLMRobertaConfig(**config).save_pretrained(folder)
+    towers = Path(__file__).parents[1] / "recipes" / "towers"
+    tower = str(towers / "vit-small-32") if tiny else "ViT-B-32"
+    torch.manual_seed(0)
+    return Pmmrec(
+        PmmrecOptions(
+            text=TextSpec(encoder=str(folder), random_seed=0),
+            vision=VisionSpec(encoder=tower, random_seed=0),
+            fusion_pool="cls" if pool == "cls" else "mean",
+        )
+    )
+
+
+def measure(
+    model: Pmmrec, data: Dataset, users: int, repeats: int, *, alone: bool = False
+) -> list[Way]:
+    """Literal and ours in turns, on the same batch; both losses must be the same.
+
+    With `alone` ours only: for its memory.
+    """
+    assert model.text is not None
+    vocabulary = len(model.text.stem.get_parameter("word_embeddings.weight"))
+    batch = draw_batch(data, users, vocabulary)
+    model.eval()
+    stored = with_stored(model, batch)
+    if alone:
+        way = Way("ours", lambda: model.loss(stored)["loss"], _optimiser(model), [])
+        model.train()
+        for _ in range(repeats):
+            way.time()
+        return [way]
+    with torch.no_grad():
+        one, other = float(literal_loss(model, batch)), float(model.loss(stored)["loss"])
+    if abs(one - other) > 1e-3 * abs(one):
+        raise SystemExit(f"the losses differ: literal {one}, ours {other}")
+    model.train()
+    trained = [each for each in model.parameters() if each.requires_grad]
+    ways = [
+        Way("literal", lambda: literal_loss(model, batch), AdamW(trained, foreach=False), []),
+        Way("ours", lambda: model.loss(stored)["loss"], _optimiser(model), []),
+    ]
+    for way in ways:
+        way.count()
+    for _ in range(repeats):
+        for way in ways:
+            way.time()
+    return ways
+
+
+def _optimiser(model: Pmmrec) -> AdamW:
+    return make_optimiser(model, TrainOptions())
+
+
+def peak_gib() -> float:
+    """The most memory that this process has held."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def memory(users: int, tiny: bool) -> str:
+    """Peak memory and users a second of our step alone, in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.train_step", "--alone", str(users)]
+    command += ["--tiny"] if tiny else []
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def report_alone(users: int, tiny: bool) -> None:
+    """What `memory` prints."""
+    with tempfile.TemporaryDirectory() as folder:
+        model = build(Path(folder), pool="mean", tiny=tiny)
+    before = peak_gib()
+    (way,) = measure(model, DATASETS[0], users, 3, alone=True)
+    print(
+        f"Ours alone, {DATASETS[0].name}, {users} users: {users / min(way.seconds):.1f} users/s, "
+        f"peak memory {peak_gib():.1f} GiB, of it {before:.1f} with the model built."
+    )
+
+
+def main() -> None:
+    """Measure, print and record."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--users", default="8", help="Batch sizes, with commas between.")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--tiny", action="store_true", help="Small encoders, nothing is recorded.")
+    parser.add_argument("--alone", type=int, default=0, help="Ours only, of so many users.")
+    given = parser.parse_args()
+    if given.alone:
+        report_alone(given.alone, given.tiny)
+        return
+    lines = [
+        "| dataset | fusion pooling | users | literal s | ours s | ratio | GFLOP literal, ours | "
+        "% of GEMM peak, ours |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    peaks = [gemm_peak()]
+    for pool in ("mean", "cls"):
+        with tempfile.TemporaryDirectory() as folder:
+            model = build(Path(folder), pool=pool, tiny=given.tiny)
+        for data in DATASETS if pool == "mean" else DATASETS[:1]:
+            for users in (int(each) for each in given.users.split(",")):
+                literal, ours = measure(model, data, users, given.repeats)
+                peaks.append(gemm_peak())
+                slow, fast = (statistics.median(each.seconds) for each in (literal, ours))
+                lines.append(
+                    f"| {data.name} | {pool} | {users} | {slow:.2f} | {fast:.3f} | "
+                    f"{slow / fast:.1f} | {literal.flops / 1e9:,.0f}, {ours.flops / 1e9:,.0f} | "
+                    f"{100 * ours.flops / fast / max(peaks):.0f} |"
+                )
+                print(lines[-1], flush=True)
+    lines += [
+        "",
+        f"Median of {given.repeats} steps in turns, {torch.get_num_threads()} threads, dropout on, "
+        f"stored activations in half precision. GEMM peak {max(peaks) / 1e9:,.0f} GFLOP/s. Peak "
+        f"memory of the process, the literal step's: {peak_gib():.1f} GiB. "
+        + memory(64, given.tiny),
+    ]
+    print("\n".join(lines))
+    if not given.tiny:
+        record("train_step", "\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
