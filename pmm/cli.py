@@ -76,9 +76,10 @@ def main(arguments: list[str] | None = None) -> NoReturn:
             raise
         print(f"Error: {error.filename} cannot be used ({error.strerror})", file=sys.stderr)
         raise SystemExit(1) from None
-    except KeyboardInterrupt:
-        print("Stopped. Run the same command to go on.", file=sys.stderr)
-        raise SystemExit(130) from None
+    except SystemExit as ended:  # typer turns Ctrl-C into one
+        if isinstance(getattr(ended.__context__, "__cause__", None), KeyboardInterrupt):
+            print("Stopped. Run the same command to go on.", file=sys.stderr)
+        raise
     raise SystemExit(0)
 
 

@@ -37,6 +37,8 @@ TARGET = "HM Shoes"
 PRETRAINED, SCRATCH, FINETUNED = "demo-pretrained", "demo-scratch", "demo-finetuned"
 PRETRAIN_EPOCHS, EPOCHS = 3, 6
 STEPS = 8
+_GRACE = 10.0
+"""Seconds in which the training beside may stop by itself."""
 
 
 def run_demo(home: Home, *, size: Size, epochs: int | None, seed: int, command: str = "") -> str:
@@ -153,7 +155,8 @@ def _beside(home: Home, *training: Any) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        process.terminate()  # it saves its state first
+        process.join(_GRACE)  # Ctrl-C reaches both; a second signal would end it unsaved
+        process.terminate()
         raise
     finally:
         process.join()

@@ -230,3 +230,15 @@ def test_usage_errors_exit_2_and_the_version_exits_0(capsys: pytest.CaptureFixtu
     pmm("shard", status=2)
     pmm("nonsense", status=2)
     assert pmm("--version", capsys=capsys).startswith("pmm ")
+
+
+def test_ctrl_c_says_how_to_go_on(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped(*_args: object, **_options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pmm.demo.run_demo", stopped)
+    assert "Run the same command to go on" in pmm(
+        "demo", "--home", tmp_path, capsys=capsys, status=130
+    )
