@@ -384,6 +384,9 @@ def compare_command(
         Literal["test", "valid", "cold", "cold-all"],
         typer.Option(help="Which of their evaluations; cold: the held-out cuts."),
     ] = "test",
+    target: Annotated[
+        str | None, typer.Option(help="What they ranked, if not what they were trained on.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the bootstrap's draws.")] = 0,
     home: HomeOption = None,
 ) -> None:
@@ -394,9 +397,9 @@ def compare_command(
     from pmm.evaluate.compare import compare_runs, comparison_table
 
     place = resolve_home(home)
-    file = "ranks.parquet" if split == "test" else f"ranks-{split}.parquet"
     one, other = (_run_folder(each, place) for each in (first, second))
-    found = compare_runs(one, other, file=file, seed=seed)
+    name = place.find_target(target) if target else None
+    found = compare_runs(one, other, asked=split, target=name, seed=seed)
     print(comparison_table(one.name, other.name, found))
 
 

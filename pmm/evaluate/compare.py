@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from pmm.errors import InputError, MissingArtefact
 from pmm.evaluate.metrics import CUTOFFS
+from pmm.evaluate.run import Asked, ranks_file
 from pmm.schemas import RANKS, read_table
 from pmm.text_table import text_table
 
@@ -42,20 +43,35 @@ class Difference:
 
 
 def compare_runs(
-    first: Path, second: Path, *, file: str = "ranks.parquet", seed: int = 0, draws: int = DRAWS
+    first: Path,
+    second: Path,
+    *,
+    asked: Asked = "test",
+    target: str | None = None,
+    seed: int = 0,
+    draws: int = DRAWS,
 ) -> list[Difference]:
     """Compare the ranks that `pmm evaluate` wrote into two runs' folders.
+
+    Args:
+        first: a run's folder.
+        second: another one's.
+        asked: which of their evaluations.
+        target: which dataset they ranked; None = each its own.
+        seed: of the draws.
+        draws: of as many users as there are.
 
     Raises:
         MissingArtefact: one has not been evaluated. InputError: they ranked different splits.
     """
     tables = []
     for run in (first, second):
-        if not (run / file).is_file():
-            split = file.removeprefix("ranks").removesuffix(".parquet")
-            option = {"": "", "-valid": " --split valid"}.get(split, " --cold")
-            raise MissingArtefact(f"{run / file} is not there. Run: pmm evaluate {run}{option}")
-        tables.append(read_table(run / file, RANKS))
+        path = run / ranks_file(run, asked, target)
+        if not path.is_file():
+            option = {"test": "", "valid": " --split valid"}.get(asked, " --cold")
+            option += f' --target "{target}"' if target else ""
+            raise MissingArtefact(f"{path} is not there. Run: pmm evaluate {run}{option}")
+        tables.append(read_table(path, RANKS))
     _require_same_questions(first, second, *tables)
     ranks = [table["rank"].to_numpy() for table in tables]
     return compare_ranks(*ranks, user_Q=tables[0]["user"].to_numpy(), seed=seed, draws=draws)

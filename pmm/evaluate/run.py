@@ -6,7 +6,7 @@ Shape legend: N items of the catalogue, U users of a chunk, L window of recent i
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -35,6 +35,9 @@ from pmm.recipe import read_recipe, resolve
 from pmm.schemas import RANKS, write_table
 from pmm.shards.read import Shards
 from pmm.shards.sequence_shards import Split
+
+Asked = Split | Literal["cold", "cold-all"]
+"""What is ranked: a split, or the cold cuts, those held out or all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,6 +178,30 @@ def _suffix(split: Split, other_target: str = "") -> str:
     return own if split == "test" else f"{own}-{split}"
 
 
+def ranks_file(run_dir: Path, asked: Asked, target: str | None = None) -> str:
+    """The name of the ranks that `evaluate_run` writes into a run's folder.
+
+    Args:
+        run_dir: the run's folder.
+        asked: the split, or which cold cuts.
+        target: which dataset was ranked; None = the run's own.
+
+    Raises:
+        MissingArtefact, BrokenArtefact: as targets_of.
+    """
+    other = "" if target is None or _is_own(run_dir, target) else target
+    match asked:
+        case "test" | "valid":
+            return f"ranks{_suffix(asked, other)}.parquet"
+        case "cold" | "cold-all":
+            return f"ranks-{asked}{_suffix('test', other)}.parquet"
+
+
+def _is_own(run_dir: Path, target: str) -> bool:
+    """Whether a target is the one that a run was trained on."""
+    return [slug(name) for name in targets_of(run_dir)] == [slug(target)]
+
+
 def targets_of(run_dir: Path) -> list[str]:
     """What a run was trained on: its target, or its sources.
 
@@ -231,7 +258,7 @@ def evaluate_run(
         "shards": shards.fingerprint,
     }
     facts |= {"step": about["step"], "epoch": about["epoch"]}
-    own = [slug(name) for name in targets_of(run_dir)] == [slug(shards.target)]
+    own = _is_own(run_dir, shards.target)
     suffix = _suffix(options.split, "" if own else shards.target)
     if options.cold:
         cuts = cold_cuts(home, shards)

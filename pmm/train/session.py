@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.optim import AdamW
 
+from pmm import __version__
 from pmm.errors import PmmError
 from pmm.evaluate.checkpoint import (
     BEST,
@@ -355,7 +356,7 @@ class Session:
         )
 
     def _keep_best(self, epoch: float) -> None:
-        about: dict[str, Any] = {"step": self.state.step, "epoch": epoch}
+        about: dict[str, Any] = {"pmm": __version__, "step": self.state.step, "epoch": epoch}
         about |= {"valid_hr@10": self.state.best}
         about |= {"frozen": self.frozen, "frozen_parts": self.frozen_parts}
         about["parts"] = {part.target: part.fingerprint for part in self.data.parts}

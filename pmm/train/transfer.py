@@ -145,8 +145,13 @@ def _require_same_trunks(
     """The trained top of an encoder is worth nothing on another trunk."""
     now = frozen_digests(model)
     for part in ("text", "vision"):
-        if part in PARTS[transfer] and now.get(part) != before.get(part):
+        if part in PARTS[transfer] and part not in before:
+            raise BrokenArtefact(
+                f"{path} does not say on which frozen {part} encoder it was trained. Train it "
+                "again: pmm train --stage pretrain --overwrite"
+            )
+        if part in PARTS[transfer] and now.get(part) != before[part]:
             raise StaleArtefact(
-                f"{path} was trained on a frozen {part} encoder {before.get(part, 'none')[:8]}, "
+                f"{path} was trained on a frozen {part} encoder {before[part][:8]}, "
                 f"the new model has {now.get(part, 'none')[:8]}. Give the same --{part}-encoder"
             )

@@ -83,9 +83,24 @@ def test_other_targets_or_users_cannot_be_compared(tmp_path: Path) -> None:
         compare_runs(first, write_ranks(tmp_path / "b", ONE, target=2))
     with pytest.raises(InputError, match="different splits"):
         compare_runs(first, write_ranks(tmp_path / "c", ONE[:-1]))
-    for name, option in (("", ""), ("-valid", " --split valid"), ("-cold", " --cold")):
+    for asked, option in (("test", ""), ("valid", " --split valid"), ("cold-all", " --cold")):
         with pytest.raises(MissingArtefact, match=f"Run: pmm evaluate .*none{option}$"):
-            compare_runs(tmp_path / "none", tmp_path / "none", file=f"ranks{name}.parquet")
+            compare_runs(tmp_path / "none", tmp_path / "none", asked=asked)
+
+
+def test_a_pretrained_run_is_compared_on_a_target_that_it_ranked(tmp_path: Path) -> None:
+    own = write_ranks(tmp_path / "own", ONE)
+    (own / "recipe.toml").write_text('target = "HM Shoes"\nmodel = {}\n')
+    other = write_ranks(tmp_path / "other", OTHER)
+    sources = 'stage = "pretrain"\nsources = ["HM", "Bili"]\nmodel = {}\n'
+    (other / "recipe.toml").write_text(sources)
+    (own / "ranks-cold.parquet").write_bytes((own / "ranks.parquet").read_bytes())
+    with pytest.raises(MissingArtefact, match=r'other --cold --target "HM Shoes"$'):
+        compare_runs(own, other, asked="cold", target="HM Shoes")
+    (other / "ranks.parquet").rename(other / "ranks-hm-shoes.parquet")
+    found = compare_runs(own, other, target="HM Shoes")[0]
+    assert found.first == pytest.approx((ONE <= 10).mean())
+    assert found.second == pytest.approx((OTHER <= 10).mean())
 
 
 def test_the_table_marks_what_the_interval_excludes() -> None:

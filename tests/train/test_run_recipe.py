@@ -7,6 +7,7 @@ import pytest
 import tomli_w
 import torch
 
+from pmm.errors import BrokenArtefact
 from pmm.evaluate.checkpoint import (
     BEST,
     frozen_digest,
@@ -20,7 +21,7 @@ from pmm.model.pmmrec import ALL_OBJECTIVES, Pmmrec, Weights
 from pmm.recipe import dump, read_recipe
 from pmm.train.loop import Recipe
 from pmm.train.run_recipe import Wish, resolve_run
-from pmm.train.transfer import take_over
+from pmm.train.transfer import Start, take_over
 
 
 @pytest.fixture
@@ -38,6 +39,13 @@ def start(shop: Any, tmp_path: Path) -> Path:
 def resolved(shop: Any, **wish: Any) -> Recipe:
     values = {"model": {"text": {"encoder": shop.options.text.encoder}}}
     return resolve_run(shop.home, shop.home.run("new"), Wish(**wish), values)
+
+
+def test_a_checkpoint_that_does_not_name_its_trunks_starts_nothing(shop: Any, start: Path) -> None:
+    model = Pmmrec(shop.options)
+    save_weights(start / BEST, model, {"frozen": frozen_digest(model)})
+    with pytest.raises(BrokenArtefact, match="does not say on which frozen text encoder"):
+        take_over(model, Start(run=str(start)))
 
 
 def test_presets_train_as_their_columns_say(shop: Any) -> None:
