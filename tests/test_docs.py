@@ -114,7 +114,14 @@ def test_the_functions_that_the_paper_page_names_exist() -> None:
         assert re.search(rf"(def|class) {function}\b", (ROOT / file).read_text()), (file, function)
 
 
-BENCHMARKS = ("ingest", "ingest_hm", "picture_download", "pictures", "train_step")
+BENCHMARKS = (
+    "ingest",
+    "ingest_hm",
+    "picture_download",
+    "pictures",
+    "rank_catalogue",
+    "train_step",
+)
 
 
 @pytest.mark.parametrize("name", ["claims", *BENCHMARKS])
