@@ -263,6 +263,9 @@ def train_command(
     set_: SetOption = None,
     resume: Annotated[bool, typer.Option(help="Go on with a stopped run.")] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace a run of this name.")] = False,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Print where the time of a step goes.")
+    ] = False,
     home: HomeOption = None,
 ) -> None:
     """Train a model on shards.
@@ -300,7 +303,7 @@ def train_command(
     values = _values(recipe, text_encoder, vision_encoder, train_blocks, training, set_)
     resolved = resolve_run(place, run_dir, wish, values, resume=resume)
     existing: Existing = "resume" if resume else "overwrite" if overwrite else "refuse"
-    result = train(place, run_dir, resolved, existing=existing, command=_command())
+    result = train(place, run_dir, resolved, existing=existing, command=_command(), profile=profile)
     _print_result(result)
     if result["ended"] == "interrupted":
         print(f"Go on: {_command(leave_out='--overwrite')}{'' if resume else ' --resume'}")

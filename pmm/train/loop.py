@@ -68,7 +68,13 @@ def why_scratch_only(name: str, stage: str) -> str:
 
 
 def train(
-    home: Home, run_dir: Path, recipe: Recipe, *, existing: Existing = "refuse", command: str = ""
+    home: Home,
+    run_dir: Path,
+    recipe: Recipe,
+    *,
+    existing: Existing = "refuse",
+    command: str = "",
+    profile: bool = False,
 ) -> dict[str, Any]:
     """Train a model on shards until it ends, or until Ctrl-C.
 
@@ -81,6 +87,7 @@ def train(
         recipe: everything else.
         existing: what to do if the folder holds a run: refuse, resume or overwrite it.
         command: as the user typed it, for run.json.
+        profile: print where the time of a step goes, once that is measured.
 
     Returns:
         run, ended (epochs, patience, max_steps, max_minutes or interrupted), steps, epochs,
@@ -96,7 +103,7 @@ def train(
         going_on = run_folder.settle(run_dir, existing)
         if going_on:
             _require_same(run_dir, recipe, data)
-        session = Session(run_dir, data, recipe.model, recipe.train)
+        session = Session(run_dir, data, recipe.model, recipe.train, profile=profile)
         begins = not (going_on and (run_dir / LAST).exists())  # else nothing of its start is needed
         report = take_over(session.model, recipe.start) if recipe.start and begins else None
         if going_on:

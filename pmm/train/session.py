@@ -9,7 +9,8 @@ import hashlib
 import math
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -42,6 +43,7 @@ from pmm.shards.training_set import TrainingSet
 from pmm.train import first_batch
 from pmm.train.checkpoint import LAST, State, load_state, save_state
 from pmm.train.interrupt import Interrupt
+from pmm.train.profile import StepProfile
 from pmm.train.run_folder import Log
 
 Ended = Literal["", "epochs", "patience", "max_steps", "max_minutes", "interrupted"]
@@ -125,7 +127,13 @@ class Session:
     """One run; `go` trains it until it ends."""
 
     def __init__(
-        self, run_dir: Path, data: TrainingSet, model_options: ModelOptions, options: TrainOptions
+        self,
+        run_dir: Path,
+        data: TrainingSet,
+        model_options: ModelOptions,
+        options: TrainOptions,
+        *,
+        profile: bool = False,
     ) -> None:
         self.run_dir, self.options = run_dir, options
         self.device = pick_device(options.device)
@@ -145,6 +153,7 @@ class Session:
         )
         self.state = State()
         self.ended: Ended = ""
+        self._profile = StepProfile(self.model, self.device) if profile else None
         self._pending: list[dict[str, Tensor]] = []
         self._users, self._since, self._waited = 0, time.perf_counter(), 0.0
 
@@ -215,7 +224,7 @@ class Session:
         self.model.train()
         self._since, self._waited = time.perf_counter(), 0.0
         with batches, progress(len(batches), label, "steps") as bar:
-            for batch in batches:
+            for batch in self._profiled(batches):
                 if state.step == 0:
                     first_batch.write(self.run_dir, batch, self.data)
                     self._since, self._waited = time.perf_counter(), batches.waited
@@ -230,6 +239,17 @@ class Session:
                     self._save(log)
             self._log_steps(log, batches, bar)
 
+    def _profiled(self, batches: Prefetched) -> Iterator[Batch]:
+        """The batches; where a profile was asked for, what each step took, told at its end."""
+        profile, since, waited = self._profile, time.perf_counter(), batches.waited
+        for batch in batches:
+            first = self.state.step
+            yield batch
+            if profile and profile.running and self.state.step > first:
+                profile.end_step(batches.waited - waited, time.perf_counter() - since)
+                print(profile.table(), end="\n" * (not profile.running), file=sys.stderr)
+            since, waited = time.perf_counter(), batches.waited
+
     def _step(self, batch: Batch) -> None:
         seed, step = self.options.seed, self.state.step
         torch.manual_seed(step_seed(seed, step))
@@ -238,11 +258,14 @@ class Session:
         for group in self.optimiser.param_groups:
             group["lr"] = group["peak_lr"] * factor
         self.optimiser.zero_grad(set_to_none=True)
-        with mixed(self.device, self.dtype):
+        phase = self._profile.phase if self._profile else nullcontext
+        with phase("forward"), mixed(self.device, self.dtype):
             losses = self.model(batch.to(self.device), corruption)
-        self.scaler.scale(losses["loss"]).backward()
-        self.scaler.step(self.optimiser)
-        self.scaler.update()
+        with phase("backward"):
+            self.scaler.scale(losses["loss"]).backward()
+        with phase("update"):
+            self.scaler.step(self.optimiser)
+            self.scaler.update()
         self._pending.append({name: loss.detach() for name, loss in losses.items()})
         self._users += len(batch.slot_BS)
         self.state.step += 1

@@ -381,3 +381,25 @@ def test_a_folder_that_cannot_be_written_is_named() -> None:
                 pass
         finally:
             os.seteuid(user)
+
+
+def test_a_profile_tells_all_of_a_steps_time_and_changes_nothing(
+    shop_maker: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shop = shop_maker.open_shop(tmp_path)
+    options = TrainOptions(epochs=30, batch_users=4, patience=0, eval_every=30)
+    recipe = Recipe(target="HM", model=shop.options, train=options)
+    train(shop.home, tmp_path / "plain", recipe)
+    assert "ms a step" not in capsys.readouterr().err
+    train(shop.home, tmp_path / "profiled", recipe, profile=True)
+    table = [line for line in capsys.readouterr().err.splitlines() if line[-3:-2] == "."]
+    share = {line[:26].rstrip(): float(line.split()[-1]) for line in table}
+    inside = [each for name, each in share.items() if name.startswith("  ")]
+    assert sum(inside) == pytest.approx(share["forward"], abs=0.1)
+    outside = ("waiting for data", "forward", "backward", "update", "between the steps")
+    assert sum(share[name] for name in outside) == pytest.approx(100, abs=0.1)
+    assert min(share.values()) >= 0
+    assert {"  text, trained blocks", "  fusion", "  user encoder"} <= share.keys()
+    one, other = ((tmp_path / run / "log.jsonl").read_text() for run in ("plain", "profiled"))
+    losses = [[json.loads(line).get("loss") for line in text.splitlines()] for text in (one, other)]
+    assert losses[0] == losses[1]
