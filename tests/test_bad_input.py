@@ -75,7 +75,7 @@ def rewrite(change: Callable[[str], str]) -> Spoil:
 
 
 def cut_gz(home: Path) -> None:
-    packed = gzip.compress(transactions(home).read_bytes())
+    packed = gzip.compress(transactions(home).read_bytes(), mtime=0)
     transactions(home).write_bytes(packed[: len(packed) // 2])
 
 

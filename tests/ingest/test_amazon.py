@@ -96,7 +96,7 @@ def write(raw):
         if not isinstance(content, str):
             content = "".join(json.dumps(each) + "\n" for each in content)
         path.write_bytes(
-            gzip.compress(content.encode()) if name.endswith(".gz") else content.encode()
+            gzip.compress(content.encode(), mtime=0) if name.endswith(".gz") else content.encode()
         )
         return path
 

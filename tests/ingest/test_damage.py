@@ -83,7 +83,7 @@ INTERACTIONS: dict[str, tuple[bytes, str | None]] = {
     ),
     "milliseconds": (layout(",", USER_FIRST, (0, 1, 2), time_as="{}007".format), None),
     "no times": (layout(",", ["user", "item"], (0, 1)), None),
-    "gz": (gzip.compress(layout(",", USER_FIRST, (0, 1, 2))), None),
+    "gz": (gzip.compress(layout(",", USER_FIRST, (0, 1, 2)), mtime=0), None),
 }
 U_ITEM = "".join(
     f"{n}|Café {n} (1995)|01-Jan-1995||http://x/?{n}|0|{'|'.join('01'[n % 2] * 18)}\n"

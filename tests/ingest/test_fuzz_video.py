@@ -73,7 +73,7 @@ def damage(raw: bytes, rng: random.Random) -> bytes:
             del fields[rng.randrange(len(fields))]
             return b"".join([*lines[:line], *fields, *lines[line + 1 :]])
         case _:
-            packed = bytearray(gzip.compress(raw))
+            packed = bytearray(gzip.compress(raw, mtime=0))
             packed[rng.randrange(len(packed))] ^= rng.choice([0, 1, 255])
             return bytes(packed[: rng.choice([len(packed), rng.randrange(2, len(packed))])])
 

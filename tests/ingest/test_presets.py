@@ -67,7 +67,7 @@ def write(tmp_path: Path) -> Write:
             path = tmp_path / "raw" / (name + ".gz" * pack)
             path.parent.mkdir(parents=True, exist_ok=True)
             raw = text.encode(encoding)
-            path.write_bytes(gzip.compress(raw) if pack else raw)
+            path.write_bytes(gzip.compress(raw, mtime=0) if pack else raw)
         return tmp_path / "raw"
 
     return files
