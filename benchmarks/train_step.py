@@ -9,7 +9,6 @@ dropout) and are timed in turns, with dropout. XLM-RoBERTa base and CLIP's ViT-B
 """
 
 import argparse
-import resource
 import statistics
 import subprocess
 import sys
@@ -223,8 +222,9 @@ def _optimiser(model: Pmmrec) -> AdamW:
 
 
 def peak_gib() -> float:
-    """The most memory that this process has held."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    """The most memory that this program has held; getrusage would count its parent's too."""
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    return int(status.partition("VmHWM:")[2].split()[0]) / 2**20
 
 
 def memory(users: int, tiny: bool) -> str:
