@@ -12,7 +12,6 @@ import json
 import os
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -30,7 +29,8 @@ from pmm.demo_datasets import (
     write_platforms,
 )
 from pmm.evaluate.metrics import summarise
-from pmm.home import SOURCES, Home
+from pmm.evaluate.run import EvaluateOptions, references
+from pmm.home import SOURCES, Home, slug
 from pmm.shards.read import Shards
 from pmm.shards.training_set import trainable_users
 from pmm.train.curves import read_log
@@ -139,7 +139,7 @@ def plan() -> Iterator[Run]:
 
 
 def _on(claim: int, target: str, what: str, **given: Any) -> Run:
-    name = f"{target.lower().replace(' ', '-')}-{what}"
+    name = f"{slug(target)}-{what}"
     stage = "finetune" if given.get("start") else "scratch"
     return Run(claim=claim, name=name, stage=stage, target=target, **given)
 
@@ -151,7 +151,6 @@ class Claims:
         self.root, self.path, self.jobs = root, rows, jobs
         lines = rows.read_text(encoding="utf-8").splitlines() if rows.exists() else []
         self.rows: list[dict[str, Any]] = [json.loads(line) for line in lines]
-        self.lock = threading.Lock()
 
     def measure(self, seed: int, claims: set[int]) -> None:
         """Make the rows of a seed that are not there yet: of the world itself, then of the runs."""
@@ -192,11 +191,10 @@ class Claims:
         return any(row["seed"] == seed and row["run"] == name for row in self.rows)
 
     def _add(self, row: dict[str, Any]) -> None:
-        with self.lock:
-            self.rows.append(row)
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
-            self.write()
+        self.rows.append(row)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        self.write()
         if "test" in row:
             print(f"seed {row['seed']} {row['run']}: {100 * row['test']['hr@10']:.2f}", flush=True)
 
@@ -245,8 +243,6 @@ def prepare(home: Home, seed: int, strays: int = 0) -> None:
 
 def _oracle(home: Home, seed: int, target: str) -> dict[str, Any]:
     """The oracle, popularity and chance on the test items, popularity and chance on the cold."""
-    from pmm.evaluate.run import EvaluateOptions, references
-
     found = references(Shards(home.shards(target)), EvaluateOptions())
     oracle = summarise(oracle_table(home, generate("demo", seed), target))
     row: dict[str, Any] = {"target": target, "stage": "oracle", "test": _short(oracle)}

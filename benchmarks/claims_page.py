@@ -7,6 +7,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from pmm.artefact import atomic_file
+from pmm.home import slug
 from pmm.train.curves import draw_validation
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -69,18 +70,18 @@ class Rows:
         return [value for value in found if value is not None]
 
 
-def interval(values: Sequence[float], scale: float = 100) -> str:
-    """Mean and half the width of its 95 % interval.
+def interval(values: Sequence[float]) -> str:
+    """Mean and half the width of its 95 % interval, fractions as per cent.
 
     >>> interval([0.2, 0.3, 0.4]), interval([0.2]), interval([])
     ('30.00 ± 24.84', '20.00 (1)', '-')
     """
     if not values:
         return "-"
-    text = f"{scale * mean(values):.2f}"
+    text = f"{100 * mean(values):.2f}"
     if len(values) > 1:
         half = T_975[len(values)] * stdev(values) / math.sqrt(len(values))
-        text += f" ± {scale * half:.2f}"
+        text += f" ± {100 * half:.2f}"
     return text if len(values) == 3 else f"{text} ({len(values)})"
 
 
@@ -95,14 +96,9 @@ def of_reference(name: str) -> Measure:
     return lambda row: row[name]["hr@10"]
 
 
-def of_cold(name: str = "model", cuts: str = "held_out") -> Measure:
-    """HR@10 on the cuts that end on a cold item."""
-    return lambda row: row["cold_start"][cuts][name].get("hr@10")
-
-
-def slug(target: str) -> str:
-    """A target as the names of its runs begin."""
-    return target.lower().replace(" ", "-")
+def of_cold(name: str = "model") -> Measure:
+    """HR@10 on the held-out cuts that end on a cold item."""
+    return lambda row: row["cold_start"]["held_out"][name].get("hr@10")
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

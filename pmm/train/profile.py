@@ -59,9 +59,7 @@ class StepProfile:
         self._add(name, self._now() - start)
 
     def table(self) -> str:
-        """Milliseconds a step and the share of each part; empty while steps are still measured."""
-        if self.running:
-            return ""
+        """Milliseconds a step and the share of each part, once all steps are measured."""
         whole = self._seconds["whole step"]
         forward = {k: v for k, v in self._seconds.items() if k.startswith("  ")}
         rest = self._seconds["forward"] - sum(forward.values())

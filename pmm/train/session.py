@@ -247,7 +247,8 @@ class Session:
             yield batch
             if profile and profile.running and self.state.step > first:
                 profile.end_step(batches.waited - waited, time.perf_counter() - since)
-                print(profile.table(), end="\n" * (not profile.running), file=sys.stderr)
+                if not profile.running:
+                    print(profile.table(), file=sys.stderr)
             since, waited = time.perf_counter(), batches.waited
 
     def _step(self, batch: Batch) -> None:
@@ -258,7 +259,8 @@ class Session:
         for group in self.optimiser.param_groups:
             group["lr"] = group["peak_lr"] * factor
         self.optimiser.zero_grad(set_to_none=True)
-        phase = self._profile.phase if self._profile else nullcontext
+        profile = self._profile
+        phase = profile.phase if profile and profile.running else nullcontext
         with phase("forward"), mixed(self.device, self.dtype):
             losses = self.model(batch.to(self.device), corruption)
         with phase("backward"):
