@@ -2,25 +2,33 @@
 
     python -m benchmarks.claims --home DIR [--seeds 0,1,2] [--claims 1,2] [--jobs 2]
 
-Every run is one of the README's commands (`pmm train`, `pmm evaluate --cold`) in a process of its
-own with one thread. What came out is a row of benchmarks/claims.jsonl; a run that has its row is
-not done again, and a training that was broken off goes on. docs/claims.md is made from the rows.
+Every run is one of the README's commands (`pmm train`, `pmm evaluate --cold`), given to a process
+of one thread that takes one after the other. What came out is a row of benchmarks/claims.jsonl; a
+run that has its row is not done again, and a training that was broken off goes on. docs/claims.md
+is made from the rows.
 """
 
 import argparse
 import json
+import multiprocessing
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    Future,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+    wait,
+)
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmarks.claims_page import write_page
 from benchmarks.results import commit
+from pmm.cli import main as main_of_pmm
 from pmm.demo_datasets import (
     ingest_platforms,
     oracle_table,
@@ -43,12 +51,13 @@ DOWNSTREAM = tuple(target.name for target in TARGETS if target.name not in SOURC
 SHOWN = ("HM Shoes", "Kwai Movie")
 """Targets on which every transfer and single modality is trained: a dense one and a sparse one."""
 
-STEPS = 600
-"""Of a run on one target, rounded to whole epochs; PMMRec from scratch and fine-tuned alike."""
+STEPS, SHORT_STEPS = 600, 300
+"""Of a run on one target, rounded to whole epochs; PMMRec from scratch and fine-tuned alike. The
+short runs are those behind a short pre-training, and what stands beside them."""
 SASREC_STEPS = 1800
 """Ids start from nothing: three times as many steps, which are cheap, and the best is kept."""
 EVALUATIONS = 12
-PRETRAIN_EPOCHS, SHORT_PRETRAIN_EPOCHS = 10, 4
+PRETRAIN_EPOCHS, SHORT_PRETRAIN_EPOCHS = 10, 3
 BATCH_USERS = 32
 
 ABLATIONS: dict[str, tuple[str, ...]] = {
@@ -84,7 +93,8 @@ class Run:
     modality: str = ""
     model: str = "pmmrec"
     epochs: int = 0
-    """Of a pre-training; a target's follow from its size."""
+    """Of a pre-training; a target's follow from its size and `steps`."""
+    steps: int = STEPS
     settings: tuple[str, ...] = ()
     strays: int = 0
     """Per cent of the world's interactions that are noise."""
@@ -104,6 +114,19 @@ def plan() -> Iterator[Run]:
         for modality in ("text", "vision"):
             yield _on(3, target, f"scratch-{modality}", modality=modality)
         yield _on(3, target, "scratch-logq-off", settings=("model.dap_logq=off",))
+    yield from _ablations()
+    for target in first:
+        yield _on(5, target, "scratch-short", steps=SHORT_STEPS)
+    for source in SOURCES:
+        before = f"pre-{source.lower()}"
+        yield Run(
+            claim=5, name=before, stage="pretrain", source=source, epochs=SHORT_PRETRAIN_EPOCHS
+        )
+        for target in first:
+            yield _short(5, target, f"from-{source.lower()}", start=before)
+
+
+def _ablations() -> Iterator[Run]:
     for name, settings in ABLATIONS.items():
         before = f"pre-{name}"
         yield Run(
@@ -114,7 +137,7 @@ def plan() -> Iterator[Run]:
             settings=settings,
         )
         for target in SHOWN:
-            yield _on(4, target, f"from-{name}", start=before, transfer="full")
+            yield _short(4, target, f"from-{name}", start=before)
     for strays in STRAYS:
         for name in ("all", "dap"):
             before = f"strays-{strays}-pre-{name}"
@@ -128,20 +151,17 @@ def plan() -> Iterator[Run]:
             )
             for target in SHOWN:
                 what = f"strays-{strays}-from-{name}"
-                yield _on(4, target, what, start=before, transfer="full", strays=strays)
-    for source in SOURCES:
-        before = f"pre-{source.lower()}"
-        yield Run(
-            claim=5, name=before, stage="pretrain", source=source, epochs=SHORT_PRETRAIN_EPOCHS
-        )
-        for target in first:
-            yield _on(5, target, f"from-{source.lower()}", start=before, transfer="full")
+                yield _short(4, target, what, start=before, strays=strays)
 
 
 def _on(claim: int, target: str, what: str, **given: Any) -> Run:
     name = f"{slug(target)}-{what}"
     stage = "finetune" if given.get("start") else "scratch"
     return Run(claim=claim, name=name, stage=stage, target=target, **given)
+
+
+def _short(claim: int, target: str, what: str, **given: Any) -> Run:
+    return _on(claim, target, what, transfer="full", steps=SHORT_STEPS, **given)
 
 
 class Claims:
@@ -171,7 +191,12 @@ class Claims:
     def _go(self, seed: int, runs: list[Run]) -> None:
         """Up to `jobs` at once, in their order, but none before the run that it starts from."""
         waiting, busy = list(runs), dict[Future[dict[str, Any]], Run]()
-        with ThreadPoolExecutor(self.jobs) as pool:
+        os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+        spawn = multiprocessing.get_context("spawn")
+        with (
+            ProcessPoolExecutor(self.jobs, spawn) as self._commands,
+            ThreadPoolExecutor(self.jobs) as pool,
+        ):
             while waiting or busy:
                 for run in [each for each in waiting if self._ready(seed, each, runs)]:
                     if len(busy) < self.jobs:
@@ -216,7 +241,7 @@ class Claims:
         if folder.exists():
             arguments.append("--resume")
         started = time.monotonic()
-        _pmm(home, run.name, arguments)
+        self._pmm(home, run.name, arguments)
         seconds = time.monotonic() - started
         row: dict[str, Any] = {"seed": seed, "run": run.name, "stage": run.stage}
         row |= {"target": run.target, "model": run.model, "commit": commit()}
@@ -225,11 +250,28 @@ class Claims:
         row["valid"] = [[each["epoch"], round(each["hr@10"], 5)] for each in log]
         row |= {"steps": log[-1]["step"], "seconds": round(seconds, 1)}
         if run.target:
-            _pmm(home, run.name, ["evaluate", str(folder), "--cold"])
+            self._pmm(home, run.name, ["evaluate", str(folder), "--cold"])
             found = json.loads((folder / "metrics.json").read_text())
-            row |= {"test": _short(found["model"]), "items_cold": found["model"]["cold"]}
+            row |= {"test": _figures(found["model"]), "items_cold": found["model"]["cold"]}
             row["cold_start"] = found["cold_start"]
         return row
+
+    def _pmm(self, home: Home, name: str, arguments: list[str]) -> None:
+        """Run a command; its output goes to logs/NAME.txt of the home folder."""
+        log = home.root / "logs" / f"{name}.txt"
+        status = self._commands.submit(_command, [*arguments, "--home", str(home.root)], log)
+        if status.result():
+            raise SystemExit(f"pmm {' '.join(arguments)} failed: see {log}")
+
+
+def _command(arguments: list[str], log: Path) -> int:
+    """The exit status of a command of the command line, in this process."""
+    log.parent.mkdir(exist_ok=True)
+    with log.open("a") as file, redirect_stdout(file), redirect_stderr(file):
+        try:
+            main_of_pmm(arguments)
+        except SystemExit as ended:
+            return int(ended.code or 0)
 
 
 def prepare(home: Home, seed: int, strays: int = 0) -> None:
@@ -245,12 +287,12 @@ def _oracle(home: Home, seed: int, target: str) -> dict[str, Any]:
     """The oracle, popularity and chance on the test items, popularity and chance on the cold."""
     found = references(Shards(home.shards(target)), EvaluateOptions())
     oracle = summarise(oracle_table(home, generate("demo", seed), target))
-    row: dict[str, Any] = {"target": target, "stage": "oracle", "test": _short(oracle)}
+    row: dict[str, Any] = {"target": target, "stage": "oracle", "test": _figures(oracle)}
     row["items_cold"] = oracle["cold"]
-    return row | {name: _short(each) for name, each in found.items()}
+    return row | {name: _figures(each) for name, each in found.items()}
 
 
-def _short(metrics: dict[str, Any]) -> dict[str, Any]:
+def _figures(metrics: dict[str, Any]) -> dict[str, Any]:
     return {name: metrics[name] for name in ("users", "hr@10", "ndcg@10")}
 
 
@@ -262,7 +304,7 @@ def _arguments(home: Home, seed: int, run: Run) -> list[str]:
     if run.source:
         arguments += ["--sources", run.source]
     settings = list(run.settings)
-    epochs = run.epochs or _epochs(home, run.target)
+    epochs = run.epochs or _epochs(home, run)
     if run.model == "sasrec":
         epochs *= SASREC_STEPS // STEPS
         arguments += ["--model", "sasrec", "--batch-users", str(BATCH_USERS)]
@@ -280,21 +322,9 @@ def _arguments(home: Home, seed: int, run: Run) -> list[str]:
     return arguments
 
 
-def _epochs(home: Home, target: str) -> int:
-    users = len(trainable_users(Shards(home.shards(target))))
-    return max(1, round(STEPS / -(-users // BATCH_USERS)))
-
-
-def _pmm(home: Home, name: str, arguments: list[str]) -> None:
-    """Run a command of one thread; its output goes to logs/NAME.txt of the home folder."""
-    log = home.root / "logs" / f"{name}.txt"
-    log.parent.mkdir(exist_ok=True)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-m", "pmm", *arguments, "--home", str(home.root)]
-    with log.open("a") as file:
-        done = subprocess.run(command, stdout=file, stderr=file, env=environment, check=False)
-    if done.returncode:
-        raise SystemExit(f"{' '.join(command)} failed: see {log}")
+def _epochs(home: Home, run: Run) -> int:
+    users = len(trainable_users(Shards(home.shards(run.target))))
+    return max(1, round(run.steps / -(-users // BATCH_USERS)))
 
 
 def main() -> None:

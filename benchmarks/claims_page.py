@@ -45,7 +45,11 @@ Cuts of held-out positions that end on an item with fewer than ten training occu
 (`docs/paper.md` R47).
 """
 _ABLATIONS = """
-Short pre-trainings on four sources, then the same full transfer.
+Short pre-trainings on four sources, then a short fine-tuning in full transfer; "scratch" is as
+short, without pre-training. Not to be compared with the longer runs above.
+"""
+_SOURCES = """
+Pre-training and fine-tuning as short as in 4.
 """
 _STRAYS = """
 The same with a share of all interactions in the raw files replaced by random ones (`pmm world
@@ -198,7 +202,8 @@ def cold_table(rows: Rows, targets: Sequence[str]) -> str:
 
 def ablation_table(rows: Rows, targets: Sequence[str], names: Sequence[str]) -> str:
     """Claim 4: pre-training without one of its parts, then the same fine-tuning."""
-    lines = []
+    scratch = [interval(rows.values(f"{slug(each)}-scratch-short", hits)) for each in targets]
+    lines = [["scratch", "", *scratch]]
     for name in names:
         best = rows.values(f"pre-{name}", lambda row: max(value for _, value in row["valid"]))
         cells = [interval(rows.values(f"{slug(each)}-from-{name}", hits)) for each in targets]
@@ -224,13 +229,11 @@ def strays_table(rows: Rows, targets: Sequence[str], strays: Sequence[int]) -> s
 def sources_table(rows: Rows, targets: Sequence[str], sources: Sequence[str]) -> str:
     """Claim 5: from each source alone to each target."""
     lines = []
+    names = ("scratch-short", *(f"from-{source.lower()}" for source in sources))
     for target in targets:
-        cells = [
-            interval(rows.values(f"{slug(target)}-from-{source.lower()}", hits))
-            for source in sources
-        ]
+        cells = [interval(rows.values(f"{slug(target)}-{name}", hits)) for name in names]
         lines.append([target, *cells])
-    return table(["target", *(f"from {source}" for source in sources)], lines)
+    return table(["target", "scratch", *(f"from {source}" for source in sources)], lines)
 
 
 def draw_curves(rows: Rows, targets: Sequence[str], folder: Path) -> list[str]:
@@ -284,7 +287,8 @@ def write_page(
         ablation_table(known, shown, ablations),
         _STRAYS,
         strays_table(known, shown, strays),
-        "\n## 5. One source, one target\n",
+        "\n## 5. One source, one target",
+        _SOURCES,
         sources_table(known, targets, sources),
     ]
     with atomic_file(page) as temporary:
