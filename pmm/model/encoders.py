@@ -16,15 +16,19 @@ from pathlib import Path
 from typing import Any, Literal
 
 import huggingface_hub
+import numpy as np
 import open_clip
 import torch
 from open_clip.factory import load_state_dict
 from open_clip.model import _build_vision_tower
 from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel
+from torch.nn import functional
+from transformers import AttentionInterface, AutoConfig, AutoModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from pmm.errors import InputError, nearest
+from pmm.model.packing import Packing
 from pmm.shards.hub import (
     cached_or_downloaded,
     first_line,
@@ -64,6 +68,28 @@ class VisionSpec:
     """None: pre-trained weights are required. A number: random weights drawn from this seed."""
     image_norm: Literal["encoder", "half"] = "encoder"
     """Mean and deviation of the pixels: the checkpoint's, or 0.5 as the published code (R39)."""
+
+
+def attend(
+    module: nn.Module,
+    query_IHKE: Tensor,
+    key_IHKE: Tensor,
+    value_IHKE: Tensor,
+    attention_mask: Tensor | Packing,
+    dropout: float = 0.0,
+    **more: Any,
+) -> tuple[Tensor, None]:
+    """The library's attention; of packed tokens (one row, a `Packing` as its mask) ours."""
+    parts = (query_IHKE, key_IHKE, value_IHKE)
+    if isinstance(attention_mask, Packing):
+        packed = (each[0].transpose(0, 1) for each in parts)
+        return attention_mask.attend(*packed, dropout=dropout)[None], None
+    attended, _ = sdpa_attention_forward(module, *parts, attention_mask, dropout=dropout, **more)
+    return attended, None
+
+
+ATTENTION = "pmm_packed"
+AttentionInterface.register(ATTENTION, attend)
 
 
 class CutEncoder(nn.Module):
@@ -108,21 +134,42 @@ class TextEncoder(CutEncoder):
             token_IT: int64, right-padded with the tokenizer's padding id.
             mask_IT: bool, True at real tokens; at least one in each row.
         """
-        return self._run(self.stem(input_ids=token_IT), mask_IT, 0, self.cut)
+        hidden_ITD = self.stem(input_ids=token_IT)
+        for block in self.blocks[: self.cut]:
+            hidden_ITD = block(hidden_ITD, mask_IT[:, None, None, :])
+        return hidden_ITD  # type: ignore[no-any-return]
 
-    def top(self, hidden_ITD: Tensor, mask_IT: Tensor) -> Tensor:
-        """Hidden states [I, T, D] of the last block; what stands at padded tokens means nothing."""
-        return self._run(hidden_ITD, mask_IT, self.cut, len(self.blocks))
+    def packed_trunk(self, token_IT: Tensor, mask_IT: Tensor, packing: Packing) -> Tensor:
+        """The same as packed tokens [N, D]; no item is padded to one of another group.
+
+        Args:
+            token_IT, mask_IT: as of `trunk`, but rows without any real token are allowed.
+            packing: of the real tokens.
+        """
+        found = [torch.zeros(0, self.width, device=token_IT.device)]
+        for items in packing.groups():
+            lengths = packing.lengths[items]
+            kept = torch.from_numpy(np.flatnonzero(lengths)).to(token_IT.device)
+            if len(kept):
+                token_iK = token_IT[items][kept, : lengths.max()]
+                mask_iK = mask_IT[items][kept, : lengths.max()]
+                found.append(self.trunk(token_iK, mask_iK)[mask_iK])
+        return torch.cat(found)
+
+    def top(self, hidden_ND: Tensor, packing: Packing) -> Tensor:
+        """Packed hidden states [N, D] of the last block."""
+        if not len(packing):
+            return hidden_ND
+        hidden_1ND = hidden_ND[None]
+        for block in self.blocks[self.cut :]:
+            hidden_1ND = block(hidden_1ND, packing)
+        return hidden_1ND[0]
 
     def forward(self, token_IT: Tensor, mask_IT: Tensor) -> Tensor:
-        """Trunk and top: equal to the library's `last_hidden_state`."""
-        return self.top(self.trunk(token_IT, mask_IT), mask_IT)
-
-    def _run(self, hidden_ITD: Tensor, mask_IT: Tensor, first: int, end: int) -> Tensor:
-        keys_I11T = mask_IT[:, None, None, :]
-        for block in self.blocks[first:end]:
-            hidden_ITD = block(hidden_ITD, keys_I11T)
-        return hidden_ITD
+        """Trunk and top: the library's `last_hidden_state` [I, T, D], zeros at padding."""
+        packing = Packing.of_mask(mask_IT)
+        padded_IKD = packing.spread(self.top(packing.pack(self.trunk(token_IT, mask_IT)), packing))
+        return functional.pad(padded_IKD, (0, 0, 0, mask_IT.shape[1] - padded_IKD.shape[1]))
 
 
 class VisionEncoder(CutEncoder):
@@ -225,7 +272,7 @@ def _bert(spec: TextSpec, source: str, local: bool) -> Any:
             f"text encoder {source} is of the family {config.model_type!r}; "
             f"encoders of these can be cut into trunk and top: {', '.join(TEXT_FAMILIES)}"
         )
-    how = {"attn_implementation": "sdpa", "add_pooling_layer": False}
+    how = {"attn_implementation": ATTENTION, "add_pooling_layer": False}
     if spec.random_seed is not None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(spec.random_seed)

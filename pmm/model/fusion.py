@@ -1,7 +1,7 @@
 """Merge-attention fusion of an item's text and picture tokens into one vector (paper Eq. 3).
 
-Shape suffixes: I items, T text tokens, P picture tokens, K tokens of both together, Q queries, D
-width.
+Shape suffixes: I items, N tokens of all of them (M of texts, Q of pictures), K tokens of the
+longest item, D width, H heads, E width of a head.
 """
 
 from typing import Literal
@@ -10,11 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pmm.model.packing import Packing, beside, merge
+
 Pool = Literal["mean", "cls"]
 
 
 class FusionBlock(nn.Module):
-    """One BERT-type post-norm block whose queries may be fewer than its keys (docs/paper.md R7)."""
+    """One BERT-type post-norm block (docs/paper.md R7) over the packed tokens of items."""
 
     def __init__(self, width: int, *, dropout: float) -> None:
         super().__init__()
@@ -29,27 +31,56 @@ class FusionBlock(nn.Module):
         self.norm = nn.LayerNorm(width, eps=1e-12)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, query_IQD: Tensor, token_IKD: Tensor, valid_IK: Tensor) -> Tensor:
-        """Attend from the queries to the valid tokens; [I, Q, D]. Each row needs a valid token."""
-        attended_IQD = merge_heads(
-            functional.scaled_dot_product_attention(
-                split_heads(self.query(query_IQD), self.heads),
-                split_heads(self.key(token_IKD), self.heads),
-                split_heads(self.value(token_IKD), self.heads),
-                attn_mask=valid_IK[:, None, None, :],
-                dropout_p=self.dropout.p if self.training else 0.0,
-            )
+    def forward(self, token_ND: Tensor, packing: Packing) -> Tensor:
+        """Each token attends to the tokens of its item; [N, D]."""
+        attended_NHE = packing.attend(
+            split_heads(self.query(token_ND), self.heads),
+            split_heads(self.key(token_ND), self.heads),
+            split_heads(self.value(token_ND), self.heads),
+            dropout=self._attention_dropout(),
         )
-        x_IQD = self.attention_norm(query_IQD + self.dropout(self.out(attended_IQD)))
-        hidden_IQD = self.down(functional.gelu(self.up(x_IQD)))
-        out_IQD: Tensor = self.norm(x_IQD + self.dropout(hidden_IQD))
-        return out_IQD
+        return self._behind_attention(token_ND, attended_NHE.flatten(1))
+
+    def of_one_query(self, query_D: Tensor, token_ND: Tensor, packing: Packing) -> Tensor:
+        """What the block makes of one more token in front of each item's, the same in all; [I, D].
+
+        Nothing else of the block's output is computed. Since the query is the same for all items,
+        its product with the key projection is one vector a head, and the value projection comes
+        after the weighted sum: the same values, with no projection of a token.
+        """
+        key_HED = split_rows(self.key.weight, self.heads)
+        query_HE = split_heads(self.query(query_D), self.heads) / key_HED.shape[1] ** 0.5
+        folded_HD = torch.einsum("he,hed->hd", query_HE, key_HED)
+        bias_H = (query_HE * split_heads(self.key.bias, self.heads)).sum(1)
+        token_IKD, valid_IK = packing.spread(token_ND), packing.valid()
+        count = len(token_IKD)
+        own_I1D = query_D.to(token_IKD.dtype).expand(count, 1, -1)
+        all_IKD = torch.cat([own_I1D, token_IKD], dim=1)
+        score_IHK = torch.einsum("ikd,hd->ihk", all_IKD, folded_HD) + bias_H[:, None]
+        seen_IK = torch.cat([valid_IK.new_ones(count, 1), valid_IK], dim=1)
+        score_IHK = score_IHK.float().masked_fill(~seen_IK[:, None], -torch.inf)
+        weight_IHK = functional.dropout(score_IHK.softmax(2), self._attention_dropout())
+        summed_IHD = torch.einsum("ihk,ikd->ihd", weight_IHK.to(all_IKD.dtype), all_IKD)
+        value_HED = split_rows(self.value.weight, self.heads)
+        attended_IHE = torch.einsum("ihd,hed->ihe", summed_IHD, value_HED)
+        shift_HE = split_heads(self.value.bias, self.heads)
+        attended_IHE = attended_IHE + weight_IHK.sum(2)[:, :, None] * shift_HE
+        return self._behind_attention(query_D.expand(count, -1), attended_IHE.flatten(1))
+
+    def _attention_dropout(self) -> float:
+        return self.dropout.p if self.training else 0.0
+
+    def _behind_attention(self, query_ND: Tensor, attended_ND: Tensor) -> Tensor:
+        x_ND = self.attention_norm(query_ND + self.dropout(self.out(attended_ND)))
+        hidden_ND = self.down(functional.gelu(self.up(x_ND)))
+        out_ND: Tensor = self.norm(x_ND + self.dropout(hidden_ND))
+        return out_ND
 
 
 class MergeFusion(nn.Module):
     """Text and picture tokens of an item through one block over both, pooled to the item's vector.
 
-    `pool="mean"`: masked mean over all tokens (R2). `pool="cls"`: a learned token in front, whose
+    `pool="mean"`: mean over all tokens (R2). `pool="cls"`: a learned token in front, whose
     output is the vector; the class tokens of the two encoders then stay outside (R3), as the
     paper writes.
     """
@@ -75,49 +106,33 @@ class MergeFusion(nn.Module):
                 nn.init.normal_(tensor, std=0.02)
 
     def forward(
-        self, text_ITD: Tensor, text_mask_IT: Tensor, picture_IPD: Tensor, picture_mask_IP: Tensor
+        self, text_MD: Tensor, text: Packing, picture_QD: Tensor, picture: Packing
     ) -> Tensor:
-        """One vector an item, [I, D].
+        """One vector an item, [I, D], of its packed text tokens and its packed picture tokens.
 
-        Masks are True at tokens that exist; an item may lack all of one kind. One that lacks both
-        gets a finite vector that says nothing (zeros for `mean`).
+        An item may lack all of one kind. One that lacks both gets a finite vector that says
+        nothing (zeros for `mean`).
         """
         if self.type_2D is not None:
-            text_ITD = text_ITD + self.type_2D[0]
-            picture_IPD = picture_IPD + self.type_2D[1]
-        if self.mm_cls_D is None:
-            token_IKD = torch.cat([text_ITD, picture_IPD], dim=1)
-            valid_IK = torch.cat([text_mask_IT, picture_mask_IP], dim=1)
-            return masked_mean(self.block(token_IKD, token_IKD, with_one_key(valid_IK)), valid_IK)
-        query_I1D = self.mm_cls_D.to(text_ITD.dtype).expand(len(text_ITD), 1, -1)
-        token_IKD = torch.cat([query_I1D, text_ITD[:, 1:], picture_IPD[:, 1:]], dim=1)
-        always_I1 = text_mask_IT.new_ones(len(text_ITD), 1)
-        valid_IK = torch.cat([always_I1, text_mask_IT[:, 1:], picture_mask_IP[:, 1:]], dim=1)
-        pooled_I1D: Tensor = self.block(query_I1D, token_IKD, valid_IK)
-        return pooled_I1D[:, 0]
+            text_MD = text_MD + self.type_2D[0]
+            picture_QD = picture_QD + self.type_2D[1]
+        if self.mm_cls_D is not None:
+            (text_MD, text), (picture_QD, picture) = (
+                packing.without_first(token_ND)
+                for token_ND, packing in ((text_MD, text), (picture_QD, picture))
+            )
+        packing, *places = beside(text, picture)
+        token_ND = merge([text_MD, picture_QD], places)
+        if self.mm_cls_D is not None:
+            return self.block.of_one_query(self.mm_cls_D, token_ND, packing)
+        return packing.mean(self.block(token_ND, packing))
 
 
-def masked_mean(token_IKD: Tensor, valid_IK: Tensor) -> Tensor:
-    """Mean over the valid tokens of each row; zeros where there is none.
-
-    >>> masked_mean(torch.tensor([[[2.0], [4.0], [9.0]]]), torch.tensor([[True, True, False]]))
-    tensor([[3.]])
-    """
-    weight_IK1 = valid_IK[:, :, None].to(token_IKD.dtype)
-    return (token_IKD * weight_IK1).sum(1) / weight_IK1.sum(1).clamp(min=1)
+def split_heads(x_D: Tensor, heads: int) -> Tensor:
+    """[..., D] -> [..., heads, D / heads]."""
+    return x_D.view(*x_D.shape[:-1], heads, x_D.shape[-1] // heads)
 
 
-def with_one_key(valid_IK: Tensor) -> Tensor:
-    """The same mask, but a row without a valid key sees its first (else its softmax is NaN)."""
-    first_K = torch.arange(valid_IK.shape[1], device=valid_IK.device) == 0
-    return valid_IK | (first_K & ~valid_IK.any(dim=1, keepdim=True))
-
-
-def split_heads(x_IKD: Tensor, heads: int) -> Tensor:
-    """[I, K, D] -> [I, heads, K, D / heads]."""
-    return x_IKD.view(*x_IKD.shape[:2], heads, -1).transpose(1, 2)
-
-
-def merge_heads(x_IHKD: Tensor) -> Tensor:
-    """[I, heads, K, D / heads] -> [I, K, D]."""
-    return x_IHKD.transpose(1, 2).flatten(2)
+def split_rows(weight_DD: Tensor, heads: int) -> Tensor:
+    """The rows of a projection by head: [D, D] -> [heads, D / heads, D]."""
+    return weight_DD.view(heads, -1, weight_DD.shape[1])

@@ -1,13 +1,13 @@
 """PMMRec: items from their text and picture, users from their items (paper III).
 
-Shape suffixes: I distinct items, T text tokens, P picture tokens, K tokens of either, D width, B
-users, S = L + 1 slots, L inputs.
+Shape suffixes: I distinct items, T text tokens, P picture tokens, N packed tokens of all items, D
+width, B users, S = L + 1 slots, L inputs.
 """
 
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional
@@ -21,15 +21,13 @@ from pmm.model.contrastive import (
 )
 from pmm.model.corruption import CorruptionOptions, corrupt, noised_item_detection
 from pmm.model.encoders import TextSpec, VisionSpec, load_text, load_vision
-from pmm.model.fusion import MergeFusion, Pool, masked_mean
+from pmm.model.fusion import MergeFusion, Pool
 from pmm.model.losses import LogQ, Reject, Similarity, in_batch_softmax, scored_items
+from pmm.model.packing import Packing
 from pmm.model.user_encoder import UserEncoder
 from pmm.shards.batch import Batch, Items
 
 Preset = Literal["default", "paper", "official"]
-
-LENGTH_GROUPS, LEAST_GROUP = 6, 16
-"""Items are encoded in at most so many groups of similar length, of at least so many items."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,7 +168,7 @@ class Pmmrec(nn.Module):
     def encode_items(self, items: Items) -> Tensor:
         """Vectors [I, D] of distinct items.
 
-        An encoder runs only on the items that have its modality; the others are carried by masks.
+        An encoder runs only on the items that have its modality.
         An item without anything that this model reads gets a finite vector that says nothing.
         """
         return self.item_parts(items).item_ID
@@ -178,73 +176,61 @@ class Pmmrec(nn.Module):
     def item_parts(self, items: Items, *, apart: bool = False) -> ItemVectors:
         """Vectors of distinct items, with `apart` those of each modality too (both modalities).
 
-        Items of about the same length of text go through the encoders together, so that little
-        padding is computed; what comes out does not depend on it, but for dropout's draws.
+        Their tokens are packed (`pmm.model.packing`) in the order of the texts' lengths; what comes
+        out does not depend on it, but for dropout's draws.
         """
-        groups = self._by_length(items)
-        if len(groups) == 1:
-            return self._parts(items, apart)
-        found = [self._parts(items.map(partial(_pick, rows_J=rows)), apart) for rows in groups]
-        back_I = torch.cat(groups).argsort()
-        names = [name for name, each in vars(found[0]).items() if each is not None]
-        joined = {name: torch.cat([getattr(each, name) for each in found]) for name in names}
-        return ItemVectors(**{name: each_ID[back_I] for name, each_ID in joined.items()})
-
-    def _by_length(self, items: Items) -> list[Tensor]:
-        """Rows of the items in groups of similar length of text; one group where it is not read."""
+        if self.text is None:
+            return ItemVectors(self._pooled(*self.picture_tokens(items)))
         lengths_I = (items.token_mask_IT & items.has_text_I[:, None]).sum(1)
-        count = min(LENGTH_GROUPS, len(lengths_I) // LEAST_GROUP) if self.text is not None else 1
-        return list(lengths_I.argsort(stable=True).tensor_split(max(1, count)))
+        order_I = lengths_I.argsort(stable=True)
+        found = self._parts(items.map(lambda each: each[order_I]), apart)
+        back_I = order_I.argsort()
+        parts = {name: each for name, each in vars(found).items() if each is not None}
+        return ItemVectors(**{name: each_ID[back_I] for name, each_ID in parts.items()})
 
     def _parts(self, items: Items, apart: bool) -> ItemVectors:
+        text = self.text_tokens(items)
         if self.fusion is None:
-            one = self.text_tokens(items) if self.text is not None else self.picture_tokens(items)
-            return ItemVectors(self._pooled(*one))
-        text, picture = self.text_tokens(items), self.picture_tokens(items)
+            return ItemVectors(self._pooled(*text))
+        picture = self.picture_tokens(items)
         fused_ID: Tensor = self.fusion(*text, *picture)
         if not apart:
             return ItemVectors(fused_ID)
         return ItemVectors(fused_ID, self._pooled(*text), self._pooled(*picture))
 
-    def _pooled(self, token_IKD: Tensor, mask_IK: Tensor) -> Tensor:
+    def _pooled(self, token_ND: Tensor, packing: Packing) -> Tensor:
         """An item's vector from the tokens of one modality (R4, R5). [I, D]"""
         if self.options.modality_pool == "cls":
-            return token_IKD[:, 0]
-        return masked_mean(token_IKD, mask_IK)
+            return packing.first(token_ND)
+        return packing.mean(token_ND)
 
-    def text_tokens(self, items: Items) -> tuple[Tensor, Tensor]:
-        """Projected tokens [I, T, D] and their mask [I, T], T the longest real text here."""
+    def text_tokens(self, items: Items) -> tuple[Tensor, Packing]:
+        """Projected tokens [N, D] of the items that have text."""
         assert self.text is not None
         assert self.text_projection is not None
-        has_I = items.has_text_I
-        mask_IT = items.token_mask_IT & has_I[:, None]
-        longest = max(1, int(mask_IT.sum(1).max())) if len(mask_IT) else 1
-        mask_IT = mask_IT[:, :longest]
-        rows_J = has_I.nonzero()[:, 0]
-        if not len(rows_J):
-            return mask_IT.new_zeros(*mask_IT.shape, self.width, dtype=torch.float32), mask_IT
-        mask_JT = _pick(mask_IT, rows_J)
+        mask_IT = items.token_mask_IT & items.has_text_I[:, None]
+        packing = Packing.of_mask(mask_IT)
         if items.text_hidden_ITD is not None:
-            stored_JTD = _pick(items.text_hidden_ITD[:, :longest], rows_J)
-            hidden_JTD = self.text.top(stored_JTD.float(), mask_JT)
+            hidden_ND = packing.pack(items.text_hidden_ITD).float()
         else:
-            hidden_JTD = self.text(_pick(items.token_IT[:, :longest], rows_J), mask_JT)
-        return _spread(self.text_projection(hidden_JTD), rows_J, len(has_I)), mask_IT
+            hidden_ND = self.text.packed_trunk(items.token_IT, mask_IT, packing)
+        return self.text_projection(self.text.top(hidden_ND, packing)), packing
 
-    def picture_tokens(self, items: Items) -> tuple[Tensor, Tensor]:
-        """Projected tokens [I, P, D], class token first, and their mask [I, P]."""
+    def picture_tokens(self, items: Items) -> tuple[Tensor, Packing]:
+        """Projected tokens [N, D], class token first, of the items that have a picture."""
         assert self.vision is not None
         assert self.vision_projection is not None
-        has_I = items.has_picture_I
-        rows_J = has_I.nonzero()[:, 0]
-        mask_IP = has_I[:, None].expand(-1, self.vision.tokens)
+        rows_J = items.has_picture_I.nonzero()[:, 0]
+        lengths_I = self.vision.tokens * items.has_picture_I.cpu().numpy().astype(np.int64)
+        packing = Packing(lengths_I, items.has_picture_I.device)
         if not len(rows_J):
-            return mask_IP.new_zeros(*mask_IP.shape, self.width, dtype=torch.float32), mask_IP
+            none_ND = torch.zeros(0, self.width, device=rows_J.device)
+            return none_ND, packing
         if items.picture_hidden_IPD is not None:
             hidden_JPD = self.vision.top(_pick(items.picture_hidden_IPD, rows_J).float())
         else:
             hidden_JPD = self.vision(_pick(items.picture_I3HW, rows_J))
-        return _spread(self.vision_projection(hidden_JPD), rows_J, len(has_I)), mask_IP
+        return self.vision_projection(hidden_JPD.flatten(0, 1)), packing
 
     def encode_users(self, e_BLD: Tensor, valid_BL: Tensor) -> Tensor:
         """Hidden states [B, L, D] of left-padded windows of item vectors; zeros at padding."""
@@ -370,11 +356,3 @@ def _projection(encoder: nn.Module | None, width: int) -> nn.Linear | None:
 def _pick(all_IX: Tensor, rows_J: Tensor) -> Tensor:
     """Some rows; without a copy where they are all."""
     return all_IX if len(rows_J) == len(all_IX) else all_IX[rows_J]
-
-
-def _spread(token_JKD: Tensor, rows_J: Tensor, n_items: int) -> Tensor:
-    """Put the tokens of some items at their rows among all; zeros elsewhere."""
-    if len(rows_J) == n_items:
-        return token_JKD
-    all_IKD = token_JKD.new_zeros(n_items, *token_JKD.shape[1:])
-    return all_IKD.index_copy(0, rows_J, token_JKD)

@@ -26,8 +26,8 @@ from pmm.model.encoders import (
     load_text,
     load_vision,
 )
-from pmm.model.fusion import masked_mean
 from pmm.model.losses import similarities
+from pmm.model.packing import Packing
 from pmm.progress import progress
 from pmm.shards.tokens import Encoder, load_tokenizer
 
@@ -108,7 +108,8 @@ def embed_texts(text: TextEncoder, folder: Path, texts: Sequence[str]) -> Tensor
     token_NT, mask_NT = _tokens(folder, texts)
     text.eval()
     with torch.inference_mode():
-        return masked_mean(text(token_NT, mask_NT), mask_NT)
+        packing = Packing.of_mask(mask_NT)
+        return packing.mean(packing.pack(text(token_NT, mask_NT)))
 
 
 def embed_pictures(vision: VisionEncoder, picture_N3HW: Tensor) -> Tensor:
@@ -143,10 +144,8 @@ def _loss(
 ) -> Tensor:
     texts, pictures = [], []
     for each in embedded:
-        mask_BT = each.mask_NT[row_B]
-        longest = int(mask_BT.sum(1).max())
-        mask_BT = mask_BT[:, :longest]
-        texts.append(masked_mean(text.top(each.text_NTD[row_B, :longest], mask_BT), mask_BT))
+        packing = Packing.of_mask(each.mask_NT[row_B])
+        texts.append(packing.mean(text.top(packing.pack(each.text_NTD[row_B]), packing)))
         pictures.append(vision.top(each.picture_NPD[row_B]).mean(1))
     return (_contrast(*texts) + _contrast(*pictures)) / 2
 

@@ -1,6 +1,6 @@
 """The user encoder: SASRec's causal Transformer over item vectors (paper Eq. 4; docs/paper.md R33).
 
-Shape suffixes: B users, L positions of the window, D width.
+Shape suffixes: B users, L positions of the window, D width, H heads, E width of a head.
 """
 
 import torch
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pmm.errors import InputError
-from pmm.model.fusion import merge_heads, split_heads
+from pmm.model.fusion import split_heads
 
 
 class CausalBlock(nn.Module):
@@ -29,15 +29,18 @@ class CausalBlock(nn.Module):
 
     def forward(self, x_BLD: Tensor, allowed_B1LL: Tensor) -> Tensor:
         """One block; `allowed_B1LL` is True where a query (row) may see a key (column)."""
-        attended_BLD = merge_heads(
-            functional.scaled_dot_product_attention(
-                split_heads(self.query(x_BLD), self.heads),
-                split_heads(self.key(x_BLD), self.heads),
-                split_heads(self.value(x_BLD), self.heads),
-                attn_mask=allowed_B1LL,
-                dropout_p=self.dropout.p if self.training else 0.0,
-            )
+        query_BHLE, key_BHLE, value_BHLE = (
+            split_heads(projection(x_BLD), self.heads).transpose(1, 2)
+            for projection in (self.query, self.key, self.value)
         )
+        attended_BHLE = functional.scaled_dot_product_attention(
+            query_BHLE,
+            key_BHLE,
+            value_BHLE,
+            attn_mask=allowed_B1LL,
+            dropout_p=self.dropout.p if self.training else 0.0,
+        )
+        attended_BLD = attended_BHLE.transpose(1, 2).flatten(2)
         x_BLD = self.attention_norm(x_BLD + self.dropout(self.out(attended_BLD)))
         hidden_BLD = self.down(functional.relu(self.up(x_BLD)))
         out_BLD: Tensor = self.norm(x_BLD + self.dropout(hidden_BLD))

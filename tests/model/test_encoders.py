@@ -22,6 +22,7 @@ from pmm.model.encoders import (
     load_vision,
     vision_plan,
 )
+from pmm.model.packing import Packing
 from pmm.shards import hub
 
 SIZE = {"hidden_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4}
@@ -41,8 +42,23 @@ def test_text_trunk_and_top_equal_the_librarys_forward(config, tmp_path: Path) -
     ours = load_text(TextSpec(encoder=str(tmp_path), train_blocks=2)).eval()
     mask = TOKENS != 1
     expected = theirs(input_ids=TOKENS, attention_mask=mask.long()).last_hidden_state
-    found = ours.top(ours.trunk(TOKENS, mask), mask)
-    assert torch.allclose(found[mask], expected[mask], atol=1e-5)
+    assert torch.allclose(ours(TOKENS, mask)[mask], expected[mask], atol=1e-5)
+    packing = Packing.of_mask(mask)
+    found = ours.top(ours.packed_trunk(TOKENS, mask, packing), packing)
+    assert torch.allclose(found, expected[mask], atol=1e-5)
+
+
+def test_a_text_without_tokens_has_no_rows(small: tuple[Path, Path]) -> None:
+    encoder = load_text(TextSpec(encoder=str(small[0]))).eval()
+    mask = TOKENS != 1
+    mask[1] = False
+    packing = Packing.of_mask(mask)
+    found = encoder.top(encoder.packed_trunk(TOKENS, mask, packing), packing)
+    alone = encoder(TOKENS[[0, 2]], mask[[0, 2]])[mask[[0, 2]]]
+    assert torch.allclose(found, alone, atol=1e-5)
+    nothing = Packing.of_mask(torch.zeros(2, 6, dtype=torch.bool))
+    hidden = encoder.packed_trunk(TOKENS[:2], torch.zeros(2, 6, dtype=torch.bool), nothing)
+    assert encoder.top(hidden, nothing).shape == (0, encoder.width)
 
 
 def test_padding_a_text_further_changes_nothing(small: tuple[Path, Path]) -> None:
@@ -109,7 +125,9 @@ def test_train_leaves_the_trunk_in_eval_mode_and_its_dropout_off(small) -> None:
     hidden = encoder.trunk(TOKENS, mask)
     assert not hidden.requires_grad
     assert torch.equal(hidden, encoder.trunk(TOKENS, mask))
-    assert not torch.equal(encoder.top(hidden, mask), encoder.top(hidden, mask))
+    packing = Packing.of_mask(mask)
+    first, second = (encoder.top(packing.pack(hidden), packing) for _ in range(2))
+    assert not torch.equal(first, second)
     assert [block.training for block in encoder.blocks] == [False, True, True]
 
 
@@ -117,7 +135,7 @@ def test_no_trained_block_gives_the_trunks_output(small: tuple[Path, Path]) -> N
     encoder = load_text(TextSpec(encoder=str(small[0]), train_blocks=0)).train()
     mask = TOKENS != 1
     assert encoder.trained_names() == []
-    assert torch.equal(encoder(TOKENS, mask), encoder.trunk(TOKENS, mask))
+    assert torch.equal(encoder(TOKENS, mask)[mask], encoder.trunk(TOKENS, mask)[mask])
 
 
 @pytest.mark.parametrize("blocks", [-1, 4])

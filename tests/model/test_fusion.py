@@ -1,5 +1,6 @@
-"""Merge-attention fusion: BERT's own block, masks for what is missing, two ways to pool."""
+"""Merge-attention fusion: BERT's own block, what is missing, two ways to pool."""
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -7,6 +8,7 @@ from transformers import BertConfig
 from transformers.models.bert.modeling_bert import BertLayer
 
 from pmm.model.fusion import FusionBlock, MergeFusion
+from pmm.model.packing import Packing
 
 BERT_NAMES = {
     "query": "attention.self.query",
@@ -20,12 +22,33 @@ BERT_NAMES = {
 }
 
 
-def tokens() -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def tokens() -> tuple[Tensor, Packing, Tensor, Packing]:
     """Items with both kinds, without picture, without text, without anything."""
     torch.manual_seed(0)
-    text_mask = torch.tensor([[1, 1, 0], [1, 1, 1], [0, 0, 0], [0, 0, 0]]).bool()
-    picture_mask = torch.tensor([1, 0, 1, 0]).bool()[:, None].expand(4, 5)
-    return torch.randn(4, 3, 64), text_mask, torch.randn(4, 5, 64), picture_mask
+    text, picture = packing([2, 3, 0, 0]), packing([5, 0, 5, 0])
+    return torch.randn(5, 64), text, torch.randn(10, 64), picture
+
+
+def packing(lengths: list[int]) -> Packing:
+    return Packing(np.array(lengths), torch.device("cpu"))
+
+
+def literal(fusion: MergeFusion, text: Tensor, picture: Tensor) -> Tensor:
+    """One item's vector, every token through the whole block, the pooling at its end."""
+    block, width = fusion.block, text.shape[1]
+    if fusion.type_2D is not None:
+        text, picture = text + fusion.type_2D[0], picture + fusion.type_2D[1]
+    if fusion.mm_cls_D is None:
+        x = torch.cat([text, picture])
+    else:
+        x = torch.cat([fusion.mm_cls_D[None], text[1:], picture[1:]])
+    heads = [slice(64 * h, 64 * h + 64) for h in range(block.heads)]
+    q, k, v = block.query(x), block.key(x), block.value(x)
+    scores = [(q[:, h] @ k[:, h].T / (width / block.heads) ** 0.5).softmax(1) for h in heads]
+    attended = torch.cat([s @ v[:, h] for s, h in zip(scores, heads, strict=True)], dim=1)
+    x = block.attention_norm(x + block.out(attended))
+    x = block.norm(x + block.down(torch.nn.functional.gelu(block.up(x))))
+    return x.mean(0) if fusion.mm_cls_D is None else x[0]
 
 
 def test_the_block_equals_berts() -> None:
@@ -37,65 +60,77 @@ def test_the_block_equals_berts() -> None:
         getattr(ours, mine).load_state_dict(theirs.get_submodule(name).state_dict())
     x, valid = torch.randn(2, 7, 128), torch.arange(7) < torch.tensor([[7], [4]])
     expected = theirs(x, valid[:, None, None, :])
-    assert torch.allclose(ours(x, x, valid), expected, atol=1e-5)
+    rows = packing([7, 4])
+    assert torch.allclose(ours(x[valid], rows), expected[valid], atol=1e-5)
 
 
 @pytest.mark.parametrize("pool", ["mean", "cls"])
-def test_masked_tokens_do_not_matter_and_nothing_is_nan(pool: str) -> None:
-    fusion = MergeFusion(64, pool=pool).eval()
-    text, text_mask, picture, picture_mask = tokens()
-    first = fusion(text, text_mask, picture, picture_mask)
-    text, picture = text.clone(), picture.clone()
-    text[~text_mask], picture[~picture_mask] = 9.0, -9.0
-    again = fusion(text, text_mask, picture, picture_mask)
-    assert first.isfinite().all()
-    assert torch.equal(first[:3], again[:3])
+@pytest.mark.parametrize("type_embedding", [True, False])
+def test_values_and_gradients_are_those_of_the_whole_block(pool: str, type_embedding: bool) -> None:
+    fusion = MergeFusion(128, pool=pool, type_embedding=type_embedding, dropout=0.0)
+    for tensor in fusion.parameters():
+        torch.nn.init.normal_(tensor, std=0.2)
+    text, picture = torch.randn(9, 128), torch.randn(15, 128)
+    found = fusion(text, packing([2, 3, 4]), picture, packing([5, 5, 5]))
+    rows = zip(text.split([2, 3, 4]), picture.split(5), strict=True)
+    expected = torch.stack([literal(fusion, *row) for row in rows])
+    assert torch.allclose(found, expected, atol=1e-5)
+    gradients = []
+    for each in (found, expected):
+        fusion.zero_grad()
+        each.square().sum().backward()
+        gradients.append({n: p.grad.clone() for n, p in fusion.named_parameters()})
+    for name, gradient in gradients[1].items():
+        assert torch.allclose(gradients[0][name], gradient, atol=1e-3), name
 
 
 @pytest.mark.parametrize("pool", ["mean", "cls"])
 def test_an_item_without_picture_is_fused_from_its_text_alone(pool: str) -> None:
     fusion = MergeFusion(64, pool=pool).eval()
-    text, text_mask, picture, picture_mask = tokens()
-    with_masks = fusion(text, text_mask, picture, picture_mask)[1]
-    alone = fusion(text[1:2], text_mask[1:2], picture[1:2, :1], picture_mask[1:2, :1])[0]
-    assert torch.allclose(with_masks, alone, atol=1e-6)
+    text, rows, picture, picture_rows = tokens()
+    among_others = fusion(text, rows, picture, picture_rows)
+    assert among_others.isfinite().all()
+    alone = fusion(text[2:], packing([3]), picture[:0], packing([0]))[0]
+    assert torch.allclose(among_others[1], alone, atol=1e-6)
 
 
-def test_an_item_without_anything_gets_zeros_from_the_mean_and_no_nan_gradient() -> None:
-    fusion = MergeFusion(64)
-    text, text_mask, picture, picture_mask = tokens()
-    fused = fusion(text, text_mask, picture, picture_mask)
+@pytest.mark.parametrize("pool", ["mean", "cls"])
+def test_an_item_without_anything_is_finite_and_has_no_nan_gradient(pool: str) -> None:
+    fusion = MergeFusion(64, pool=pool)
+    fused = fusion(*tokens())
     fused.square().sum().backward()
-    assert fused[3].abs().sum() == 0
+    assert fused.isfinite().all()
+    assert (fused[3].abs().sum() == 0) == (pool == "mean")
     assert all(p.grad.isfinite().all() for p in fusion.parameters())
 
 
 def test_cls_pooling_leaves_the_encoders_class_tokens_outside() -> None:
     fusion = MergeFusion(64, pool="cls").eval()
-    text, text_mask, picture, picture_mask = tokens()
-    first = fusion(text, text_mask, picture, picture_mask)
-    text[:, 0], picture[:, 0] = 5.0, 5.0
-    assert torch.equal(first, fusion(text, text_mask, picture, picture_mask))
-    text[1, 1] = 5.0
-    assert not torch.equal(first[1], fusion(text, text_mask, picture, picture_mask)[1])
+    text, rows, picture, picture_rows = tokens()
+    first = fusion(text, rows, picture, picture_rows)
+    text, picture = text.clone(), picture.clone()
+    text[[0, 2]], picture[[0, 5]] = 5.0, 5.0
+    assert torch.equal(first, fusion(text, rows, picture, picture_rows))
+    text[3] = 5.0
+    assert not torch.equal(first[1], fusion(text, rows, picture, picture_rows)[1])
 
 
-def test_mean_pooling_is_the_mean_over_the_blocks_outputs_of_valid_tokens() -> None:
-    fusion = MergeFusion(64, type_embedding=False).eval()
-    text, text_mask, picture, picture_mask = tokens()
-    row = torch.cat([text[:1, :2], picture[:1]], dim=1)
-    expected = fusion.block(row, row, torch.ones(1, 7, dtype=torch.bool)).mean(1)
-    found = fusion(text, text_mask, picture, picture_mask)[:1]
-    assert torch.allclose(found, expected, atol=1e-6)
+def test_the_one_query_drops_whole_attention_weights() -> None:
+    fusion = MergeFusion(64, pool="cls", dropout=0.5).train()
+    row = torch.randn(3, 64).expand(300, 3, 64).reshape(900, 64), packing([3] * 300)
+    none = torch.zeros(0, 64), packing([0] * 300)
+    torch.nn.init.normal_(fusion.block.value.weight)
+    assert fusion(*row, *none).unique(dim=0).shape[0] > 200
 
 
 def test_the_type_embedding_tells_text_from_picture() -> None:
-    text, text_mask, _, _ = tokens()
-    both = (text[:2, :2], text_mask[:2, :2]), (text[:2, 1:] * 2, text_mask[:2, :2])
+    one, other = torch.randn(2, 3, 64)
     for on in (True, False):
         fusion = MergeFusion(64, type_embedding=on).eval()
-        same = torch.allclose(fusion(*both[0], *both[1]), fusion(*both[1], *both[0]), atol=1e-6)
-        assert same is not on
+        there, back = (
+            fusion(a, packing([3]), b, packing([3])) for a, b in ((one, other), (other, one))
+        )
+        assert torch.allclose(there, back, atol=1e-6) is not on
 
 
 def test_both_type_vectors_train() -> None:

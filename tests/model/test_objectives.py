@@ -48,12 +48,12 @@ def test_an_objective_without_weight_is_not_computed(build, batch: Batch) -> Non
 
 def test_only_the_user_encoder_runs_twice(build, batch: Batch) -> None:
     model, runs = build(weights=ALL_OBJECTIVES).eval(), collections.Counter()
-    for name in ("text", "vision", "fusion", "user_encoder"):
+    for name in ("text.blocks.2", "vision.blocks.2", "fusion", "user_encoder"):
         model.get_submodule(name).register_forward_hook(
             lambda *_, name=name: runs.update([name]) or None
         )
     model.loss(batch, chance())
-    assert runs == {"text": 1, "vision": 1, "fusion": 1, "user_encoder": 2}
+    assert runs == {"text.blocks.2": 1, "vision.blocks.2": 1, "fusion": 1, "user_encoder": 2}
 
 
 @pytest.mark.parametrize("pool", ["mean", "cls"])
