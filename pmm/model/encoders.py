@@ -21,7 +21,7 @@ import open_clip
 import torch
 from open_clip.factory import load_state_dict
 from open_clip.model import _build_vision_tower
-from open_clip.transformer import VisionTransformer
+from open_clip.transformer import QuickGELU, VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AttentionInterface, AutoConfig, AutoModel
@@ -172,6 +172,14 @@ class TextEncoder(CutEncoder):
         return functional.pad(padded_IKD, (0, 0, 0, mask_IT.shape[1] - padded_IKD.shape[1]))
 
 
+class QuickGelu(nn.Module):
+    """x sigmoid(1.702 x), as OpenAI's weights need it: one pass each way, the input overwritten."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The same as open_clip's, up to rounding; what is passed must not be used again."""
+        return functional.silu(x.mul_(1.702)).mul_(1 / 1.702)
+
+
 class VisionEncoder(CutEncoder):
     """An open_clip vision tower up to the residual stream of its last block (paper Eq. 2).
 
@@ -185,6 +193,9 @@ class VisionEncoder(CutEncoder):
         self, tower: VisionTransformer, *, top: int, mean: tuple[float, ...], std: tuple[float, ...]
     ) -> None:
         blocks = tower.transformer.resblocks
+        for block in blocks:
+            if isinstance(block.mlp.gelu, QuickGELU):
+                block.mlp.gelu = QuickGelu()
         width = int(tower.conv1.out_channels)
         tower.transformer, tower.ln_post, tower.proj = nn.Identity(), nn.Identity(), None
         tower.attn_pool = tower.attn_pool_contrastive = None
