@@ -53,7 +53,11 @@ VisionEncoderOption = Annotated[
     str | None, typer.Option(help="open_clip name or folder. [ViT-B-32]")
 ]
 TrainBlocksOption = Annotated[
-    int | None, typer.Option(help="Top blocks of each encoder that train; 0 freezes all. [2]")
+    str | None,
+    typer.Option(
+        metavar="N|all",
+        help='Top blocks of each encoder that train; 0 freezes it, "all" trains everything. [2]',
+    ),
 ]
 SetOption = Annotated[
     list[str] | None,
@@ -185,16 +189,17 @@ def _values(
     recipe: Path | None,
     text_encoder: str | None,
     vision_encoder: str | None,
-    train_blocks: int | None,
+    train_blocks: str | None,
     training: dict[str, Any],
     assignments: list[str] | None,
 ) -> dict[str, Any]:
     """The values of a recipe file, under those of options, under those of --set."""
     from pmm.recipe import merge, parse_assignments, read_recipe_beside
 
+    blocks = int(train_blocks) if train_blocks and train_blocks.isdecimal() else train_blocks
     sides: dict[str, dict[str, Any]] = {
-        "text": {"encoder": text_encoder, "train_blocks": train_blocks},
-        "vision": {"encoder": vision_encoder, "train_blocks": train_blocks},
+        "text": {"encoder": text_encoder, "train_blocks": blocks},
+        "vision": {"encoder": vision_encoder, "train_blocks": blocks},
     }
     given = {side: {k: v for k, v in each.items() if v is not None} for side, each in sides.items()}
     flags = {"model": {side: each for side, each in given.items() if each}, "train": training}

@@ -155,6 +155,15 @@ def _convert(hint: Any, value: Any, name: str, faults: list[str]) -> Any:
         return value
     if origin in (Union, types.UnionType):
         inner = [each for each in typing.get_args(hint) if each is not type(None)]
+        words = [w for each in inner for w in typing.get_args(each) if isinstance(w, str)]
+        others = [each for each in inner if typing.get_origin(each) is not Literal]
+        if value is not None and words and (isinstance(value, str) or not others):
+            if value not in words:
+                kinds = [each.__name__ for each in others]
+                wanted = ", ".join([*map(repr, words), *(f"of type {kind}" for kind in kinds)])
+                faults.append(f"{name} = {value!r} should be one of {wanted}")
+            return value
+        inner = others or inner
         chosen = inner[0] if len(inner) == 1 else _named(inner, value, name, faults)
         return value if value is None or chosen is None else _convert(chosen, value, name, faults)
     if origin is tuple:

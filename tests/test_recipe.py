@@ -48,6 +48,25 @@ def test_all_errors_come_at_once_with_the_nearest_name() -> None:
         assert part in text
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Mixed:
+    blocks: int | Literal["all"] = 2
+    cache: Literal["fp16", "fp32"] | Literal["off"] = "fp16"
+
+
+def test_a_number_or_a_word() -> None:
+    assert resolve(Mixed, {"blocks": "all", "cache": "off"}) == Mixed(blocks="all", cache="off")
+    assert resolve(Mixed, {"blocks": 3}).blocks == 3
+    for values, fault in (
+        ({"blocks": "some"}, "blocks = 'some' should be one of 'all', of type int"),
+        ({"blocks": 1.5}, "blocks = 1.5 should be of type int"),
+        ({"cache": "on"}, "cache = 'on' should be one of 'fp16', 'fp32', 'off'"),
+        ({"cache": 3}, "cache = 3 should be one of 'fp16', 'fp32', 'off'"),
+    ):
+        with pytest.raises(RecipeError, match=fault):
+            resolve(Mixed, values)
+
+
 def test_true_is_no_number() -> None:
     with pytest.raises(RecipeError, match="epochs = True"):
         resolve(All, {"target": "HM", "train": {"epochs": True}})

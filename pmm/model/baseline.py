@@ -77,6 +77,8 @@ class Baseline(nn.Module):
 
     text = vision = None
     """The encoders whose content PMMRec reads; an item encoder on ids has none."""
+    recompute = False
+    """Asked of every model; there is little to compute again here."""
 
     def __init__(self, options: BaselineOptions, n_items: int) -> None:
         super().__init__()

@@ -11,9 +11,10 @@ encoder's width, H = W the picture's side.
 
 import json
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import huggingface_hub
 import numpy as np
@@ -24,6 +25,7 @@ from open_clip.model import _build_vision_tower
 from open_clip.transformer import QuickGELU, VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 from transformers import AttentionInterface, AutoConfig, AutoModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
@@ -42,14 +44,18 @@ TRUNK_PICTURES = 128
 """Pictures that a trunk takes at a time: as floats, 1,000 of them fill 600 MB."""
 
 
+TrainBlocks: TypeAlias = int | Literal["all"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class TextSpec:
     """Which text encoder, and how much of it trains."""
 
     encoder: str = "xlm-roberta-base"
     """Name on the model hub, or a folder with `config.json` and weights."""
-    train_blocks: int = 2
-    """Number of blocks at the top that train; 0 freezes the whole encoder."""
+    train_blocks: TrainBlocks = 2
+    """Number of blocks at the top that train; 0 freezes the whole encoder, "all" trains its
+    embeddings too."""
     random_seed: int | None = None
     """None: pre-trained weights are required. A number: random weights drawn from this seed."""
 
@@ -62,8 +68,9 @@ class VisionSpec:
     """open_clip's name of a model, or a folder in its local-dir format (config and weights)."""
     pretrained: str = "openai"
     """open_clip's tag of the weights; not used for a folder."""
-    train_blocks: int = 2
-    """Number of blocks at the top that train; 0 freezes the whole tower."""
+    train_blocks: TrainBlocks = 2
+    """Number of blocks at the top that train; 0 freezes the whole tower, "all" trains its
+    embeddings too."""
     random_seed: int | None = None
     """None: pre-trained weights are required. A number: random weights drawn from this seed."""
     image_norm: Literal["encoder", "half"] = "encoder"
@@ -93,19 +100,27 @@ AttentionInterface.register(ATTENTION, attend)
 
 
 class CutEncoder(nn.Module):
-    """A stem (embeddings) and numbered blocks; blocks before `cut` and the stem are frozen."""
+    """A stem (embeddings) and numbered blocks; blocks before `cut` and the stem are frozen.
+
+    With `top="all"` everything trains, the stem too, and there is no constant to store.
+    """
+
+    recompute = False
+    """Keep no activations of the trained blocks for the backward pass, compute them again."""
 
     def __init__(
-        self, stem: nn.Module, blocks: Iterable[nn.Module], *, width: int, top: int
+        self, stem: nn.Module, blocks: Iterable[nn.Module], *, width: int, top: TrainBlocks
     ) -> None:
         super().__init__()
         self.stem = stem
         self.blocks = nn.ModuleList(blocks)
-        if not 0 <= top <= len(self.blocks):
+        self.frozen_stem = top != "all"
+        trained = len(self.blocks) if top == "all" else top
+        if not 0 <= trained <= len(self.blocks):
             raise InputError(f"train_blocks = {top}, but the encoder has {len(self.blocks)} blocks")
         self.width = width
-        self.cut = len(self.blocks) - top
-        self.stem.requires_grad_(False)
+        self.cut = len(self.blocks) - trained
+        self.stem.requires_grad_(not self.frozen_stem)
         for number, block in enumerate(self.blocks):
             block.requires_grad_(number >= self.cut)
         self.train(self.training)
@@ -113,7 +128,7 @@ class CutEncoder(nn.Module):
     def train(self, mode: bool = True) -> "CutEncoder":
         """Set the mode of the top; the trunk stays in eval mode (docs/paper.md R12)."""
         super().train(mode)
-        self.stem.eval()
+        self.stem.train(mode and not self.frozen_stem)
         for block in self.blocks[: self.cut]:
             block.eval()
         return self
@@ -122,22 +137,44 @@ class CutEncoder(nn.Module):
         """Names of the tensors that train, relative to this module."""
         return [name for name, tensor in self.named_parameters() if tensor.requires_grad]
 
+    def through_top(self, hidden: Tensor, *more: Any) -> Tensor:
+        """Hidden states of the last block, from those at the cut."""
+        for block in self.blocks[self.cut :]:
+            hidden = called(block, hidden, *more, recompute=self.recompute)
+        return hidden
+
+    def _gradients(self) -> AbstractContextManager[object]:
+        """None in the trunk, unless its stem trains."""
+        return nullcontext() if not self.frozen_stem else torch.no_grad()
+
+
+def called(module: nn.Module, *inputs: Any, recompute: bool) -> Tensor:
+    """The output of a module; with `recompute` nothing inside is kept for the backward pass.
+
+    It then runs once more in the backward pass, with the same dropout.
+    """
+    if recompute and torch.is_grad_enabled():
+        output: Tensor = checkpoint(module, *inputs, use_reentrant=False)
+    else:
+        output = module(*inputs)
+    return output
+
 
 class TextEncoder(CutEncoder):
     """A BERT-type encoder without its pooler (paper Eq. 1)."""
 
-    @torch.no_grad()
     def trunk(self, token_IT: Tensor, mask_IT: Tensor) -> Tensor:
-        """Hidden states [I, T, D] at the cut, without gradient.
+        """Hidden states [I, T, D] at the cut, without gradient unless the stem trains.
 
         Args:
             token_IT: int64, right-padded with the tokenizer's padding id.
             mask_IT: bool, True at real tokens; at least one in each row.
         """
-        hidden_ITD = self.stem(input_ids=token_IT)
-        for block in self.blocks[: self.cut]:
-            hidden_ITD = block(hidden_ITD, mask_IT[:, None, None, :])
-        return hidden_ITD  # type: ignore[no-any-return]
+        with self._gradients():
+            hidden_ITD: Tensor = self.stem(input_ids=token_IT)
+            for block in self.blocks[: self.cut]:
+                hidden_ITD = block(hidden_ITD, mask_IT[:, None, None, :])
+            return hidden_ITD
 
     def packed_trunk(self, token_IT: Tensor, mask_IT: Tensor, packing: Packing) -> Tensor:
         """The same as packed tokens [N, D]; no item is padded to one of another group.
@@ -160,10 +197,7 @@ class TextEncoder(CutEncoder):
         """Packed hidden states [N, D] of the last block."""
         if not len(packing):
             return hidden_ND
-        hidden_1ND = hidden_ND[None]
-        for block in self.blocks[self.cut :]:
-            hidden_1ND = block(hidden_1ND, packing)
-        return hidden_1ND[0]
+        return self.through_top(hidden_ND[None], packing)[0]
 
     def forward(self, token_IT: Tensor, mask_IT: Tensor) -> Tensor:
         """Trunk and top: the library's `last_hidden_state` [I, T, D], zeros at padding."""
@@ -190,7 +224,12 @@ class VisionEncoder(CutEncoder):
     scale_311: Tensor
 
     def __init__(
-        self, tower: VisionTransformer, *, top: int, mean: tuple[float, ...], std: tuple[float, ...]
+        self,
+        tower: VisionTransformer,
+        *,
+        top: TrainBlocks,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
     ) -> None:
         blocks = tower.transformer.resblocks
         for block in blocks:
@@ -211,9 +250,8 @@ class VisionEncoder(CutEncoder):
         """uint8 0..255 to float32 with the mean and deviation of the spec."""
         return (picture_I3HW * self.scale_311).add_(self.shift_311)
 
-    @torch.no_grad()
     def trunk(self, picture_I3HW: Tensor) -> Tensor:
-        """Hidden states [I, P, D] at the cut, without gradient.
+        """Hidden states [I, P, D] at the cut, without gradient unless the stem trains.
 
         Args:
             picture_I3HW: uint8 RGB of the tower's own size.
@@ -226,24 +264,23 @@ class VisionEncoder(CutEncoder):
                 f"the vision tower takes pictures of {self.picture_size}, the shards hold "
                 f"{tuple(picture_I3HW.shape[-2:])}: choose a tower of that size, or shard again"
             )
-        return torch.cat([self._bottom(part) for part in torch.split(picture_I3HW, TRUNK_PICTURES)])
+        with self._gradients():
+            parts = torch.split(picture_I3HW, TRUNK_PICTURES)
+            return torch.cat([self._bottom(part) for part in parts])
 
     def _bottom(self, picture_I3HW: Tensor) -> Tensor:
-        hidden_IPD = self.stem._embeds(self.normalise(picture_I3HW))  # type: ignore[operator]
-        return self._run(hidden_IPD, 0, self.cut)
+        hidden_IPD: Tensor = self.stem._embeds(self.normalise(picture_I3HW))  # type: ignore[operator]
+        for block in self.blocks[: self.cut]:
+            hidden_IPD = block(hidden_IPD)
+        return hidden_IPD
 
     def top(self, hidden_IPD: Tensor) -> Tensor:
         """Hidden states [I, P, D] of the last block; token 0 is the class token."""
-        return self._run(hidden_IPD, self.cut, len(self.blocks))
+        return self.through_top(hidden_IPD)
 
     def forward(self, picture_I3HW: Tensor) -> Tensor:
         """Trunk and top."""
         return self.top(self.trunk(picture_I3HW))
-
-    def _run(self, hidden_IPD: Tensor, first: int, end: int) -> Tensor:
-        for block in self.blocks[first:end]:
-            hidden_IPD = block(hidden_IPD)
-        return hidden_IPD
 
 
 def load_text(spec: TextSpec) -> TextEncoder:

@@ -20,7 +20,7 @@ from pmm.model.contrastive import (
     robust_contrast,
 )
 from pmm.model.corruption import CorruptionOptions, corrupt, noised_item_detection
-from pmm.model.encoders import TextSpec, VisionSpec, load_text, load_vision
+from pmm.model.encoders import TextSpec, VisionSpec, called, load_text, load_vision
 from pmm.model.fusion import MergeFusion, Pool
 from pmm.model.losses import LogQ, Reject, Similarity, in_batch_softmax, scored_items
 from pmm.model.packing import Packing
@@ -130,6 +130,7 @@ class Pmmrec(nn.Module):
     def __init__(self, options: PmmrecOptions) -> None:
         super().__init__()
         self.options = options
+        self._recompute = False
         self.max_length = options.max_length
         self.text = load_text(options.text) if options.modality != "vision" else None
         self.vision = load_vision(options.vision) if options.modality != "text" else None
@@ -165,6 +166,18 @@ class Pmmrec(nn.Module):
             nn.init.xavier_normal_(self.detector.weight)
             nn.init.zeros_(self.detector.bias)
 
+    @property
+    def recompute(self) -> bool:
+        """Whether the backward pass computes the item encoder's activations again."""
+        return self._recompute
+
+    @recompute.setter
+    def recompute(self, wanted: bool) -> None:
+        self._recompute = wanted
+        for encoder in (self.text, self.vision):
+            if encoder is not None:
+                encoder.recompute = wanted
+
     def encode_items(self, items: Items) -> Tensor:
         """Vectors [I, D] of distinct items.
 
@@ -193,7 +206,7 @@ class Pmmrec(nn.Module):
         if self.fusion is None:
             return ItemVectors(self._pooled(*text))
         picture = self.picture_tokens(items)
-        fused_ID: Tensor = self.fusion(*text, *picture)
+        fused_ID = called(self.fusion, *text, *picture, recompute=self.recompute)
         if not apart:
             return ItemVectors(fused_ID)
         return ItemVectors(fused_ID, self._pooled(*text), self._pooled(*picture))

@@ -34,11 +34,14 @@ def tensors_digest(tensors: Iterable[tuple[str, Tensor]]) -> str:
 
 
 def trunks_of(model: "Recommender") -> list[Trunk]:
-    """The trunks of the encoders that a model has, in float32 on the model's device."""
+    """The trunks of the encoders that a model has, in float32 on the model's device.
+
+    An encoder that trains from its embeddings on has none.
+    """
     found = []
-    if model.text is not None:
+    if model.text is not None and model.text.frozen_stem:
         found.append(_text_trunk(model.text))
-    if model.vision is not None:
+    if model.vision is not None and model.vision.frozen_stem:
         found.append(_vision_trunk(model.vision))
     return found
 

@@ -87,6 +87,22 @@ class Batch:
     log_p_I: Tensor
     """float32, log of the item's share of all training occurrences (docs/paper.md R13 to R15)."""
 
+    def split(self, parts: int) -> list["Batch"]:
+        """The same users in at most so many parts of at least two, each over its own items."""
+        count = max(1, min(parts, len(self.slot_BS) // 2))
+        return [self] if count == 1 else [self._of(r) for r in self.slot_BS.tensor_split(count)]
+
+    def _of(self, slot_BS: Tensor) -> "Batch":
+        """Some of the users, over the items that they have."""
+        number, slot = torch.unique(slot_BS, return_inverse=True)
+        with_padding = bool(number[0] == 0)
+        rows_I = number[int(with_padding) :] - 1
+        return Batch(
+            items=self.items.map(lambda each: each[rows_I]),
+            slot_BS=slot + (not with_padding),
+            log_p_I=self.log_p_I[rows_I],
+        )
+
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch on another device."""
         return Batch(

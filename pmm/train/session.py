@@ -61,6 +61,14 @@ class TrainOptions:
     epochs: int = 30
     """At most; early stopping usually ends a run before."""
     batch_users: int = 64
+    micro_batches: int = 1
+    """Parts of a batch that go through the model one after the other, to use less memory.
+
+    Their gradients are averaged. Users of other parts are then no negatives (an in-batch loss has
+    fewer of them), so the result is another one than of the batch as a whole."""
+    recompute: bool = False
+    """Keep few activations for the backward pass and compute the others again: less memory, about a
+    third more time, the same gradients."""
     lr: float = 1e-4
     """Of everything but the encoders."""
     encoder_lr: float = 1e-4
@@ -96,6 +104,7 @@ class TrainOptions:
 
     def __post_init__(self) -> None:
         least = {"epochs": 1, "batch_users": 2, "eval_every": 1, "log_every": 1, "save_every": 1}
+        least |= {"micro_batches": 1}
         least |= dict.fromkeys(("lr", "encoder_lr", "weight_decay", "patience"), 0)
         least |= dict.fromkeys(("max_steps", "max_minutes", "warmup_steps"), 0) | {"ahead": 1}
         low = [
@@ -106,6 +115,8 @@ class TrainOptions:
             for name in ("lr", "encoder_lr", "weight_decay")
             if not math.isfinite(getattr(self, name))
         ]
+        if self.batch_users < 2 * self.micro_batches:
+            low.append("batch_users must be at least twice micro_batches")
         if low:
             raise ValueError("; ".join(low))
 
@@ -143,6 +154,7 @@ class Session:
         for shards in data.parts:
             require_tokens(shards, self.model)
             require_pictures(shards, self.model)
+        self.model.recompute = options.recompute
         self.data = data if options.cache == "off" else self._with_activations(data, options.cache)
         self.optimiser = make_optimiser(self.model, options)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
@@ -261,14 +273,18 @@ class Session:
         self.optimiser.zero_grad(set_to_none=True)
         profile = self._profile
         phase = profile.phase if profile and profile.running else nullcontext
-        with phase("forward"), mixed(self.device, self.dtype):
-            losses = self.model(batch.to(self.device), corruption)
-        with phase("backward"):
-            self.scaler.scale(losses["loss"]).backward()
+        parts, found = batch.split(self.options.micro_batches), list[dict[str, Tensor]]()
+        for part in parts:
+            with phase("forward"), mixed(self.device, self.dtype):
+                losses = self.model(part.to(self.device), corruption)
+            with phase("backward"):
+                self.scaler.scale(losses["loss"] / len(parts)).backward()
+            found.append({name: loss.detach() for name, loss in losses.items()})
         with phase("update"):
             self.scaler.step(self.optimiser)
             self.scaler.update()
-        self._pending.append({name: loss.detach() for name, loss in losses.items()})
+        names = list(found[0])
+        self._pending.append({n: torch.stack([each[n] for each in found]).mean(0) for n in names})
         self._users += len(batch.slot_BS)
         self.state.step += 1
         self.state.index += 1

@@ -138,6 +138,29 @@ def test_no_trained_block_gives_the_trunks_output(small: tuple[Path, Path]) -> N
     assert torch.equal(encoder(TOKENS, mask)[mask], encoder.trunk(TOKENS, mask)[mask])
 
 
+def test_all_trains_the_embeddings_too(small: tuple[Path, Path]) -> None:
+    text = load_text(TextSpec(encoder=str(small[0]), train_blocks="all")).train()
+    vision = load_vision(VisionSpec(encoder=str(small[1]), train_blocks="all")).train()
+    picture = torch.randint(0, 256, (2, 3, 224, 224), dtype=torch.uint8)
+    (text(TOKENS, TOKENS != 1).square().sum() + vision(picture).square().sum()).backward()
+    for encoder in (text, vision):
+        assert encoder.trained_names() == [name for name, _ in encoder.named_parameters()]
+        assert all(each.grad is not None for each in encoder.parameters())
+    assert text.stem.dropout.training
+
+
+def test_what_is_computed_again_has_the_same_gradients(small: tuple[Path, Path]) -> None:
+    encoder = load_text(TextSpec(encoder=str(small[0]), train_blocks=2)).train()
+    found = []
+    for recompute in (False, True):
+        encoder.recompute = recompute
+        encoder.zero_grad()
+        torch.manual_seed(0)
+        encoder(TOKENS, TOKENS != 1).square().sum().backward()
+        found.append([each.grad.clone() for each in encoder.blocks[1:].parameters()])
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+
+
 @pytest.mark.parametrize("blocks", [-1, 4])
 def test_a_cut_outside_the_encoder_is_refused(small: tuple[Path, Path], blocks: int) -> None:
     with pytest.raises(InputError, match="the encoder has 3 blocks"):

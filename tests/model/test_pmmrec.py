@@ -65,6 +65,27 @@ def test_items_encoded_once_equal_items_encoded_slot_by_slot(build, items) -> No
     assert torch.allclose(once, by_slot, atol=1e-5)
 
 
+def test_computing_again_changes_no_gradient_and_keeps_less(build, batch: Batch) -> None:
+    gradients, kept = [], []
+    for recompute in (False, True):
+        model = build().train()
+        model.recompute = recompute
+        torch.manual_seed(0)
+        saved: list[int] = []
+
+        def count(tensor: torch.Tensor, saved: list[int] = saved) -> torch.Tensor:
+            saved.append(tensor.numel())
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+            loss = model.loss(batch)["loss"]
+        loss.backward()
+        kept.append(sum(saved))
+        gradients.append([p.grad.clone() for p in model.parameters() if p.grad is not None])
+    assert kept[1] < 0.6 * kept[0]
+    assert all(torch.equal(one, other) for one, other in zip(*gradients, strict=True))
+
+
 def test_the_order_of_users_does_not_matter(build, batch: Batch) -> None:
     model = build().eval()
     turned = dataclasses.replace(batch, slot_BS=batch.slot_BS.flip(0))

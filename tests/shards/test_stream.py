@@ -107,6 +107,25 @@ def test_batches_are_those_of_a_literal_reading(shards: Shards) -> None:
         )
 
 
+@pytest.mark.parametrize("parts", [1, 2, 3, 50])
+def test_parts_of_a_batch_hold_its_users_over_their_own_items(shards: Shards, parts: int) -> None:
+    (batch, *_) = train_batches(TrainingSet([shards]), seed=7, epoch=2, batch_users=7)
+    found = batch.split(parts)
+    assert len(found) == min(parts, 3)
+    assert min(len(part.slot_BS) for part in found) >= 2
+    numbers = torch.nn.functional.pad(batch.items.item_I, (1, 0))
+    rows = []
+    for part in found:
+        own = torch.nn.functional.pad(part.items.item_I, (1, 0))
+        rows.append(own[part.slot_BS])
+        assert own[1:].tolist() == sorted({*rows[-1].flatten().tolist()} - {0})
+        whole = batch.items.map(lambda each: each[torch.isin(batch.items.item_I, own[1:])])  # noqa: B023
+        assert torch.equal(part.items.token_IT, whole.token_IT)
+        assert torch.equal(part.items.picture_I3HW, whole.picture_I3HW)
+        assert torch.equal(part.log_p_I, batch.log_p_I[torch.isin(numbers[1:], own[1:])])
+    assert torch.equal(torch.cat(rows), numbers[batch.slot_BS])
+
+
 def test_an_epoch_taken_up_at_a_step_goes_on_with_the_same_batches(shards: Shards) -> None:
     whole = list(train_batches(TrainingSet([shards]), seed=1, epoch=0, batch_users=4))
     rest = list(

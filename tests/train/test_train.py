@@ -1,5 +1,6 @@
 """Training on real shards, with small encoders."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -29,6 +30,8 @@ from pmm.model.pmmrec import Pmmrec
 from pmm.model.small import SmallSizes, save_small_encoders
 from pmm.shards.read import Shards
 from pmm.shards.sequence_shards import Lists
+from pmm.shards.stream import train_batches
+from pmm.shards.training_set import TrainingSet
 from pmm.train import curves, run_folder, session
 from pmm.train.checkpoint import LAST
 from pmm.train.loop import Recipe, TrainOptions, train
@@ -38,6 +41,10 @@ from pmm.train.session import make_optimiser
 def recipe(shop: Any, **changes: Any) -> Recipe:
     options = {"epochs": 3, "batch_users": 8, "lr": 2e-3, "encoder_lr": 1e-3, "log_every": 2}
     return Recipe(target="hm", model=shop.options, train=TrainOptions(**{**options, **changes}))
+
+
+def data_of(shop: Any) -> TrainingSet:
+    return TrainingSet([Shards(shop.home.shards("hm"))])
 
 
 @pytest.fixture(scope="module")
@@ -139,6 +146,52 @@ def test_limits_of_steps_end_with_an_evaluation(shop: Any, tmp_path: Path) -> No
     assert [r["step"] for r in records if r["kind"] == "evaluation"] == [3, 4]
 
 
+def test_what_is_computed_again_trains_the_same_weights(shop: Any, tmp_path: Path) -> None:
+    found = []
+    for recompute in (False, True):
+        run_dir = tmp_path / f"{recompute}"
+        train(shop.home, run_dir, recipe(shop, recompute=recompute, max_steps=4))
+        found.append(read_tensors(run_dir / LAST, made_by="")[0])
+    assert all(torch.equal(found[0][name], tensor) for name, tensor in found[1].items())
+
+
+def test_a_batch_in_parts_has_the_mean_of_their_gradients(shop: Any, tmp_path: Path) -> None:
+    options = recipe(shop, micro_batches=3, max_steps=1)
+    model = dataclasses.replace(shop.options, dropout=0.0)
+    one = session.Session(tmp_path, data_of(shop), model, options.train)
+    length = one.model.max_length
+    (batch, *_) = train_batches(one.data, seed=0, epoch=0, batch_users=8, max_length=length)
+    one.model.text.eval()  # the only dropout that is left
+    literal = [one.model(part, torch.Generator()) for part in batch.split(3)]
+    torch.stack([each["loss"] for each in literal]).mean().backward()
+    expected = {n: p.grad.clone() for n, p in one.model.named_parameters() if p.grad is not None}
+    one._step(batch)
+    assert len(expected) > 20
+    for name, parameter in one.model.named_parameters():
+        if name in expected:
+            assert torch.allclose(parameter.grad, expected[name], atol=1e-6), name
+
+
+def test_training_everything_stores_no_activations_and_all_tensors(
+    shop: Any, tmp_path: Path
+) -> None:
+    every = shop.with_options(
+        text=dataclasses.replace(shop.options.text, train_blocks="all"),
+        vision=dataclasses.replace(shop.options.vision, train_blocks="all"),
+    )
+    options = dataclasses.replace(recipe(shop, max_steps=3), model=every)
+    shutil.rmtree(shop.home.activations("hm"), ignore_errors=True)
+    train(shop.home, tmp_path / "every", options)
+    assert not shop.home.activations("hm").exists()
+    tensors, _ = read_tensors(tmp_path / "every" / BEST, made_by="")
+    assert "text.stem.word_embeddings.weight" in tensors
+    model, shards, _ = load_run(shop.home, tmp_path / "every")
+    evaluate_run(shop.home, tmp_path / "every", EvaluateOptions())
+    whole = {n: t for n, t in model.named_parameters() if n.startswith(("text.", "vision."))}
+    assert whole.keys() <= tensors.keys()
+    assert shards.n_items > 0
+
+
 def test_bf16_on_the_cpu_gives_finite_losses_and_ranks(shop: Any, tmp_path: Path) -> None:
     result = train(shop.home, tmp_path / "bf16", recipe(shop, precision="bf16", epochs=1))
     assert result["best_hr@10"] is not None
@@ -220,6 +273,8 @@ def test_encoders_have_a_rate_of_their_own_and_no_decay(shop: Any) -> None:
 def test_options_out_of_range_are_named_together() -> None:
     with pytest.raises(ValueError, match="batch_users must be at least 2; lr must be at least 0"):
         TrainOptions(batch_users=1, lr=-1.0)
+    with pytest.raises(ValueError, match="batch_users must be at least twice micro_batches"):
+        TrainOptions(batch_users=8, micro_batches=5)
     with pytest.raises(ValueError, match="max_steps must be at least 0; encoder_lr must be finite"):
         TrainOptions(max_steps=-1, encoder_lr=float("nan"))
 
