@@ -12,6 +12,7 @@ NO_BENCHMARKS = {
     "review_files",
     "claims",
     "claims_page",
+    "img2dataset_peer",
 }
 """What the benchmarks share, and the claims, which take hours."""
 

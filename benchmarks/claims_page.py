@@ -32,8 +32,9 @@ a single seed has no interval. "-" is not measured.
 """
 
 _MAIN = """
-"Epochs to scratch's best" here and below: the epoch at which validation HR@10 reaches the best of
-the run from scratch, over the epoch of that best; in brackets in how many seeds it does.
+"Gain" is pre-trained less scratch, seed by seed. "Epochs to scratch's best" here and below: the
+epoch at which validation HR@10 reaches the best of the run from scratch, over the epoch of that
+best; in brackets in how many seeds it does.
 """
 _TRANSFERS = """
 Runs named scratch-text and scratch-vision read one modality and start from the public encoder.
@@ -127,13 +128,24 @@ def main_table(rows: Rows, targets: Sequence[str]) -> str:
                 interval(rows.values(oracle, hits)),
                 *(interval(rows.values(f"{slug(target)}-{run}", hits)) for run in runs),
                 *(interval(rows.values(oracle, of_reference(n))) for n in ("popularity", "random")),
+                gain(rows, f"{slug(target)}-full", f"{slug(target)}-scratch"),
                 f"{mean(shares):.0%}" if shares else "-",
                 reach(rows, f"{slug(target)}-full", f"{slug(target)}-scratch"),
             ]
         )
     names = ("oracle", "PMMRec pre-trained", "PMMRec scratch", "SASRec on ids", "popularity")
-    last = ("random", "pre-trained / oracle", "epochs to scratch's best")
+    last = ("random", "gain", "pre-trained / oracle", "epochs to scratch's best")
     return table(["target", *names, *last], lines)
+
+
+def gain(rows: Rows, run: str, other: str) -> str:
+    """Interval of the difference of two runs' HR@10, over the seeds that have both."""
+    pairs = [
+        (row["test"]["hr@10"], base["test"]["hr@10"])
+        for seed in rows.seeds
+        if (row := rows.get(seed, run)) and (base := rows.get(seed, other))
+    ]
+    return interval([one - two for one, two in pairs])
 
 
 def transfer_table(rows: Rows, targets: Sequence[str]) -> str:

@@ -3,18 +3,14 @@
     python -m benchmarks.picture_download [--count 800]
 
 A server in a process of its own serves drawn JPEGs (`benchmarks.pictures.draw`), each different;
-it shares the cores with its clients, and its processor time is shown. img2dataset runs in an
-environment of its own, which is made below the system's temporary folder if it is not there yet;
-where that fails, ours is measured alone. Every run is a fresh process; the clock starts when it has
+it shares the cores with its clients, and its processor time is shown. Where img2dataset cannot be
+installed, ours is measured alone. Every run is a fresh process; the clock starts when it has
 imported its modules; for img2dataset when the first of its workers begins its first shard.
 """
 
 import argparse
 import asyncio
 import json
-import os
-import re
-import shutil
 import statistics
 import subprocess
 import sys
@@ -29,6 +25,7 @@ from resource import RUSAGE_CHILDREN, getrusage
 
 import simplejpeg
 
+from benchmarks import img2dataset_peer
 from benchmarks.pictures import draw
 from benchmarks.results import record
 
@@ -39,7 +36,6 @@ MORE = 3
 VARIANTS = 20
 THREADS = (4, 8)
 """Of each of img2dataset's two processes; the best is used."""
-PEER = Path(tempfile.gettempdir()) / "pmm-benchmark-img2dataset"
 
 OURS = {"pmm": 2, "pmm, threads only": 0}
 """Helper processes."""
@@ -49,13 +45,6 @@ WAYS = {
     "256 px": {},
 }
 """Options of img2dataset: decode as ours and write what came; or its default, resized JPEGs."""
-
-_PEER_PROGRAM = """
-import json, sys
-from img2dataset import download
-if __name__ == "__main__":
-    download(**json.loads(sys.argv[1]))
-"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,29 +129,13 @@ def peers(
     base: str, folder: Path, count: int, way: str, threads: int
 ) -> tuple[float, float, float]:
     """Seconds between its first shard's begin and its last one's end; of processor; in all."""
-    (folder / "urls.txt").write_text("\n".join(f"{base}/{n}.jpg" for n in range(count)))
     options = {
-        "url_list": str(folder / "urls.txt"),
-        "output_folder": str(folder / "out"),
         "output_format": "files",
         "processes_count": 2,
         "thread_count": threads,
-        "number_sample_per_shard": -(-count // 4),
-        "enable_wandb": False,
         **WAYS[way],
     }
-    program = folder / "peer.py"  # a file: its workers import it
-    program.write_text(_PEER_PROGRAM)
-    command = [str(PEER / "bin" / "python"), str(program), json.dumps(options)]
-    before, start = getrusage(RUSAGE_CHILDREN), time.perf_counter()
-    environment = {**os.environ, "NO_ALBUMENTATIONS_UPDATE": "1"}
-    subprocess.run(command, env=environment, capture_output=True, check=True)
-    after, whole = getrusage(RUSAGE_CHILDREN), time.perf_counter() - start
-    stats = [json.loads(path.read_text()) for path in (folder / "out").glob("*_stats.json")]
-    assert sum(each["successes"] for each in stats) == count, stats
-    clock = max(each["end_time"] for each in stats) - min(each["start_time"] for each in stats)
-    used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return clock, used, whole
+    return img2dataset_peer.run((f"{base}/{n}.jpg" for n in range(count)), folder, options)
 
 
 def measured(base: str, count: int, way: str, threads: int) -> Run:
@@ -201,22 +174,6 @@ def decode_rates(width: int, height: int) -> tuple[float, float]:
             simplejpeg.decode_jpeg(each, colour, min_width=least, min_height=least)
         rates.append(len(drawn) / (time.process_time() - start))
     return rates[0], rates[1]
-
-
-def install() -> str | None:
-    """Make img2dataset's environment unless it is there; its version, or None without it."""
-    pip = [str(PEER / "bin" / "python"), "-m", "pip", "--disable-pip-version-check"]
-    try:
-        if not (PEER / "bin" / "img2dataset").exists():
-            shutil.rmtree(PEER, ignore_errors=True)
-            subprocess.run([sys.executable, "-m", "venv", str(PEER)], check=True)
-            subprocess.run([*pip, "install", "--quiet", "img2dataset"], check=True, timeout=600)
-        told = subprocess.run([*pip, "show", "img2dataset"], check=True, capture_output=True)
-    except (OSError, subprocess.SubprocessError) as error:
-        print(f"img2dataset cannot be installed ({error})", file=sys.stderr)
-        return None
-    found = re.search(r"Version: (\S+)", told.stdout.decode())
-    return found[1] if found else "?"
 
 
 def tuned(count: int) -> int:
@@ -266,7 +223,7 @@ def main() -> None:
         base, folder, processes, count = options.fetch
         fetch(base, Path(folder), int(processes), int(count))
         return
-    version = install()
+    version = img2dataset_peer.install()
     lines = [
         "Address to checked file on disk, from a server on the same machine: fetch, decode,",
         "sha256, write, journal. "

@@ -1,4 +1,4 @@
-"""File to written shard: pictures a second, beside plain Pillow doing the same in the same run.
+"""File to written shard: pictures a second, beside plain Pillow and img2dataset in the same run.
 
     python -m benchmarks.pictures [--count 600]
 
@@ -24,13 +24,14 @@ import simplejpeg
 import torch
 from PIL import Image, ImageOps
 
+from benchmarks import img2dataset_peer
 from benchmarks.results import record
 from pmm.shards.item_shards import Item, write_item_shard
 from pmm.shards.pictures import Encoding, encode, shrink
 from pmm.shards.tars import TarWriter
 from pmm.shards.tokens import Encoder, Tokenizer
 
-SIZES = {"500 px": (500, 500, 350), "1166x1750": (1166, 1750, 90)}
+SIZES = {"500 px": (500, 500, 400), "1166x1750": (1166, 1750, 100)}
 """Width, height, and the bar in pictures/s per core."""
 PER_SHARD = 100
 REPEATS = 3
@@ -130,7 +131,25 @@ def rates(
     return count / elapsed, count / busy
 
 
-def measure(label: str, count: int, folder: Path) -> list[str]:
+def peer_rates(folder: Path, count: int) -> tuple[float, float]:
+    """Pictures/s of img2dataset's two processes on the same files, and per core; without its start.
+
+    It squashes nothing: the shorter side becomes 224 and the middle is cut out, a similar work.
+    """
+    options = {
+        "output_format": "webdataset",
+        "image_size": 224,
+        "resize_mode": "center_crop",
+        "processes_count": 2,
+        "thread_count": 4,
+    }
+    with tempfile.TemporaryDirectory() as name:
+        addresses = ((folder / f"{k}.jpg").as_uri() for k in range(1, count + 1))
+        clock, used, whole = img2dataset_peer.run(addresses, Path(name), options)
+    return count / clock, count / (used * clock / whole)
+
+
+def measure(label: str, count: int, folder: Path, *, peer: bool) -> list[str]:
     """The rows of one size; ways and worker counts take turns, medians count."""
     width, height, bar = SIZES[label]
     variants = [draw(k, width, height) for k in range(20)]
@@ -146,6 +165,9 @@ def measure(label: str, count: int, folder: Path) -> list[str]:
                 for way, share in (("Pillow", max(PER_SHARD * 2, count // 4)), ("pmm", count)):
                     found = rates(way, folder, out, min(share, count), pool)
                     seen.setdefault((way, workers), []).append(found)
+                if peer and workers == 2:
+                    found = peer_rates(folder, count)
+                    seen.setdefault(("img2dataset", workers), []).append(found)
     middle = {
         key: tuple(statistics.median(each) for each in zip(*found, strict=True))
         for key, found in seen.items()
@@ -155,10 +177,12 @@ def measure(label: str, count: int, folder: Path) -> list[str]:
     rows = []
     for workers in (1, 2):
         (clock, core), (pillow, pillow_core) = middle["pmm", workers], middle["Pillow", workers]
+        other, _ = middle.get(("img2dataset", workers), (0.0, 0.0))
+        beside = f"{other:,.0f} | {clock / other:.1f}x" if other else "- | -"
         rows.append(
             f"| {label} ({len(variants[0]) / 1e3:.0f} kB) | {workers} | {clock:,.0f} | "
             f"{core:,.0f} | {bar} | {pillow:,.0f} | {pillow_core:,.0f} | "
-            f"{core / pillow_core:.1f}x | {facts} |"
+            f"{core / pillow_core:.1f}x | {beside} | {facts} |"
         )
     return rows
 
@@ -174,20 +198,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=600, help="pictures of each size")
     count = parser.parse_args().count
+    version = img2dataset_peer.install()
     lines = [
         "Raw JPEG file to written shard (decode, squash to 224x224, JPEG, tokens, sha256, tar,",
         "Parquet, fsync), beside plain Pillow (full decode, bicubic, JPEG, tar). Pictures/s;",
         f"medians of {REPEATS} turns; per core: of processor time. Limit: JPEG decode alone.",
         "mad: mean absolute difference in levels of 255, to Pillow's picture before encoding, and",
-        "by encoding.",
+        f"by encoding. img2dataset {version or '(not installed)'}: from the same files, with two",
+        "processes, without its start; it cuts the middle out where ours squashes.",
         "",
-        "| picture | processes | pmm | per core | bar per core | Pillow | per core | ratio | limit "
-        "| mad to Pillow | stored kB | mad stored |",
-        "|" + "---|" * 12,
+        "| picture | processes | pmm | per core | bar per core | Pillow | per core | ratio "
+        "| img2dataset | pmm is faster by | limit | mad to Pillow | stored kB | mad stored |",
+        "|" + "---|" * 14,
     ]
     for label in SIZES:
         with tempfile.TemporaryDirectory() as folder:
-            lines += measure(label, count, Path(folder))
+            lines += measure(label, count, Path(folder), peer=version is not None)
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**10
     lines += ["", f"Peak memory of a process: {peak:,.0f} MiB."]
     print("\n".join(lines))

@@ -103,24 +103,32 @@ def literal_loss(model: Pmmrec, batch: Batch) -> Tensor:
 
     The same value as `model.loss`, but for rounding, where nothing is dropped out.
     """
-    assert model.text is not None
-    assert model.vision is not None
-    assert model.text_projection is not None
-    assert model.vision_projection is not None
-    assert model.fusion is not None
     slot_BS, items = batch.slot_BS, batch.items
     slot_N = slot_BS.flatten()
     token_NT = functional.pad(items.token_IT, (0, 0, 1, 0), value=1)[slot_N]
     mask_NT = functional.pad(items.token_mask_IT, (0, 0, 1, 0))[slot_N]
     mask_NT[:, 0] = True
     black_I3HW = functional.pad(items.picture_I3HW, (0, 0, 0, 0, 0, 0, 1, 0))
-    text_NTD = model.text_projection(model.text(token_NT, mask_NT))
-    picture_NPD = model.vision_projection(model.vision(black_I3HW[slot_N]))
-    item_ND = literal_fusion(model.fusion, text_NTD, mask_NT, picture_NPD)
+    item_ND = literal_items(model, token_NT, mask_NT, black_I3HW[slot_N])
     item_BSD = item_ND.view(*slot_BS.shape, -1)
     hidden_BLD = model.encode_users(item_BSD[:, :-1], slot_BS[:, :-1] > 0)
     first_I = torch.stack([(slot_N == k + 1).nonzero()[0, 0] for k in range(len(items.item_I))])
     return model._next_item(hidden_BLD, item_ND[first_I], batch)
+
+
+def literal_items(model: Pmmrec, token_NT: Tensor, mask_NT: Tensor, picture_N3HW: Tensor) -> Tensor:
+    """The fused vectors of items through all blocks of both encoders, all tokens padded to T."""
+    assert model.text is not None
+    assert model.vision is not None
+    assert model.text_projection is not None
+    assert model.vision_projection is not None
+    assert model.fusion is not None
+    hidden_NTD = model.text.trunk(token_NT, mask_NT)
+    for block in model.text.blocks[model.text.cut :]:
+        hidden_NTD = block(hidden_NTD, mask_NT[:, None, None, :])
+    text_NTD = model.text_projection(hidden_NTD)
+    picture_NPD = model.vision_projection(model.vision(picture_N3HW))
+    return literal_fusion(model.fusion, text_NTD, mask_NT, picture_NPD)
 
 
 def literal_fusion(

@@ -77,7 +77,7 @@ def test_the_page_has_means_over_seeds_and_marks_what_is_not_measured() -> None:
     line = main_table(rows, ["HM Shoes"]).splitlines()[-1]
     assert [cell.strip() for cell in line.strip("|").split("|")] == [
         *("HM Shoes", "50.00 ± 0.00", "30.00 ± 24.84", "25.00 (1)", "-"),
-        *("5.00 ± 0.00", "1.00 ± 0.00", "60%", "0.50 (1 of 1)"),
+        *("5.00 ± 0.00", "1.00 ± 0.00", "-5.00 (1)", "60%", "0.50 (1 of 1)"),
     ]
 
 

@@ -115,6 +115,7 @@ def test_the_functions_that_the_paper_page_names_exist() -> None:
 
 
 BENCHMARKS = (
+    "embed_items",
     "ingest",
     "ingest_hm",
     "picture_download",
@@ -127,7 +128,15 @@ BENCHMARKS = (
 @pytest.mark.parametrize("name", ["claims", *BENCHMARKS])
 def test_every_benchmark_starts_as_make_bench_starts_it(name: str) -> None:
     scripts = {path.stem for path in (ROOT / "benchmarks").glob("*.py")}
-    shared = {"__main__", "results", "review_files", "stopwatch", "claims", "claims_page"}
+    shared = {
+        "__main__",
+        "results",
+        "review_files",
+        "stopwatch",
+        "claims",
+        "claims_page",
+        "img2dataset_peer",
+    }
     assert scripts - shared == set(BENCHMARKS)
     command = [sys.executable, "-m", f"benchmarks.{name}", "--help"]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
