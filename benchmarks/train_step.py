@@ -238,6 +238,9 @@ def measure(
     if alone:
         way = Way("ours", lambda: model.loss(stored)["loss"], _optimiser(model), [])
         model.train()
+        for encoder in (model.text, model.vision):
+            if encoder is not None:
+                encoder.release_trunk()
         forget_peak()
         for _ in range(repeats):
             way.time()

@@ -137,6 +137,13 @@ class CutEncoder(nn.Module):
         """Names of the tensors that train, relative to this module."""
         return [name for name, tensor in self.named_parameters() if tensor.requires_grad]
 
+    def release_trunk(self) -> None:
+        """Let go of the frozen weights, where only `top` is asked for from now on."""
+        if self.frozen_stem:
+            self.stem = nn.Identity()
+            for number in range(self.cut):
+                self.blocks[number] = nn.Identity()
+
     def through_top(self, hidden: Tensor, *more: Any) -> Tensor:
         """Hidden states of the last block, from those at the cut."""
         for block in self.blocks[self.cut :]:

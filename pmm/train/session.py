@@ -38,6 +38,7 @@ from pmm.model.trunks import with_activations
 from pmm.progress import Progress, progress
 from pmm.shards.activations import Storage
 from pmm.shards.batch import Batch
+from pmm.shards.memory import keep_freed_memory
 from pmm.shards.stream import Prefetched, steps_per_epoch, train_batches
 from pmm.shards.training_set import TrainingSet
 from pmm.train import first_batch
@@ -195,6 +196,12 @@ class Session:
         Raises:
             PmmError: the loss is no number. The last checkpoint stays as it was.
         """
+        if self.device.type == "cpu":
+            keep_freed_memory()
+        if self.options.cache != "off":  # every item's activations are stored
+            for encoder in (self.model.text, self.model.vision):
+                if encoder is not None:
+                    encoder.release_trunk()
         while not (ended := self._why_over()):
             self._train_epoch(log, interrupt)
             if self.state.index == self.steps_per_epoch and not interrupt.asked:

@@ -138,6 +138,20 @@ def test_no_trained_block_gives_the_trunks_output(small: tuple[Path, Path]) -> N
     assert torch.equal(encoder(TOKENS, mask)[mask], encoder.trunk(TOKENS, mask)[mask])
 
 
+def test_a_released_trunk_leaves_the_top_as_it_was(small: tuple[Path, Path]) -> None:
+    text = load_text(TextSpec(encoder=str(small[0]), train_blocks=1)).eval()
+    vision = load_vision(VisionSpec(encoder=str(small[1]), train_blocks=1)).eval()
+    packing = Packing.of_mask(TOKENS != 1)
+    hidden = torch.randn(len(packing), 64), torch.randn(2, 50, 64)
+    before = text.top(hidden[0], packing), vision.top(hidden[1])
+    for encoder in (text, vision):
+        names = encoder.trained_names()
+        encoder.release_trunk()
+        assert [name for name, _ in encoder.named_parameters()] == names
+    assert torch.equal(text.top(hidden[0], packing), before[0])
+    assert torch.equal(vision.top(hidden[1]), before[1])
+
+
 def test_all_trains_the_embeddings_too(small: tuple[Path, Path]) -> None:
     text = load_text(TextSpec(encoder=str(small[0]), train_blocks="all")).train()
     vision = load_vision(VisionSpec(encoder=str(small[1]), train_blocks="all")).train()
