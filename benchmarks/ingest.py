@@ -228,7 +228,8 @@ def main() -> None:
         text += "\n\n" + slopes(Path(name), min(SLOPE_ROWS, options.rows))
     print(text)
     if not options.no_record:
-        record("ingest", text)
+        full = options.rows == FULL_ROWS
+        record("ingest" if full else f"ingest of {options.rows:,} lines", text)
 
 
 if __name__ == "__main__":
