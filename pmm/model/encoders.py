@@ -248,10 +248,9 @@ class VisionEncoder(CutEncoder):
         super().__init__(tower, blocks, width=width, top=top)
         self.picture_size: tuple[int, int] = tower.image_size
         self.tokens = 1 + tower.grid_size[0] * tower.grid_size[1]
-        # uint8 / 255 normalised in one multiply and one add, on the device the pictures are on
-        mean_3, std_3 = torch.tensor(mean), torch.tensor(std)
-        self.register_buffer("scale_311", (1 / (255 * std_3))[:, None, None], persistent=False)
-        self.register_buffer("shift_311", (-mean_3 / std_3)[:, None, None], persistent=False)
+        scale_311, shift_311 = pixel_scale(mean, std)
+        self.register_buffer("scale_311", scale_311, persistent=False)
+        self.register_buffer("shift_311", shift_311, persistent=False)
 
     def normalise(self, picture_I3HW: Tensor) -> Tensor:
         """uint8 0..255 to float32 with the mean and deviation of the spec."""
@@ -266,11 +265,7 @@ class VisionEncoder(CutEncoder):
         Raises:
             InputError: pictures of another size.
         """
-        if tuple(picture_I3HW.shape[-2:]) != tuple(self.picture_size):
-            raise InputError(
-                f"the vision tower takes pictures of {self.picture_size}, the shards hold "
-                f"{tuple(picture_I3HW.shape[-2:])}: choose a tower of that size, or shard again"
-            )
+        require_size(picture_I3HW, self.picture_size)
         with self._gradients():
             parts = torch.split(picture_I3HW, TRUNK_PICTURES)
             return torch.cat([self._bottom(part) for part in parts])
@@ -288,6 +283,25 @@ class VisionEncoder(CutEncoder):
     def forward(self, picture_I3HW: Tensor) -> Tensor:
         """Trunk and top."""
         return self.top(self.trunk(picture_I3HW))
+
+
+def pixel_scale(mean: tuple[float, ...], std: tuple[float, ...]) -> tuple[Tensor, Tensor]:
+    """What normalises uint8 / 255 in one multiply and one add: scale and shift, each [3, 1, 1]."""
+    mean_3, std_3 = torch.tensor(mean), torch.tensor(std)
+    return (1 / (255 * std_3))[:, None, None], (-mean_3 / std_3)[:, None, None]
+
+
+def require_size(picture_I3HW: Tensor, size: tuple[int, int]) -> None:
+    """Refuse pictures of another size than the tower's.
+
+    Raises:
+        InputError: they have another size.
+    """
+    if tuple(picture_I3HW.shape[-2:]) != tuple(size):
+        raise InputError(
+            f"the vision tower takes pictures of {size}, the shards hold "
+            f"{tuple(picture_I3HW.shape[-2:])}: choose a tower of that size, or shard again"
+        )
 
 
 def load_text(spec: TextSpec) -> TextEncoder:
@@ -352,6 +366,18 @@ def load_vision(spec: VisionSpec) -> VisionEncoder:
     Raises:
         InputError: not found, not readable, no plain ViT, or without weights and seed.
     """
+    tower, mean, std = load_tower(spec)
+    return VisionEncoder(tower, top=spec.train_blocks, mean=mean, std=std)
+
+
+def load_tower(
+    spec: VisionSpec,
+) -> tuple[VisionTransformer, tuple[float, ...], tuple[float, ...]]:
+    """open_clip's whole tower of a spec, with its head; mean and deviation of its pixels.
+
+    Raises:
+        InputError: as of `load_vision`.
+    """
     plan = vision_plan(spec)
     if spec.random_seed is not None:
         with torch.random.fork_rng(devices=[]):
@@ -363,7 +389,7 @@ def load_vision(spec: VisionSpec) -> VisionEncoder:
         _load_tower(tower, weights, plan.name)
     half = spec.image_norm == "half"
     mean, std = ((0.5,) * 3, (0.5,) * 3) if half else (plan.mean, plan.std)
-    return VisionEncoder(tower, top=spec.train_blocks, mean=mean, std=std)
+    return tower, mean, std
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -69,7 +69,7 @@ def write_trunks(
     found = {}
     for trunk in trunks:
         built = write_activations(
-            _folder(shards),
+            activations_folder(shards),
             shards,
             trunk,
             storage=storage,
@@ -111,24 +111,26 @@ def with_activations(
     held: dict[Side, Activations] = {}
     for trunk in trunks:
         for kind in (storage,) if storage else ("fp32", "fp16"):
-            place = place_of(_folder(shards), trunk, kind, shards)
+            place = place_of(activations_folder(shards), trunk, kind, shards)
             if not (place / "manifest.json").is_file():
                 continue
             held[trunk.side] = found = Activations(place, shards, trunk, device=device)
             if write:
                 state = "written" if wrote.get(str(place)) == "written" else "found"
-                print(
-                    f"activations of the {trunk.side} trunk on {shards.target}: {state}, "
-                    f"{found.bytes / 1e6:,.1f} MB, read from {_TIERS[found.tier]}",
-                    file=sys.stderr,
-                )
+                what = f"activations of the {trunk.side} trunk on {shards.target}"
+                print(described(what, state, found), file=sys.stderr)
             break
     return shards.with_activations(held)
 
 
-def _folder(shards: Shards) -> Path:
+def activations_folder(shards: Shards) -> Path:
     """Where the activations of a target lie."""
     return Home(shards.place.parent.parent).activations(shards.place.name)
+
+
+def described(what: str, state: str, found: Activations) -> str:
+    """One line on activations that were opened: how large they are and where they are read."""
+    return f"{what}: {state}, {found.bytes / 1e6:,.1f} MB, read from {_TIERS[found.tier]}"
 
 
 _TIERS = {"device": "the accelerator's memory", "memory": "memory", "map": "mapped files"}

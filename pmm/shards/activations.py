@@ -2,7 +2,8 @@
 
 One artefact for a target and a trunk, below `activations/<target>/`: NumPy files of `ITEMS_A_FILE`
 items each, which are memory-mapped. A row of a file is a whole picture, or one token of a text:
-texts are ragged, real tokens only, one after the other. Items without the modality have no rows.
+texts are ragged, real tokens only, one after the other. Where a trunk makes one vector of an item
+(`pmm.model.frozen_vectors`), a row is that vector. Items without the modality have no rows.
 
 Shape suffixes: I items, T text tokens, P picture tokens, K tokens of either, D the trunk's width.
 """
@@ -45,11 +46,14 @@ class Trunk:
 
     side: Side
     run: Callable[[Items], Tensor]
-    """Hidden states [I, K, D] at the cut, of items that all have this modality."""
+    """Hidden states [I, K, D] at the cut, of items that all have this modality.
+
+    Of a text's K tokens the real ones come first.
+    """
     about: dict[str, Any]
     """What its output depends on besides the shards: digest of its weights, cut, precision."""
     tokens: int
-    """K of a picture; of a text 0: as many as it has."""
+    """K, the same for all items; 0: as many as the item's text has."""
     width: int
 
     @property
@@ -102,7 +106,7 @@ def write_activations(
                     bar.advance(len(part))
                 else:
                     _write_file(path, shards, trunk, part, _TYPES[storage], items_at_once, bar)
-        return {"items": len(numbers), "rows": int(row_counts(shards, trunk.side)[numbers].sum())}
+        return {"items": len(numbers), "rows": int(row_counts(shards, trunk)[numbers].sum())}
 
     return build(
         place_of(folder, trunk, storage, shards),
@@ -120,12 +124,13 @@ def items_with(shards: "Shards", side: Side) -> Numbers:
     return np.flatnonzero(shards.has_text if side == "text" else shards.has_picture)
 
 
-def row_counts(shards: "Shards", side: Side) -> Numbers:
+def row_counts(shards: "Shards", trunk: Trunk) -> Numbers:
     """int64 [n_items + 1]: rows that each item has in the files; 0 without the modality."""
-    if side == "vision":
-        return shards.has_picture.astype(np.int64)
+    has = shards.has_text if trunk.side == "text" else shards.has_picture
+    if trunk.tokens:
+        return has.astype(np.int64)
     lengths = np.concatenate([[0], shards.tokens.lengths])
-    return np.where(shards.has_text, lengths, 0)
+    return np.where(has, lengths, 0)
 
 
 class Activations:
@@ -141,7 +146,7 @@ class Activations:
         self, place: Path, shards: "Shards", trunk: Trunk, *, device: torch.device
     ) -> None:
         self.side = trunk.side
-        counts = row_counts(shards, trunk.side)
+        counts = row_counts(shards, trunk)
         self._starts = np.concatenate([[0], np.cumsum(counts)])[:-1]
         self._counts, self._row, self._width = counts, trunk.row, trunk.width
         numbers = items_with(shards, trunk.side)
@@ -210,7 +215,7 @@ def _write_file(
     items_at_once: int,
     bar: Progress,
 ) -> None:
-    counts = row_counts(shards, trunk.side)[numbers]
+    counts = row_counts(shards, trunk)[numbers]
     shape = (int(counts.sum()), trunk.row)
     with atomic_file(path) as temporary:
         stored = np.lib.format.open_memmap(temporary, mode="w+", dtype=dtype, shape=shape)

@@ -1,0 +1,126 @@
+"""GRURec's encoder: the GRU to the letter, and zeros that leave it alone."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pmm.errors import InputError
+from pmm.model.gru import GruEncoder
+
+VALID = torch.tensor([[False, False, True, True, True], [True] * 5, [False] * 5])
+
+
+def count(module: nn.Module) -> int:
+    return sum(each.numel() for each in module.parameters())
+
+
+@pytest.fixture
+def encoder() -> GruEncoder:
+    torch.manual_seed(0)
+    return GruEncoder(8).eval()
+
+
+def literal(encoder: GruEncoder, e_LD: Tensor, valid_L: Tensor) -> Tensor:
+    """The gates of two layers for one user, over the real items alone."""
+    gru = encoder.gru
+    steps = [e_LD[i] for i in range(5) if valid_L[i]]
+    for layer in range(2):
+        inputs = getattr(gru, f"weight_ih_l{layer}").chunk(3)
+        states = getattr(gru, f"weight_hh_l{layer}").chunk(3)
+        h, out = torch.zeros(inputs[0].shape[0]), []
+        for x in steps:
+            reset = torch.sigmoid(inputs[0] @ x + states[0] @ h)
+            update = torch.sigmoid(inputs[1] @ x + states[1] @ h)
+            new = torch.tanh(inputs[2] @ x + reset * (states[2] @ h))
+            h = (1 - update) * new + update * h
+            out.append(h)
+        steps = out
+    if encoder.dense is not None:
+        steps = [encoder.dense.weight @ h + encoder.dense.bias for h in steps]
+    found = torch.zeros(5, 8)
+    if steps:
+        found[valid_L] = torch.stack(steps)
+    return found
+
+
+@pytest.mark.parametrize("options", [{}, {"dense": True}, {"dense": True, "hidden": 12}])
+def test_it_equals_the_definition_written_out(options: dict[str, int]) -> None:
+    torch.manual_seed(0)
+    encoder, e = GruEncoder(8, **options).eval(), torch.randn(3, 5, 8)
+    expected = torch.stack([literal(encoder, e[b], VALID[b]) for b in range(3)])
+    torch.testing.assert_close(encoder(e, VALID), expected, atol=1e-6, rtol=1e-5)
+
+
+def test_its_sizes_are_those_of_the_specification() -> None:
+    with torch.device("meta"):
+        assert count(GruEncoder(768)) == 7_077_888
+        assert count(GruEncoder(64, layers=1, hidden=128, dense=True)) == (
+            3 * 128 * (64 + 128) + 128 * 64 + 64
+        )
+    assert len(list(GruEncoder(8).parameters())) == 4
+
+
+def test_later_items_do_not_change_earlier_states(encoder: GruEncoder) -> None:
+    e = torch.randn(3, 5, 8)
+    changed = e.clone()
+    changed[:, 3:] = torch.randn(3, 2, 8)
+    before, after = encoder(e, VALID), encoder(changed, VALID)
+    assert torch.equal(before[:, :3], after[:, :3])
+    assert not torch.allclose(before[:2, 3:], after[:2, 3:])
+
+
+@pytest.mark.parametrize("dense", [False, True])
+def test_what_stands_at_padding_does_not_matter_and_its_states_are_zero(dense: bool) -> None:
+    torch.manual_seed(0)
+    encoder, e = GruEncoder(8, dense=dense).eval(), torch.randn(3, 5, 8)
+    changed = torch.where(VALID[:, :, None], e, 1e3)
+    assert torch.equal(encoder(e, VALID), encoder(changed, VALID))
+    assert encoder(e, VALID)[~VALID].abs().sum() == 0
+    assert encoder(e, VALID)[VALID].abs().min() > 0
+
+
+def test_a_shorter_window_is_the_same_as_one_padded_on_the_left(encoder: GruEncoder) -> None:
+    e = torch.randn(1, 3, 8)
+    padded = torch.cat([torch.full((1, 2, 8), 7.0), e], dim=1)
+    found = encoder(e, torch.ones(1, 3, dtype=torch.bool))
+    assert torch.allclose(found, encoder(padded, VALID[:1])[:, 2:], atol=1e-6)
+
+
+def test_dropout_falls_on_the_inputs_alone() -> None:
+    torch.manual_seed(0)
+    encoder, e = GruEncoder(8, dropout=0.5), torch.ones(1, 5, 8)
+    encoder.dropout.register_forward_hook(lambda _, __, out: seen.append(out))
+    seen: list[Tensor] = []
+    found = encoder(e, VALID[1:2])
+    assert set(seen[0].unique().tolist()) == {0.0, 2.0}
+    assert torch.equal(found, encoder.eval().gru(seen[0])[0])
+
+
+@pytest.mark.parametrize("dense", [False, True])
+def test_every_tensor_gets_a_gradient_and_padding_none(dense: bool) -> None:
+    torch.manual_seed(0)
+    encoder = GruEncoder(8, dense=dense)
+    e = torch.randn(3, 5, 8, requires_grad=True)
+    (encoder(e, VALID) * torch.randn(3, 5, 8)).sum().backward()
+    for name, tensor in encoder.named_parameters():
+        assert tensor.grad.isfinite().all(), name
+        assert tensor.grad.abs().max() > 1e-6, name
+    assert e.grad.isfinite().all()
+    assert e.grad[~VALID].abs().sum() == 0
+
+
+def test_only_the_first_layer_starts_xavier_uniform() -> None:
+    torch.manual_seed(0)
+    gru = GruEncoder(128).gru
+    for name, matrix in gru.named_parameters():
+        first = name.endswith("_l0")
+        bound = math.sqrt(6 / (3 * 128 + 128)) if first else 1 / math.sqrt(128)
+        assert matrix.abs().max().item() == pytest.approx(bound, rel=1e-3), name
+        assert matrix.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.02), name
+
+
+def test_a_state_of_another_width_needs_the_dense_layer() -> None:
+    with pytest.raises(InputError, match="hidden = 12 is not the width 8"):
+        GruEncoder(8, hidden=12)
