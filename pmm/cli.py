@@ -218,11 +218,19 @@ def train_command(
         str | None, typer.Option("--target", help='What to train on, as "HM Shoes".')
     ] = None,
     model: Annotated[
-        Literal["pmmrec", "sasrec"] | None,
-        typer.Option(
-            help="pmmrec reads texts and pictures; sasrec, a baseline, item ids alone: no encoder, "
-            "width 128, lr 1e-3, 256 users a batch, from scratch only. [pmmrec]"
-        ),
+        Literal[
+            "pmmrec",
+            "sasrec",
+            "gru4rec",
+            "nextitnet",
+            "fdsa",
+            "carca",
+            "unisrec",
+            "vqrec",
+            "peterrec",
+        ]
+        | None,
+        typer.Option(help="PMMRec, or a baseline of the list above. [pmmrec]"),
     ] = None,
     sources: Annotated[
         str | None,
@@ -249,9 +257,10 @@ def train_command(
     ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the run. [TARGET-STAGE]")] = None,
     preset: Annotated[
-        Literal["default", "paper", "official"] | None,
+        Literal["default", "paper", "official", "original"] | None,
         typer.Option(
-            help="Decisions of docs/paper.md; with finetune of the training alone. [default]"
+            help="Decisions of docs/paper.md; with finetune of the training alone. original: of a "
+            "baseline, its own paper's. [default]"
         ),
     ] = None,
     recipe: RecipeOption = None,
@@ -260,9 +269,9 @@ def train_command(
     train_blocks: TrainBlocksOption = None,
     epochs: Annotated[int | None, typer.Option(help="At most so many. [30]")] = None,
     batch_users: Annotated[
-        int | None, typer.Option(help="Users of a batch. [64; sasrec: 256]")
+        int | None, typer.Option(help="Users of a batch. [64; baselines: 256]")
     ] = None,
-    lr: Annotated[float | None, typer.Option(help="Of all groups. [1e-4; sasrec: 1e-3]")] = None,
+    lr: Annotated[float | None, typer.Option(help="Of all groups. [1e-4; baselines: 1e-3]")] = None,
     seed: Annotated[int | None, typer.Option(help="Of weights, order and dropout. [0]")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = None,
     set_: SetOption = None,
@@ -276,6 +285,21 @@ def train_command(
     """Train a model on shards.
 
     The best checkpoint by validation HR@10 is kept. Ctrl-C stops after the step in hand.
+
+    \b
+    Models and what they know of an item:
+      pmmrec     its text and picture, by encoders that train; scratch, pretrain, finetune
+      sasrec     its id (Kang and McAuley 2018)
+      gru4rec    its id (Hidasi et al. 2016)
+      nextitnet  its id (Yuan et al. 2019)
+      fdsa       its id and a frozen vector of its text (Zhang et al. 2019)
+      carca      its id and frozen vectors of text and picture (CARCA++; Rashed et al. 2022)
+      unisrec    a frozen vector of its text; transfers (Hou et al. 2022)
+      vqrec      codes of a frozen vector of its text; transfers (Hou et al. 2023)
+      peterrec   frozen vectors of text and picture; transfers by adapters (Yuan et al. 2020,
+                 on ids; on vectors it is our extension)
+    Baselines have width 128, 20 items, lr 1e-3 and 256 users a batch, unless --preset original asks
+    for their own papers' settings; docs/paper.md has all values and their sources.
     """
     from pmm.train.loop import train
     from pmm.train.run_folder import Existing

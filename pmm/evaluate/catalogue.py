@@ -13,12 +13,15 @@ import torch
 from torch import Tensor
 
 from pmm.evaluate.device import mixed
-from pmm.evaluate.ranking import Ints, Queries, rank_users
+from pmm.evaluate.ranking import Ints, Queries, rank_scores, rank_users
 from pmm.model.recommender import Recommender
 from pmm.progress import progress
 from pmm.shards.batch import Items
 from pmm.shards.read import Modality, Shards
 from pmm.shards.sequence_shards import Lists
+
+DENSE_USERS = 64
+"""Users at a time where their scores of all items are held: of 100,000 items 26 MB."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,13 +67,28 @@ def user_vectors(
     model: Recommender, catalogue: Catalogue, history: Lists, *, dtype: torch.dtype = torch.float32
 ) -> Tensor:
     """The vectors of users with these histories, of which the most recent L items count. [U, D]"""
-    device = catalogue.input_ND.device
+    with _evaluating(model), mixed(catalogue.input_ND.device, dtype):
+        return model.user_vectors(*_windows(model, catalogue, history)).float()
+
+
+def _windows(model: Recommender, catalogue: Catalogue, history: Lists) -> tuple[Tensor, Tensor]:
+    """The most recent L items of each user as the model sees them [U, L, W], and which are real."""
     window_UL = history.recent(np.arange(len(history)), model.max_length)
-    item_UL = torch.from_numpy(window_UL).to(device)
+    item_UL = torch.from_numpy(window_UL).to(catalogue.input_ND.device)
     valid_UL = item_UL > 0
-    with _evaluating(model), mixed(device, dtype):
-        e_ULD = catalogue.input_ND[(item_UL - 1).clamp(min=0)] * valid_UL[:, :, None]
-        return model.user_vectors(e_ULD, valid_UL).float()
+    return catalogue.input_ND[(item_UL - 1).clamp(min=0)] * valid_UL[:, :, None], valid_UL
+
+
+def score_catalogue(
+    model: Recommender, catalogue: Catalogue, history: Lists, *, dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """The scores of all items for users with these histories, float32 [U, N]; for a few users."""
+    with _evaluating(model), mixed(catalogue.input_ND.device, dtype):
+        scores = model.scores_of_users
+        if scores is None:
+            vectors_UD = model.user_vectors(*_windows(model, catalogue, history)).float()
+            return vectors_UD @ catalogue.score_ND.T
+        return scores(*_windows(model, catalogue, history), catalogue.score_ND).float()
 
 
 def rank_queries(
@@ -85,10 +103,17 @@ def rank_queries(
     """The rank of each query's target among the whole catalogue. [U]"""
     ranks = [np.zeros(0, np.int32)]
     with progress(len(asked), "Ranking", "users") as bar:
-        for start in range(0, len(asked), users_per_chunk):
-            part = asked.rows(start, start + users_per_chunk)
-            vectors = user_vectors(model, catalogue, part.history, dtype=dtype)
-            ranks.append(rank_users(vectors, catalogue.score_ND, part, keep_history=keep_history))
+        dense = model.scores_of_users is not None
+        step = min(users_per_chunk, DENSE_USERS) if dense else users_per_chunk
+        for start in range(0, len(asked), step):
+            part = asked.rows(start, start + step)
+            if dense:
+                score_UN = score_catalogue(model, catalogue, part.history, dtype=dtype)
+                ranks.append(rank_scores(score_UN, part, keep_history=keep_history))
+            else:
+                vectors = user_vectors(model, catalogue, part.history, dtype=dtype)
+                found = rank_users(vectors, catalogue.score_ND, part, keep_history=keep_history)
+                ranks.append(found)
             bar.advance(len(part))
     return np.concatenate(ranks)
 

@@ -30,18 +30,32 @@ def trained_tensors(model: nn.Module) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in model.named_parameters() if tensor.requires_grad}
 
 
+def kept_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Name -> tensor of all that a run has to keep: everything but what the encoders froze.
+
+    Beside what trains that is what a baseline has of its own: the codes of items, a user encoder
+    that was taken over and frozen.
+    """
+    trained = trained_tensors(model)
+    return {
+        name: tensor
+        for name, tensor in model.state_dict(keep_vars=True).items()
+        if name in trained or name.partition(".")[0] not in ("text", "vision")
+    }
+
+
 def frozen_digest(model: nn.Module, part: str = "") -> str:
-    """sha256 over names, types, shapes and values of everything else, buffers included.
+    """sha256 over names, types, shapes and values of everything else: what the encoders froze.
 
     Args:
         model: whose tensors.
         part: only those below this submodule.
     """
-    trained = trained_tensors(model)
+    kept = kept_tensors(model)
     return tensors_digest(
         (name, tensor)
         for name, tensor in model.state_dict().items()
-        if name not in trained and name.startswith(part)
+        if name not in kept and name.startswith(part)
     )
 
 
@@ -99,16 +113,16 @@ def _opened(path: Path, made_by: str) -> Iterator[tuple[Any, dict[str, Any]]]:
 
 
 def save_weights(path: Path, model: nn.Module, about: Mapping[str, Any]) -> None:
-    """Write what trains of a model; `about` must hold its "frozen" digest."""
-    write_tensors(path, trained_tensors(model), about)
+    """Write what a run keeps of a model; `about` must hold its "frozen" digest."""
+    write_tensors(path, kept_tensors(model), about)
 
 
 def load_weights(path: Path, model: nn.Module, *, made_by: str) -> dict[str, Any]:
-    """Fill what trains of a model from a file; returns the file's header.
+    """Fill what a run keeps of a model from a file; returns the file's header.
 
     Raises:
         MissingArtefact, BrokenArtefact: as read_tensors.
-        BrokenArtefact: its tensors are not exactly those that train in this model.
+        BrokenArtefact: its tensors are not exactly those that this model keeps.
         StaleArtefact: the frozen tensors are not those that the weights were trained with.
     """
     tensors, about = read_tensors(path, made_by=made_by)
@@ -119,14 +133,14 @@ def load_weights(path: Path, model: nn.Module, *, made_by: str) -> dict[str, Any
 def copy_into(
     model: nn.Module, tensors: Mapping[str, Tensor], about: Mapping[str, Any], *, path: Path
 ) -> None:
-    """Copy tensors over those that train; errors as load_weights, before anything is changed."""
-    trained = trained_tensors(model)
-    faults = [f"{name} is missing" for name in trained if name not in tensors]
-    faults += [f"{name} is unknown" for name in tensors if name not in trained]
+    """Copy tensors over those that are kept; errors as load_weights, before anything is changed."""
+    kept = kept_tensors(model)
+    faults = [f"{name} is missing" for name in kept if name not in tensors]
+    faults += [f"{name} is unknown" for name in tensors if name not in kept]
     faults += [
-        f"{name} has shape {tuple(tensors[name].shape)}, expected {tuple(trained[name].shape)}"
-        for name in trained
-        if name in tensors and tensors[name].shape != trained[name].shape
+        f"{name} has shape {tuple(tensors[name].shape)}, expected {tuple(kept[name].shape)}"
+        for name in kept
+        if name in tensors and tensors[name].shape != kept[name].shape
     ]
     if faults:
         raise BrokenArtefact(
@@ -140,5 +154,5 @@ def copy_into(
             f"of its recipe now hold {found[:8]}. Put the former encoders back, or train again"
         )
     with torch.no_grad():
-        for name, tensor in trained.items():
+        for name, tensor in kept.items():
             tensor.copy_(tensors[name])

@@ -3,9 +3,10 @@
 from torch import nn
 
 from pmm.errors import InputError
+from pmm.model.baseline import BaselineOptions
 from pmm.model.encoders import TextEncoder
 from pmm.model.pmmrec import Pmmrec
-from pmm.model.recommender import Recommender
+from pmm.model.recommender import ModelOptions, Recommender
 from pmm.shards.read import Shards
 from pmm.shards.tokens import load_tokenizer
 
@@ -23,7 +24,7 @@ def require_tokens(shards: Shards, model: Recommender) -> None:
         return
     if model.vision is None and not shards.has_text.any():
         raise InputError(f"no item of {shards.target} has a text, and the model reads only texts")
-    encoder, made_with = model.options.text.encoder, shards.tokenizer
+    encoder = model.options.text.encoder
     positions, longest = _positions(model.text), int(shards.tokens.lengths.max(initial=0))
     if longest > positions:
         raise InputError(
@@ -32,15 +33,41 @@ def require_tokens(shards: Shards, model: Recommender) -> None:
             f'pmm shard --target "{shards.target}" --max-tokens {positions}'
         )
     rows = model.text.stem.get_submodule("word_embeddings").get_parameter("weight").shape[0]
+    require_same_tokenizer(shards, encoder, rows=rows)
+
+
+def require_features(shards: Shards, options: ModelOptions) -> None:
+    """Refuse what a baseline could not make frozen vectors of: tokens of another tokenizer.
+
+    Raises:
+        InputError: they are.
+    """
+    if isinstance(options, BaselineOptions) and options.features in ("text", "both"):
+        require_same_tokenizer(shards, options.text.encoder)
+
+
+def require_same_tokenizer(shards: Shards, encoder: str, *, rows: int | None = None) -> None:
+    """Refuse tokens that were not made by an encoder's own tokenizer.
+
+    Args:
+        shards: of a target.
+        encoder: of texts; one without tokenizer files is taken to fit.
+        rows: of its table of sub-words.
+
+    Raises:
+        InputError: they were made by another one, or there are more sub-words than rows.
+    """
+    made_with = shards.tokenizer
     try:
         same = load_tokenizer(encoder).digest == made_with["sha256"]
     except InputError:
         same = True
-    if not same or made_with["vocabulary"] > rows:
+    if not same or (rows is not None and made_with["vocabulary"] > rows):
+        known = "" if rows is None else f" ({rows:,})"
         raise InputError(
             f"the shards of {shards.target} hold tokens of {made_with['name']!r} "
             f"({made_with['vocabulary']:,} sub-words), which are not those of the text encoder "
-            f"{encoder!r} ({rows:,}). Choose that encoder, or run: "
+            f"{encoder!r}{known}. Choose that encoder, or run: "
             f'pmm shard --target "{shards.target}" --text-encoder {encoder}'
         )
 

@@ -121,6 +121,27 @@ def rank_users(
     return ranks
 
 
+def rank_scores(score_UN: Tensor, queries: Queries, *, keep_history: bool = False) -> Ints:
+    """The same from scores that are there, of models whose scores are no inner products. [U]
+
+    Raises:
+        PmmError: some are not a number.
+    """
+    missing = int((~torch.isfinite(score_UN)).sum())
+    if missing:
+        raise PmmError(f"{missing} of {score_UN.numel()} scores are not a number")
+    device = score_UN.device
+    target_U1 = torch.from_numpy(queries.target_U.astype(np.int64)).to(device)[:, None]
+    threshold_U1 = score_UN.gather(1, target_U1 - 1)
+    above_U = _count_true(score_UN >= threshold_U1).long()
+    if not keep_history:
+        row, item = (torch.from_numpy(part).to(device) for part in queries.masked_pairs())
+        hit = score_UN[row, item - 1] >= threshold_U1[row, 0]
+        above_U -= torch.bincount(row[hit], minlength=len(queries))
+    ranks: Ints = above_U.cpu().numpy().astype(np.int32)
+    return ranks
+
+
 def rank_by_item_score(
     score_N: NDArray[np.float32] | NDArray[np.int64],
     queries: Queries,
@@ -143,13 +164,13 @@ def rank_by_item_score(
 
 
 def top_items(
-    user_UD: Tensor, item_ND: Tensor, queries: Queries, *, k: int, keep_history: bool = False
+    score_UN: Tensor, queries: Queries, *, k: int, keep_history: bool = False
 ) -> NDArray[np.int64]:
     """The k best items of each query, best first, history left out; 0 where fewer are left. [U, k]
 
-    Unlike a rank, this holds one dense U x N block: for a few users at a time.
+    For a few users at a time: scores are dense.
     """
-    score_UN = (user_UD.float() @ item_ND.float().T).cpu()
+    score_UN = score_UN.float().cpu().clone()
     if not keep_history:
         row, item = queries.masked_pairs()
         score_UN[torch.from_numpy(row), torch.from_numpy(item) - 1] = -torch.inf

@@ -19,7 +19,7 @@ from pmm.evaluate.catalogue import (
     Catalogue,
     embed_catalogue,
     rank_queries,
-    user_vectors,
+    score_catalogue,
 )
 from pmm.evaluate.checkpoint import BEST, load_weights, read_header
 from pmm.evaluate.cold import ColdCuts, cold_cuts, summarise_cuts
@@ -29,7 +29,7 @@ from pmm.evaluate.metrics import headline, summarise
 from pmm.evaluate.ranking import Ints, Queries, count_candidates, top_items
 from pmm.evaluate.references import rank_by_chance, rank_by_popularity
 from pmm.home import Home, slug
-from pmm.model.recommender import ModelOptions, Recommender, build_model, knows_ids
+from pmm.model.recommender import ModelOptions, Recommender, build_model, features_of, knows_ids
 from pmm.model.trunks import with_activations
 from pmm.recipe import read_recipe, resolve
 from pmm.schemas import RANKS, write_table
@@ -363,7 +363,9 @@ def load_run(
             f'{name}. Train on that: pmm train --stage scratch --target "{name}" '
             f"--model {options.name}"
         )
-    model = build_model(options, shards.n_items).to(pick_device(device)).eval()
+    on = pick_device(device)
+    features = features_of(options, [shards], on)
+    model = build_model(options, shards.n_items, features).to(on).eval()
     # A training that still runs may have replaced the file since: the header of these weights.
     about = load_weights(run_dir / BEST, model, made_by=again)
     if name not in parts:
@@ -392,10 +394,8 @@ def gallery_rows(
     rows = []
     for user in chosen.tolist():
         part = asked.rows(user, user + 1)
-        vector = user_vectors(model, catalogue, part.history, dtype=dtype)
-        top = top_items(
-            vector, catalogue.score_ND, part, k=gallery.TOP, keep_history=options.keep_history
-        )
+        score_1N = score_catalogue(model, catalogue, part.history, dtype=dtype)
+        top = top_items(score_1N, part, k=gallery.TOP, keep_history=options.keep_history)
         rows.append(
             gallery.Row(
                 user=user,

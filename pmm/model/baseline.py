@@ -1,42 +1,100 @@
 """Baselines: an item encoder and a user encoder from one grid, trained to name the next item.
 
-A baseline is a name with its cell of the grid and its options; what PMMRec has too (the user
-encoder, the loss) is PMMRec's own.
+A baseline is a name with its cell of the grid and its options; what several have is shared: the
+user encoders, the frozen vectors, the losses. MoRec++ trains encoders and is made of PMMRec's parts
+(`pmm.model.pmmrec`).
 
-Shape suffixes: I distinct items, D width, B users, L inputs.
+Shape suffixes: I distinct items, N items of the catalogue, R prediction rows, F width of frozen
+vectors, D width, W what the user encoder is given of an item, B users, S = L + 1 slots, L inputs.
 """
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
+import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
+from pmm.model.adaptor import MixtureAdaptor
+from pmm.model.baseline_losses import (
+    SameTarget,
+    binary_cross_entropy,
+    bpr,
+    cosine_softmax,
+    draw_negatives,
+    full_softmax,
+    prediction_rows,
+    sequence_softmax,
+)
+from pmm.model.carca import CarcaEncoder, CarcaHead, ItemMix
+from pmm.model.code_items import CodeItems, fake_codes
+from pmm.model.encoders import TextSpec, VisionSpec
+from pmm.model.fdsa import FdsaEncoder
+from pmm.model.gru import GruEncoder
+from pmm.model.item_features import Features, ItemFeatures, Scaling
 from pmm.model.item_table import ItemTable
-from pmm.model.losses import LogQ, Reject, Similarity, in_batch_softmax, scored_items
+from pmm.model.losses import (
+    LogQ,
+    Reject,
+    Similarity,
+    in_batch_softmax,
+    predicted,
+    scored_items,
+    softmax_over_slots,
+)
+from pmm.model.nextitnet import NextItNetEncoder
+from pmm.model.post_norm import PostNormEncoder
+from pmm.model.quantise import learn_codes
 from pmm.model.user_encoder import UserEncoder
 from pmm.shards.batch import Batch, Items
 from pmm.shards.read import Modality
 
-BaselineName = Literal["sasrec"]
+BaselineName = Literal[
+    "sasrec", "gru4rec", "nextitnet", "fdsa", "carca", "unisrec", "vqrec", "peterrec"
+]
+Loss = Literal["in_batch", "full", "bce", "bpr", "cosine"]
+ItemKind = Literal["ids", "ids+features", "adaptor", "projection", "codes"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
     """Where a baseline stands in the grid."""
 
-    items: Literal["ids"]
-    """What stands for an item: its row of a table."""
-    users: Literal["transformer"]
-    """What reads a user's items: SASRec's causal Transformer, as in PMMRec."""
+    items: ItemKind
+    """What stands for an item: its row of a table, that and its frozen vectors, or what a mixture
+    of experts, a linear layer or a table of codes makes of the frozen vectors alone."""
+    users: Literal["sasrec", "gru", "nextitnet", "post_norm", "fdsa", "carca"]
+    """What reads a user's items."""
+
+    @property
+    def knows_ids(self) -> bool:
+        """Whether items are known by their numbers, which mean nothing on other data."""
+        return self.items in ("ids", "ids+features")
+
+    @property
+    def reads(self) -> str:
+        """What is known of an item, in words."""
+        return {"ids": "ids", "ids+features": "ids and frozen vectors"}.get(
+            self.items, "frozen vectors"
+        )
 
 
-GRID: dict[BaselineName, Cell] = {"sasrec": Cell(items="ids", users="transformer")}
+GRID: dict[BaselineName, Cell] = {
+    "sasrec": Cell(items="ids", users="sasrec"),
+    "gru4rec": Cell(items="ids", users="gru"),
+    "nextitnet": Cell(items="ids", users="nextitnet"),
+    "fdsa": Cell(items="ids+features", users="fdsa"),
+    "carca": Cell(items="ids+features", users="carca"),
+    "unisrec": Cell(items="adaptor", users="post_norm"),
+    "vqrec": Cell(items="codes", users="post_norm"),
+    "peterrec": Cell(items="projection", users="nextitnet"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class BaselineOptions:
-    """What a baseline is made of; docs/paper.md, section Baselines, has the sources."""
+    """What a baseline is made of; `baseline_options` has each one's defaults and their sources."""
 
     name: BaselineName = "sasrec"
     width: int = 128
@@ -45,92 +103,485 @@ class BaselineOptions:
     """L, the most recent items that the user encoder reads (R32)."""
     dropout: float = 0.1
     user_blocks: int = 2
+    """Of Transformers and CARCA; layers of the GRU; repeats of NextItNet's pair of blocks."""
     user_heads: int = 2
+    inner: int = 256
+    """Width of the feed-forward layers of FDSA's, UniSRec's and VQ-Rec's Transformers."""
+    loss: Loss = "in_batch"
+    """"in_batch": PMMRec's softmax over the batch's slots. "full": over all items. "bce", "bpr":
+    one drawn negative at each input. "cosine": over the batch's targets, UniSRec's and VQ-Rec's
+    pre-training."""
     logq: LogQ = "on"
-    """Of the in-batch softmax, as the next three; they mean what PMMRec's `dap_...` mean."""
+    """Of the in-batch softmax, as `reject`; both mean what PMMRec's `dap_...` mean."""
     reject: Reject = "same_ids"
     similarity: Similarity = "dot"
+    """Of "in_batch" and "full"; "cosine" is by cosine, "bce" and "bpr" by product."""
     tau: float = 1.0
+    text: TextSpec = field(default_factory=TextSpec)
+    vision: VisionSpec = field(default_factory=VisionSpec)
+    features: Features = "none"
+    """Whose frozen vectors are read."""
+    scaling: Scaling = "none"
+    """Of the frozen vectors, before anything reads them."""
+    causal: bool = True
+    """CARCA: no position sees later items; False as published."""
+    residual: bool = True
+    """CARCA: the score's multiplicative residual."""
+    transductive: bool = False
+    """UniSRec: a vector of its own for each item is added to the adaptor's."""
+    same_target: SameTarget = "masked"
+    """"cosine": what rows with the same next item do to each other."""
+    sequence_weight: float = 0.0
+    """UniSRec: weight of the contrast of a sequence with one that lost items."""
+    fake_ratio: float = 0.75
+    """VQ-Rec: the probability with which a digit of a synthetic negative is drawn anew."""
+    parts: int = 32
+    """VQ-Rec: codes of an item."""
+    centroids: int = 256
+    """VQ-Rec: values of a code."""
+    adapters: bool = False
+    """PeterRec: patches in every block; where they are, nothing else of the user encoder but the
+    blocks' second norms trains."""
+    freeze_users: bool = False
+    """UniSRec, VQ-Rec: the user encoder's positions and blocks do not train."""
 
     def __post_init__(self) -> None:
-        least = {"width": 1, "max_length": 1, "user_blocks": 0, "user_heads": 1}
+        least = {"width": 1, "max_length": 1, "user_blocks": 0, "user_heads": 1, "inner": 1}
+        least |= {"parts": 1, "centroids": 2, "sequence_weight": 0}
         faults = [
             f"{name} must be at least {n}" for name, n in least.items() if getattr(self, name) < n
         ]
         if not 0 <= self.dropout < 1:
             faults.append("dropout must be at least 0 and below 1")
+        if not 0 <= self.fake_ratio <= 1:
+            faults.append("fake_ratio must be from 0 to 1")
         if not self.tau > 0:
             faults.append("tau must be above 0")
+        reads = GRID[self.name].items != "ids"
+        if reads and self.features == "none":
+            faults.append(f"{self.name} reads frozen vectors: features must not be none")
+        if not reads and self.features != "none":
+            faults.append(f"{self.name} reads no frozen vectors: features must be none")
+        if self.name == "carca" and self.loss not in ("in_batch", "bce"):
+            faults.append("carca scores items by attention: its loss is in_batch or bce")
+        if self.name == "carca" and self.loss == "in_batch" and not self.causal:
+            faults.append("carca: in_batch needs causal, as each position's target lies ahead")
         if faults:
             raise ValueError("; ".join(faults))
 
     @property
     def modality(self) -> Modality:
-        """What of an item's content is read."""
-        match GRID[self.name].items:
-            case "ids":
-                return "none"
+        """What of an item's content is in a batch: nothing, frozen vectors go by its number."""
+        return "none"
+
+
+FEATURES: dict[BaselineName, Features] = {
+    "fdsa": "text",
+    "carca": "both",
+    "unisrec": "text",
+    "vqrec": "text",
+    "peterrec": "both",
+}
+
+
+def baseline_options(name: BaselineName, *, original: bool = False) -> BaselineOptions:
+    """A baseline's own defaults; with `original` those of its own paper or published code.
+
+    By default all have width 128, twenty items, SASRec's dropout and the loss that PMMRec has too,
+    so that the table compares what the models know; docs/paper.md, Baselines, has the sources.
+    """
+    values = (_DEFAULTS | (_ORIGINAL if original else {})).get(name, {})
+    return replace(BaselineOptions(name=name, features=FEATURES.get(name, "none")), **values)
+
+
+def at_stage(options: BaselineOptions, stage: Literal["pretrain", "finetune"]) -> BaselineOptions:
+    """What a baseline that transfers is before and after its transfer.
+
+    UniSRec and VQ-Rec compare sequences with a batch's targets first, and with all items of the
+    target later, when the user encoder's positions and blocks stand still. PeterRec's user encoder
+    is patched then.
+    """
+    after = stage == "finetune"
+    match options.name:
+        case "unisrec":
+            weight = 0.0 if after else 1e-3
+            loss: Loss = "full" if after else "cosine"
+            return replace(options, loss=loss, sequence_weight=weight, freeze_users=after)
+        case "vqrec":
+            return replace(options, loss="full" if after else "cosine", freeze_users=after)
+        case "peterrec":
+            return replace(options, adapters=after)
+    return options
+
+
+_DEFAULTS: dict[str, dict[str, Any]] = {
+    "fdsa": {"scaling": "standardise"},
+    "carca": {"scaling": "standardise", "user_heads": 4, "dropout": 0.3},
+    "unisrec": {"loss": "full", "similarity": "cosine", "tau": 0.07, "dropout": 0.2},
+    "vqrec": {"loss": "full", "similarity": "cosine", "tau": 0.07, "dropout": 0.2},
+    "peterrec": {"scaling": "standardise"},
+}
+_ORIGINAL: dict[str, dict[str, Any]] = {
+    "sasrec": {"width": 50, "max_length": 50, "user_heads": 1, "dropout": 0.2, "loss": "bce"},
+    "gru4rec": {"width": 100, "user_blocks": 1, "loss": "bpr"},
+    "nextitnet": {"width": 100, "loss": "full"},
+    "fdsa": {"width": 64, "max_length": 50, "dropout": 0.5, "loss": "full"},
+    "carca": {
+        "width": 390,
+        "max_length": 35,
+        "user_blocks": 3,
+        "user_heads": 3,
+        "dropout": 0.3,
+        "loss": "bce",
+        "causal": False,
+        "residual": False,
+    },
+    "unisrec": {
+        "width": 300,
+        "max_length": 50,
+        "dropout": 0.5,
+        "loss": "full",
+        "similarity": "cosine",
+        "tau": 0.07,
+        "transductive": True,
+        "same_target": "official",
+    },
+    "vqrec": {
+        "width": 300,
+        "max_length": 50,
+        "dropout": 0.5,
+        "loss": "full",
+        "similarity": "cosine",
+        "tau": 0.07,
+        "same_target": "official",
+    },
+    "peterrec": {"width": 256, "user_blocks": 4, "loss": "full"},
+}
 
 
 class Baseline(nn.Module):
-    """A baseline on a catalogue of so many items; all its weights are float32."""
+    """A baseline on a catalogue; all its weights are float32."""
 
     text = vision = None
-    """The encoders whose content PMMRec reads; an item encoder on ids has none."""
+    """The encoders that PMMRec trains; a baseline reads what they made once for all."""
     recompute = False
     """Asked of every model; there is little to compute again here."""
+    feature_NF: Tensor
 
-    def __init__(self, options: BaselineOptions, n_items: int) -> None:
+    def __init__(
+        self, options: BaselineOptions, n_items: int, features: ItemFeatures | None = None
+    ) -> None:
+        """Build it.
+
+        Args:
+            options: which, and of what.
+            n_items: N.
+            features: of the catalogue (`read_features`), where the baseline reads any.
+        """
         super().__init__()
-        self.options = options
+        if (features is None) != (options.features == "none"):
+            raise ValueError(f"{options.name}: features are read or not, but here they are not so")
+        self.options, self.n_items = options, n_items
         self.max_length, self.width = options.max_length, options.width
-        self.items = ItemTable(n_items, options.width)
-        self.user_encoder = UserEncoder(
-            options.width,
-            max_length=options.max_length,
-            blocks=options.user_blocks,
-            heads=options.user_heads,
-            dropout=options.dropout,
+        self.cell = GRID[options.name]
+        fields = () if features is None else features.fields
+        self.widths = [each_NF.shape[1] for each_NF in fields]
+        self.items = (
+            ItemTable(n_items, self.width) if self.cell.knows_ids or options.transductive else None
         )
+        self.adaptor: MixtureAdaptor | None = None
+        self.projection: nn.Linear | None = None
+        self.codes: CodeItems | None = None
+        self.mix: ItemMix | None = None
+        self.head: CarcaHead | None = None
+        self._build_items(features)
+        if features is not None and self.cell.items != "codes":
+            self.register_buffer("feature_NF", features.joined(), persistent=False)
+        self.user_encoder = self._build_users()
+
+    def _build_items(self, features: ItemFeatures | None) -> None:
+        options, whole = self.options, sum(self.widths)
+        match self.cell.items:
+            case "adaptor":
+                self.adaptor = MixtureAdaptor(whole, self.width)
+            case "projection":
+                self.projection = linear = nn.Linear(whole, self.width)
+                nn.init.xavier_normal_(linear.weight)
+                nn.init.zeros_(linear.bias)
+            case "codes":
+                assert features is not None
+                joined_NF = features.joined()
+                learned = learn_codes(
+                    joined_NF,
+                    features.trained_N,
+                    parts=options.parts,
+                    centroids=options.centroids,
+                    seed=0,
+                )
+                self.codes = CodeItems(learned.encode(joined_NF), self.width, options.centroids)
+            case "ids+features" if self.cell.users == "carca":
+                self.mix = ItemMix(self.width, whole)
+
+    def _build_users(self) -> nn.Module:
+        options, length = self.options, self.options.max_length
+        blocks, heads, dropout = options.user_blocks, options.user_heads, options.dropout
+        match self.cell.users:
+            case "sasrec":
+                return UserEncoder(
+                    self.width, max_length=length, blocks=blocks, heads=heads, dropout=dropout
+                )
+            case "gru":
+                return GruEncoder(self.width, layers=blocks, dropout=dropout)
+            case "nextitnet":
+                if not options.adapters:
+                    return NextItNetEncoder(self.width, repeats=blocks)
+                patched = NextItNetEncoder(self.width, repeats=blocks, adapter="serial")
+                patched.freeze_for_patching()
+                return patched
+            case "post_norm":
+                made = PostNormEncoder(
+                    self.width,
+                    max_length=length,
+                    blocks=blocks,
+                    heads=heads,
+                    inner=options.inner,
+                    dropout=dropout,
+                )
+                if options.freeze_users:
+                    made.input.position.requires_grad_(False)
+                    made.transformer.requires_grad_(False)
+                return made
+            case "fdsa":
+                return FdsaEncoder(
+                    self.width,
+                    fields=self.widths,
+                    max_length=length,
+                    blocks=blocks,
+                    heads=heads,
+                    inner=options.inner,
+                    dropout=dropout,
+                )
+            case "carca":
+                self.head = CarcaHead(
+                    self.width,
+                    heads=heads,
+                    dropout=dropout,
+                    residual=options.residual,
+                    causal=options.causal,
+                )
+                return CarcaEncoder(
+                    self.width, blocks=blocks, heads=heads, dropout=dropout, causal=options.causal
+                )
 
     def encode_items(self, items: Items) -> Tensor:
-        """Vectors [I, D] of distinct items."""
-        return self.items(items)  # type: ignore[no-any-return]
+        """What stands for distinct items, [I, W]; their content is not read, but their numbers."""
+        return self.of_numbers(items.item_I)
 
-    def encode_users(self, e_BLD: Tensor, valid_BL: Tensor) -> Tensor:
-        """Hidden states [B, L, D] of left-padded windows of item vectors; zeros at padding."""
-        return self.user_encoder(e_BLD, valid_BL)  # type: ignore[no-any-return]
+    def of_numbers(self, item_I: Tensor) -> Tensor:
+        """The same of items by their catalogue numbers.
 
-    def user_vectors(self, e_BLD: Tensor, valid_BL: Tensor) -> Tensor:
+        W is D; with FDSA 2 D, the id's vector and the features'; with CARCA 2 D, the item as it
+        stands in a profile and as a candidate.
+        """
+        id_ID = None if self.items is None else self.items.table(item_I)
+        if self.codes is not None:
+            coded_ID: Tensor = self.codes.of_codes(self.codes.codes(item_I))
+            return coded_ID
+        if not self.widths:
+            assert id_ID is not None
+            return id_ID  # type: ignore[no-any-return]
+        feature_IF = self.feature_NF[item_I - 1]
+        if self.mix is not None:
+            return torch.cat(self.mix(id_ID, feature_IF), dim=1)
+        if isinstance(self.user_encoder, FdsaEncoder):
+            assert id_ID is not None
+            embedded_ID = self.user_encoder.embed_features(
+                torch.split(feature_IF, self.widths, dim=1)
+            )
+            return torch.cat([id_ID, embedded_ID], dim=1)
+        made = self.projection if self.adaptor is None else self.adaptor
+        assert made is not None
+        made_ID: Tensor = made(feature_IF)
+        return made_ID if id_ID is None else made_ID + id_ID
+
+    def encode_users(self, e_BLW: Tensor, valid_BL: Tensor) -> Tensor:
+        """Hidden states [B, L, D] of left-padded windows of items; zeros at padding."""
+        if isinstance(self.user_encoder, FdsaEncoder):
+            e_BLD, feature_BLD = e_BLW.chunk(2, dim=2)
+            hidden_BLD: Tensor = self.user_encoder.join_streams(e_BLD, feature_BLD, valid_BL)
+        else:
+            hidden_BLD = self.user_encoder(e_BLW[:, :, : self.width], valid_BL)
+        return hidden_BLD
+
+    def user_vectors(self, e_BLW: Tensor, valid_BL: Tensor) -> Tensor:
         """What users are scored with, [B, D]: the hidden state at the last position."""
-        return self.encode_users(e_BLD, valid_BL)[:, -1]
+        return self.encode_users(e_BLW, valid_BL)[:, -1]
 
-    def item_vectors(self, e_ID: Tensor) -> Tensor:
-        """What items are scored with, [I, D]: a score is its dot product with the user's vector."""
-        return scored_items(e_ID, self.options.similarity)
+    def item_vectors(self, e_IW: Tensor) -> Tensor:
+        """What items are scored with, [I, D]: a score is its dot product with the user's vector.
 
-    def loss(self, batch: Batch) -> Tensor:
-        """The in-batch softmax of the next item at each input, a float32 scalar."""
-        item_ID = self.encode_items(batch.items)
+        CARCA's score is none (`scores_of_users`); for it, what its head reads of a candidate.
+        """
+        if self.head is not None:
+            return e_IW[:, self.width :]
+        cosine = self.options.similarity == "cosine" or self.options.loss == "cosine"
+        return scored_items(e_IW[:, : self.width], "cosine" if cosine else "dot")
+
+    @property
+    def scores_of_users(self) -> Callable[[Tensor, Tensor, Tensor], Tensor] | None:
+        """Scores [B, I] from windows [B, L, W], bool [B, L] and `item_vectors` [I, D].
+
+        None where they are dot products of `user_vectors` and `item_vectors`.
+        """
+        if self.head is None:
+            return None
+        head = self.head
+
+        def scores(e_BLW: Tensor, valid_BL: Tensor, item_ID: Tensor) -> Tensor:
+            return head.last_scores(self.encode_users(e_BLW, valid_BL), valid_BL, item_ID)
+
+        return scores
+
+    def loss(self, batch: Batch, generator: Generator | None = None) -> Tensor:
+        """The loss of the next item at each input, a float32 scalar.
+
+        Args:
+            batch: sequences over distinct items.
+            generator: of drawn negatives and of what pre-training makes up, on the batch's device.
+        """
+        item_IW = self.encode_items(batch.items)
         slot_BL = batch.slot_BS[:, :-1]
-        e_BLD = functional.pad(item_ID, (0, 0, 1, 0))[slot_BL]
+        e_BLW = functional.pad(item_IW, (0, 0, 1, 0))[slot_BL]
+        user_BLD = self.encode_users(e_BLW, slot_BL > 0)
+        match self.options.loss:
+            case "in_batch":
+                return self._in_batch(user_BLD, item_IW, batch)
+            case "full":
+                every = torch.arange(1, self.n_items + 1, device=slot_BL.device)
+                return full_softmax(
+                    user_BLD,
+                    self.of_numbers(every)[:, : self.width],
+                    functional.pad(batch.items.item_I, (1, 0))[batch.slot_BS],
+                    similarity=self.options.similarity,
+                    tau=self.options.tau,
+                )
+            case "cosine":
+                return self._cosine(user_BLD, item_IW, e_BLW, batch, _given(generator))
+            case _:
+                return self._drawn(user_BLD, item_IW, batch, _given(generator))
+
+    def _in_batch(self, user_BLD: Tensor, item_IW: Tensor, batch: Batch) -> Tensor:
+        options = self.options
+        if self.head is not None:
+            valid_BL = batch.slot_BS[:, :-1] > 0
+            z_BLI = self.head.scores(user_BLD, valid_BL, item_IW[:, self.width :])
+            z_RI = z_BLI[predicted(batch.slot_BS)] / options.tau
+            return softmax_over_slots(
+                z_RI, batch.slot_BS, batch.log_p_I, logq=options.logq, reject=options.reject
+            )
         return in_batch_softmax(
-            self.encode_users(e_BLD, slot_BL > 0),
-            item_ID,
+            user_BLD,
+            item_IW[:, : self.width],
             batch.slot_BS,
             batch.log_p_I,
-            logq=self.options.logq,
-            reject=self.options.reject,
-            similarity=self.options.similarity,
-            tau=self.options.tau,
+            logq=options.logq,
+            reject=options.reject,
+            similarity=options.similarity,
+            tau=options.tau,
         )
+
+    def _drawn(
+        self, user_BLD: Tensor, item_IW: Tensor, batch: Batch, generator: Generator
+    ) -> Tensor:
+        """One negative at each input, from outside the user's items."""
+        number_BS = functional.pad(batch.items.item_I, (1, 0))[batch.slot_BS]
+        negative_BL = draw_negatives(number_BS, self.n_items, generator)
+        distinct, place_BL = torch.unique(negative_BL, return_inverse=True)
+        known_IW = torch.cat([item_IW, self.of_numbers(distinct)])
+        place_BL = place_BL + len(item_IW) + 1
+        if self.head is not None:
+            return self._pairs(user_BLD, known_IW[:, self.width :], batch.slot_BS, place_BL)
+        compare = bpr if self.options.loss == "bpr" else binary_cross_entropy
+        return compare(user_BLD, known_IW[:, : self.width], batch.slot_BS, place_BL)
+
+    def _pairs(
+        self, profile_BLD: Tensor, known_ID: Tensor, slot_BS: Tensor, negative_BL: Tensor
+    ) -> Tensor:
+        """CARCA's published loss: the next item and a drawn one at each input."""
+        assert self.head is not None
+        valid_BL, row_BL = slot_BS[:, :-1] > 0, predicted(slot_BS)
+        next_BLD, drawn_BLD = (
+            functional.pad(known_ID, (0, 0, 1, 0))[each] for each in (slot_BS[:, 1:], negative_BL)
+        )
+        z_R = self.head.pair_scores(profile_BLD, valid_BL, next_BLD)[row_BL]
+        other_R = self.head.pair_scores(profile_BLD, valid_BL, drawn_BLD)[row_BL]
+        total = functional.softplus(-z_R) + functional.softplus(other_R)
+        return total.sum() / max(1, len(z_R))
+
+    def _cosine(
+        self,
+        user_BLD: Tensor,
+        item_IW: Tensor,
+        e_BLW: Tensor,
+        batch: Batch,
+        generator: Generator,
+    ) -> Tensor:
+        """Pre-training of UniSRec and VQ-Rec, at every input."""
+        options, rows = self.options, prediction_rows(user_BLD, batch.slot_BS)
+        made_up_RD = None
+        if self.codes is not None:
+            code_RK = self.codes.codes(batch.items.item_I[rows.target_N])
+            fake_RK = fake_codes(code_RK, options.fake_ratio, generator, options.centroids)
+            made_up_RD = self.codes.of_codes(fake_RK)
+        loss = cosine_softmax(
+            rows.user_ND,
+            item_IW[:, : self.width],
+            rows.target_N,
+            tau=options.tau,
+            same_target=options.same_target,
+            synthetic_ND=made_up_RD,
+        )
+        if not options.sequence_weight:
+            return loss
+        shorter_BLW, valid_BL = dropped(e_BLW, batch.slot_BS[:, :-1] > 0, generator)
+        augmented_BLD = self.encode_users(shorter_BLW, valid_BL)
+        some_B = batch.slot_BS[:, -2] > 0
+        contrast = sequence_softmax(
+            user_BLD[some_B, -1],
+            augmented_BLD[some_B, -1],
+            batch.slot_BS[some_B, -1] - 1,
+            tau=options.tau,
+            same_target=options.same_target,
+        )
+        return loss + options.sequence_weight * contrast
 
     def forward(self, batch: Batch, generator: Generator | None = None) -> dict[str, Tensor]:
         """What training asks of every model: "loss", the scalar to minimise.
 
         Args:
             batch: sequences over distinct items.
-            generator: not used; PMMRec corrupts sequences with it.
+            generator: as of `loss`.
         """
-        del generator
-        return {"loss": self.loss(batch)}
+        return {"loss": self.loss(batch, generator)}
+
+
+def dropped(
+    e_BLW: Tensor, valid_BL: Tensor, generator: Generator, keep: float = 0.8
+) -> tuple[Tensor, Tensor]:
+    """Windows that lost items, those left moved to the right, and which places hold one.
+
+    Each item but a window's first is kept with the probability `keep` (UniSRec's item drop).
+    """
+    draw_BL = torch.rand(valid_BL.shape, generator=generator, device=generator.device)
+    first_BL = valid_BL & (valid_BL.cumsum(1) == 1)
+    kept_BL = valid_BL & ((draw_BL.to(valid_BL.device) < keep) | first_BL)
+    order_BL = kept_BL.int().argsort(dim=1, stable=True)
+    left_BL = kept_BL.gather(1, order_BL)
+    moved_BLW = e_BLW.gather(1, order_BL[:, :, None].expand_as(e_BLW))
+    return moved_BLW * left_BL[:, :, None], left_BL
+
+
+def _given(generator: Generator | None) -> Generator:
+    if generator is None:
+        raise ValueError("drawn negatives need a generator")
+    return generator

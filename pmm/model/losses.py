@@ -50,11 +50,28 @@ def in_batch_softmax(
     Returns:
         Mean over the N rows, scalar of float32 or more. Where N = 0 it is 0, with zero gradients.
     """
-    row_BL = (slot_BS[:, :-1] > 0) & (slot_BS[:, 1:] > 0)
+    z_NI = similarities(user_BLD[predicted(slot_BS)], item_ID, similarity) / tau
+    return softmax_over_slots(z_NI, slot_BS, log_p_I, logq=logq, reject=reject)
+
+
+def predicted(slot_BS: Tensor) -> Tensor:
+    """bool [B, L]: inputs behind which an item follows."""
+    return (slot_BS[:, :-1] > 0) & (slot_BS[:, 1:] > 0)
+
+
+def softmax_over_slots(
+    z_NI: Tensor,
+    slot_BS: Tensor,
+    log_p_I: Tensor,
+    *,
+    logq: LogQ = "on",
+    reject: Reject = "same_ids",
+) -> Tensor:
+    """The same of logits that are there already: of the N predicted inputs for the I items."""
+    row_BL = predicted(slot_BS)
     user_N = row_BL.nonzero()[:, 0]
     target_N1 = slot_BS[:, 1:][row_BL][:, None] - 1
-    z_NI = similarities(user_BLD[row_BL], item_ID, similarity) / tau
-    own_BI = own_columns(slot_BS, len(item_ID))
+    own_BI = own_columns(slot_BS, z_NI.shape[1])
     own_NI, all_I = own_BI[user_N], own_BI.sum(0)
     negative_NI = negative_columns(own_NI, all_I, target_N1, reject)
     if logq == "corrected":

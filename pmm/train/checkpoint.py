@@ -12,7 +12,13 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from pmm.errors import BrokenArtefact
-from pmm.evaluate.checkpoint import copy_into, read_tensors, trained_tensors, write_tensors
+from pmm.evaluate.checkpoint import (
+    copy_into,
+    kept_tensors,
+    read_tensors,
+    trained_tensors,
+    write_tensors,
+)
 
 LAST = "checkpoint/last.safetensors"
 """Below a run's folder: where training goes on with --resume."""
@@ -52,7 +58,7 @@ def save_state(
     Tensors are called `model/<parameter>` and `optimiser/<parameter>/<exp_avg and so on>`.
     """
     trained = trained_tensors(model)
-    tensors = {f"model/{name}": tensor for name, tensor in trained.items()}
+    tensors = {f"model/{name}": tensor for name, tensor in kept_tensors(model).items()}
     for name, parameter in trained.items():
         for key, value in optimiser.state.get(parameter, {}).items():
             tensors[f"optimiser/{name}/{key}"] = value

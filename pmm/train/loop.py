@@ -15,7 +15,7 @@ from pmm.evaluate.device import pick_device
 from pmm.evaluate.fit import require_pictures, require_tokens
 from pmm.home import Home
 from pmm.model.pmmrec import PmmrecOptions
-from pmm.model.recommender import ModelOptions, build_model, knows_ids
+from pmm.model.recommender import ModelOptions, build_model, features_of, knows_ids
 from pmm.model.trunks import trunks_of, write_trunks
 from pmm.recipe import dump, read_recipe, resolve
 from pmm.shards.read import Shards
@@ -144,7 +144,8 @@ def store_activations(home: Home, recipe: Recipe, *, force: bool = False) -> dic
     storage = "fp16" if recipe.train.cache == "off" else recipe.train.cache
     found: dict[str, str] = {}
     for shards in open_parts(home, recipe):
-        model = build_model(recipe.model, shards.n_items).eval()
+        features = features_of(recipe.model, [shards], pick_device(recipe.train.device))
+        model = build_model(recipe.model, shards.n_items, features).eval()
         require_tokens(shards, model)
         require_pictures(shards, model)
         model.to(pick_device(recipe.train.device))
@@ -198,8 +199,6 @@ def memory_errors(batch_users: int) -> Iterator[None]:
 def with_whole_paths(recipe: Recipe) -> Recipe:
     """The recipe with encoders in folders named from the root: a run is evaluated from anywhere."""
     model = recipe.model
-    if not isinstance(model, PmmrecOptions):
-        return recipe
     text = replace(model.text, encoder=_whole_path(model.text.encoder))
     vision = replace(model.vision, encoder=_whole_path(model.vision.encoder))
     return replace(recipe, model=replace(model, text=text, vision=vision))

@@ -8,10 +8,11 @@ from typing import Any, Literal
 from pmm.errors import InputError, MissingArtefact, RecipeError
 from pmm.evaluate.checkpoint import BEST, read_tensors
 from pmm.home import SOURCES, Home
-from pmm.model.baseline import GRID, BaselineName, BaselineOptions
+from pmm.model.baseline import GRID, BaselineName, BaselineOptions, at_stage, baseline_options
 from pmm.model.encoders import TextSpec
 from pmm.model.pmmrec import ALL_OBJECTIVES, PmmrecOptions, Preset, Weights, preset
 from pmm.recipe import merge, read_recipe, resolve
+from pmm.shards.read import Shards
 from pmm.shards.training_set import Mixing
 from pmm.train.loop import Recipe, Stage, open_parts, why_scratch_only
 from pmm.train.run_folder import RECIPE
@@ -19,6 +20,7 @@ from pmm.train.transfer import Start, Transfer
 
 Modality = Literal["both", "text", "vision"]
 ModelName = Literal["pmmrec"] | BaselineName
+AnyPreset = Preset | Literal["original"]
 
 _TRAINING: dict[Preset, dict[str, Any]] = {
     "default": {},
@@ -30,10 +32,19 @@ FINETUNE_PATIENCE = 5
 """Fine-tuning converges within a few epochs (R43)."""
 
 
-_BASELINE_TRAINING: dict[BaselineName, dict[str, Any]] = {
-    "sasrec": {"lr": 1e-3, "batch_users": 256},
+_BASELINE_TRAINING: dict[str, Any] = {"lr": 1e-3, "batch_users": 256}
+"""How every baseline trains, where it is not as the defaults (docs/paper.md, Baselines)."""
+_ORIGINAL_TRAINING: dict[BaselineName, dict[str, Any]] = {
+    "sasrec": {"batch_users": 128, "weight_decay": 0.0},
+    "gru4rec": {"batch_users": 50, "weight_decay": 0.0},
+    "nextitnet": {"batch_users": 128, "weight_decay": 0.0},
+    "fdsa": {"batch_users": 2048, "weight_decay": 0.0},
+    "carca": {"batch_users": 128, "lr": 1e-4, "weight_decay": 1e-4},
+    "unisrec": {"batch_users": 2048, "weight_decay": 0.0},
+    "vqrec": {"batch_users": 2048, "weight_decay": 0.0},
+    "peterrec": {"batch_users": 32, "weight_decay": 0.0},
 }
-"""How a baseline trains, where it is not as the defaults (docs/paper.md, Baselines)."""
+"""The same with `--preset original`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,8 +64,8 @@ class Wish:
     objectives: Literal["dap", "all"] | None = None
     """None: all four in pre-training, DAP alone elsewhere."""
     modality: Modality | None = None
-    preset: Preset | None = None
-    """Of PMMRec. None: the default."""
+    preset: AnyPreset | None = None
+    """None: the default. "original" is of the baselines, the others of PMMRec."""
 
     def __post_init__(self) -> None:
         """Refuse what does not go together.
@@ -74,8 +85,10 @@ class Wish:
             raise InputError("--from and --transfer belong to --stage finetune")
         if self.stage == "finetune" and self.modality:
             raise InputError("in --stage finetune --transfer text or vision says the modality")
-        if self.model in GRID and self.stage != "scratch":
+        if self.model in GRID and GRID[self.model].knows_ids and self.stage != "scratch":
             raise InputError(why_scratch_only(self.model, self.stage))
+        if self.model not in (None, *GRID) and self.preset == "original":
+            raise InputError("--preset original belongs to the baselines, see --model")
         _refuse_of_pmmrec(self)
 
 
@@ -103,7 +116,7 @@ def resolve_run(
         before = read_recipe(run_dir / RECIPE)
         _require_same_model(run_dir, before, wish)
         return resolve(Recipe, merge(before, values, asked))
-    name = _model_name(wish, values)
+    name = _model_name(wish, values, asked)
     if name in GRID:
         return _of_baseline(home, name, wish, values, asked)
     base = _of_pmmrec(wish, asked)
@@ -113,18 +126,14 @@ def resolve_run(
     unsaid = draft.model.text.encoder == TextSpec().encoder
     if not unsaid or draft.model.modality == "vision":
         return draft
-    if first.tokenizer["local"]:
-        raise InputError(
-            f"{first.place} holds the tokens of a local encoder, the folder "
-            f"{first.tokenizer['name']!r}. Say where it is: --text-encoder FOLDER"
-        )
-    named = {"model": {"text": {"encoder": first.tokenizer["name"]}}}
-    return resolve(Recipe, merge(base, named, values, asked))
+    return resolve(Recipe, merge(base, _encoder_of(first), values, asked))
 
 
 def _of_pmmrec(wish: Wish, asked: Mapping[str, Any]) -> dict[str, Any]:
     """The values of PMMRec's preset or of the run that it starts from, and of its stage."""
     name = wish.preset or "default"
+    if name == "original":
+        raise InputError("--preset original belongs to the baselines, see --model")
     base: dict[str, Any] = {"model": asdict(preset(name))}
     if wish.stage == "finetune":
         base = {"model": _model_of(Path(asked["start"]["run"]), wish.transfer or "full")}
@@ -139,17 +148,48 @@ def _of_baseline(
     home: Home, name: BaselineName, wish: Wish, values: Mapping[str, Any], asked: Mapping[str, Any]
 ) -> Recipe:
     """The recipe of a baseline; errors as `resolve_run`."""
+    if wish.stage != "scratch" and GRID[name].knows_ids:
+        origin = f"--from {wish.start}: " if wish.start else ""
+        raise InputError(origin + why_scratch_only(name, wish.stage))
     _refuse_of_pmmrec(replace(wish, model=name))
+    original = wish.preset == "original"
+    options = baseline_options(name, original=original)
     encoders = sorted({"text", "vision"} & _model_table(values).keys())
-    if encoders:
+    if encoders and options.features == "none":
         raise InputError(
             f"{name} knows items by their numbers and reads no {' and no '.join(encoders)}: leave "
             f"out {' and '.join(f'--{side}-encoder' for side in encoders)}"
         )
-    base = {"model": asdict(BaselineOptions(name=name)), "train": _BASELINE_TRAINING[name]}
+    training = _BASELINE_TRAINING | (_ORIGINAL_TRAINING[name] if original else {})
+    model = asdict(options)
+    if wish.stage != "scratch":
+        if wish.stage == "finetune":
+            model = _model_of(Path(asked["start"]["run"]), wish.transfer or "full")
+            training = training | {"patience": FINETUNE_PATIENCE}
+        model = asdict(at_stage(resolve(BaselineOptions, model), wish.stage))
+    base = {"model": model, "train": training}
     recipe = resolve(Recipe, merge(base, values, asked))
-    open_parts(home, recipe)
-    return recipe
+    first = open_parts(home, recipe)[0]
+    assert isinstance(recipe.model, BaselineOptions)
+    if recipe.model.features not in ("text", "both"):
+        return recipe
+    if recipe.model.text.encoder != TextSpec().encoder:
+        return recipe
+    return resolve(Recipe, merge(base, _encoder_of(first), values, asked))
+
+
+def _encoder_of(shards: Shards) -> dict[str, Any]:
+    """The values that name the text encoder whose tokens the shards hold.
+
+    Raises:
+        InputError: it is a local one, and nobody said where it is.
+    """
+    if shards.tokenizer["local"]:
+        raise InputError(
+            f"{shards.place} holds the tokens of a local encoder, the folder "
+            f"{shards.tokenizer['name']!r}. Say where it is: --text-encoder FOLDER"
+        )
+    return {"model": {"text": {"encoder": shards.tokenizer["name"]}}}
 
 
 def _model_table(values: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -158,16 +198,24 @@ def _model_table(values: Mapping[str, Any]) -> Mapping[str, Any]:
     return model if isinstance(model, Mapping) else {}
 
 
-def _model_name(wish: Wish, values: Mapping[str, Any]) -> Any:
-    """Which model is asked for.
+def _model_name(wish: Wish, values: Mapping[str, Any], asked: Mapping[str, Any]) -> Any:
+    """Which model is asked for; a fine-tuning's is that of the run which it starts from.
 
     Raises:
-        InputError: the command line and the recipe say different things.
+        InputError: the command line, the recipe and that run say different things.
     """
     told = _model_table(values).get("name")
     if wish.model and told not in (None, wish.model):
         raise InputError(f"--model {wish.model}, but the recipe says model.name = {told!r}")
-    return wish.model or told or "pmmrec"
+    name = wish.model or told
+    if wish.stage == "finetune":
+        run = Path(asked["start"]["run"])
+        if (run / RECIPE).is_file():
+            held = _model_table(read_recipe(run / RECIPE)).get("name", "pmmrec")
+            if name not in (None, held):
+                raise InputError(f"--from {run}: that is a run of {held}, not of {name}")
+            return held
+    return name or "pmmrec"
 
 
 def _refuse_of_pmmrec(wish: Wish) -> None:
@@ -178,11 +226,16 @@ def _refuse_of_pmmrec(wish: Wish) -> None:
     """
     if wish.model not in GRID:
         return
-    given = [each for each in ("preset", "objectives", "modality") if getattr(wish, each)]
+    given = [each for each in ("objectives", "modality") if getattr(wish, each)]
+    given += ["preset"] * (wish.preset not in (None, "original"))
     if given:
         raise InputError(
             f"{' and '.join(f'--{each}' for each in given)} belong to --model pmmrec; found "
-            f"--model {wish.model}, which knows items by their numbers alone"
+            f"--model {wish.model}, which knows items by {GRID[wish.model].reads} alone"
+        )
+    if wish.transfer not in (None, "full"):
+        raise InputError(
+            f"--transfer {wish.transfer} belongs to --model pmmrec; {wish.model} has full alone"
         )
 
 
@@ -230,7 +283,7 @@ def _model_of(run: Path, transfer: Transfer) -> dict[str, Any]:
         )
     model = dict(read_recipe(run / RECIPE)["model"])
     if model.get("name") in GRID:
-        raise InputError(f"--from {run}: {why_scratch_only(model['name'], 'finetune')}")
+        return model
     tensors, _ = read_tensors(run / BEST, made_by=f"pmm train … --name {run.name} --resume")
     model["width"] = tensors["user_encoder.position.weight"].shape[1]
     if transfer in ("text", "vision"):

@@ -29,11 +29,11 @@ from pmm.evaluate.checkpoint import (
     trained_tensors,
 )
 from pmm.evaluate.device import Precision, mixed, pick_device, pick_precision
-from pmm.evaluate.fit import require_pictures, require_tokens
+from pmm.evaluate.fit import require_features, require_pictures, require_tokens
 from pmm.evaluate.metrics import headline, mean_summary, summarise
 from pmm.evaluate.run import EvaluateOptions, drop_evaluations, evaluate_model, references
 from pmm.model.pmmrec import parameter_groups
-from pmm.model.recommender import ModelOptions, Recommender, build_model
+from pmm.model.recommender import ModelOptions, Recommender, build_model, features_of
 from pmm.model.trunks import with_activations
 from pmm.progress import Progress, progress
 from pmm.shards.activations import Storage
@@ -150,8 +150,11 @@ class Session:
         self.run_dir, self.options = run_dir, options
         self.device = pick_device(options.device)
         self.dtype = pick_precision(options.precision, self.device)
+        for shards in data.parts:
+            require_features(shards, model_options)
+        features = features_of(model_options, data.parts, self.device)
         torch.manual_seed(options.seed)
-        self.model = build_model(model_options, data.n_items).to(self.device)
+        self.model = build_model(model_options, data.n_items, features).to(self.device)
         for shards in data.parts:
             require_tokens(shards, self.model)
             require_pictures(shards, self.model)

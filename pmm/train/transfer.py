@@ -4,7 +4,7 @@ A mode loads exactly its parts. Nothing is matched by guess: a tensor that a mod
 the run does not hold is an error, and so is a mode that loads nothing.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from pmm.artefact import atomic_file, storage_errors, write_json
 from pmm.errors import BrokenArtefact, InputError, StaleArtefact
-from pmm.evaluate.checkpoint import BEST, frozen_digests, read_tensors, trained_tensors
+from pmm.evaluate.checkpoint import BEST, frozen_digests, kept_tensors, read_tensors
+from pmm.model.baseline import Baseline
 
 Transfer = Literal["full", "item", "user", "text", "vision"]
 
@@ -28,7 +29,9 @@ PARTS: dict[Transfer, tuple[str, ...]] = {
     "text": ("text", "text_projection", "user_encoder"),
     "vision": ("vision", "vision_projection", "user_encoder"),
 }
-"""Mode -> the model's parts that are taken over; all others start fresh (R44, R45)."""
+"""Mode -> PMMRec's parts that are taken over; all others start fresh (R44, R45)."""
+BASELINE_PARTS = ("adaptor", "projection", "codes", "user_encoder")
+"""The parts of baselines that do not know items by their numbers, as far as one has them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,21 +76,34 @@ def take_over(model: nn.Module, start: Start) -> Report:
     """
     path = Path(start.run) / BEST
     tensors, about = read_tensors(path, made_by="pmm train --stage pretrain")
-    trained = trained_tensors(model)
-    wanted = [name for name in trained if _part(name) in PARTS[start.transfer]]
-    _require_fitting(path, start.transfer, wanted, trained, tensors)
-    _require_same_trunks(path, start.transfer, model, about.get("frozen_parts", {}))
+    own, parts = own_weights(model), parts_of(model, start.transfer)
+    wanted = [name for name in own if _part(name) in parts and ".adapter." not in name]
+    _require_fitting(path, start.transfer, parts, wanted, own, tensors, set(model.state_dict()))
+    _require_same_trunks(path, parts, model, about.get("frozen_parts", {}))
     with torch.no_grad():
         for name in wanted:
-            trained[name].copy_(tensors[name])
+            own[name].copy_(tensors[name])
     return Report(
         run=start.run,
         transfer=start.transfer,
         loaded=tuple(wanted),
-        fresh=tuple(name for name in trained if name not in set(wanted)),
-        frozen=tuple(name for name in model.state_dict() if name not in trained),
+        fresh=tuple(name for name in own if name not in set(wanted)),
+        frozen=tuple(name for name in model.state_dict() if name not in own),
         left_behind=tuple(name for name in tensors if name not in set(wanted)),
     )
+
+
+def own_weights(model: nn.Module) -> dict[str, Tensor]:
+    """Name -> weight of all that is a run's own: what trains, and what it took over and froze."""
+    kept = kept_tensors(model)
+    return {name: each for name, each in kept.items() if isinstance(each, nn.Parameter)}
+
+
+def parts_of(model: nn.Module, transfer: Transfer) -> tuple[str, ...]:
+    """The parts of a model that a mode takes over."""
+    if isinstance(model, Baseline):
+        return tuple(part for part in BASELINE_PARTS if getattr(model, part) is not None)
+    return PARTS[transfer]
 
 
 def write_report(run_dir: Path, report: Report) -> None:
@@ -103,14 +119,16 @@ def _part(name: str) -> str:
 def _require_fitting(
     path: Path,
     transfer: Transfer,
+    parts: Sequence[str],
     wanted: list[str],
-    trained: Mapping[str, Tensor],
+    own: Mapping[str, Tensor],
     tensors: Mapping[str, Tensor],
+    places: Set[str],
 ) -> None:
     assert transfer in get_args(Transfer)
-    held = {_part(name) for name in tensors}
-    lacking = [part for part in PARTS[transfer] if part not in held]
-    unbuilt = [part for part in PARTS[transfer] if part not in {_part(name) for name in wanted}]
+    held, built = {_part(name) for name in tensors}, {_part(name) for name in wanted}
+    lacking = [part for part in parts if part not in held]
+    unbuilt = [part for part in parts if part not in built]
     if lacking or not wanted:
         raise InputError(
             f"{path} cannot start a {transfer} transfer: it holds no {' and no '.join(lacking)} "
@@ -123,15 +141,14 @@ def _require_fitting(
         )
     faults = [f"{name} is missing" for name in wanted if name not in tensors]
     faults += [
-        f"{name} has shape {tuple(tensors[name].shape)}, expected {tuple(trained[name].shape)}"
+        f"{name} has shape {tuple(tensors[name].shape)}, expected {tuple(own[name].shape)}"
         for name in wanted
-        if name in tensors and tensors[name].shape != trained[name].shape
+        if name in tensors and tensors[name].shape != own[name].shape
     ]
-    parts = {_part(name) for name in wanted}
     faults += [
         f"{name} has no place in the new model"
         for name in tensors
-        if _part(name) in parts and name not in trained
+        if _part(name) in built and name not in places
     ]
     if faults:
         raise BrokenArtefact(
@@ -140,17 +157,17 @@ def _require_fitting(
 
 
 def _require_same_trunks(
-    path: Path, transfer: Transfer, model: nn.Module, before: Mapping[str, str]
+    path: Path, parts: Sequence[str], model: nn.Module, before: Mapping[str, str]
 ) -> None:
     """The trained top of an encoder is worth nothing on another trunk."""
     now = frozen_digests(model)
     for part in ("text", "vision"):
-        if part in PARTS[transfer] and part not in before:
+        if part in parts and part not in before:
             raise BrokenArtefact(
                 f"{path} does not say on which frozen {part} encoder it was trained. Train it "
                 "again: pmm train --stage pretrain --overwrite"
             )
-        if part in PARTS[transfer] and now.get(part) != before[part]:
+        if part in parts and now.get(part) != before[part]:
             raise StaleArtefact(
                 f"{path} was trained on a frozen {part} encoder {before[part][:8]}, "
                 f"the new model has {now.get(part, 'none')[:8]}. Give the same --{part}-encoder"

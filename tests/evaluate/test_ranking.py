@@ -159,6 +159,6 @@ def test_popularity_counts_equal_items_against_itself() -> None:
 def test_top_items_leave_the_history_out_and_agree_with_the_rank() -> None:
     item = torch.tensor([[3.0], [9.0], [5.0], [1.0]])
     asked = queries([3, 1], [[2], [1, 2, 3, 4]])
-    found = top_items(torch.ones(2, 1), item, asked, k=3)
+    found = top_items(torch.ones(2, 1) @ item.T, asked, k=3)
     assert found.tolist() == [[3, 1, 4], [1, 0, 0]]
     assert rank_users(torch.ones(2, 1), item, asked).tolist() == [1, 1]

@@ -11,6 +11,7 @@ import torch
 
 from pmm.errors import BrokenArtefact, InputError, MissingArtefact, PmmError, StaleArtefact
 from pmm.evaluate import run
+from pmm.evaluate.catalogue import user_vectors
 from pmm.evaluate.checkpoint import BEST, frozen_digest, load_weights, save_weights
 from pmm.evaluate.run import (
     EvaluateOptions,
@@ -20,7 +21,6 @@ from pmm.evaluate.run import (
     gallery_rows,
     questions,
     references,
-    user_vectors,
 )
 from pmm.home import Home
 from pmm.model.pmmrec import Pmmrec
@@ -209,7 +209,7 @@ def test_options_out_of_range_are_named_together() -> None:
 def test_the_step_is_that_of_the_weights_when_training_replaces_them_meanwhile(
     shop: Any, model: Pmmrec, run_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def build_slowly(options: Any, _: int) -> Pmmrec:
+    def build_slowly(options: Any, *_: Any) -> Pmmrec:
         about = {"frozen": frozen_digest(model), "shards": shop.shards().fingerprint}
         about |= {"step": 7, "epoch": 2.0, "precision": "fp32"}
         save_weights(run_dir / BEST, model, about)

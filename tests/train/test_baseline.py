@@ -14,9 +14,10 @@ import torch
 
 from pmm.cli import main
 from pmm.errors import BrokenArtefact, InputError, RecipeError, StaleArtefact
+from pmm.evaluate.catalogue import embed_catalogue, user_vectors
 from pmm.evaluate.checkpoint import BEST, read_tensors
 from pmm.evaluate.ranking import Queries, rank_users
-from pmm.evaluate.run import EvaluateOptions, embed_catalogue, evaluate_run, load_run, user_vectors
+from pmm.evaluate.run import EvaluateOptions, evaluate_run, load_run
 from pmm.home import Home
 from pmm.model.baseline import BaselineOptions
 from pmm.recipe import read_recipe
@@ -198,7 +199,7 @@ def test_a_recipe_file_can_name_the_model(shop: Any) -> None:
     assert (found.train.seed, found.train.lr, found.train.batch_users) == (3, 1e-3, 256)
     with pytest.raises(InputError, match=r"but the recipe says model.name = 'sasrec'"):
         resolve_run(shop.home, shop.home.run("x"), Wish(target="HM", model="pmmrec"), values)
-    with pytest.raises(RecipeError, match=r"model.name = 'bert' should be one of 'pmmrec', 'sas"):
+    with pytest.raises(RecipeError, match=r"model.name = 'bert' should be one of 'pmmrec', 'morec', 'sas"):
         resolve_run(shop.home, shop.home.run("x"), Wish(target="HM"), {"model": {"name": "bert"}})
     with pytest.raises(RecipeError, match=r'unknown key "model.wdth" \(did you mean "width"\?\)'):
         resolve_run(

@@ -22,9 +22,10 @@ from pmm.errors import (
     StaleArtefact,
     StorageError,
 )
+from pmm.evaluate.catalogue import embed_catalogue, user_vectors
 from pmm.evaluate.checkpoint import BEST, read_header, read_tensors
 from pmm.evaluate.ranking import Queries, rank_users
-from pmm.evaluate.run import EvaluateOptions, embed_catalogue, evaluate_run, load_run, user_vectors
+from pmm.evaluate.run import EvaluateOptions, evaluate_run, load_run
 from pmm.model.encoders import TextSpec, VisionSpec
 from pmm.model.pmmrec import Pmmrec
 from pmm.model.small import SmallSizes, save_small_encoders
