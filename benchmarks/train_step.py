@@ -126,7 +126,7 @@ def literal_items(model: Pmmrec, token_NT: Tensor, mask_NT: Tensor, picture_N3HW
     assert model.vision is not None
     assert model.text_projection is not None
     assert model.vision_projection is not None
-    assert model.fusion is not None
+    assert isinstance(model.fusion, MergeFusion)
     hidden_NTD = model.text.trunk(token_NT, mask_NT)
     for block in model.text.blocks[model.text.cut :]:
         hidden_NTD = block(hidden_NTD, mask_NT[:, None, None, :])

@@ -80,6 +80,10 @@ class Home:
         """A training run."""
         return self.root / "runs" / slug(name)
 
+    def tuning(self, name: str) -> Path:
+        """The searches for options on a target, one folder a model."""
+        return self.root / "tuning" / slug(name)
+
     def find_target(self, name: str) -> str:
         """The name as PMM writes it; case does not matter.
 

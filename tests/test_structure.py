@@ -11,7 +11,16 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "pmm"
 ROOMS = ("world", "ingest", "shards", "model", "evaluate", "train")
 SHARED = {"errors", "cores", "schemas", "home", "artefact", "progress", "recipe", "text_table"}
-EVERYTHING = {"cli", "cli_ingest", "demo", "demo_datasets", "inspect", "__main__", "__init__"}
+EVERYTHING = {
+    "cli",
+    "cli_ingest",
+    "demo",
+    "demo_datasets",
+    "inspect",
+    "tune",
+    "__main__",
+    "__init__",
+}
 VAGUE = {"utils", "util", "helpers", "helper", "common", "misc", "tools", "base"}
 
 SOURCES = sorted(PACKAGE.rglob("*.py"))

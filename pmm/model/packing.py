@@ -115,6 +115,11 @@ class Packing:
         found_ID = token_ND.new_zeros(len(self.lengths), token_ND.shape[1])
         return found_ID.index_copy(0, has_I.nonzero()[:, 0], token_ND.index_select(0, first_J))
 
+    def only_first(self, token_ND: Tensor) -> tuple[Tensor, "Packing"]:
+        """Each item's first token, and their packing."""
+        first_J = torch.from_numpy(self._starts[:-1][self.lengths > 0]).to(self.device)
+        return token_ND.index_select(0, first_J), Packing(np.minimum(self.lengths, 1), self.device)
+
     def without_first(self, token_ND: Tensor) -> tuple[Tensor, "Packing"]:
         """The tokens behind each item's first, and their packing."""
         later = np.ones(len(self), dtype=np.bool_)

@@ -1,5 +1,7 @@
 """PMMRec: items from their text and picture, users from their items (paper III).
 
+MoRec++ is the same model with another fusion and without the auxiliary objectives (`morec`).
+
 Shape suffixes: I distinct items, T text tokens, P picture tokens, N packed tokens of all items, D
 width, B users, S = L + 1 slots, L inputs.
 """
@@ -22,12 +24,14 @@ from pmm.model.contrastive import (
 from pmm.model.corruption import CorruptionOptions, corrupt, noised_item_detection
 from pmm.model.encoders import TextSpec, VisionSpec, called, load_text, load_vision
 from pmm.model.fusion import MergeFusion, Pool
+from pmm.model.item_fusion import CoAttention, VectorFusion
 from pmm.model.losses import LogQ, Reject, Similarity, in_batch_softmax, scored_items
 from pmm.model.packing import Packing
 from pmm.model.user_encoder import UserEncoder
 from pmm.shards.batch import Batch, Items
 
 Preset = Literal["default", "paper", "official"]
+Fusion = Literal["merge", "concat", "sum", "film", "gated", "co_attention"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,8 +57,9 @@ ALL_OBJECTIVES = Weights(nicl=1.0, nid=1.0, rcl=1.0)
 class PmmrecOptions:
     """What the model is made of; the defaults are the column `default` of docs/paper.md."""
 
-    name: Literal["pmmrec"] = "pmmrec"
-    """Tells these options from those of the baselines."""
+    name: Literal["pmmrec", "morec"] = "pmmrec"
+    """Tells these options from those of the baselines. "morec" stands for MoRec++ (see `morec`):
+    the same model, held to next-item prediction alone."""
     text: TextSpec = field(default_factory=TextSpec)
     vision: VisionSpec = field(default_factory=VisionSpec)
     modality: Literal["both", "text", "vision"] = "both"
@@ -65,10 +70,16 @@ class PmmrecOptions:
     """L, the most recent items that the user encoder reads (R32)."""
     dropout: float = 0.1
     """Of the fusion block and the user encoder."""
+    fusion: Fusion = "merge"
+    """What makes an item's vector of text and picture. "merge": attention over the tokens of both
+    (Eq. 3). MoRec++'s: of one vector a modality ("concat", "sum", "film", "gated"), or tokens that
+    attend to those of the other side ("co_attention")."""
     fusion_pool: Pool = "mean"
+    """Of "merge" alone, as the next."""
     fusion_type_embedding: bool = True
     modality_pool: Pool = "mean"
-    """The item's vector from one modality: masked mean of its tokens, or the class token (R4)."""
+    """The item's vector from one modality: masked mean of its tokens, or the class token (R4).
+    A GELU stands behind it where the fusion is not "merge"."""
     user_blocks: int = 2
     user_heads: int = 2
     dap_logq: LogQ = "on"
@@ -83,6 +94,14 @@ class PmmrecOptions:
     nid_relu: bool = False
     """The ReLU in front of the softmax that Eq. 10 prints (R27)."""
     rcl: RobustOptions = field(default_factory=RobustOptions)
+
+    def __post_init__(self) -> None:
+        auxiliary = [name for name in ("nicl", "nid", "rcl") if getattr(self.weights, name)]
+        if self.name == "morec" and auxiliary:
+            raise ValueError(
+                f"MoRec++ has no objective {' and no '.join(auxiliary)}: set "
+                f"{', '.join(f'weights.{name} = 0' for name in auxiliary)}, or name = 'pmmrec'"
+            )
 
 
 def preset(name: Preset) -> PmmrecOptions:
@@ -113,6 +132,18 @@ def preset(name: Preset) -> PmmrecOptions:
     raise InputError(f"no preset {name!r} (default, paper, official)")
 
 
+def morec(fusion: Fusion = "concat") -> PmmrecOptions:
+    """The options of MoRec++: GELU(Linear(class token)) of each encoder, fused, and DAP alone.
+
+    The paper does not say which fusion it used. With "merge" it is PMMRec without its auxiliary
+    objectives, the controlled comparison of the two.
+
+    >>> morec().fusion, morec().modality_pool, morec("merge").weights.nicl
+    ('concat', 'cls', 0.0)
+    """
+    return PmmrecOptions(name="morec", fusion=fusion, modality_pool="cls")
+
+
 @dataclass(frozen=True)
 class ItemVectors:
     """What the encoders make of I distinct items, each [I, D]."""
@@ -138,16 +169,7 @@ class Pmmrec(nn.Module):
         self.width = options.width or widths[0]
         self.text_projection = _projection(self.text, self.width)
         self.vision_projection = _projection(self.vision, self.width)
-        self.fusion = (
-            MergeFusion(
-                self.width,
-                pool=options.fusion_pool,
-                type_embedding=options.fusion_type_embedding,
-                dropout=options.dropout,
-            )
-            if options.modality == "both"
-            else None
-        )
+        self.fusion = _fusion(options, self.width) if options.modality == "both" else None
         self.user_encoder = UserEncoder(
             self.width,
             max_length=options.max_length,
@@ -206,16 +228,37 @@ class Pmmrec(nn.Module):
         if self.fusion is None:
             return ItemVectors(self._pooled(*text))
         picture = self.picture_tokens(items)
-        fused_ID = called(self.fusion, *text, *picture, recompute=self.recompute)
+        if isinstance(self.fusion, VectorFusion):
+            vectors = self._pooled(*text), self._pooled(*picture)
+            fused_ID = self.fusion(*vectors, items.has_text_I, items.has_picture_I)
+            return ItemVectors(fused_ID, *vectors) if apart else ItemVectors(fused_ID)
+        inputs: tuple[Tensor | Packing, ...] = (*text, *picture)
+        if isinstance(self.fusion, CoAttention):
+            (text_ITD, text_IT), (picture_IPD, picture_IP) = _padded(*text), _padded(*picture)
+            inputs = text_ITD, picture_IPD, text_IT, picture_IP
+        fused_ID = called(self.fusion, *inputs, recompute=self.recompute)
         if not apart:
             return ItemVectors(fused_ID)
         return ItemVectors(fused_ID, self._pooled(*text), self._pooled(*picture))
 
     def _pooled(self, token_ND: Tensor, packing: Packing) -> Tensor:
-        """An item's vector from the tokens of one modality (R4, R5). [I, D]"""
-        if self.options.modality_pool == "cls":
-            return packing.first(token_ND)
-        return packing.mean(token_ND)
+        """An item's vector from the projected tokens of one modality (R4, R5). [I, D]
+
+        Zeros for an item that lacks it.
+        """
+        first = self.options.modality_pool == "cls"
+        vector_ID = packing.first(token_ND) if first else packing.mean(token_ND)
+        return vector_ID if self.options.fusion == "merge" else functional.gelu(vector_ID)
+
+    def _projected(
+        self, projection: nn.Module, hidden_ND: Tensor, packing: Packing
+    ) -> tuple[Tensor, Packing]:
+        """Tokens of the model's width; only the class tokens where no other would be looked at."""
+        options = self.options
+        by_vectors = options.fusion != "merge" and not isinstance(self.fusion, CoAttention)
+        if by_vectors and options.modality_pool == "cls":
+            hidden_ND, packing = packing.only_first(hidden_ND)
+        return projection(hidden_ND), packing
 
     def text_tokens(self, items: Items) -> tuple[Tensor, Packing]:
         """Projected tokens [N, D] of the items that have text."""
@@ -227,7 +270,7 @@ class Pmmrec(nn.Module):
             hidden_ND = packing.pack(items.text_hidden_ITD).float()
         else:
             hidden_ND = self.text.packed_trunk(items.token_IT, mask_IT, packing)
-        return self.text_projection(self.text.top(hidden_ND, packing)), packing
+        return self._projected(self.text_projection, self.text.top(hidden_ND, packing), packing)
 
     def picture_tokens(self, items: Items) -> tuple[Tensor, Packing]:
         """Projected tokens [N, D], class token first, of the items that have a picture."""
@@ -243,7 +286,7 @@ class Pmmrec(nn.Module):
             hidden_JPD = self.vision.top(_pick(items.picture_hidden_IPD, rows_J).float())
         else:
             hidden_JPD = self.vision(_pick(items.picture_I3HW, rows_J))
-        return self.vision_projection(hidden_JPD.flatten(0, 1)), packing
+        return self._projected(self.vision_projection, hidden_JPD.flatten(0, 1), packing)
 
     def encode_users(self, e_BLD: Tensor, valid_BL: Tensor) -> Tensor:
         """Hidden states [B, L, D] of left-padded windows of item vectors; zeros at padding."""
@@ -260,6 +303,9 @@ class Pmmrec(nn.Module):
         cosine.
         """
         return scored_items(e_ID, self.options.dap_similarity)
+
+    scores_of_users = None
+    """A score is a dot product of `user_vectors` and `item_vectors`."""
 
     def loss(self, batch: Batch, generator: Generator | None = None) -> dict[str, Tensor]:
         """The objectives of a batch as float32 scalars (paper Eq. 12).
@@ -364,6 +410,31 @@ def _projection(encoder: nn.Module | None, width: int) -> nn.Linear | None:
     nn.init.xavier_normal_(linear.weight)
     nn.init.zeros_(linear.bias)
     return linear
+
+
+def _fusion(options: PmmrecOptions, width: int) -> MergeFusion | VectorFusion | CoAttention:
+    """What makes one vector of both modalities.
+
+    Raises:
+        InputError: the width cannot be cut into the heads of its attention.
+    """
+    if options.fusion == "merge":
+        return MergeFusion(
+            width,
+            pool=options.fusion_pool,
+            type_embedding=options.fusion_type_embedding,
+            dropout=options.dropout,
+        )
+    if options.fusion == "co_attention":
+        return CoAttention(width, dropout=options.dropout)
+    return VectorFusion(width, options.fusion)
+
+
+def _padded(token_ND: Tensor, packing: Packing) -> tuple[Tensor, Tensor]:
+    """Right-padded tokens [I, K, D] and where they are real [I, K], with K at least 1."""
+    token_IKD, valid_IK = packing.spread(token_ND), packing.valid()
+    more = 1 - min(1, token_IKD.shape[1])
+    return functional.pad(token_IKD, (0, 0, 0, more)), functional.pad(valid_IK, (0, more))
 
 
 def _pick(all_IX: Tensor, rows_J: Tensor) -> Tensor:

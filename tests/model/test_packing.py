@@ -51,6 +51,9 @@ def test_means_and_first_tokens(lengths: list[int]) -> None:
     firsts = torch.stack([each[0] if len(each) else nothing for each in parts])
     assert torch.allclose(packing.mean(tokens), means, atol=1e-6)
     assert torch.equal(packing.first(tokens), firsts)
+    kept, ones = packing.only_first(tokens)
+    assert torch.equal(kept, torch.stack([nothing, *(each[0] for each in parts if len(each))])[1:])
+    assert ones.lengths.tolist() == [min(1, n) for n in lengths]
     shorter, rest = packing.without_first(tokens)
     assert torch.equal(shorter, torch.cat([each[1:] for each in parts]))
     assert rest.lengths.tolist() == [max(0, n - 1) for n in lengths]

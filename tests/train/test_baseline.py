@@ -199,7 +199,9 @@ def test_a_recipe_file_can_name_the_model(shop: Any) -> None:
     assert (found.train.seed, found.train.lr, found.train.batch_users) == (3, 1e-3, 256)
     with pytest.raises(InputError, match=r"but the recipe says model.name = 'sasrec'"):
         resolve_run(shop.home, shop.home.run("x"), Wish(target="HM", model="pmmrec"), values)
-    with pytest.raises(RecipeError, match=r"model.name = 'bert' should be one of 'pmmrec', 'morec', 'sas"):
+    with pytest.raises(
+        RecipeError, match=r"model.name = 'bert' should be one of 'pmmrec', 'morec', 'sas"
+    ):
         resolve_run(shop.home, shop.home.run("x"), Wish(target="HM"), {"model": {"name": "bert"}})
     with pytest.raises(RecipeError, match=r'unknown key "model.wdth" \(did you mean "width"\?\)'):
         resolve_run(
