@@ -20,7 +20,18 @@ from pmm.home import Home, resolve_home, slug
 if TYPE_CHECKING:
     from pmm.train.run_recipe import Wish
 
-COMMANDS = ("ingest", "shard", "cache", "train", "evaluate", "compare", "inspect", "demo", "world")
+COMMANDS = (
+    "ingest",
+    "shard",
+    "cache",
+    "train",
+    "tune",
+    "evaluate",
+    "compare",
+    "inspect",
+    "demo",
+    "world",
+)
 """In the order in which data flows."""
 
 
@@ -45,6 +56,22 @@ app.add_typer(ingest_app, name="ingest")
 TargetOption = Annotated[str, typer.Option("--target", help='A dataset by name, as "HM Shoes".')]
 ForceOption = Annotated[bool, typer.Option("--force", help="Write again though nothing changed.")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
+ModelOption = Annotated[
+    Literal[
+        "pmmrec",
+        "morec",
+        "sasrec",
+        "gru4rec",
+        "nextitnet",
+        "fdsa",
+        "carca",
+        "unisrec",
+        "vqrec",
+        "peterrec",
+    ]
+    | None,
+    typer.Option(help="PMMRec, or a baseline: pmm train --help lists them. [pmmrec]"),
+]
 RecipeOption = Annotated[Path | None, typer.Option(help="A TOML recipe, over the preset.")]
 TextEncoderOption = Annotated[
     str | None, typer.Option(help="Hub name or folder. [that of the shards' tokens]")
@@ -217,21 +244,7 @@ def train_command(
     target: Annotated[
         str | None, typer.Option("--target", help='What to train on, as "HM Shoes".')
     ] = None,
-    model: Annotated[
-        Literal[
-            "pmmrec",
-            "sasrec",
-            "gru4rec",
-            "nextitnet",
-            "fdsa",
-            "carca",
-            "unisrec",
-            "vqrec",
-            "peterrec",
-        ]
-        | None,
-        typer.Option(help="PMMRec, or a baseline of the list above. [pmmrec]"),
-    ] = None,
+    model: ModelOption = None,
     sources: Annotated[
         str | None,
         typer.Option(help="With pretrain: names with commas between. [Bili,Kwai,HM,Amazon]"),
@@ -288,7 +301,9 @@ def train_command(
 
     \b
     Models and what they know of an item:
-      pmmrec     its text and picture, by encoders that train; scratch, pretrain, finetune
+      pmmrec     its text and picture, by encoders that train; transfers
+      morec      the same without fusion of tokens and without further objectives; transfers
+                 (MoRec++; Yuan et al. 2023)
       sasrec     its id (Kang and McAuley 2018)
       gru4rec    its id (Hidasi et al. 2016)
       nextitnet  its id (Yuan et al. 2019)
@@ -341,6 +356,75 @@ def train_command(
     print(f"Next: {again if stage == 'pretrain' else f'pmm evaluate {run_dir}'}")
 
 
+@app.command("tune", epilog='Example: pmm tune --target "HM Shoes" --model gru4rec --budget 20')
+def tune_command(
+    target: TargetOption,
+    budget: Annotated[int, typer.Option(help="How many trials, those done before included.")],
+    model: ModelOption = None,
+    stage: Annotated[
+        Literal["scratch", "finetune"], typer.Option(help="From public encoders, or from a run.")
+    ] = "scratch",
+    start: Annotated[
+        Path | None, typer.Option("--from", help="With finetune: the pre-trained run.")
+    ] = None,
+    transfer: Annotated[
+        Literal["full", "item", "user", "text", "vision"] | None,
+        typer.Option(help="With finetune: the parts to take over. [full]"),
+    ] = None,
+    modality: Annotated[
+        Literal["both", "text", "vision"] | None,
+        typer.Option(help="What PMMRec from scratch reads. [both]"),
+    ] = None,
+    recipe: RecipeOption = None,
+    text_encoder: TextEncoderOption = None,
+    vision_encoder: VisionEncoderOption = None,
+    train_blocks: TrainBlocksOption = None,
+    epochs: Annotated[int | None, typer.Option(help="Of each trial, at most. [30]")] = None,
+    batch_users: Annotated[
+        int | None, typer.Option(help="Users of a batch. [64; baselines: 256]")
+    ] = None,
+    minutes: Annotated[float, typer.Option(help="Of each trial, at most; 0 has no limit.")] = 0.0,
+    seed: Annotated[int, typer.Option(help="Of the search and of every trial.")] = 0,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = None,
+    set_: SetOption = None,
+    overwrite: Annotated[bool, typer.Option(help="Begin the search anew.")] = False,
+    home: HomeOption = None,
+) -> None:
+    """Search a model's hyper-parameters, by validation HR@10; the same budget for every model.
+
+    The first trial has the model's defaults. Values that are given are kept. Stopped and started
+    again, the search goes on. Needs the extra "tune".
+    """
+    from pmm.train.run_recipe import Wish
+    from pmm.tune import trials_table, tune
+
+    place = resolve_home(home)
+    wish = Wish(
+        stage=stage, model=model, target=target, start=start, transfer=transfer, modality=modality
+    )
+    training = {"epochs": epochs, "batch_users": batch_users, "device": device}
+    values = _values(recipe, text_encoder, vision_encoder, train_blocks, training, set_)
+    command = _command(leave_out="--overwrite")
+    found = tune(
+        place,
+        wish,
+        values,
+        budget=budget,
+        seed=seed,
+        minutes=minutes,
+        overwrite=overwrite,
+        command=command,
+    )
+    if found["rows"]:
+        print(trials_table(found["rows"]))
+    if found["ended"] == "interrupted":
+        print(f"Go on: {command}")
+        raise typer.Exit(130)
+    print(f"Best options: {found['recipe']}")
+    for each in found["next"]:
+        print(f"Next: {each}")
+
+
 def _run_name(wish: "Wish") -> str:
     """What a run is called where nobody said: hm-shoes-scratch, hm-shoes-finetune-text, pretrain.
 
@@ -387,6 +471,10 @@ def evaluate_command(
     cold: Annotated[
         bool, typer.Option("--cold", help="Also the cuts that end on a cold item.")
     ] = False,
+    neighbours: Annotated[
+        bool,
+        typer.Option("--neighbours", help="Also by items that share users or are alike."),
+    ] = False,
     device: DeviceOption = "auto",
     seed: Annotated[int, typer.Option(help="Of the random reference and the gallery.")] = 0,
     home: HomeOption = None,
@@ -402,7 +490,9 @@ def evaluate_command(
     run_dir = _run_folder(run, place)
     if home is None and run.exists() and run.absolute().parent.name == "runs":
         place = resolve_home(run.absolute().parent.parent)
-    options = EvaluateOptions(split=split, keep_history=keep_history, seed=seed, cold=cold)
+    options = EvaluateOptions(
+        split=split, keep_history=keep_history, seed=seed, cold=cold, neighbours=neighbours
+    )
     for name in [target] if target else targets_of(run_dir):
         print(metrics_table(evaluate_run(place, run_dir, options, device=device, target=name)))
     print(f"Written to {run_dir}: ranks, metrics, gallery. Look: pmm inspect {run_dir}")

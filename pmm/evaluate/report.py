@@ -20,13 +20,17 @@ def rankings_table(metrics: Mapping[str, Any], rankings: Mapping[str, Mapping[st
     return "\n".join([*_heading(metrics), _table("", rows)])
 
 
+RANKED = ("model", "item kNN", "content kNN", "popularity", "random")
+"""What stands in a table, in this order; the neighbours only where they were asked for."""
+
+
 def metrics_table(metrics: Mapping[str, Any]) -> str:
     """What `evaluate_run` returns, times 100 as in the paper.
 
     Args:
         metrics: the content of metrics.json.
     """
-    named = {name: metrics[name] for name in ("model", "popularity", "random")}
+    named = {name: metrics[name] for name in RANKED if name in metrics}
     rows = [[name, *_row(summary)] for name, summary in named.items()]
     if metrics["repeated_targets"]:
         fresh = metrics["users"] - metrics["repeated_targets"]

@@ -4,6 +4,7 @@ Shape legend: N items of the catalogue, U users of a chunk, L window of recent i
 """
 
 import hashlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 import torch
+from torch import Tensor
 
 from pmm.artefact import atomic_file, storage_errors, write_json
 from pmm.errors import BrokenArtefact, InputError, MissingArtefact, StaleArtefact
@@ -26,9 +28,12 @@ from pmm.evaluate.cold import ColdCuts, cold_cuts, summarise_cuts
 from pmm.evaluate.device import pick_device, pick_precision
 from pmm.evaluate.fit import require_pictures, require_tokens
 from pmm.evaluate.metrics import headline, summarise
+from pmm.evaluate.neighbours import item_neighbours, rank_by_content, rank_by_neighbours, unit
 from pmm.evaluate.ranking import Ints, Queries, count_candidates, top_items
 from pmm.evaluate.references import rank_by_chance, rank_by_popularity
 from pmm.home import Home, slug
+from pmm.model.baseline import BaselineOptions
+from pmm.model.frozen_vectors import frozen_vectors
 from pmm.model.recommender import ModelOptions, Recommender, build_model, features_of, knows_ids
 from pmm.model.trunks import with_activations
 from pmm.recipe import read_recipe, resolve
@@ -52,6 +57,9 @@ class EvaluateOptions:
     """Of the chance reference and of the users in the gallery."""
     cold: bool = False
     """Also rank the cuts that end on a cold item (paper IV-A; R47)."""
+    neighbours: bool = False
+    """Also rank by neighbours, without training: items that share users, and items whose frozen
+    vectors are near (of the modalities that the model reads; not for a model on ids alone)."""
     gallery_users: int = 6
     """Users shown in gallery.png; 0 draws none."""
     items_per_chunk: int = 64
@@ -115,15 +123,70 @@ def ranks_table(asked: Queries, rank_U: Ints, shards: Shards, *, keep_history: b
     return pa.table({name: pa.array(values, pa.int32()) for name, values in columns.items()})
 
 
-def references(shards: Shards, options: EvaluateOptions) -> dict[str, dict[str, Any]]:
-    """The summaries of popularity and chance on the same users."""
-    asked, keep = questions(shards, options.split), options.keep_history
-    popularity = rank_by_popularity(shards.train_count[1:], asked, keep_history=keep)
-    chance = rank_by_chance(asked, shards.n_items, seed=options.seed, keep_history=keep)
+Ranker = Callable[[Queries], Ints]
+"""Ranks without training of what is asked."""
+
+
+def rankers(
+    shards: Shards,
+    options: EvaluateOptions,
+    model: ModelOptions | None = None,
+    device: torch.device | str = "cpu",
+) -> dict[str, Ranker]:
+    """What a model must beat, by name: popularity and chance; with `neighbours` those too.
+
+    Args:
+        shards: of the target.
+        options: see there.
+        model: whose encoders make the frozen vectors that `neighbours` compares.
+        device: where they run.
+    """
+    keep = options.keep_history
+    found: dict[str, Ranker] = {
+        "popularity": lambda asked: rank_by_popularity(
+            shards.train_count[1:], asked, keep_history=keep
+        ),
+        "random": lambda asked: rank_by_chance(
+            asked, shards.n_items, seed=options.seed, keep_history=keep
+        ),
+    }
+    if options.neighbours:
+        near = item_neighbours(shards.sequences().train, shards.n_items)
+        found["item kNN"] = lambda asked: rank_by_neighbours(near, asked, keep_history=keep)
+        vector_ND = None if model is None else _content(shards, model, device)
+        if vector_ND is not None:
+            found["content kNN"] = lambda asked: rank_by_content(
+                vector_ND, asked, keep_history=keep
+            )
+    return found
+
+
+def _content(shards: Shards, model: ModelOptions, device: torch.device | str) -> Tensor | None:
+    """Unit frozen vectors of the modalities that a model reads, behind one another. [N, D]"""
+    read = model.features if isinstance(model, BaselineOptions) else model.modality
+    if read == "none":
+        return None
+    found = frozen_vectors(
+        shards,
+        text=model.text if read != "vision" else None,
+        vision=model.vision if read != "text" else None,
+        device=device,
+    )
+    sides = [each for each in (found.text_ND, found.picture_ND) if each is not None]
+    return torch.cat([unit(each_ND) for each_ND in sides], dim=1)
+
+
+def references(
+    shards: Shards, options: EvaluateOptions, ranked_by: Mapping[str, Ranker] | None = None
+) -> dict[str, dict[str, Any]]:
+    """The summaries of what a model must beat on the same users (`rankers`)."""
+    asked = questions(shards, options.split)
     repeated_U = asked.repeated()
     return {
-        name: summarise(ranks_table(asked, ranks, shards, keep_history=keep), repeated_U)
-        for name, ranks in (("popularity", popularity), ("random", chance))
+        name: summarise(
+            ranks_table(asked, rank(asked), shards, keep_history=options.keep_history), repeated_U
+        )
+        for name, rank in (ranked_by or rankers(shards, options)).items()
     }
 
 
@@ -134,6 +197,7 @@ def write_metrics(
     options: EvaluateOptions,
     about: dict[str, Any],
     suffix: str | None = None,
+    ranked_by: Mapping[str, Ranker] | None = None,
 ) -> dict[str, Any]:
     """Write ranks.parquet, then metrics.json, with a suffix to their names (that of the split).
 
@@ -152,7 +216,7 @@ def write_metrics(
             "items": shards.n_items,
             "repeated_targets": int(repeated_U.sum()),
             "model": summarise(ranks, repeated_U),
-            **references(shards, options),
+            **references(shards, options, ranked_by),
             "ranks_sha256": digest,
             **about,
         }
@@ -252,6 +316,7 @@ def evaluate_run(
     dtype = pick_precision(about["precision"], next(model.parameters()).device)
     catalogue = embed_catalogue(model, shards, dtype=dtype, items_per_chunk=options.items_per_chunk)
     ranks = evaluate_model(model, shards, options, dtype=dtype, catalogue=catalogue)
+    ranked_by = rankers(shards, options, model.options, next(model.parameters()).device)
     facts: dict[str, Any] = {
         "run": run_dir.name,
         "target": shards.target,
@@ -262,14 +327,16 @@ def evaluate_run(
     suffix = _suffix(options.split, "" if own else shards.target)
     if options.cold:
         cuts = cold_cuts(home, shards)
-        found, cold_ranks = _evaluate_cold(model, shards, catalogue, cuts, options, dtype)
+        found, cold_ranks = _evaluate_cold(
+            model, shards, catalogue, cuts, options, dtype, ranked_by
+        )
         facts["cold_start"] = found
         held_out = cold_ranks.filter(pa.array(cuts.held_out_C))
         for what, table in (("cold", held_out), ("cold-all", cold_ranks)):
             file = run_dir / f"ranks-{what}{suffix}.parquet"
             with storage_errors(run_dir), atomic_file(file) as path:
                 write_table(path, table, RANKS)
-    metrics = write_metrics(run_dir, ranks, shards, options, facts, suffix)
+    metrics = write_metrics(run_dir, ranks, shards, options, facts, suffix, ranked_by)
     if options.gallery_users:
         rows = gallery_rows(model, shards, ranks, options, catalogue, dtype=dtype)
         with storage_errors(run_dir):
@@ -284,8 +351,9 @@ def _evaluate_cold(
     cuts: ColdCuts,
     options: EvaluateOptions,
     dtype: torch.dtype,
+    ranked_by: Mapping[str, Ranker],
 ) -> tuple[dict[str, Any], pa.Table]:
-    """The metrics of the cold cuts beside popularity and chance, and the model's ranks."""
+    """The metrics of the cold cuts beside what a model must beat, and the model's ranks."""
     asked, keep = cuts.queries, options.keep_history
     ranks = {
         "model": rank_queries(
@@ -296,8 +364,7 @@ def _evaluate_cold(
             users_per_chunk=options.users_per_chunk,
             dtype=dtype,
         ),
-        "popularity": rank_by_popularity(shards.train_count[1:], asked, keep_history=keep),
-        "random": rank_by_chance(asked, shards.n_items, seed=options.seed, keep_history=keep),
+        **{name: rank(asked) for name, rank in ranked_by.items()},
     }
     return summarise_cuts(cuts, ranks), ranks_table(
         asked, ranks["model"], shards, keep_history=keep

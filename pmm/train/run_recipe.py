@@ -10,7 +10,7 @@ from pmm.evaluate.checkpoint import BEST, read_tensors
 from pmm.home import SOURCES, Home
 from pmm.model.baseline import GRID, BaselineName, BaselineOptions, at_stage, baseline_options
 from pmm.model.encoders import TextSpec
-from pmm.model.pmmrec import ALL_OBJECTIVES, PmmrecOptions, Preset, Weights, preset
+from pmm.model.pmmrec import ALL_OBJECTIVES, PmmrecOptions, Preset, Weights, morec, preset
 from pmm.recipe import merge, read_recipe, resolve
 from pmm.shards.read import Shards
 from pmm.shards.training_set import Mixing
@@ -19,7 +19,7 @@ from pmm.train.run_folder import RECIPE
 from pmm.train.transfer import Start, Transfer
 
 Modality = Literal["both", "text", "vision"]
-ModelName = Literal["pmmrec"] | BaselineName
+ModelName = Literal["pmmrec", "morec"] | BaselineName
 AnyPreset = Preset | Literal["original"]
 
 _TRAINING: dict[Preset, dict[str, Any]] = {
@@ -119,7 +119,7 @@ def resolve_run(
     name = _model_name(wish, values, asked)
     if name in GRID:
         return _of_baseline(home, name, wish, values, asked)
-    base = _of_pmmrec(wish, asked)
+    base = _of_pmmrec(wish, asked, with_morec=name == "morec")
     draft = resolve(Recipe, merge(base, values, asked))
     first = open_parts(home, draft)[0]
     assert isinstance(draft.model, PmmrecOptions)
@@ -129,19 +129,26 @@ def resolve_run(
     return resolve(Recipe, merge(base, _encoder_of(first), values, asked))
 
 
-def _of_pmmrec(wish: Wish, asked: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of PMMRec's preset or of the run that it starts from, and of its stage."""
+def _of_pmmrec(wish: Wish, asked: Mapping[str, Any], *, with_morec: bool) -> dict[str, Any]:
+    """The values of PMMRec's preset or of the run that it starts from, and of its stage.
+
+    Raises:
+        InputError: MoRec++ is asked for with objectives or a preset of PMMRec.
+    """
+    if with_morec and (wish.objectives == "all" or wish.preset):
+        raise InputError("--objectives and --preset belong to --model pmmrec; found --model morec")
     name = wish.preset or "default"
     if name == "original":
         raise InputError("--preset original belongs to the baselines, see --model")
-    base: dict[str, Any] = {"model": asdict(preset(name))}
+    base: dict[str, Any] = {"model": asdict(morec() if with_morec else preset(name))}
     if wish.stage == "finetune":
         base = {"model": _model_of(Path(asked["start"]["run"]), wish.transfer or "full")}
         base["train"] = {"patience": FINETUNE_PATIENCE}
     base = merge(base, {"train": _TRAINING[name]})
     if wish.modality:
         base = merge(base, {"model": {"modality": wish.modality}})
-    return merge(base, {"model": {"weights": asdict(_weights(wish, base["model"]["modality"]))}})
+    weights = Weights() if with_morec else _weights(wish, base["model"]["modality"])
+    return merge(base, {"model": {"weights": asdict(weights)}})
 
 
 def _of_baseline(

@@ -1,0 +1,136 @@
+"""Every baseline from shards to ranks; those that transfer, transferred."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from pmm.errors import InputError
+from pmm.evaluate.checkpoint import BEST, kept_tensors, read_tensors
+from pmm.evaluate.run import EvaluateOptions, evaluate_run, load_run
+from pmm.model.baseline import GRID, Baseline, BaselineOptions, baseline_options
+from pmm.model.pmmrec import PmmrecOptions
+from pmm.model.small import SmallSizes, save_small_encoders
+from pmm.train.checkpoint import LAST
+from pmm.train.loop import Recipe, TrainOptions, train
+from pmm.train.run_recipe import Wish, resolve_run
+from pmm.train.transfer import REPORT
+
+SMALL = {"width": 16, "max_length": 6, "user_blocks": 1, "parts": 4, "centroids": 8, "inner": 32}
+TRANSFER = [name for name, cell in GRID.items() if not cell.knows_ids]
+
+
+@pytest.fixture(scope="module")
+def world(shop_maker: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Two sources and a target."""
+    shop = shop_maker.open_shop(tmp_path_factory.mktemp("world"), n_items=20, n_users=16)
+    shop.add_target("Kwai", n_items=14, n_users=12)
+    shop.add_target("HM Shoes", n_items=12, n_users=10)
+    return shop
+
+
+def options(shop: Any, name: Any) -> BaselineOptions:
+    encoders = {"text": shop.options.text, "vision": shop.options.vision}
+    return replace(baseline_options(name), **SMALL, **encoders)
+
+
+def recipe(shop: Any, name: Any, **changes: Any) -> Recipe:
+    training = TrainOptions(epochs=2, batch_users=8, lr=2e-3, log_every=2)
+    return Recipe(target="HM Shoes", model=options(shop, name), train=replace(training, **changes))
+
+
+@pytest.mark.parametrize("name", GRID)
+def test_each_is_trained_stopped_resumed_and_ranked(world: Any, name: str) -> None:
+    whole, stopped = world.home.run(f"{name}-whole"), world.home.run(f"{name}-stopped")
+    train(world.home, whole, recipe(world, name))
+    train(world.home, stopped, recipe(world, name, max_steps=1))
+    train(world.home, stopped, recipe(world, name), existing="resume")
+    (one, _), (other, _) = (read_tensors(run / LAST, made_by="") for run in (whole, stopped))
+    assert all(torch.equal(one[key], other[key]) for key in one)
+    metrics = evaluate_run(world.home, whole, EvaluateOptions(cold=True, neighbours=True))
+    assert 0 <= metrics["model"]["hr@10"] <= 1
+    assert 0 < metrics["item kNN"]["hr@10"] <= 1
+    assert ("content kNN" in metrics) == (GRID[name].items != "ids")
+    assert set(metrics["cold_start"]["all"]) == set(metrics) & {
+        *("model", "popularity", "random", "item kNN", "content kNN")
+    }
+
+
+def test_a_run_keeps_the_codes_of_its_items(world: Any) -> None:
+    run = world.home.run("vqrec-codes")
+    train(world.home, run, recipe(world, "vqrec"))
+    tensors, _ = read_tensors(run / BEST, made_by="")
+    assert tensors["codes.codes_NK"].dtype == torch.uint8
+    model, _, _ = load_run(world.home, run)
+    assert isinstance(model, Baseline)
+    assert torch.equal(kept_tensors(model)["codes.codes_NK"], tensors["codes.codes_NK"])
+
+
+@pytest.mark.parametrize("name", TRANSFER)
+def test_what_was_pre_trained_is_taken_over(world: Any, name: str) -> None:
+    before, after = world.home.run(f"pre-{name}"), world.home.run(f"fine-{name}")
+    values = {
+        "model": {
+            **SMALL,
+            **{
+                side: {"encoder": getattr(world.options, side).encoder, "random_seed": 0}
+                for side in ("text", "vision")
+            },
+        },
+        "train": {"epochs": 2, "batch_users": 8},
+    }
+    wish = Wish(stage="pretrain", model=name, sources=("HM", "Kwai"))
+    train(world.home, before, resolve_run(world.home, before, wish, values))
+    wish = Wish(stage="finetune", target="HM Shoes", start=before)
+    found = resolve_run(world.home, after, wish, {"train": {"epochs": 2, "batch_users": 8}})
+    assert isinstance(found.model, BaselineOptions)
+    assert found.model.name == name
+    train(world.home, after, found)
+    report = json.loads((after / REPORT).read_text())
+    assert any(each.startswith("user_encoder.") for each in report["loaded"])
+    assert all(".adapter." in each or "codes_NK" in each for each in report["fresh"])
+    (one, _), (other, _) = (read_tensors(run / BEST, made_by="") for run in (before, after))
+    model, _, _ = load_run(world.home, after)
+    frozen = {key for key, each in model.named_parameters() if not each.requires_grad}
+    assert frozen
+    assert all(torch.equal(one[key], other[key]) for key in frozen)
+    assert np.isfinite(evaluate_run(world.home, after)["model"]["ndcg@10"])
+
+
+def test_morec_is_pmmrec_with_another_fusion(world: Any) -> None:
+    wish = Wish(target="HM Shoes", model="morec")
+    encoder = {"model": {"text": {"encoder": world.options.text.encoder}}}
+    found = resolve_run(world.home, world.home.run("new"), wish, encoder)
+    assert isinstance(found.model, PmmrecOptions)
+    assert (found.model.name, found.model.fusion) == ("morec", "concat")
+    with pytest.raises(InputError, match="belong to --model pmmrec"):
+        resolve_run(world.home, world.home.run("new"), replace(wish, objectives="all"), encoder)
+
+
+def test_the_settings_of_the_papers_are_asked_for_by_name(world: Any) -> None:
+    wish = Wish(target="HM Shoes", model="gru4rec", preset="original")
+    found = resolve_run(world.home, world.home.run("new"), wish, {})
+    assert isinstance(found.model, BaselineOptions)
+    assert (found.model.width, found.model.loss, found.train.batch_users) == (100, "bpr", 50)
+    with pytest.raises(InputError, match="--preset original belongs to the baselines"):
+        resolve_run(
+            world.home, world.home.run("new"), Wish(target="HM Shoes", preset="original"), {}
+        )
+    for name in GRID:  # all of them are options that hold together
+        assert baseline_options(name, original=True).name == name
+
+
+def test_other_tokens_are_refused_before_anything_is_computed(world: Any, tmp_path: Path) -> None:
+    texts = ["quite other words than those of the shop"]
+    other, _ = save_small_encoders(tmp_path / "other", texts, seed=1, sizes=SmallSizes())
+    changed = replace(
+        options(world, "unisrec"), text=replace(world.options.text, encoder=str(other))
+    )
+    wrong = replace(recipe(world, "unisrec"), model=changed)
+    with pytest.raises(InputError, match="not those of the text encoder"):
+        train(world.home, world.home.run("wrong"), wrong)
