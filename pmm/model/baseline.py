@@ -28,7 +28,7 @@ from pmm.model.baseline_losses import (
     sequence_softmax,
 )
 from pmm.model.carca import CarcaEncoder, CarcaHead, ItemMix
-from pmm.model.code_items import CodeItems, fake_codes
+from pmm.model.code_items import CodeItems, CodePermutation, fake_codes
 from pmm.model.encoders import TextSpec, VisionSpec
 from pmm.model.fdsa import FdsaEncoder
 from pmm.model.gru import GruEncoder
@@ -139,6 +139,11 @@ class BaselineOptions:
     """VQ-Rec: codes of an item."""
     centroids: int = 256
     """VQ-Rec: values of a code."""
+    permutation: Literal["none", "straight", "official"] = "none"
+    """VQ-Rec: whether the first epochs learn which code's vector each code of this catalogue shall
+    have; "official" as published, where nothing is learned (`pmm.model.code_items`)."""
+    permutation_epochs: int = 5
+    """VQ-Rec: how many epochs; nothing else trains in them."""
     adapters: bool = False
     """PeterRec: patches in every block; where they are, nothing else of the user encoder but the
     blocks' second norms trains."""
@@ -147,7 +152,7 @@ class BaselineOptions:
 
     def __post_init__(self) -> None:
         least = {"width": 1, "max_length": 1, "user_blocks": 0, "user_heads": 1, "inner": 1}
-        least |= {"parts": 1, "centroids": 2, "sequence_weight": 0}
+        least |= {"parts": 1, "centroids": 2, "sequence_weight": 0, "permutation_epochs": 0}
         faults = [
             f"{name} must be at least {n}" for name, n in least.items() if getattr(self, name) < n
         ]
@@ -162,6 +167,8 @@ class BaselineOptions:
             faults.append(f"{self.name} reads frozen vectors: features must not be none")
         if not reads and self.features != "none":
             faults.append(f"{self.name} reads no frozen vectors: features must be none")
+        if self.permutation != "none" and GRID[self.name].items != "codes":
+            faults.append(f"{self.name} has no codes: permutation must be none")
         if self.name == "carca" and self.loss not in ("in_batch", "bce"):
             faults.append("carca scores items by attention: its loss is in_batch or bce")
         if self.name == "carca" and self.loss == "in_batch" and not self.causal:
@@ -198,8 +205,8 @@ def at_stage(options: BaselineOptions, stage: Literal["pretrain", "finetune"]) -
     """What a baseline that transfers is before and after its transfer.
 
     UniSRec and VQ-Rec compare sequences with a batch's targets first, and with all items of the
-    target later, when the user encoder's positions and blocks stand still. PeterRec's user encoder
-    is patched then.
+    target later, when the user encoder's positions and blocks stand still, and VQ-Rec's codes find
+    their places first. PeterRec's user encoder is patched then.
     """
     after = stage == "finetune"
     match options.name:
@@ -208,7 +215,9 @@ def at_stage(options: BaselineOptions, stage: Literal["pretrain", "finetune"]) -
             loss: Loss = "full" if after else "cosine"
             return replace(options, loss=loss, sequence_weight=weight, freeze_users=after)
         case "vqrec":
-            return replace(options, loss="full" if after else "cosine", freeze_users=after)
+            order: Literal["none", "straight"] = "straight" if after else "none"
+            loss = "full" if after else "cosine"
+            return replace(options, loss=loss, freeze_users=after, permutation=order)
         case "peterrec":
             return replace(options, adapters=after)
     return options
@@ -267,6 +276,8 @@ class Baseline(nn.Module):
     recompute = False
     """Asked of every model; there is little to compute again here."""
     feature_NF: Tensor
+    permuted: Tensor
+    """Whether the order of VQ-Rec's codes is fixed."""
 
     def __init__(
         self, options: BaselineOptions, n_items: int, features: ItemFeatures | None = None
@@ -292,6 +303,7 @@ class Baseline(nn.Module):
         self.adaptor: MixtureAdaptor | None = None
         self.projection: nn.Linear | None = None
         self.codes: CodeItems | None = None
+        self.permutation: CodePermutation | None = None
         self.mix: ItemMix | None = None
         self.head: CarcaHead | None = None
         self._build_items(features)
@@ -319,6 +331,11 @@ class Baseline(nn.Module):
                     seed=0,
                 )
                 self.codes = CodeItems(learned.encode(joined_NF), self.width, options.centroids)
+                if options.permutation != "none":
+                    self.permutation = CodePermutation(
+                        options.parts, options.centroids, mode=options.permutation
+                    )
+                    self.register_buffer("permuted", torch.tensor(False))
             case "ids+features" if self.cell.users == "carca":
                 self.mix = ItemMix(self.width, whole)
 
@@ -385,7 +402,7 @@ class Baseline(nn.Module):
         """
         id_ID = None if self.items is None else self.items.table(item_I)
         if self.codes is not None:
-            coded_ID: Tensor = self.codes.of_codes(self.codes.codes(item_I))
+            coded_ID: Tensor = self.codes.of_codes(self.codes.codes(item_I), self._table())
             return coded_ID
         if not self.widths:
             assert id_ID is not None
@@ -403,6 +420,29 @@ class Baseline(nn.Module):
         assert made is not None
         made_ID: Tensor = made(feature_IF)
         return made_ID if id_ID is None else made_ID + id_ID
+
+    def _table(self) -> Tensor | None:
+        """VQ-Rec's vectors of codes where their order is being learned."""
+        if self.codes is None or self.permutation is None or self.permuted:
+            return None
+        table_RD: Tensor = self.permutation(self.codes.table.weight)
+        return table_RD
+
+    def begin_epoch(self, epoch: int) -> None:
+        """What changes with an epoch, counted from 0: VQ-Rec's order is learned, and then fixed."""
+        if self.codes is None or self.permutation is None or self.permuted:
+            return
+        if epoch >= self.options.permutation_epochs:
+            self.codes.permute(self.permutation.fixed())
+            self.permuted.fill_(True)
+
+    def settle_gradients(self) -> None:
+        """After the backward pass: while VQ-Rec's order is learned, nothing else moves."""
+        if self.permutation is not None and not self.permuted:
+            kept = set(self.permutation.parameters())
+            for tensor in self.parameters():
+                if tensor not in kept:
+                    tensor.grad = None
 
     def encode_users(self, e_BLW: Tensor, valid_BL: Tensor) -> Tensor:
         """Hidden states [B, L, D] of left-padded windows of items; zeros at padding."""
@@ -532,7 +572,7 @@ class Baseline(nn.Module):
         if self.codes is not None:
             code_RK = self.codes.codes(batch.items.item_I[rows.target_N])
             fake_RK = fake_codes(code_RK, options.fake_ratio, generator, options.centroids)
-            made_up_RD = self.codes.of_codes(fake_RK)
+            made_up_RD = self.codes.of_codes(fake_RK, self._table())
         loss = cosine_softmax(
             rows.user_ND,
             item_IW[:, : self.width],

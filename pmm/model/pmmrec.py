@@ -304,6 +304,12 @@ class Pmmrec(nn.Module):
         """
         return scored_items(e_ID, self.options.dap_similarity)
 
+    def begin_epoch(self, epoch: int) -> None:
+        """Nothing changes with an epoch."""
+
+    def settle_gradients(self) -> None:
+        """All that has a gradient moves."""
+
     scores_of_users = None
     """A score is a dot product of `user_vectors` and `item_vectors`."""
 

@@ -243,6 +243,7 @@ class Session:
             ahead=options.ahead,
         )
         label = f"Epoch {state.epoch + 1}"
+        self.model.begin_epoch(state.epoch)
         self.model.train()
         self._since, self._waited = time.perf_counter(), 0.0
         with batches, progress(len(batches), label, "steps") as bar:
@@ -291,6 +292,7 @@ class Session:
                 self.scaler.scale(losses["loss"] / len(parts)).backward()
             found.append({name: loss.detach() for name, loss in losses.items()})
         with phase("update"):
+            self.model.settle_gradients()
             self.scaler.step(self.optimiser)
             self.scaler.update()
         names = list(found[0])

@@ -213,6 +213,42 @@ def test_pre_training_compares_with_synthetic_negatives_and_shorter_sequences(ba
     assert few > many  # at ratio 0 the synthetic negative is the target itself
 
 
+def test_the_order_of_codes_is_learned_alone_and_then_fixed(batch: Batch) -> None:
+    options = replace(at_stage(small("vqrec").options, "finetune"), permutation_epochs=2)
+    torch.manual_seed(0)
+    model = Baseline(options, N, features_for(options))
+    optimiser = torch.optim.AdamW([t for t in model.parameters() if t.requires_grad], lr=0.1)
+    assert model.codes is not None
+    first = model.codes.table.weight.detach().clone()
+
+    def step(epoch: int) -> set[str]:
+        before = {name: each.detach().clone() for name, each in model.named_parameters()}
+        model.begin_epoch(epoch)
+        optimiser.zero_grad()
+        model(batch, generator())["loss"].backward()
+        model.settle_gradients()
+        optimiser.step()
+        return {n for n, each in model.named_parameters() if not torch.equal(each, before[n])}
+
+    assert step(0) == step(1) == {"permutation.logit_KCC"}
+    assert not model.permuted
+    assert torch.equal(model.codes.table.weight, first)
+    model.begin_epoch(2)
+    fixed = model.codes.table.weight.detach().clone()
+    assert model.permuted
+    assert sorted(fixed.tolist()) == sorted(first.tolist())  # the same rows in another order
+    assert not torch.equal(fixed, first)
+    moved = step(2)
+    assert "codes.table.weight" in moved
+    assert "permutation.logit_KCC" not in moved
+    official = replace(options, permutation="official")
+    published = Baseline(official, N, features_for(official))
+    published(batch, generator())["loss"].backward()
+    assert published.permutation is not None
+    grad = published.permutation.logit_KCC.grad
+    assert grad is None or grad.count_nonzero() == 0
+
+
 def test_dropped_windows_keep_the_first_item_and_the_order() -> None:
     number_BL = torch.tensor([[0, 0, 1, 2, 3], [4, 5, 6, 7, 8]])
     e_BLW = number_BL[:, :, None].float()
