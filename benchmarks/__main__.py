@@ -16,7 +16,12 @@ NO_BENCHMARKS = {
 }
 """What the benchmarks share, and the claims, which take hours."""
 
-SMALLER = {"ingest": ["--rows", "2e6"], "picture_download": ["--count", "300"]}
+SMALLER = {
+    "ingest": ["--rows", "2e6"],
+    "ingest_hm": ["--rows", "1e7"],
+    "picture_download": ["--count", "300"],
+    "pictures": ["--count", "400"],
+}
 """Those that take longer at their full size, which they have when they are run by themselves."""
 
 

@@ -39,6 +39,7 @@ from pmm.demo_datasets import (
 from pmm.evaluate.metrics import summarise
 from pmm.evaluate.run import EvaluateOptions, references
 from pmm.home import SOURCES, Home, slug
+from pmm.model.baseline import GRID
 from pmm.shards.read import Shards
 from pmm.shards.training_set import trainable_users
 from pmm.train.curves import read_log
@@ -54,7 +55,7 @@ SHOWN = ("HM Shoes", "Kwai Movie")
 STEPS, SHORT_STEPS = 600, 300
 """Of a run on one target, rounded to whole epochs; PMMRec from scratch and fine-tuned alike. The
 short runs are those behind a short pre-training, and what stands beside them."""
-SASREC_STEPS = 1800
+BASELINE_STEPS = 1800
 """Ids start from nothing: three times as many steps, which are cheap, and the best is kept."""
 EVALUATIONS = 12
 PRETRAIN_EPOCHS, SHORT_PRETRAIN_EPOCHS = 10, 3
@@ -72,6 +73,13 @@ ABLATIONS: dict[str, tuple[str, ...]] = {
 """What a short pre-training is done without, by the end of its name."""
 
 
+SYSTEMS = ("pmmrec", "morec", *GRID)
+"""Of the comparison: each from scratch, tuned with as many trials on one target."""
+TRANSFERRED = ("morec", *(name for name, cell in GRID.items() if not cell.knows_ids))
+"""Beside PMMRec those that pre-train and transfer."""
+NEIGHBOURS = ("item kNN", "content kNN")
+TUNED_ON, TRIALS = "HM Shoes", 6
+
 STRAYS = (10, 20, 40)
 """Per cents of noise at which pre-training with all objectives stands beside DAP alone."""
 
@@ -81,7 +89,7 @@ class Run:
     """One training and its evaluation."""
 
     claim: int
-    """The claim of the issue that it is for, 1 to 5."""
+    """The claim that it is for, 1 to 5; 6 is the comparison of all systems."""
     name: str
     stage: str
     target: str = ""
@@ -96,6 +104,8 @@ class Run:
     """Of a pre-training; a target's follow from its size and `steps`."""
     steps: int = STEPS
     settings: tuple[str, ...] = ()
+    tuned: str = ""
+    """The search whose best options it has."""
     strays: int = 0
     """Per cent of the world's interactions that are noise."""
 
@@ -124,6 +134,20 @@ def plan() -> Iterator[Run]:
         )
         for target in first:
             yield _short(5, target, f"from-{source.lower()}", start=before)
+    yield from _systems(first)
+
+
+def _systems(targets: list[str]) -> Iterator[Run]:
+    for model in SYSTEMS:
+        yield Run(claim=6, name=f"tune-{model}", stage="tune", target=TUNED_ON, model=model)
+    for model in TRANSFERRED:
+        before = f"pre-{model}"
+        yield Run(claim=6, name=before, stage="pretrain", model=model, epochs=PRETRAIN_EPOCHS)
+    for target in targets:
+        for model in SYSTEMS:
+            yield _on(6, target, f"tuned-{model}", model=model, tuned=f"tune-{model}")
+        for model in TRANSFERRED:
+            yield _on(6, target, f"{model}-full", model=model, start=f"pre-{model}")
 
 
 def _ablations() -> Iterator[Run]:
@@ -208,9 +232,8 @@ class Claims:
                     self._add(future.result())
 
     def _ready(self, seed: int, run: Run, runs: list[Run]) -> bool:
-        return (
-            not run.start or self._has(seed, run.start) or run.start not in {r.name for r in runs}
-        )
+        to_come = {each.name for each in runs if not self._has(seed, each.name)}
+        return not {run.start, run.tuned} & to_come
 
     def _has(self, seed: int, name: str) -> bool:
         return any(row["seed"] == seed and row["run"] == name for row in self.rows)
@@ -232,9 +255,12 @@ class Claims:
             ablations=list(ABLATIONS),
             strays=STRAYS,
             sources=SOURCES,
+            systems=SYSTEMS,
         )
 
     def _done(self, seed: int, run: Run) -> dict[str, Any]:
+        if run.stage == "tune":
+            return self._tuned(seed, run)
         home = self._home(seed, run.strays)
         folder = home.run(run.name)
         arguments = _arguments(home, seed, run)
@@ -250,11 +276,25 @@ class Claims:
         row["valid"] = [[each["epoch"], round(each["hr@10"], 5)] for each in log]
         row |= {"steps": log[-1]["step"], "seconds": round(seconds, 1)}
         if run.target:
-            self._pmm(home, run.name, ["evaluate", str(folder), "--cold"])
+            also = ["--neighbours"] if run.claim == 6 else []
+            self._pmm(home, run.name, ["evaluate", str(folder), "--cold", *also])
             found = json.loads((folder / "metrics.json").read_text())
             row |= {"test": _figures(found["model"]), "items_cold": found["model"]["cold"]}
             row["cold_start"] = found["cold_start"]
+            row |= {name: _figures(found[name]) for name in NEIGHBOURS if name in found}
         return row
+
+    def _tuned(self, seed: int, run: Run) -> dict[str, Any]:
+        """A search; one that was broken off goes on."""
+        home, started = self._home(seed), time.monotonic()
+        arguments = _arguments(home, seed, run)
+        self._pmm(home, run.name, arguments)
+        row = {"seed": seed, "run": run.name, "stage": run.stage, "target": run.target}
+        row |= {"model": run.model, "commit": commit()}
+        row["command"] = " ".join(arguments).replace(str(home.root), "HOME")
+        trials = (home.tuning(run.target) / run.model / "trials.jsonl").read_text().splitlines()
+        row["trials"] = [json.loads(line) for line in trials]
+        return row | {"seconds": round(time.monotonic() - started, 1)}
 
     def _pmm(self, home: Home, name: str, arguments: list[str]) -> None:
         """Run a command; its output goes to logs/NAME.txt of the home folder."""
@@ -298,23 +338,35 @@ def _figures(metrics: dict[str, Any]) -> dict[str, Any]:
 
 def _arguments(home: Home, seed: int, run: Run) -> list[str]:
     """The command of a run."""
-    arguments = ["train", "--stage", run.stage, "--name", run.name, "--seed", str(seed)]
+    tuning = run.stage == "tune"
+    arguments = ["tune"] if tuning else ["train", "--stage", run.stage, "--name", run.name]
+    arguments += ["--seed", str(seed)]
     if run.target:
         arguments += ["--target", run.target]
     if run.source:
         arguments += ["--sources", run.source]
+    if run.model != "pmmrec":
+        arguments += ["--model", run.model]
     settings = list(run.settings)
-    epochs = run.epochs or _epochs(home, run)
-    if run.model == "sasrec":
-        epochs *= SASREC_STEPS // STEPS
-        arguments += ["--model", "sasrec", "--batch-users", str(BATCH_USERS)]
+    epochs, encoders = run.epochs or _epochs(home, run), place_encoders(home)
+    if run.tuned:
+        best = home.tuning(TUNED_ON) / run.model / "best.toml"
+        arguments += ["--recipe", str(best)]
+    elif run.model not in GRID:
+        arguments += ["--recipe", str(encoders / "recipe.toml")]
+    elif GRID[run.model].items != "ids" and not run.start:
+        arguments += ["--text-encoder", str(encoders / "text")]
+        arguments += ["--vision-encoder", str(encoders / "vision")]
+    if run.model in GRID:
+        epochs *= 1 if tuning or run.stage == "pretrain" else BASELINE_STEPS // STEPS
+        arguments += ["--batch-users", str(BATCH_USERS)]
         settings.append("train.patience=0")
-    else:
-        arguments += ["--recipe", str(place_encoders(home) / "recipe.toml")]
     arguments += ["--epochs", str(epochs)]
+    if tuning:
+        arguments += ["--budget", str(TRIALS)]
     settings.append(f"train.eval_every={max(1, round(epochs / EVALUATIONS))}")
     if run.start:
-        arguments += ["--from", str(home.run(run.start)), "--transfer", run.transfer]
+        arguments += ["--from", str(home.run(run.start)), "--transfer", run.transfer or "full"]
     if run.modality:
         arguments += ["--modality", run.modality]
     for setting in settings:
@@ -332,7 +384,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--home", type=Path, required=True, help="Folder of all homes, one a seed.")
     parser.add_argument("--seeds", default="0,1,2")
-    parser.add_argument("--claims", default="1,2,3,4,5", help="Which claims' runs.")
+    parser.add_argument(
+        "--claims",
+        default="1,2,3,4,5",
+        help="Which claims' runs; 6 is the comparison of all systems.",
+    )
     parser.add_argument("--rows", type=Path, default=ROWS, help="File of the rows.")
     parser.add_argument("--jobs", type=int, default=2, help="Processes at once.")
     given = parser.parse_args()

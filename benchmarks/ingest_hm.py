@@ -189,7 +189,8 @@ def main() -> None:
     table += "\n\n" + core_table()
     print(table)
     if not options.no_record:
-        record("ingest_hm", table)
+        full = options.rows == FULL_ROWS
+        record("ingest_hm" if full else f"ingest_hm of {options.rows:,} rows", table)
 
 
 if __name__ == "__main__":

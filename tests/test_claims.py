@@ -13,6 +13,7 @@ from benchmarks.claims_page import (
     epochs_to_reach,
     interval,
     main_table,
+    systems_table,
     transfer_table,
     write_page,
 )
@@ -100,12 +101,20 @@ def test_the_page_names_the_pictures_that_it_draws(tmp_path: Path) -> None:
     curve = {"valid": [[1, 0.1], [2, 0.2]]}
     rows = [row(0, f"hm-shoes-{name}", 0.2, **curve) for name in ("scratch", "full", "item")]
     page = tmp_path / "claims.md"
-    names = {"targets": [], "ablations": [], "strays": [], "sources": []}
+    names = {"targets": [], "ablations": [], "strays": [], "sources": [], "systems": []}
     write_page(rows, shown=["HM Shoes", "Kwai Movie"], page=page, **names)
     assert page.read_text().count("](claims-hm-shoes.png)") == 1
     with Image.open(tmp_path / "claims-hm-shoes.png") as image:
         assert image.width > 700
     assert not (tmp_path / "claims-kwai-movie.png").exists()
+
+
+def test_what_is_above_ours_stands_in_bold() -> None:
+    runs = {"full": 0.3, "tuned-pmmrec": 0.2, "tuned-sasrec": 0.25, "unisrec-full": 0.35}
+    rows = Rows([row(0, f"hm-shoes-{name}", hits) for name, hits in runs.items()])
+    header, _, line = systems_table(rows, ["HM Shoes"], ["pmmrec", "sasrec", "unisrec"]).split("\n")
+    assert header == "| target | PMMRec pre-trained | PMMRec | sasrec | unisrec, pre-trained |"
+    assert line == "| HM Shoes | 30.00 (1) | 20.00 (1) | 25.00 (1) | **35.00 (1)** |"
 
 
 def test_an_interval_needs_two_seeds() -> None:
