@@ -13,8 +13,11 @@ NO_BENCHMARKS = {
     "claims",
     "claims_page",
     "img2dataset_peer",
+    "recbole_peer",
+    "recbole_sasrec",
 }
-"""What the benchmarks share, and the claims, which take hours."""
+"""What the benchmarks share; the claims, which take hours; RecBole's SASRec beside ours, which
+installs a library of its own and is run by itself."""
 
 SMALLER = {
     "ingest": ["--rows", "2e6"],

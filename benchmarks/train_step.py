@@ -361,9 +361,9 @@ def main() -> None:
     ]
     peaks = [gemm_peak()]
     for pool in ("mean", "cls"):
-        with tempfile.TemporaryDirectory() as folder:
-            model = build(Path(folder), pool=pool, tiny=given.tiny)
         for data in DATASETS if pool == "mean" else DATASETS[:1]:
+            with tempfile.TemporaryDirectory() as folder:
+                model = build(Path(folder), pool=pool, tiny=given.tiny)
             sizes = [int(each) for each in given.users.split(",")]
             sizes = sizes if data is DATASETS[0] else sizes[:1]
             literal, *ways = measure(model, pool, data, sizes, given.repeats, tiny=given.tiny)

@@ -121,6 +121,7 @@ BENCHMARKS = (
     "picture_download",
     "pictures",
     "rank_catalogue",
+    "recbole_sasrec",
     "train_step",
 )
 
@@ -136,6 +137,7 @@ def test_every_benchmark_starts_as_make_bench_starts_it(name: str) -> None:
         "claims",
         "claims_page",
         "img2dataset_peer",
+        "recbole_peer",
     }
     assert scripts - shared == set(BENCHMARKS)
     command = [sys.executable, "-m", f"benchmarks.{name}", "--help"]
