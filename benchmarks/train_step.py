@@ -383,7 +383,6 @@ def main() -> None:
         f"Median of {given.repeats} steps in turns, {torch.get_num_threads()} threads, dropout on, "
         f"stored activations in half precision. The literal step is timed at {sizes[0]} users and "
         f"multiplied for more. GEMM peak {max(peaks) / 1e9:,.0f} GFLOP/s. "
-        f"Where FLOPs alone counted, the ratio would be theirs: what is above comes from memory. "
         + memory(sizes[-1], given.tiny),
     ]
     print("\n".join(lines))
