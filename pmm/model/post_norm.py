@@ -7,44 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pmm.errors import InputError
-from pmm.model.fusion import split_heads
-from pmm.model.user_encoder import causal_mask
-
-
-class PostNormBlock(nn.Module):
-    """BERT's block, causal: attention and a GELU layer, with biases, each before its LayerNorm."""
-
-    def __init__(self, width: int, *, heads: int, inner: int, dropout: float) -> None:
-        super().__init__()
-        self.heads = heads
-        self.query = nn.Linear(width, width)
-        self.key = nn.Linear(width, width)
-        self.value = nn.Linear(width, width)
-        self.out = nn.Linear(width, width)
-        self.attention_norm = nn.LayerNorm(width, eps=1e-12)
-        self.up = nn.Linear(width, inner)
-        self.down = nn.Linear(inner, width)
-        self.norm = nn.LayerNorm(width, eps=1e-12)
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, x_BLD: Tensor, allowed_B1LL: Tensor) -> Tensor:
-        """One block; `allowed_B1LL` is True where a query (row) may see a key (column)."""
-        query_BHLE, key_BHLE, value_BHLE = (
-            split_heads(projection(x_BLD), self.heads).transpose(1, 2)
-            for projection in (self.query, self.key, self.value)
-        )
-        attended_BHLE = functional.scaled_dot_product_attention(
-            query_BHLE,
-            key_BHLE,
-            value_BHLE,
-            attn_mask=allowed_B1LL,
-            dropout_p=self.dropout.p if self.training else 0.0,
-        )
-        attended_BLD = attended_BHLE.transpose(1, 2).flatten(2)
-        x_BLD = self.attention_norm(x_BLD + self.dropout(self.out(attended_BLD)))
-        hidden_BLD = self.down(functional.gelu(self.up(x_BLD)))
-        out_BLD: Tensor = self.norm(x_BLD + self.dropout(hidden_BLD))
-        return out_BLD
+from pmm.model.user_encoder import CausalBlock, causal_mask
 
 
 class PostNormBlocks(nn.Module):
@@ -63,7 +26,16 @@ class PostNormBlocks(nn.Module):
         if width % heads:
             raise InputError(f"user_heads = {heads} does not divide the width {width}")
         self.blocks = nn.ModuleList(
-            PostNormBlock(width, heads=heads, inner=inner, dropout=dropout) for _ in range(blocks)
+            CausalBlock(
+                width,
+                heads=heads,
+                dropout=dropout,
+                inner=inner,
+                bias=True,
+                eps=1e-12,
+                activation=functional.gelu,
+            )
+            for _ in range(blocks)
         )
         initialise(self)
 

@@ -3,6 +3,8 @@
 Shape suffixes: B users, L positions of the window, D width, H heads, E width of a head.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -12,19 +14,32 @@ from pmm.model.fusion import split_heads
 
 
 class CausalBlock(nn.Module):
-    """Post-norm attention without biases, then a ReLU layer of four times the width."""
+    """Post-norm attention, then a layer of `inner` (0: four times the width) units.
 
-    def __init__(self, width: int, *, heads: int, dropout: float) -> None:
+    The defaults are SASRec's as in the published code: no biases in the attention, ReLU.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        *,
+        heads: int,
+        dropout: float,
+        inner: int = 0,
+        bias: bool = False,
+        eps: float = 1e-6,
+        activation: Callable[[Tensor], Tensor] = functional.relu,
+    ) -> None:
         super().__init__()
-        self.heads = heads
-        self.query = nn.Linear(width, width, bias=False)
-        self.key = nn.Linear(width, width, bias=False)
-        self.value = nn.Linear(width, width, bias=False)
-        self.out = nn.Linear(width, width, bias=False)
-        self.attention_norm = nn.LayerNorm(width, eps=1e-6)
-        self.up = nn.Linear(width, 4 * width)
-        self.down = nn.Linear(4 * width, width)
-        self.norm = nn.LayerNorm(width, eps=1e-6)
+        self.heads, self.activation = heads, activation
+        self.query = nn.Linear(width, width, bias=bias)
+        self.key = nn.Linear(width, width, bias=bias)
+        self.value = nn.Linear(width, width, bias=bias)
+        self.out = nn.Linear(width, width, bias=bias)
+        self.attention_norm = nn.LayerNorm(width, eps=eps)
+        self.up = nn.Linear(width, inner or 4 * width)
+        self.down = nn.Linear(inner or 4 * width, width)
+        self.norm = nn.LayerNorm(width, eps=eps)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x_BLD: Tensor, allowed_B1LL: Tensor) -> Tensor:
@@ -42,7 +57,7 @@ class CausalBlock(nn.Module):
         )
         attended_BLD = attended_BHLE.transpose(1, 2).flatten(2)
         x_BLD = self.attention_norm(x_BLD + self.dropout(self.out(attended_BLD)))
-        hidden_BLD = self.down(functional.relu(self.up(x_BLD)))
+        hidden_BLD = self.down(self.activation(self.up(x_BLD)))
         out_BLD: Tensor = self.norm(x_BLD + self.dropout(hidden_BLD))
         return out_BLD
 
