@@ -78,7 +78,12 @@ SYSTEMS = ("pmmrec", "morec", *GRID)
 TRANSFERRED = ("morec", *(name for name, cell in GRID.items() if not cell.knows_ids))
 """Beside PMMRec those that pre-train and transfer."""
 NEIGHBOURS = ("item kNN", "content kNN")
-TUNED_ON, TRIALS = "HM Shoes", 6
+TUNED_ON, TUNED_IN, TRIALS = "HM Shoes", 0, 6
+"""The target and the seed of the searches, whose best options all seeds have."""
+WIDTH = 128
+"""Of every system: PMMRec's here, whose encoders decide it."""
+PATIENCE = 4
+"""Of the comparison, in evaluations."""
 
 STRAYS = (10, 20, 40)
 """Per cents of noise at which pre-training with all objectives stands beside DAP alone."""
@@ -105,7 +110,7 @@ class Run:
     steps: int = STEPS
     settings: tuple[str, ...] = ()
     tuned: str = ""
-    """The search whose best options it has."""
+    """The search whose best options it has, of the seed TUNED_IN."""
     strays: int = 0
     """Per cent of the world's interactions that are noise."""
 
@@ -199,6 +204,8 @@ class Claims:
     def measure(self, seed: int, claims: set[int]) -> None:
         """Make the rows of a seed that are not there yet: of the world itself, then of the runs."""
         runs = [run for run in plan() if run.claim in claims and not self._has(seed, run.name)]
+        if seed != TUNED_IN:
+            runs = [run for run in runs if run.stage != "tune" and self._is_tuned(run)]
         if not runs:
             return
         for strays in sorted({run.strays for run in runs} | {0}):
@@ -235,6 +242,9 @@ class Claims:
         to_come = {each.name for each in runs if not self._has(seed, each.name)}
         return not {run.start, run.tuned} & to_come
 
+    def _is_tuned(self, run: Run) -> bool:
+        return not run.tuned or self._has(TUNED_IN, run.tuned)
+
     def _has(self, seed: int, name: str) -> bool:
         return any(row["seed"] == seed and row["run"] == name for row in self.rows)
 
@@ -263,7 +273,7 @@ class Claims:
             return self._tuned(seed, run)
         home = self._home(seed, run.strays)
         folder = home.run(run.name)
-        arguments = _arguments(home, seed, run)
+        arguments = _arguments(home, self._home(TUNED_IN), seed, run)
         if folder.exists():
             arguments.append("--resume")
         started = time.monotonic()
@@ -271,7 +281,7 @@ class Claims:
         seconds = time.monotonic() - started
         row: dict[str, Any] = {"seed": seed, "run": run.name, "stage": run.stage}
         row |= {"target": run.target, "model": run.model, "commit": commit()}
-        row["command"] = " ".join(arguments).replace(str(home.root), "HOME")
+        row["command"] = self._told(arguments)
         log = [each for each in read_log(folder / "log.jsonl") if each["kind"] == "evaluation"]
         row["valid"] = [[each["epoch"], round(each["hr@10"], 5)] for each in log]
         row |= {"steps": log[-1]["step"], "seconds": round(seconds, 1)}
@@ -287,14 +297,17 @@ class Claims:
     def _tuned(self, seed: int, run: Run) -> dict[str, Any]:
         """A search; one that was broken off goes on."""
         home, started = self._home(seed), time.monotonic()
-        arguments = _arguments(home, seed, run)
+        arguments = _arguments(home, home, seed, run)
         self._pmm(home, run.name, arguments)
         row = {"seed": seed, "run": run.name, "stage": run.stage, "target": run.target}
         row |= {"model": run.model, "commit": commit()}
-        row["command"] = " ".join(arguments).replace(str(home.root), "HOME")
+        row["command"] = self._told(arguments)
         trials = (home.tuning(run.target) / run.model / "trials.jsonl").read_text().splitlines()
         row["trials"] = [json.loads(line) for line in trials]
         return row | {"seconds": round(time.monotonic() - started, 1)}
+
+    def _told(self, arguments: list[str]) -> str:
+        return " ".join(arguments).replace(str(self.root), "HOMES")
 
     def _pmm(self, home: Home, name: str, arguments: list[str]) -> None:
         """Run a command; its output goes to logs/NAME.txt of the home folder."""
@@ -336,8 +349,8 @@ def _figures(metrics: dict[str, Any]) -> dict[str, Any]:
     return {name: metrics[name] for name in ("users", "hr@10", "ndcg@10")}
 
 
-def _arguments(home: Home, seed: int, run: Run) -> list[str]:
-    """The command of a run."""
+def _arguments(home: Home, tuned: Home, seed: int, run: Run) -> list[str]:
+    """The command of a run; `tuned` is where the searches were made."""
     tuning = run.stage == "tune"
     arguments = ["tune"] if tuning else ["train", "--stage", run.stage, "--name", run.name]
     arguments += ["--seed", str(seed)]
@@ -345,32 +358,42 @@ def _arguments(home: Home, seed: int, run: Run) -> list[str]:
         arguments += ["--target", run.target]
     if run.source:
         arguments += ["--sources", run.source]
-    if run.model != "pmmrec":
-        arguments += ["--model", run.model]
-    settings = list(run.settings)
-    epochs, encoders = run.epochs or _epochs(home, run), place_encoders(home)
-    if run.tuned:
-        best = home.tuning(TUNED_ON) / run.model / "best.toml"
-        arguments += ["--recipe", str(best)]
-    elif run.model not in GRID:
-        arguments += ["--recipe", str(encoders / "recipe.toml")]
-    elif GRID[run.model].items != "ids" and not run.start:
-        arguments += ["--text-encoder", str(encoders / "text")]
-        arguments += ["--vision-encoder", str(encoders / "vision")]
-    if run.model in GRID:
-        epochs *= 1 if tuning or run.stage == "pretrain" else BASELINE_STEPS // STEPS
-        arguments += ["--batch-users", str(BATCH_USERS)]
-        settings.append("train.patience=0")
+    arguments += _model_arguments(place_encoders(home), tuned, run)
+    epochs = run.epochs or _epochs(home, run)
+    if run.model in GRID and run.target:
+        epochs *= BASELINE_STEPS // STEPS
     arguments += ["--epochs", str(epochs)]
     if tuning:
         arguments += ["--budget", str(TRIALS)]
-    settings.append(f"train.eval_every={max(1, round(epochs / EVALUATIONS))}")
     if run.start:
         arguments += ["--from", str(home.run(run.start)), "--transfer", run.transfer or "full"]
     if run.modality:
         arguments += ["--modality", run.modality]
+    settings = [*run.settings, f"train.eval_every={max(1, round(epochs / EVALUATIONS))}"]
+    if run.claim == 6 and run.target:
+        settings.append(f"train.patience={PATIENCE}")
+    elif run.model in GRID:
+        settings.append("train.patience=0")
+    if run.model in GRID and not run.start:
+        settings.append(f"model.width={WIDTH}")
     for setting in settings:
         arguments += ["--set", setting]
+    return arguments
+
+
+def _model_arguments(encoders: Path, tuned: Home, run: Run) -> list[str]:
+    """Which model, with which options and encoders."""
+    arguments = [] if run.model == "pmmrec" else ["--model", run.model]
+    if run.model in GRID:
+        arguments += ["--batch-users", str(BATCH_USERS)]
+    if run.tuned:
+        arguments += ["--recipe", str(tuned.tuning(TUNED_ON) / run.model / "best.toml")]
+    elif run.model not in GRID:
+        arguments += ["--recipe", str(encoders / "recipe.toml")]
+    of_ids = run.model in GRID and GRID[run.model].items == "ids"
+    if (run.tuned or run.model in GRID) and not (run.start or of_ids):
+        arguments += ["--text-encoder", str(encoders / "text")]
+        arguments += ["--vision-encoder", str(encoders / "vision")]
     return arguments
 
 
