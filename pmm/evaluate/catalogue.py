@@ -72,8 +72,12 @@ def user_vectors(
 
 
 def _windows(model: Recommender, catalogue: Catalogue, history: Lists) -> tuple[Tensor, Tensor]:
-    """The most recent L items of each user as the model sees them [U, L, W], and which are real."""
-    window_UL = history.recent(np.arange(len(history)), model.max_length)
+    """The most recent items of each user as the model sees them [U, L, W], and which are real.
+
+    L is no more than the longest history has.
+    """
+    longest = max(1, min(model.max_length, int(history.lengths.max(initial=0))))
+    window_UL = history.recent(np.arange(len(history)), longest)
     item_UL = torch.from_numpy(window_UL).to(catalogue.input_ND.device)
     valid_UL = item_UL > 0
     return catalogue.input_ND[(item_UL - 1).clamp(min=0)] * valid_UL[:, :, None], valid_UL
@@ -100,22 +104,28 @@ def rank_queries(
     users_per_chunk: int = 1024,
     dtype: torch.dtype = torch.float32,
 ) -> Ints:
-    """The rank of each query's target among the whole catalogue. [U]"""
-    ranks = [np.zeros(0, np.int32)]
+    """The rank of each query's target among the whole catalogue. [U]
+
+    Users with histories of like length are ranked together, so that windows are hardly padded.
+    """
+    rank_U = np.zeros(len(asked), np.int32)
+    order_U = np.argsort(np.minimum(asked.history.lengths, model.max_length), kind="stable")
     with progress(len(asked), "Ranking", "users") as bar:
         dense = model.scores_of_users is not None
         step = min(users_per_chunk, DENSE_USERS) if dense else users_per_chunk
         for start in range(0, len(asked), step):
-            part = asked.rows(start, start + step)
+            chosen = order_U[start : start + step]
+            part = asked.take(chosen)
             if dense:
                 score_UN = score_catalogue(model, catalogue, part.history, dtype=dtype)
-                ranks.append(rank_scores(score_UN, part, keep_history=keep_history))
+                rank_U[chosen] = rank_scores(score_UN, part, keep_history=keep_history)
             else:
-                vectors = user_vectors(model, catalogue, part.history, dtype=dtype)
-                found = rank_users(vectors, catalogue.score_ND, part, keep_history=keep_history)
-                ranks.append(found)
+                vectors_UD = user_vectors(model, catalogue, part.history, dtype=dtype)
+                rank_U[chosen] = rank_users(
+                    vectors_UD, catalogue.score_ND, part, keep_history=keep_history
+                )
             bar.advance(len(part))
-    return np.concatenate(ranks)
+    return rank_U
 
 
 @contextmanager

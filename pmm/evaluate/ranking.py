@@ -50,6 +50,14 @@ class Queries:
             history=Lists(offsets=offsets[start : stop + 1] - offsets[start], values=part),
         )
 
+    def take(self, rows: NDArray[np.int64]) -> "Queries":
+        """The queries of these rows, in their order."""
+        return Queries(
+            user_U=self.user_U[rows],
+            target_U=self.target_U[rows],
+            history=self.history.take(rows),
+        )
+
     def masked_pairs(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """(row, item) of every distinct history item that is not the row's own target."""
         row = np.repeat(np.arange(len(self)), self.history.lengths)
@@ -195,18 +203,28 @@ def score_pairs(user_UD: Tensor, item_ND: Tensor, row_P: Tensor, column_P: Tenso
 def _count_at_least(
     user_UD: Tensor, chunk_ND: Tensor, threshold_U: Tensor, slack_U: Tensor
 ) -> Tensor:
-    """Items of the chunk whose score is at least the threshold. [U]"""
-    excess_UN = (user_UD @ chunk_ND.T).sub_(threshold_U[:, None])
-    sure_U = _count_true(excess_UN > slack_U[:, None])
-    doubtful_UN = excess_UN.abs_() <= slack_U[:, None]
-    crowded_U = _count_true(doubtful_UN) > max(64, len(chunk_ND) // 16)
+    """Items of the chunk whose score is at least the threshold. [U]
+
+    Rounding of threshold +- slack is within the slack's own reserve (`_rounding_bound`).
+    """
+    score_UN = user_UD @ chunk_ND.T
+    low_U1, high_U1 = (threshold_U - slack_U)[:, None], (threshold_U + slack_U)[:, None]
+    sure_U, near_U = _count_true(score_UN > high_U1), _count_true(score_UN >= low_U1)
+    doubtful_U = near_U - sure_U
+    crowded_U = doubtful_U > max(64, len(chunk_ND) // 16)
     if bool(crowded_U.any()):  # items nearly equal, as early in training: one fp64 product is less
         exact_UN = (user_UD[crowded_U].double() @ chunk_ND.double().T).float()
         sure_U[crowded_U] = _count_true(exact_UN >= threshold_U[crowded_U, None])
-        doubtful_UN[crowded_U] = False
-    row_P, column_P = doubtful_UN.nonzero(as_tuple=True)
-    hit_P = score_pairs(user_UD, chunk_ND, row_P, column_P) >= threshold_U[row_P]
-    return sure_U + torch.bincount(row_P[hit_P], minlength=len(user_UD))
+    row_R = ((doubtful_U > 0) & ~crowded_U).nonzero()[:, 0]
+    if len(row_R):
+        some_RN = score_UN[row_R]
+        among_P, column_P = ((some_RN >= low_U1[row_R]) & (some_RN <= high_U1[row_R])).nonzero(
+            as_tuple=True
+        )
+        row_P = row_R[among_P]
+        hit_P = score_pairs(user_UD, chunk_ND, row_P, column_P) >= threshold_U[row_P]
+        sure_U += torch.bincount(row_P[hit_P], minlength=len(user_UD))
+    return sure_U
 
 
 def _count_true(flag_UN: Tensor) -> Tensor:

@@ -34,7 +34,7 @@ from pmm.evaluate.references import rank_by_chance, rank_by_popularity
 from pmm.home import Home, slug
 from pmm.model.baseline import BaselineOptions
 from pmm.model.frozen_vectors import frozen_vectors
-from pmm.model.recommender import ModelOptions, Recommender, build_model, features_of, knows_ids
+from pmm.model.recommender import ModelOptions, Recommender, build_model, features_of, knows_items
 from pmm.model.trunks import with_activations
 from pmm.recipe import read_recipe, resolve
 from pmm.schemas import RANKS, write_table
@@ -424,15 +424,15 @@ def load_run(
             f"{run_dir} was trained on shards {made_on[:8]}, but {shards.place} is now "
             f"{shards.fingerprint[:8]}. Run: {again}"
         )
-    if name not in parts and knows_ids(options):
+    if name not in parts and knows_items(options):
         raise InputError(
-            f"{run_dir} knows the items of {', '.join(own)} by their numbers, which say nothing of "
+            f"{run_dir} knows the items of {', '.join(own)} one by one, which says nothing of "
             f'{name}. Train on that: pmm train --stage scratch --target "{name}" '
             f"--model {options.name}"
         )
     on = pick_device(device)
     features = features_of(options, [shards], on)
-    model = build_model(options, shards.n_items, features).to(on).eval()
+    model = build_model(options, shards.n_items, features, fresh=False).to(on).eval()
     # A training that still runs may have replaced the file since: the header of these weights.
     about = load_weights(run_dir / BEST, model, made_by=again)
     if name not in parts:

@@ -45,7 +45,7 @@ from pmm.model.losses import (
 )
 from pmm.model.nextitnet import NextItNetEncoder
 from pmm.model.post_norm import PostNormEncoder
-from pmm.model.quantise import learn_codes
+from pmm.model.quantise import learn_codes, learn_codes_faiss
 from pmm.model.user_encoder import UserEncoder
 from pmm.shards.batch import Batch, Items
 from pmm.shards.read import Modality
@@ -139,6 +139,8 @@ class BaselineOptions:
     """VQ-Rec: codes of an item."""
     centroids: int = 256
     """VQ-Rec: values of a code."""
+    quantiser: Literal["own", "faiss"] = "own"
+    """VQ-Rec: what learns the codes; "faiss" as published, which must be installed."""
     permutation: Literal["none", "straight", "official"] = "none"
     """VQ-Rec: whether the first epochs learn which code's vector each code of this catalogue shall
     have; "official" as published, where nothing is learned (`pmm.model.code_items`)."""
@@ -167,8 +169,9 @@ class BaselineOptions:
             faults.append(f"{self.name} reads frozen vectors: features must not be none")
         if not reads and self.features != "none":
             faults.append(f"{self.name} reads no frozen vectors: features must be none")
-        if self.permutation != "none" and GRID[self.name].items != "codes":
-            faults.append(f"{self.name} has no codes: permutation must be none")
+        coded = (self.permutation, self.quantiser) != ("none", "own")
+        if coded and GRID[self.name].items != "codes":
+            faults.append(f"{self.name} has no codes: permutation must be none, quantiser own")
         if self.name == "carca" and self.loss not in ("in_batch", "bce"):
             faults.append("carca scores items by attention: its loss is in_batch or bce")
         if self.name == "carca" and self.loss == "in_batch" and not self.causal:
@@ -280,7 +283,12 @@ class Baseline(nn.Module):
     """Whether the order of VQ-Rec's codes is fixed."""
 
     def __init__(
-        self, options: BaselineOptions, n_items: int, features: ItemFeatures | None = None
+        self,
+        options: BaselineOptions,
+        n_items: int,
+        features: ItemFeatures | None = None,
+        *,
+        fresh: bool = True,
     ) -> None:
         """Build it.
 
@@ -288,6 +296,7 @@ class Baseline(nn.Module):
             options: which, and of what.
             n_items: N.
             features: of the catalogue (`read_features`), where the baseline reads any.
+            fresh: learn the items' codes; False: they come from a checkpoint, as the weights do.
         """
         super().__init__()
         if (features is None) != (options.features == "none"):
@@ -306,12 +315,12 @@ class Baseline(nn.Module):
         self.permutation: CodePermutation | None = None
         self.mix: ItemMix | None = None
         self.head: CarcaHead | None = None
-        self._build_items(features)
+        self._build_items(features, fresh)
         if features is not None and self.cell.items != "codes":
             self.register_buffer("feature_NF", features.joined(), persistent=False)
         self.user_encoder = self._build_users()
 
-    def _build_items(self, features: ItemFeatures | None) -> None:
+    def _build_items(self, features: ItemFeatures | None, fresh: bool) -> None:
         options, whole = self.options, sum(self.widths)
         match self.cell.items:
             case "adaptor":
@@ -322,15 +331,10 @@ class Baseline(nn.Module):
                 nn.init.zeros_(linear.bias)
             case "codes":
                 assert features is not None
-                joined_NF = features.joined()
-                learned = learn_codes(
-                    joined_NF,
-                    features.trained_N,
-                    parts=options.parts,
-                    centroids=options.centroids,
-                    seed=0,
-                )
-                self.codes = CodeItems(learned.encode(joined_NF), self.width, options.centroids)
+                code_NK = torch.zeros(self.n_items, options.parts, dtype=torch.uint8)
+                if fresh:
+                    code_NK = learned_codes(features, options)
+                self.codes = CodeItems(code_NK, self.width, options.centroids)
                 if options.permutation != "none":
                     self.permutation = CodePermutation(
                         options.parts, options.centroids, mode=options.permutation
@@ -455,6 +459,9 @@ class Baseline(nn.Module):
 
     def user_vectors(self, e_BLW: Tensor, valid_BL: Tensor) -> Tensor:
         """What users are scored with, [B, D]: the hidden state at the last position."""
+        if isinstance(self.user_encoder, UserEncoder | PostNormEncoder):
+            hidden_B1D: Tensor = self.user_encoder(e_BLW, valid_BL, last=True)
+            return hidden_B1D[:, 0]
         return self.encode_users(e_BLW, valid_BL)[:, -1]
 
     def item_vectors(self, e_IW: Tensor) -> Tensor:
@@ -625,3 +632,14 @@ def _given(generator: Generator | None) -> Generator:
     if generator is None:
         raise ValueError("drawn negatives need a generator")
     return generator
+
+
+def learned_codes(features: ItemFeatures, options: BaselineOptions) -> Tensor:
+    """VQ-Rec's codes of all items, learned from those that training knows. [N, K]"""
+    joined_NF = features.joined()
+    sizes = {"parts": options.parts, "centroids": options.centroids}
+    if options.quantiser == "faiss":
+        quantiser = learn_codes_faiss(joined_NF, features.trained_N, **sizes)
+    else:
+        quantiser = learn_codes(joined_NF, features.trained_N, **sizes, seed=0)
+    return quantiser.encode(joined_NF)

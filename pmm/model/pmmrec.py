@@ -294,7 +294,7 @@ class Pmmrec(nn.Module):
 
     def user_vectors(self, e_BLD: Tensor, valid_BL: Tensor) -> Tensor:
         """What users are scored with, [B, D]: the hidden state at the last position."""
-        return self.encode_users(e_BLD, valid_BL)[:, -1]
+        return self.user_encoder(e_BLD, valid_BL, last=True)[:, 0]  # type: ignore[no-any-return]
 
     def item_vectors(self, e_ID: Tensor) -> Tensor:
         """What items are scored with, [I, D]: a score is its dot product with the user's vector.

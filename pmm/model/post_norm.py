@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pmm.errors import InputError
-from pmm.model.user_encoder import CausalBlock, causal_mask
+from pmm.model.user_encoder import CausalBlock, run_blocks
 
 
 class PostNormBlocks(nn.Module):
@@ -39,12 +39,12 @@ class PostNormBlocks(nn.Module):
         )
         initialise(self)
 
-    def forward(self, x_BLD: Tensor, valid_BL: Tensor) -> Tensor:
-        """Hidden states [B, L, D], zeros at padding; each from its past."""
-        allowed_B1LL = causal_mask(valid_BL)[:, None]
-        for block in self.blocks:
-            x_BLD = block(x_BLD, allowed_B1LL)
-        return x_BLD.masked_fill(~valid_BL[:, :, None], 0.0)
+    def forward(self, x_BLD: Tensor, valid_BL: Tensor, *, last: bool = False) -> Tensor:
+        """Hidden states [B, L, D], zeros at padding; with `last` that of the last position alone.
+
+        Each comes from its past.
+        """
+        return run_blocks(self.blocks, x_BLD, valid_BL, last=last)
 
 
 class PositionedInput(nn.Module):
@@ -89,8 +89,8 @@ class PostNormEncoder(nn.Module):
             width, blocks=blocks, heads=heads, inner=inner, dropout=dropout
         )
 
-    def forward(self, e_BLD: Tensor, valid_BL: Tensor) -> Tensor:
-        """Hidden states [B, L, D], zeros at padding.
+    def forward(self, e_BLD: Tensor, valid_BL: Tensor, *, last: bool = False) -> Tensor:
+        """Hidden states [B, L, D], zeros at padding; with `last` that of the last position alone.
 
         A window shorter than max_length means the same as one padded on the left. What stands at
         padding has no influence, as long as it is finite.
@@ -99,7 +99,7 @@ class PostNormEncoder(nn.Module):
             e_BLD: item vectors, L <= max_length.
             valid_BL: bool, True at real items.
         """
-        hidden_BLD: Tensor = self.transformer(self.input(e_BLD), valid_BL)
+        hidden_BLD: Tensor = self.transformer(self.input(e_BLD), valid_BL, last=last)
         return hidden_BLD
 
 

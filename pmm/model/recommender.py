@@ -23,7 +23,11 @@ Recommender: TypeAlias = Pmmrec | Baseline
 
 
 def build_model(
-    options: ModelOptions, n_items: int, features: ItemFeatures | None = None
+    options: ModelOptions,
+    n_items: int,
+    features: ItemFeatures | None = None,
+    *,
+    fresh: bool = True,
 ) -> Recommender:
     """A model with fresh weights, from torch's generator.
 
@@ -31,12 +35,13 @@ def build_model(
         options: which, and of what.
         n_items: of the catalogue; a model on ids has a row for each.
         features: of the catalogue, where the model reads any (`features_of`).
+        fresh: whether it is trained from here; False spares what a checkpoint will replace.
     """
     match options:
         case PmmrecOptions():
             return Pmmrec(options)
         case BaselineOptions():
-            return Baseline(options, n_items, features)
+            return Baseline(options, n_items, features, fresh=fresh)
 
 
 def features_of(
@@ -61,3 +66,10 @@ def features_of(
 def knows_ids(options: ModelOptions) -> bool:
     """Whether a model knows items by their numbers, so that it is good for one target only."""
     return isinstance(options, BaselineOptions) and GRID[options.name].knows_ids
+
+
+def knows_items(options: ModelOptions) -> bool:
+    """Whether a trained model holds something of each item: its vector, or its codes."""
+    if not isinstance(options, BaselineOptions):
+        return False
+    return knows_ids(options) or options.transductive or GRID[options.name].items == "codes"

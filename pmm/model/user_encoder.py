@@ -42,24 +42,40 @@ class CausalBlock(nn.Module):
         self.norm = nn.LayerNorm(width, eps=eps)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x_BLD: Tensor, allowed_B1LL: Tensor) -> Tensor:
-        """One block; `allowed_B1LL` is True where a query (row) may see a key (column)."""
-        query_BHLE, key_BHLE, value_BHLE = (
-            split_heads(projection(x_BLD), self.heads).transpose(1, 2)
-            for projection in (self.query, self.key, self.value)
+    def forward(self, x_BLD: Tensor, allowed_B1LL: Tensor, *, last: bool = False) -> Tensor:
+        """One block; `allowed_B1LL` is True where a query (row) may see a key (column).
+
+        With `last` only the last position is computed, [B, 1, D].
+        """
+        x_BQD = x_BLD[:, -1:] if last else x_BLD
+        query_BHQE, key_BHLE, value_BHLE = (
+            split_heads(projection(of), self.heads).transpose(1, 2)
+            for projection, of in ((self.query, x_BQD), (self.key, x_BLD), (self.value, x_BLD))
         )
-        attended_BHLE = functional.scaled_dot_product_attention(
-            query_BHLE,
+        attended_BHQE = functional.scaled_dot_product_attention(
+            query_BHQE,
             key_BHLE,
             value_BHLE,
-            attn_mask=allowed_B1LL,
+            attn_mask=allowed_B1LL[:, :, -1:] if last else allowed_B1LL,
             dropout_p=self.dropout.p if self.training else 0.0,
         )
-        attended_BLD = attended_BHLE.transpose(1, 2).flatten(2)
-        x_BLD = self.attention_norm(x_BLD + self.dropout(self.out(attended_BLD)))
-        hidden_BLD = self.down(self.activation(self.up(x_BLD)))
-        out_BLD: Tensor = self.norm(x_BLD + self.dropout(hidden_BLD))
-        return out_BLD
+        attended_BQD = attended_BHQE.transpose(1, 2).flatten(2)
+        x_BQD = self.attention_norm(x_BQD + self.dropout(self.out(attended_BQD)))
+        hidden_BQD = self.down(self.activation(self.up(x_BQD)))
+        out_BQD: Tensor = self.norm(x_BQD + self.dropout(hidden_BQD))
+        return out_BQD
+
+
+def run_blocks(blocks: nn.ModuleList, x_BLD: Tensor, valid_BL: Tensor, *, last: bool) -> Tensor:
+    """Causal blocks one after the other: [B, L, D], zeros at padding.
+
+    With `last` the last block computes the last position alone, [B, 1, D].
+    """
+    allowed_B1LL = causal_mask(valid_BL)[:, None]
+    for k, block in enumerate(blocks, start=1):
+        x_BLD = block(x_BLD, allowed_B1LL, last=last and k == len(blocks))
+    real_BL = valid_BL[:, -1:] if last else valid_BL
+    return x_BLD.masked_fill(~real_BL[:, :, None], 0.0)
 
 
 class UserEncoder(nn.Module):
@@ -83,8 +99,8 @@ class UserEncoder(nn.Module):
             if isinstance(module, nn.Linear) and module.bias is not None:
                 nn.init.zeros_(module.bias)
 
-    def forward(self, e_BLD: Tensor, valid_BL: Tensor) -> Tensor:
-        """Hidden states [B, L, D], zeros at padding.
+    def forward(self, e_BLD: Tensor, valid_BL: Tensor, *, last: bool = False) -> Tensor:
+        """Hidden states [B, L, D], zeros at padding; with `last` that of the last position alone.
 
         The last position is always max_length - 1: a window shorter than max_length means the
         same as one padded on the left. What stands at padding has no influence, as long as it is
@@ -98,11 +114,7 @@ class UserEncoder(nn.Module):
         if length > longest:
             raise ValueError(f"a window of {length} items, but max_length is {longest}")
         x_BLD = self.dropout(self.norm(e_BLD + self.position.weight[longest - length :]))
-        allowed_B1LL = causal_mask(valid_BL)[:, None]
-        for block in self.blocks:
-            x_BLD = block(x_BLD, allowed_B1LL)
-        hidden_BLD: Tensor = x_BLD * valid_BL[:, :, None]
-        return hidden_BLD
+        return run_blocks(self.blocks, x_BLD, valid_BL, last=last)
 
 
 def causal_mask(valid_BL: Tensor) -> Tensor:

@@ -50,6 +50,18 @@ class Lists:
         """Lengths of some lists, without a look at the others."""
         return self.offsets[rows + 1] - self.offsets[rows]
 
+    def take(self, rows: npt.NDArray[np.int64]) -> "Lists":
+        """Some lists whole, in the order of `rows`.
+
+        >>> lists = Lists(offsets=np.array([0, 3, 4]), values=np.array([5, 6, 7, 8], np.int32))
+        >>> lists.take(np.array([1, 0])).values.tolist()
+        [8, 5, 6, 7]
+        """
+        length = self.lengths_of(rows)
+        offsets = np.concatenate([[0], np.cumsum(length)])
+        index = np.arange(offsets[-1]) + np.repeat(self.offsets[rows] - offsets[:-1], length)
+        return Lists(offsets=offsets, values=self.values[index])
+
     def recent(self, rows: npt.NDArray[np.int64], length: int) -> npt.NDArray[np.int64]:
         """The last `length` items of some lists, left-padded: int64 [len(rows), length].
 

@@ -103,8 +103,8 @@ def train(
         going_on = run_folder.settle(run_dir, existing)
         if going_on:
             _require_same(run_dir, recipe, data)
-        session = Session(run_dir, data, recipe.model, recipe.train, profile=profile)
         begins = not (going_on and (run_dir / LAST).exists())  # else nothing of its start is needed
+        session = Session(run_dir, data, recipe.model, recipe.train, fresh=begins, profile=profile)
         report = take_over(session.model, recipe.start) if recipe.start and begins else None
         if going_on:
             _restore(session)
@@ -145,7 +145,7 @@ def store_activations(home: Home, recipe: Recipe, *, force: bool = False) -> dic
     found: dict[str, str] = {}
     for shards in open_parts(home, recipe):
         features = features_of(recipe.model, [shards], pick_device(recipe.train.device))
-        model = build_model(recipe.model, shards.n_items, features).eval()
+        model = build_model(recipe.model, shards.n_items, features, fresh=False).eval()
         require_tokens(shards, model)
         require_pictures(shards, model)
         model.to(pick_device(recipe.train.device))

@@ -145,6 +145,7 @@ class Session:
         model_options: ModelOptions,
         options: TrainOptions,
         *,
+        fresh: bool = True,
         profile: bool = False,
     ) -> None:
         self.run_dir, self.options = run_dir, options
@@ -154,7 +155,8 @@ class Session:
             require_features(shards, model_options)
         features = features_of(model_options, data.parts, self.device)
         torch.manual_seed(options.seed)
-        self.model = build_model(model_options, data.n_items, features).to(self.device)
+        model = build_model(model_options, data.n_items, features, fresh=fresh)
+        self.model = model.to(self.device)
         for shards in data.parts:
             require_tokens(shards, self.model)
             require_pictures(shards, self.model)

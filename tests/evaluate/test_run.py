@@ -209,7 +209,7 @@ def test_options_out_of_range_are_named_together() -> None:
 def test_the_step_is_that_of_the_weights_when_training_replaces_them_meanwhile(
     shop: Any, model: Pmmrec, run_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def build_slowly(options: Any, *_: Any) -> Pmmrec:
+    def build_slowly(options: Any, *_: Any, **__: Any) -> Pmmrec:
         about = {"frozen": frozen_digest(model), "shards": shop.shards().fingerprint}
         about |= {"step": 7, "epoch": 2.0, "precision": "fp32"}
         save_weights(run_dir / BEST, model, about)

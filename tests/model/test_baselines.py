@@ -97,6 +97,17 @@ def test_later_items_do_not_change_earlier_states_and_padding_changes_nothing(na
     assert before[~valid_BL].count_nonzero() == 0
 
 
+@pytest.mark.parametrize("name", GRID)
+def test_users_are_scored_with_the_last_hidden_state_whatever_the_padding(name: str) -> None:
+    model = small(name).eval()
+    number_BL = torch.tensor([[0, 0, 0, 2, 3], [0, 0, 6, 7, 1]])
+    valid_BL = number_BL > 0
+    e_BLW = model.of_numbers(number_BL.clamp(min=1).flatten()).view(2, 5, -1) * valid_BL[:, :, None]
+    expected = model.encode_users(e_BLW, valid_BL)[:, -1]
+    torch.testing.assert_close(model.user_vectors(e_BLW, valid_BL), expected)
+    torch.testing.assert_close(model.user_vectors(e_BLW[:, 2:], valid_BL[:, 2:]), expected)
+
+
 def losses_of(name: str) -> list[str]:
     if name == "carca":
         return ["in_batch", "bce"]

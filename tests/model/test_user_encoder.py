@@ -65,6 +65,13 @@ def test_a_shorter_window_is_the_same_as_one_padded_on_the_left(encoder: UserEnc
     assert torch.allclose(found, encoder(padded, VALID[:1])[:, 2:], atol=1e-6)
 
 
+def test_the_last_state_alone_is_the_last_of_all_states(encoder: UserEncoder) -> None:
+    e = torch.randn(3, 5, 8)
+    found = encoder(e, VALID, last=True)
+    assert found.shape == (3, 1, 8)
+    assert torch.allclose(found, encoder(e, VALID)[:, -1:], atol=1e-6)
+
+
 def test_the_order_of_the_past_matters(encoder: UserEncoder) -> None:
     e = torch.randn(1, 5, 8)
     swapped = e[:, [1, 0, 2, 3, 4]]

@@ -245,7 +245,7 @@ def test_another_target_cannot_be_ranked_by_ids(
 ) -> None:
     shop = shop_maker.open_shop(tmp_path)
     shop.add_target("HM Shoes", n_items=30, n_users=10)
-    with pytest.raises(InputError, match="by their numbers, which say nothing of HM Shoes"):
+    with pytest.raises(InputError, match="one by one, which says nothing of HM Shoes"):
         evaluate_run(shop.home, whole, target="HM Shoes")
 
 

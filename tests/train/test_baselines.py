@@ -1,6 +1,7 @@
 """Every baseline from shards to ranks; those that transfer, transferred."""
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -13,6 +14,7 @@ import torch
 from pmm.errors import InputError
 from pmm.evaluate.checkpoint import BEST, kept_tensors, read_tensors
 from pmm.evaluate.run import EvaluateOptions, evaluate_run, load_run
+from pmm.model import baseline
 from pmm.model.baseline import GRID, Baseline, BaselineOptions, baseline_options
 from pmm.model.pmmrec import PmmrecOptions
 from pmm.model.small import SmallSizes, save_small_encoders
@@ -61,14 +63,36 @@ def test_each_is_trained_stopped_resumed_and_ranked(world: Any, name: str) -> No
     }
 
 
-def test_a_run_keeps_the_codes_of_its_items(world: Any) -> None:
+def test_a_run_keeps_the_codes_of_its_items(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     run = world.home.run("vqrec-codes")
     train(world.home, run, recipe(world, "vqrec"))
     tensors, _ = read_tensors(run / BEST, made_by="")
     assert tensors["codes.codes_NK"].dtype == torch.uint8
+    assert len(tensors["codes.codes_NK"].unique()) > 2
+    monkeypatch.setattr(baseline, "learned_codes", None)  # which is not called again
     model, _, _ = load_run(world.home, run)
     assert isinstance(model, Baseline)
     assert torch.equal(kept_tensors(model)["codes.codes_NK"], tensors["codes.codes_NK"])
+    longer = recipe(world, "vqrec", epochs=3)
+    train(world.home, run, longer, existing="resume")
+    with pytest.raises(InputError, match="one by one, which says nothing of Kwai"):
+        evaluate_run(world.home, run, target="Kwai")
+
+
+def test_codes_by_faiss_are_asked_for_by_an_option(
+    world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = recipe(world, "vqrec")
+    assert isinstance(asked.model, BaselineOptions)
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    with pytest.raises(InputError, match=r"Run: pip install 'pmm\[faiss\]'"):
+        train(
+            world.home,
+            world.home.run("vqrec-faiss"),
+            replace(asked, model=replace(asked.model, quantiser="faiss")),
+        )
+    with pytest.raises(ValueError, match="quantiser own"):
+        BaselineOptions(quantiser="faiss")
 
 
 @pytest.mark.parametrize("name", TRANSFER)
