@@ -95,7 +95,8 @@ def _answer(job: Mapping[str, Any]) -> dict[str, Any]:
     """Train, then rank all users' test items; this runs in RecBole's environment.
 
     Args:
-        job: "config" of RecBole, "epochs", "evaluations".
+        job: "model" (RecBole's name) and its "config", "evaluations"; "best": whether the weights
+            of the epoch that did best on the validation items are ranked, else those of the last.
 
     Returns:
         train and evaluate: seconds of each epoch and of each evaluation; ready: seconds until the
@@ -115,9 +116,9 @@ def _answer(job: Mapping[str, Any]) -> dict[str, Any]:
     )
 
     start = time.perf_counter()
-    config = Config(model="SASRec", dataset=DATASET, config_dict=dict(job["config"]))
+    config = Config(model=job["model"], dataset=DATASET, config_dict=dict(job["config"]))
     init_seed(config["seed"], config["reproducibility"])
-    train_data, _, test_data = data_preparation(config, create_dataset(config))
+    train_data, valid_data, test_data = data_preparation(config, create_dataset(config))
     ready = time.perf_counter() - start
     model = get_model(config["model"])(config, train_data.dataset).to(config["device"])
     trainer = get_trainer(config["MODEL_TYPE"], config["model"])(config, model)
@@ -131,7 +132,15 @@ def _answer(job: Mapping[str, Any]) -> dict[str, Any]:
         return loss
 
     trainer._train_epoch = timed
-    trainer.fit(train_data, verbose=False, saved=False)
+    best, kept = bool(job["best"]), dict[str, Any]()
+
+    def keep(*_: Any, **__: Any) -> None:  # its own file cannot be read with torch's new defaults
+        kept.update({name: each.clone() for name, each in model.state_dict().items()})
+
+    trainer._save_checkpoint = keep
+    trainer.fit(train_data, valid_data if best else None, verbose=False, saved=best)
+    if best:
+        model.load_state_dict(kept)
     evaluate, metrics = [], {}
     for _ in range(job["evaluations"]):
         start = time.perf_counter()

@@ -167,6 +167,7 @@ def their_config(setting: Setting, folder: Path, samples: int, seed: int) -> dic
         "data_path": str(folder),
         "benchmark_filename": ["train", "valid", "test"],
         "load_col": {"inter": ["user_id", "item_id_list", "item_id"]},
+        "alias_of_item_id": ["item_id_list"],
         "MAX_ITEM_LIST_LENGTH": MAX_LENGTH,
         "hidden_size": setting.width,
         "inner_size": 4 * setting.width,
@@ -283,7 +284,8 @@ def measure(folder: Path, setting: Setting, samples: int, seeds: int, users: int
         for side in sides if seed % 2 == 0 else reversed(sides):
             if side == "recbole":
                 config = their_config(setting, folder / "peer", samples, seed)
-                job: dict[str, Any] = {"config": config, "evaluations": EVALUATIONS}
+                job: dict[str, Any] = {"model": "SASRec", "config": config}
+                job |= {"evaluations": EVALUATIONS, "best": False}
                 turn = recbole_peer.run(job, folder / "peer", setting.threads)
                 turn["version"] = version
                 for what in ("train", "evaluate"):

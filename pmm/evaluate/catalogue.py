@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pmm.evaluate.device import mixed
@@ -20,6 +21,11 @@ from pmm.shards.batch import Items
 from pmm.shards.read import Modality, Shards
 from pmm.shards.sequence_shards import Lists
 
+ENCODED_USERS = 256
+"""Users whose windows are encoded together, in a CPU's second cache: 1,024 take half as long again.
+"""
+LOOKED_UP_ITEMS = 8_192
+"""Items encoded together by models that read no content, whatever else is asked."""
 DENSE_USERS = 64
 """Users at a time where their scores of all items are held: of 100,000 items 26 MB."""
 
@@ -43,6 +49,8 @@ def embed_catalogue(
 ) -> Catalogue:
     """Encode every item once, in eval mode; the vectors stay on the model's device in float32."""
     device = next(model.parameters()).device
+    if model.options.modality == "none":
+        items_per_chunk = LOOKED_UP_ITEMS
     parts: list[Tensor] = []
     with _evaluating(model), progress(shards.n_items, "Encoding the catalogue", "items") as bar:
         for items in _read_ahead(shards, items_per_chunk, model.options.modality):
@@ -68,16 +76,24 @@ def user_vectors(
 ) -> Tensor:
     """The vectors of users with these histories, of which the most recent L items count. [U, D]"""
     with _evaluating(model), mixed(catalogue.input_ND.device, dtype):
-        return model.user_vectors(*_windows(model, catalogue, history)).float()
+        parts = [
+            model.user_vectors(*_windows(model, catalogue, history, row_U)).float()
+            for row_U in np.split(
+                np.arange(len(history)), range(ENCODED_USERS, len(history), ENCODED_USERS)
+            )
+        ]
+        return torch.cat(parts)
 
 
-def _windows(model: Recommender, catalogue: Catalogue, history: Lists) -> tuple[Tensor, Tensor]:
-    """The most recent items of each user as the model sees them [U, L, W], and which are real.
+def _windows(
+    model: Recommender, catalogue: Catalogue, history: Lists, row_U: NDArray[np.int64]
+) -> tuple[Tensor, Tensor]:
+    """The most recent items of some users as the model sees them [U, L, W], and which are real.
 
     L is no more than the longest history has.
     """
-    longest = max(1, min(model.max_length, int(history.lengths.max(initial=0))))
-    window_UL = history.recent(np.arange(len(history)), longest)
+    longest = max(1, min(model.max_length, int(history.lengths_of(row_U).max(initial=0))))
+    window_UL = history.recent(row_U, longest)
     item_UL = torch.from_numpy(window_UL).to(catalogue.input_ND.device)
     valid_UL = item_UL > 0
     return catalogue.input_ND[(item_UL - 1).clamp(min=0)] * valid_UL[:, :, None], valid_UL
@@ -89,10 +105,10 @@ def score_catalogue(
     """The scores of all items for users with these histories, float32 [U, N]; for a few users."""
     with _evaluating(model), mixed(catalogue.input_ND.device, dtype):
         scores = model.scores_of_users
+        windows = _windows(model, catalogue, history, np.arange(len(history)))
         if scores is None:
-            vectors_UD = model.user_vectors(*_windows(model, catalogue, history)).float()
-            return vectors_UD @ catalogue.score_ND.T
-        return scores(*_windows(model, catalogue, history), catalogue.score_ND).float()
+            return model.user_vectors(*windows).float() @ catalogue.score_ND.T
+        return scores(*windows, catalogue.score_ND).float()
 
 
 def rank_queries(

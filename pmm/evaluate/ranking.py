@@ -89,7 +89,7 @@ def rank_users(
     queries: Queries,
     *,
     keep_history: bool = False,
-    items_per_chunk: int = 2_048,
+    items_per_chunk: int = 512,
 ) -> Ints:
     """Rank of each target: 1 + the number of other candidates that score higher or equal. [U]
 
