@@ -30,10 +30,7 @@ class TarWriter:
 
     def add(self, name: str, content: bytes) -> None:
         """Append a member."""
-        info = tarfile.TarInfo(name)
-        info.size = len(content)
-        info.mode = 0o644
-        self._file.write(info.tobuf(tarfile.USTAR_FORMAT))
+        self._file.write(header(name, len(content)))
         self._file.write(content)
         self._file.write(bytes(-len(content) % BLOCK))
 
@@ -49,6 +46,35 @@ class TarWriter:
         with self._file:
             if error is None:
                 self._file.write(bytes(2 * BLOCK))
+
+
+def header(name: str, size: int) -> bytes:
+    """The 512 bytes before a member's content, as `tarfile` writes them, in a tenth of the time.
+
+    >>> info = tarfile.TarInfo("1.json")
+    >>> info.size = 7
+    >>> header("1.json", 7) == info.tobuf(tarfile.USTAR_FORMAT)
+    True
+    """
+    if not (name.isascii() and 0 < len(name) <= LONGEST_NAME and 0 <= size < LARGEST):
+        return _whole_header(name, size)
+    made = bytearray(_BLANK)
+    made[: len(name)] = name.encode("ascii")
+    made[124:135] = b"%011o" % size
+    made[148:154] = b"%06o" % sum(made)  # of a header whose checksum is eight spaces
+    made[154:156] = b"\0 "
+    return bytes(made)
+
+
+def _whole_header(name: str, size: int) -> bytes:
+    info = tarfile.TarInfo(name)
+    info.size, info.mode = size, 0o644
+    return info.tobuf(tarfile.USTAR_FORMAT)
+
+
+LONGEST_NAME, LARGEST = 100, 8**11
+_BLANK = bytearray(_whole_header("", 0))
+_BLANK[148:156] = b" " * 8
 
 
 def map_tar(path: Path, *, made_by: str) -> mmap.mmap:
