@@ -28,7 +28,6 @@ from torch.nn import functional
 
 from benchmarks import recbole_peer
 from benchmarks.recbole_sasrec import (
-    MEAN_LENGTH,
     TARGET,
     Setting,
     draw,
@@ -133,7 +132,7 @@ def main() -> None:
         raise SystemExit(1)
     torch.set_num_threads(given.threads)
     setting = Setting(batch=32, epochs=given.epochs, width=64, threads=given.threads, dropout=0.2)
-    lists = draw(given.users, given.items, MEAN_LENGTH)
+    lists = draw(given.users, given.items)
     of_item = classes(lists)
     samples = round(setting.batch * sum(len(each) - 3 for each in lists) / len(lists))
     one_hot = functional.one_hot(torch.from_numpy(of_item), CLASSES).float()

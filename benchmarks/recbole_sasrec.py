@@ -1,6 +1,6 @@
 """SASRec on item ids: users/s in training and in full ranking, and metrics, beside RecBole's.
 
-    python -m benchmarks.recbole_sasrec [--users 4000] [--items 5000] [--epochs 3] [--seeds 3]
+    python -m benchmarks.recbole_sasrec [--seeds 3]
 
 Sequences are drawn on the spot and written for both, so that the split is the same: the last item
 of a user is the test's, the one before it the validation's. Both train the same predictions: an
@@ -8,8 +8,9 @@ item of the training part from up to twenty before it. RecBole has a sample for 
 batch has as many samples as ours has predictions, and both make equally many steps an epoch.
 
 Each side trains and ranks in a process of its own, in turns, one turn a seed; users/s are medians
-over all epochs, or all evaluations, of the turns, but for the first of each turn. Where RecBole
-cannot be installed, ours alone is measured.
+over all epochs, or all evaluations, of the turns, but for the first of each turn. On a catalogue as
+large as H&M's random weights are ranked, without training. Where RecBole cannot be installed, ours
+alone is measured.
 """
 
 import argparse
@@ -35,11 +36,11 @@ from benchmarks import recbole_peer
 from benchmarks.results import record
 from benchmarks.train_step import gemm_peak
 from pmm.artefact import build
-from pmm.evaluate.catalogue import embed_catalogue, user_vectors
 from pmm.evaluate.metrics import summarise
-from pmm.evaluate.run import EvaluateOptions, evaluate_model, load_run, questions
+from pmm.evaluate.run import EvaluateOptions, evaluate_model, load_run
 from pmm.home import Home
-from pmm.model.baseline import Baseline, BaselineOptions, Loss
+from pmm.model.baseline import BaselineOptions, Loss
+from pmm.model.recommender import Recommender, build_model
 from pmm.schemas import SEQUENCES, TARGET_ITEMS, write_table
 from pmm.shards.read import Shards
 from pmm.shards.stream import train_batches
@@ -63,6 +64,29 @@ Turns: TypeAlias = dict[str, list[dict[str, Any]]]
 
 
 @dataclass(frozen=True, kw_only=True)
+class Case:
+    """What is drawn, and how long a turn trains on it."""
+
+    users: int
+    items: int
+    """Drawn from; fewer where some never occur."""
+    skew: float
+    """Of popularity; 0: items are equally popular."""
+    epochs: int
+    """0: random weights are ranked."""
+
+
+CASES = (
+    Case(users=3_000, items=10_000, skew=1.0, epochs=3),
+    Case(users=12_000, items=100_000, skew=0.0, epochs=0),
+)
+TINY = (
+    Case(users=300, items=200, skew=1.0, epochs=1),
+    Case(users=100, items=300, skew=0.0, epochs=0),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Setting:
     """What both sides have in common."""
 
@@ -77,13 +101,15 @@ class Setting:
     dropout: float = 0.1
 
 
-def draw(users: int, items: int, mean_length: float, seed: int = 0) -> list[NDArray[np.int64]]:
+def draw(
+    users: int, items: int, mean_length: float = MEAN_LENGTH, *, skew: float = 1.0, seed: int = 0
+) -> list[NDArray[np.int64]]:
     """Sequences over items 1..N, each of which occurs: mostly one of eight successors comes next.
 
-    The others are drawn by popularity, which has a long tail.
+    The others are drawn by popularity, which has a long tail unless the skew is 0.
     """
     rng = np.random.default_rng(seed)
-    share = 1 / np.arange(10, items + 10)
+    share = np.arange(10.0, items + 10.0) ** -skew
     share /= share.sum()
     successor = rng.choice(items, size=(items, 8), p=share)
     odds = 0.6 ** np.arange(8)
@@ -198,7 +224,29 @@ def our_turn(root: Path, setting: Setting, loss: Loss, seed: int) -> dict[str, A
     The first batch of a run is waited for before the clock starts.
     """
     torch.set_num_threads(setting.threads)
-    home, run_dir = Home(root), root / "runs" / f"{loss}-{seed}"
+    home, made = Home(root), our_options(setting, loss)
+    epochs: list[float] = []
+    if setting.epochs:
+        model, epochs = trained(home, setting, made, seed)
+    else:
+        torch.manual_seed(seed)
+        model = build_model(made, Shards(home.shards(TARGET)).n_items).eval()
+    asked, evaluations, metrics = EvaluateOptions(keep_history=True), [], {}
+    for _ in range(EVALUATIONS):
+        start = time.perf_counter()
+        shards = Shards(home.shards(TARGET))  # opened anew: their sequences are read each time
+        metrics = summarise(evaluate_model(model, shards, asked))
+        evaluations.append(shards.n_users / (time.perf_counter() - start))
+    return {"train": epochs, "evaluate": evaluations} | {
+        name: metrics[name] for name in ("hr@10", "ndcg@10")
+    }
+
+
+def trained(
+    home: Home, setting: Setting, made: BaselineOptions, seed: int
+) -> tuple[Recommender, list[float]]:
+    """A model, and the users/s of each epoch of its training."""
+    run_dir = home.run(f"{made.loss}-{seed}")
     options = TrainOptions(
         seed=seed,
         epochs=setting.epochs,
@@ -212,45 +260,29 @@ def our_turn(root: Path, setting: Setting, loss: Loss, seed: int) -> dict[str, A
         cache="off",
         device="cpu",
     )
-    recipe = Recipe(target=TARGET, model=our_options(setting, loss), train=options)
-    train(home, run_dir, recipe)
+    train(home, run_dir, Recipe(target=TARGET, model=made, train=options))
     lines = [json.loads(line) for line in (run_dir / "log.jsonl").read_text().splitlines()]
-    epochs = [line["users_per_s"] for line in lines if line["kind"] == "step"]
     model, _, _ = load_run(home, run_dir, device="cpu")
-    asked, evaluations, metrics = EvaluateOptions(keep_history=True), [], {}
-    for _ in range(EVALUATIONS):
-        start = time.perf_counter()
-        shards = Shards(home.shards(TARGET))  # opened anew: their sequences are read each time
-        metrics = summarise(evaluate_model(model, shards, asked))
-        evaluations.append(shards.n_users / (time.perf_counter() - start))
-    return {"train": epochs, "evaluate": evaluations} | {
-        name: metrics[name] for name in ("hr@10", "ndcg@10")
-    }
+    return model, [line["users_per_s"] for line in lines if line["kind"] == "step"]
 
 
 def limits(home: Home, setting: Setting) -> dict[str, float]:
-    """Users/s that this machine allows: "train" at the GEMM peak, "evaluate" without ranks.
-
-    The latter is the time of the user encoder and of the products with all items alone.
-    """
+    """Users/s at the machine's GEMM peak, in training and in ranking, by our operations."""
     torch.set_num_threads(setting.threads)
     shards = Shards(home.shards(TARGET))
-    model = Baseline(our_options(setting, "full"), shards.n_items)
+    model = build_model(our_options(setting, "full"), shards.n_items)
     data = TrainingSet([shards], read="none")
     with train_batches(data, seed=0, epoch=0, batch_users=setting.batch) as batches:
         batch = next(batches)
-    with FlopCounterMode(display=False) as counter:
-        model.loss(batch).backward()  # type: ignore[no-untyped-call]
-    flops = counter.get_total_flops() / len(batch.slot_BS)
-    catalogue, asked = embed_catalogue(model, shards), questions(shards, "test")
-    fastest = float("inf")
-    for _ in range(EVALUATIONS):
-        start = time.perf_counter()
-        for first in range(0, len(asked), 1024):
-            vectors = user_vectors(model, catalogue, asked.rows(first, first + 1024).history)
-            torch.mm(vectors, catalogue.score_ND.T)
-        fastest = min(fastest, time.perf_counter() - start)
-    return {"train": gemm_peak() / flops, "evaluate": len(asked) / fastest}
+    with FlopCounterMode(display=False) as in_training:
+        model(batch)["loss"].backward()
+    with FlopCounterMode(display=False) as in_ranking:
+        evaluate_model(model, shards, EvaluateOptions(keep_history=True))
+    peak = gemm_peak()
+    return {
+        "train": peak * len(batch.slot_BS) / in_training.get_total_flops(),
+        "evaluate": peak * shards.n_users / in_ranking.get_total_flops(),
+    }
 
 
 def in_process(job: dict[str, Any], threads: int) -> dict[str, Any]:
@@ -279,6 +311,8 @@ def measure(folder: Path, setting: Setting, samples: int, seeds: int, users: int
     """All turns of all sides; without "recbole" where that cannot be installed."""
     version = recbole_peer.install()
     sides = [side for side in SIDES if version or side != "recbole"]
+    if not setting.epochs:
+        sides.remove("in_batch")  # which is no other model
     found: Turns = {side: [] for side in sides}
     for seed in range(seeds):
         for side in sides if seed % 2 == 0 else reversed(sides):
@@ -318,15 +352,18 @@ def rows(found: Turns, limit: dict[str, float]) -> list[str]:
         "| what | users/s | RecBole | ratio | bar | limit | % of it |",
         "|---|---|---|---|---|---|---|",
     ]
-    for what, bar in (("train", TRAIN_BAR), ("evaluate", EVALUATE_BAR)):
-        for side in ("full", "in_batch"):
+    whats = (("train", TRAIN_BAR), ("evaluate", EVALUATE_BAR))
+    for what, bar in whats if found["full"][0]["train"] else whats[1:]:
+        for side in [side for side in found if side != "recbole"]:
             ours = rate(found[side], what)
             other = rate(peer, what) if peer else 0.0
             beside = f"{other:,.0f} | {ours / other:.1f}x | {bar}x" if peer else "- | - | -"
-            # The in-batch softmax needs fewer operations than the limit counts.
+            # Training with the in-batch softmax needs fewer operations than the limit counts.
             known = what == "evaluate" or side == "full"
             share = f"{limit[what]:,.0f} | {100 * ours / limit[what]:.0f}" if known else "- | -"
             lines.append(f"| {what}, {SIDES[side]} | {ours:,.0f} | {beside} | {share} |")
+    if not found["full"][0]["train"]:
+        return lines
     lines += ["", "| side | seeds | test HR@10 | test NDCG@10 |", "|---|---|---|---|"]
     for side, turns in found.items():
         lines.append(
@@ -336,13 +373,27 @@ def rows(found: Turns, limit: dict[str, float]) -> list[str]:
     return lines
 
 
+def case_lines(case: Case, given: argparse.Namespace) -> list[str]:
+    """What was drawn, and its tables."""
+    setting = Setting(
+        batch=given.batch, epochs=case.epochs, width=given.width, threads=given.threads
+    )
+    lists = draw(case.users, case.items, skew=case.skew)
+    predictions = sum(len(each) - 3 for each in lists)
+    samples = round(given.batch * predictions / len(lists))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_ours(Home(folder), lists)
+        write_theirs(folder / "peer" / TARGET, lists)
+        found = measure(folder, setting, samples, given.seeds if case.epochs else 1, len(lists))
+        job = {"root": str(folder), "setting": asdict(setting), "side": "limits"}
+        limit = in_process(job, given.threads)
+    return [*explanation(setting, lists, samples, found), "", *rows(found, limit)]
+
+
 def main() -> None:
     """Measure, print and record."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--users", type=int, default=4_000)
-    parser.add_argument("--items", type=int, default=5_000, help="fewer where some never occur")
-    parser.add_argument("--mean-length", type=float, default=MEAN_LENGTH, help="before the cut")
-    parser.add_argument("--epochs", type=int, default=3, help="of each turn")
     parser.add_argument("--seeds", type=int, default=3, help="turns of each side")
     parser.add_argument("--batch", type=int, default=64, help="users a step")
     parser.add_argument("--width", type=int, default=64)
@@ -354,25 +405,18 @@ def main() -> None:
     if given.job:
         print(json.dumps(answer(json.loads(given.job))))
         return
-    if given.tiny:
-        given.users, given.items, given.epochs, given.seeds = 300, 200, 1, 1
-    setting = Setting(
-        batch=given.batch, epochs=given.epochs, width=given.width, threads=given.threads
-    )
-    lists = draw(given.users, given.items, given.mean_length)
-    predictions = sum(len(each) - 3 for each in lists)
-    samples = round(given.batch * predictions / len(lists))
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        write_ours(Home(folder), lists)
-        write_theirs(folder / "peer" / TARGET, lists)
-        found = measure(folder, setting, samples, given.seeds, len(lists))
-        job = {"root": str(folder), "setting": asdict(setting), "side": "limits"}
-        limit = in_process(job, given.threads)
-    lines = [*explanation(setting, lists, samples, found), "", *rows(found, limit)]
+    parts = [case_lines(case, given) for case in (TINY if given.tiny else CASES)]
+    lines = [*HEAD, "", *parts[0], "", *parts[1]]
     print("\n".join(lines))
     if not (given.tiny or given.no_record):
         record("recbole_sasrec", "\n".join(lines))
+
+
+HEAD = (
+    "SASRec on ids beside RecBole's. Ranking is that of the test items of all users among all "
+    "items, history kept on both sides (RecBole does not mask it in a sequential model). Limit: "
+    "our operations at the machine's GEMM peak.",
+)
 
 
 def explanation(
@@ -389,15 +433,17 @@ def explanation(
             f"its {statistics.median(each['ready'] for each in peer):.1f} s of loading files are "
             "not counted."
         )
+    trains = "random weights, nothing is trained"
+    if setting.epochs:
+        trains = (
+            f"Adam at {setting.lr:g}; {setting.batch} users a step, which are RecBole's "
+            f"{samples:,} samples; {setting.epochs} epochs a turn"
+        )
     return [
-        f"SASRec on ids, {len(lists):,} users, {n_items:,} items, {mean:.1f} actions a user; width "
+        f"{len(lists):,} users, {n_items:,} items, {mean:.1f} actions a user; width "
         f"{setting.width}, {setting.blocks} blocks, {setting.heads} heads, {MAX_LENGTH} inputs, "
-        f"dropout {setting.dropout}, Adam at {setting.lr:g}; {setting.batch} users a step, which "
-        f"are RecBole's {samples:,} samples; {setting.epochs} epochs a turn; {setting.threads} "
-        f"threads, torch {torch.__version__}. {told}",
-        "Ranking the test items of all users among all items, history kept on both sides (RecBole "
-        "does not mask it in a sequential model). Limits: in training the GEMM peak, in ranking "
-        "the user encoder and the products alone.",
+        f"dropout {setting.dropout}; {trains}; {setting.threads} threads, torch "
+        f"{torch.__version__}. {told}",
     ]
 
 
