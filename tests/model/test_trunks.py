@@ -1,16 +1,20 @@
 """Stored activations: cached = uncached, made once, never used when they are not the trunk's."""
 
 import dataclasses
+import json
 import shutil
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from transformers import AutoConfig, PretrainedConfig
 
 from pmm.errors import BrokenArtefact
 from pmm.evaluate.catalogue import embed_catalogue
+from pmm.model.encoders import TEXT_FAMILIES
 from pmm.model.pmmrec import Pmmrec
 from pmm.model.trunks import trunks_of, with_activations
 from pmm.shards import activations
@@ -63,6 +67,43 @@ def test_training_on_stored_activations_is_training_without_them(shop, blocks):
     assert len(plain) == len(cached) > 20
     for one, other in zip(plain, cached, strict=True):
         assert torch.allclose(one, other, rtol=1e-4, atol=1e-6)  # other batches in the trunk
+
+
+def text_config(family: str, vocabulary: int) -> PretrainedConfig:
+    sizes = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2}
+    sizes |= {"intermediate_size": 64, "vocab_size": vocabulary, "pad_token_id": 1}
+    return AutoConfig.for_model(family, **sizes)
+
+
+@pytest.mark.parametrize("family", [*TEXT_FAMILIES, "quick_gelu"])
+def test_it_holds_for_every_family_of_encoders(shop, tmp_path, family):
+    text, vision = shop.options.text, shop.options.vision
+    vocabulary = json.loads(Path(text.encoder, "config.json").read_text())["vocab_size"]
+    if family == "quick_gelu":  # the towers of OpenAI's weights
+        folder = shutil.copytree(vision.encoder, tmp_path / family)
+        config = json.loads((folder / "open_clip_config.json").read_text())
+        config["model_cfg"]["quick_gelu"] = True
+        (folder / "open_clip_config.json").write_text(json.dumps(config))
+        vision = dataclasses.replace(vision, encoder=str(folder))
+    else:
+        text_config(family, vocabulary).save_pretrained(tmp_path / family)
+        text = dataclasses.replace(text, encoder=str(tmp_path / family), random_seed=2)
+    small = {"text": text, "vision": vision}
+    if family != "quick_gelu":
+        small |= {"modality": "text"}
+    options = shop.with_options(dropout=0.0, width=32, **small)
+    shards, models = shop.shards(), []
+    for _ in range(2):
+        torch.manual_seed(0)
+        models.append(Pmmrec(options).eval())
+    stored = with_activations(shards, models[0], "fp32", write=True)
+    plain, cached = (
+        losses_and_gradients(model, each)
+        for model, each in zip(models, (shards, stored), strict=True)
+    )
+    assert len(plain) == len(cached) > 20
+    for one, other in zip(plain, cached, strict=True):
+        assert torch.allclose(one, other, rtol=1e-4, atol=1e-6)
 
 
 def test_half_precision_moves_vectors_less_than_dropout_does(shop):
