@@ -13,11 +13,12 @@ NO_BENCHMARKS = {
     "claims",
     "claims_page",
     "img2dataset_peer",
+    "recbole_parity",
     "recbole_peer",
     "recbole_sasrec",
 }
-"""What the benchmarks share; the claims, which take hours; RecBole's SASRec beside ours, which
-installs a library of its own and is run by itself."""
+"""What the benchmarks share; the claims, which take hours; those beside RecBole, which
+install it first and are run by themselves."""
 
 SMALLER = {
     "ingest": ["--rows", "2e6"],

@@ -56,6 +56,21 @@ app.add_typer(ingest_app, name="ingest")
 TargetOption = Annotated[str, typer.Option("--target", help='A dataset by name, as "HM Shoes".')]
 ForceOption = Annotated[bool, typer.Option("--force", help="Write again though nothing changed.")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
+GivenDeviceOption = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
+StartOption = Annotated[
+    Path | None, typer.Option("--from", help="With finetune: the pre-trained run.")
+]
+TransferOption = Annotated[
+    Literal["full", "item", "user", "text", "vision"] | None,
+    typer.Option(help="With finetune: the parts to take over. [full]"),
+]
+ModalityOption = Annotated[
+    Literal["both", "text", "vision"] | None,
+    typer.Option(help="What a model from scratch reads. [both]"),
+]
+BatchUsersOption = Annotated[
+    int | None, typer.Option(help="Users of a batch. [64; baselines: 256]")
+]
 ModelOption = Annotated[
     Literal[
         "pmmrec",
@@ -253,21 +268,13 @@ def train_command(
         Literal["proportional", "equal"] | None,
         typer.Option(help="With pretrain: users of a source in a batch. [proportional]"),
     ] = None,
-    start: Annotated[
-        Path | None, typer.Option("--from", help="With finetune: the pre-trained run.")
-    ] = None,
-    transfer: Annotated[
-        Literal["full", "item", "user", "text", "vision"] | None,
-        typer.Option(help="With finetune: the parts to take over. [full]"),
-    ] = None,
+    start: StartOption = None,
+    transfer: TransferOption = None,
     objectives: Annotated[
         Literal["dap", "all"] | None,
         typer.Option(help="Next item only, or all four. [pretrain: all, else: dap]"),
     ] = None,
-    modality: Annotated[
-        Literal["both", "text", "vision"] | None,
-        typer.Option(help="What a model from scratch reads. [both]"),
-    ] = None,
+    modality: ModalityOption = None,
     name: Annotated[str | None, typer.Option(help="Name of the run. [TARGET-STAGE]")] = None,
     preset: Annotated[
         Literal["default", "paper", "official", "original"] | None,
@@ -281,12 +288,10 @@ def train_command(
     vision_encoder: VisionEncoderOption = None,
     train_blocks: TrainBlocksOption = None,
     epochs: Annotated[int | None, typer.Option(help="At most so many. [30]")] = None,
-    batch_users: Annotated[
-        int | None, typer.Option(help="Users of a batch. [64; baselines: 256]")
-    ] = None,
+    batch_users: BatchUsersOption = None,
     lr: Annotated[float | None, typer.Option(help="Of all groups. [1e-4; baselines: 1e-3]")] = None,
     seed: Annotated[int | None, typer.Option(help="Of weights, order and dropout. [0]")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = None,
+    device: GivenDeviceOption = None,
     set_: SetOption = None,
     resume: Annotated[bool, typer.Option(help="Go on with a stopped run.")] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace a run of this name.")] = False,
@@ -364,28 +369,18 @@ def tune_command(
     stage: Annotated[
         Literal["scratch", "finetune"], typer.Option(help="From public encoders, or from a run.")
     ] = "scratch",
-    start: Annotated[
-        Path | None, typer.Option("--from", help="With finetune: the pre-trained run.")
-    ] = None,
-    transfer: Annotated[
-        Literal["full", "item", "user", "text", "vision"] | None,
-        typer.Option(help="With finetune: the parts to take over. [full]"),
-    ] = None,
-    modality: Annotated[
-        Literal["both", "text", "vision"] | None,
-        typer.Option(help="What PMMRec from scratch reads. [both]"),
-    ] = None,
+    start: StartOption = None,
+    transfer: TransferOption = None,
+    modality: ModalityOption = None,
     recipe: RecipeOption = None,
     text_encoder: TextEncoderOption = None,
     vision_encoder: VisionEncoderOption = None,
     train_blocks: TrainBlocksOption = None,
     epochs: Annotated[int | None, typer.Option(help="Of each trial, at most. [30]")] = None,
-    batch_users: Annotated[
-        int | None, typer.Option(help="Users of a batch. [64; baselines: 256]")
-    ] = None,
+    batch_users: BatchUsersOption = None,
     minutes: Annotated[float, typer.Option(help="Of each trial, at most; 0 has no limit.")] = 0.0,
     seed: Annotated[int, typer.Option(help="Of the search and of every trial.")] = 0,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = None,
+    device: GivenDeviceOption = None,
     set_: SetOption = None,
     overwrite: Annotated[bool, typer.Option(help="Begin the search anew.")] = False,
     home: HomeOption = None,
