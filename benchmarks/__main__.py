@@ -23,7 +23,7 @@ install it first and are run by themselves."""
 SMALLER = {
     "ingest": ["--rows", "2e6"],
     "ingest_hm": ["--rows", "1e7"],
-    "picture_download": ["--count", "300"],
+    "picture_download": ["--count", "200"],
     "pictures": ["--count", "400"],
 }
 """Those that take longer at their full size, which they have when they are run by themselves."""

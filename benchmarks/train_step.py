@@ -171,6 +171,11 @@ def literal_fusion(
     return summed_ND / seen_NK.sum(1, keepdim=True)
 
 
+TURN = 5.0
+"""Seconds. A step right behind another process's is slower than the next, and training has only
+the next; the literal one takes longer than a turn."""
+
+
 @dataclass
 class Way:
     """One way to do a step, and what it took."""
@@ -191,10 +196,11 @@ class Way:
         self.optimiser.step()
 
     def time(self) -> None:
-        """One more step, timed."""
-        start = time.perf_counter()
-        self.step()
-        self.seconds.append(time.perf_counter() - start)
+        """A turn: steps of at least TURN seconds together, each timed."""
+        begin = time.perf_counter()
+        while (start := time.perf_counter()) - begin < TURN:
+            self.step()
+            self.seconds.append(time.perf_counter() - start)
 
     def count(self) -> None:
         """The floating-point operations of a step, as torch counts them."""
@@ -260,7 +266,7 @@ def measure(
             way.count()
         for _ in range(repeats):
             here.send("time")
-            literal.seconds.append(here.recv())
+            literal.seconds += here.recv()
             for way in ways:
                 way.time()
         return [literal, *ways]
@@ -289,7 +295,8 @@ def work_literally(
             connection.send(way.flops)
         else:
             way.time()
-            connection.send(way.seconds[-1])
+            connection.send(way.seconds)
+            way.seconds = []
 
 
 def drawn(model: Pmmrec, data: Dataset, users: int) -> tuple[Batch, Batch]:
@@ -323,7 +330,7 @@ def memory(users: int, tiny: bool) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
-def report_alone(users: int, tiny: bool, repeats: int = 3) -> None:
+def report_alone(users: int, tiny: bool) -> None:
     """What `memory` prints."""
     with tempfile.TemporaryDirectory() as folder:
         model = build(Path(folder), pool="mean", tiny=tiny).eval()
@@ -334,7 +341,7 @@ def report_alone(users: int, tiny: bool, repeats: int = 3) -> None:
         if encoder is not None:
             encoder.release_trunk()
     forget_peak()
-    for _ in range(repeats):
+    for _ in range(2):
         way.time()
     print(
         f"Ours alone, {DATASETS[0].name}, {users} users: {users / min(way.seconds):.1f} users/s, "
@@ -380,8 +387,8 @@ def main() -> None:
                 print(lines[-1], flush=True)
     lines += [
         "",
-        f"Median of {given.repeats} steps in turns, {torch.get_num_threads()} threads, dropout on, "
-        f"stored activations in half precision. The literal step is timed at {sizes[0]} users and "
+        f"Median over {given.repeats} turns of {TURN:.0f} s or more, {torch.get_num_threads()} "
+        f"threads, dropout on, stored activations in half precision. The literal step is timed at {sizes[0]} users and "
         f"multiplied for more. GEMM peak {max(peaks) / 1e9:,.0f} GFLOP/s. "
         + memory(sizes[-1], given.tiny),
     ]
