@@ -388,8 +388,8 @@ def main() -> None:
     lines += [
         "",
         f"Median over {given.repeats} turns of {TURN:.0f} s or more, {torch.get_num_threads()} "
-        f"threads, dropout on, stored activations in half precision. The literal step is timed at {sizes[0]} users and "
-        f"multiplied for more. GEMM peak {max(peaks) / 1e9:,.0f} GFLOP/s. "
+        "threads, dropout on, stored activations in half precision. The literal step is timed at "
+        f"{sizes[0]} users and multiplied for more. GEMM peak {max(peaks) / 1e9:,.0f} GFLOP/s. "
         + memory(sizes[-1], given.tiny),
     ]
     print("\n".join(lines))
