@@ -348,9 +348,12 @@ class Baseline(nn.Module):
         blocks, heads, dropout = options.user_blocks, options.user_heads, options.dropout
         match self.cell.users:
             case "sasrec":
-                return UserEncoder(
+                encoder = UserEncoder(
                     self.width, max_length=length, blocks=blocks, heads=heads, dropout=dropout
                 )
+                # Xavier's would be many times as long as a row of a large table, and hide the item.
+                nn.init.zeros_(encoder.position.weight)
+                return encoder
             case "gru":
                 return GruEncoder(self.width, layers=blocks, dropout=dropout)
             case "nextitnet":

@@ -13,6 +13,7 @@ from pmm.model.baseline import GRID, Baseline, BaselineName, BaselineOptions
 from pmm.model.losses import in_batch_softmax
 from pmm.model.pmmrec import PmmrecOptions, parameter_groups
 from pmm.model.recommender import build_model
+from pmm.model.user_encoder import UserEncoder
 from pmm.shards.batch import Batch, Items
 
 
@@ -64,6 +65,13 @@ def test_the_table_starts_xavier_normal_with_a_zero_row_for_padding() -> None:
     expected = math.sqrt(2 / (5_001 + 64))
     assert table(model)[1:].std().item() == pytest.approx(expected, rel=0.01)
     assert table(model)[1:].mean().item() == pytest.approx(0, abs=0.01 * expected)
+
+
+def test_positions_start_at_zero_so_that_they_do_not_hide_the_items() -> None:
+    encoder = small().user_encoder
+    assert isinstance(encoder, UserEncoder)
+    assert encoder.position.weight.count_nonzero() == 0
+    assert UserEncoder(16, max_length=5).position.weight.count_nonzero() == 5 * 16
 
 
 def test_later_items_do_not_change_earlier_states() -> None:
