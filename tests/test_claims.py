@@ -13,6 +13,7 @@ from benchmarks.claims_page import (
     epochs_to_reach,
     interval,
     main_table,
+    of_held_out,
     systems_table,
     transfer_table,
     write_page,
@@ -111,10 +112,27 @@ def test_the_page_names_the_pictures_that_it_draws(tmp_path: Path) -> None:
 
 def test_what_is_above_ours_stands_in_bold() -> None:
     runs = {"full": 0.3, "tuned-pmmrec": 0.2, "tuned-sasrec": 0.25, "unisrec-full": 0.35}
-    rows = Rows([row(0, f"hm-shoes-{name}", hits) for name, hits in runs.items()])
-    header, _, line = systems_table(rows, ["HM Shoes"], ["pmmrec", "sasrec", "unisrec"]).split("\n")
-    assert header == "| target | PMMRec pre-trained | PMMRec | sasrec | unisrec, pre-trained |"
-    assert line == "| HM Shoes | 30.00 (1) | 20.00 (1) | 25.00 (1) | **35.00 (1)** |"
+    made = [row(0, f"hm-shoes-{name}", hits) for name, hits in runs.items()]
+    oracle = row(0, "oracle HM Shoes", 0.5, popularity={"hr@10": 0.05})
+    neighbours = row(0, "hm-shoes-tuned-carca", 0.1, **{"item kNN": {"hr@10": 0.31}})
+    rows = Rows([*made, oracle, neighbours])
+    systems = ["pmmrec", "sasrec", "carca", "unisrec"]
+    header, _, *lines = systems_table(rows, ["HM Shoes"], systems).split("\n")
+    assert header == "| system | HM Shoes |"
+    assert lines == [
+        "| oracle | 50.00 (1) |",
+        "| PMMRec, pre-trained | 30.00 (1) |",
+        "| PMMRec | 20.00 (1) |",
+        "| unisrec, pre-trained | **35.00 (1)** |",
+        "| sasrec | 25.00 (1) |",
+        "| carca | 10.00 (1) |",
+        "| item kNN | **31.00 (1)** |",
+        "| popularity | 5.00 (1) |",
+    ]
+    held_out = {"model": {"hr@10": 0.2}, "popularity": {"hr@10": 0.1}}
+    cold = row(0, "hm-shoes-tuned-carca", 0.1, cold_start={"held_out": held_out})
+    lines = systems_table(Rows([cold, oracle]), ["HM Shoes"], systems, of_held_out).split("\n")
+    assert lines[2:] == ["| carca | 20.00 (1) |", "| popularity | 10.00 (1) |"]
 
 
 def test_an_interval_needs_two_seeds() -> None:
