@@ -4,6 +4,7 @@ Only what trains is stored. The frozen trunks come from the encoders' own source
 sha256 of their tensors, kept in the file's header, refuses others than those of the training.
 """
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -47,10 +48,14 @@ def kept_tensors(model: nn.Module) -> dict[str, Tensor]:
 def frozen_digest(model: nn.Module, part: str = "") -> str:
     """sha256 over names, types, shapes and values of everything else: what the encoders froze.
 
+    Of a model that reads frozen vectors, over the digests of their encoders instead.
+
     Args:
         model: whose tensors.
         part: only those below this submodule.
     """
+    if frozen_by := getattr(model, "frozen_by", None):
+        return hashlib.sha256(json.dumps(frozen_by, sort_keys=True).encode()).hexdigest()
     kept = kept_tensors(model)
     return tensors_digest(
         (name, tensor)
@@ -60,7 +65,9 @@ def frozen_digest(model: nn.Module, part: str = "") -> str:
 
 
 def frozen_digests(model: nn.Module) -> dict[str, str]:
-    """The digests of the frozen part of each encoder that a model has."""
+    """The digests of the frozen part of each encoder that a model has, or reads vectors of."""
+    if frozen_by := getattr(model, "frozen_by", None):
+        return dict(frozen_by)
     return {
         part: frozen_digest(model, f"{part}.")
         for part in ("text", "vision")

@@ -281,6 +281,8 @@ class Baseline(nn.Module):
     feature_NF: Tensor
     permuted: Tensor
     """Whether the order of VQ-Rec's codes is fixed."""
+    frozen_by: dict[str, str]
+    """"text", "vision" -> digest of the encoder whose frozen vectors are read."""
 
     def __init__(
         self,
@@ -305,6 +307,7 @@ class Baseline(nn.Module):
         self.max_length, self.width = options.max_length, options.width
         self.cell = GRID[options.name]
         fields = () if features is None else features.fields
+        self.frozen_by = {} if features is None else dict(features.made_by)
         self.widths = [each_NF.shape[1] for each_NF in fields]
         self.items = (
             ItemTable(n_items, self.width) if self.cell.knows_ids or options.transductive else None

@@ -9,6 +9,7 @@ R rows that something is fitted on.
 
 import dataclasses
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,6 +50,8 @@ class FrozenVectors:
     """bool."""
     has_picture_N: Tensor
     """bool."""
+    made_by: Mapping[str, str]
+    """"text", "vision" -> digest of the encoder's weights, of those that were asked."""
 
 
 def frozen_vectors(
@@ -83,15 +86,18 @@ def frozen_vectors(
     """
     plain = shards.with_activations({})
     parts: dict[str, Tensor | None] = {"text": None, "vision": None}
+    made_by: dict[str, str] = {}
     for spec in (text, vision):
         if spec is not None:  # one encoder at a time in memory
             trunk = _trunk_of(spec, device)
             parts[trunk.side] = _stored(plain, trunk, storage, items_at_once)
+            made_by[trunk.side] = str(trunk.about["weights"])
     return FrozenVectors(
         text_ND=parts["text"],
         picture_ND=parts["vision"],
         has_text_N=torch.from_numpy(shards.has_text[1:].copy()),
         has_picture_N=torch.from_numpy(shards.has_picture[1:].copy()),
+        made_by=made_by,
     )
 
 

@@ -3,8 +3,8 @@
 Shape suffixes: N items of the catalogue, F width of the vectors.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -28,6 +28,8 @@ class ItemFeatures:
     """Text, then picture, as far as they are asked for; each float32 [N, F]."""
     trained_N: Tensor
     """bool: items that occur in the training sequences."""
+    made_by: Mapping[str, str] = field(default_factory=dict)
+    """"text", "vision" -> digest of the encoder whose vectors they are."""
 
     def joined(self) -> Tensor:
         """All fields behind one another, [N, F]."""
@@ -80,7 +82,7 @@ def read_features(
                     "this model reads"
                 )
             fields.append(scaled(x_NF, has_N, trained_N, scaling))
-    return ItemFeatures(tuple(fields), trained_N)
+    return ItemFeatures(tuple(fields), trained_N, found[0].made_by)
 
 
 def scaled(x_NF: Tensor, has_N: Tensor, trained_N: Tensor, scaling: Scaling) -> Tensor:

@@ -79,7 +79,8 @@ def take_over(model: nn.Module, start: Start) -> Report:
     own, parts = own_weights(model), parts_of(model, start.transfer)
     wanted = [name for name in own if _part(name) in parts and ".adapter." not in name]
     _require_fitting(path, start.transfer, parts, wanted, own, tensors, set(model.state_dict()))
-    _require_same_trunks(path, parts, model, about.get("frozen_parts", {}))
+    sides = [*parts, *getattr(model, "frozen_by", {})]
+    _require_same_trunks(path, sides, model, about.get("frozen_parts", {}))
     with torch.no_grad():
         for name in wanted:
             own[name].copy_(tensors[name])

@@ -1,6 +1,7 @@
 """Every baseline from shards to ranks; those that transfer, transferred."""
 
 import json
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -10,8 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
-from pmm.errors import InputError
+from pmm.errors import InputError, StaleArtefact
 from pmm.evaluate.checkpoint import BEST, kept_tensors, read_tensors
 from pmm.evaluate.run import EvaluateOptions, evaluate_run, load_run
 from pmm.model import baseline
@@ -21,7 +23,7 @@ from pmm.model.small import SmallSizes, save_small_encoders
 from pmm.train.checkpoint import LAST
 from pmm.train.loop import Recipe, TrainOptions, train
 from pmm.train.run_recipe import Wish, resolve_run
-from pmm.train.transfer import REPORT
+from pmm.train.transfer import REPORT, Start
 
 SMALL = {"width": 16, "max_length": 6, "user_blocks": 1, "parts": 4, "centroids": 8, "inner": 32}
 TRANSFER = [name for name, cell in GRID.items() if not cell.knows_ids]
@@ -93,6 +95,28 @@ def test_codes_by_faiss_are_asked_for_by_an_option(
         )
     with pytest.raises(ValueError, match="quantiser own"):
         BaselineOptions(quantiser="faiss")
+
+
+def test_vectors_of_another_encoder_are_refused(world: Any, tmp_path: Path) -> None:
+    text = tmp_path / "text"
+    shutil.copytree(world.options.text.encoder, text)
+    made = recipe(world, "unisrec", epochs=1)
+    assert isinstance(made.model, BaselineOptions)
+    spec = replace(made.model.text, encoder=str(text))
+    made = replace(made, model=replace(made.model, text=spec))
+    run, after = world.home.run("unisrec-text"), world.home.run("unisrec-after")
+    train(world.home, run, made)
+    evaluate_run(world.home, run, EvaluateOptions(gallery_users=0))
+    weights = load_file(text / "model.safetensors")
+    save_file({name: each + 0.01 for name, each in weights.items()}, text / "model.safetensors")
+    with pytest.raises(StaleArtefact, match="frozen encoder weights"):
+        evaluate_run(world.home, run)
+    longer = replace(made, train=replace(made.train, epochs=2))
+    with pytest.raises(StaleArtefact, match="frozen"):
+        train(world.home, run, longer, existing="resume")
+    start = Start(run=str(run))
+    with pytest.raises(StaleArtefact, match="Give the same --text-encoder"):
+        train(world.home, after, replace(made, stage="finetune", start=start))
 
 
 @pytest.mark.parametrize("name", TRANSFER)
