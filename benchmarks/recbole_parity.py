@@ -5,9 +5,9 @@
 Sequences are drawn as in `benchmarks.recbole_sasrec`. Both sides train on the same predictions with
 the same width, depth, dropout, learning rate and number of samples a step, until ten epochs in a
 row were not better on the validation items; the best epoch's weights are ranked. What is no option
-stays as each project has it: the start of the weights, where positions are counted from, RecBole's
-linear layer behind the GRU. FDSA's one feature is an item's class, which our side reads as a vector
-with a single one: its linear layer then is RecBole's table of classes, and a ReLU.
+stays as each project has it: the start of the weights, where positions are counted from. FDSA's one
+feature is an item's class, which our side reads as a vector with a single one: its linear layer
+then is RecBole's table of classes, and a ReLU.
 
 What it prints goes into docs/log.md; no speed is measured here.
 """
@@ -49,7 +49,7 @@ NEVER = 10**9
 
 MODELS: dict[str, dict[str, Any]] = {
     "SASRec": {"name": "sasrec"},
-    "GRU4Rec": {"name": "gru4rec", "user_blocks": 1},
+    "GRU4Rec": {"name": "gru4rec", "user_blocks": 1, "dense": True},
     "FDSA": {"name": "fdsa", "inner": INNER, "features": "text"},
 }
 """RecBole's name -> what our options have beside those that are common."""

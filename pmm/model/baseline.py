@@ -8,6 +8,7 @@ Shape suffixes: I distinct items, N items of the catalogue, R prediction rows, F
 vectors, D width, W what the user encoder is given of an item, B users, S = L + 1 slots, L inputs.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -102,8 +103,13 @@ class BaselineOptions:
     max_length: int = 20
     """L, the most recent items that the user encoder reads (R32)."""
     dropout: float = 0.1
+    table_std: float = 0.02
+    """Of the table of ids at the start, whose values are normal; 0: Xavier-normal, as in the
+    published code, which is slow to learn on a small catalogue (docs/log.md)."""
     user_blocks: int = 2
     """Of Transformers and CARCA; layers of the GRU; repeats of NextItNet's pair of blocks."""
+    dense: bool = False
+    """GRURec, NextItNet, PeterRec: a linear layer behind the user encoder, as RecBole has it."""
     user_heads: int = 2
     inner: int = 256
     """Width of the feed-forward layers of FDSA's, UniSRec's and VQ-Rec's Transformers."""
@@ -155,6 +161,7 @@ class BaselineOptions:
     def __post_init__(self) -> None:
         least = {"width": 1, "max_length": 1, "user_blocks": 0, "user_heads": 1, "inner": 1}
         least |= {"parts": 1, "centroids": 2, "sequence_weight": 0, "permutation_epochs": 0}
+        least["table_std"] = 0
         faults = [
             f"{name} must be at least {n}" for name, n in least.items() if getattr(self, name) < n
         ]
@@ -169,6 +176,8 @@ class BaselineOptions:
             faults.append(f"{self.name} reads frozen vectors: features must not be none")
         if not reads and self.features != "none":
             faults.append(f"{self.name} reads no frozen vectors: features must be none")
+        if self.dense and GRID[self.name].users not in ("gru", "nextitnet"):
+            faults.append(f"{self.name} has no linear layer behind its user encoder: no dense")
         coded = (self.permutation, self.quantiser) != ("none", "own")
         if coded and GRID[self.name].items != "codes":
             faults.append(f"{self.name} has no codes: permutation must be none, quantiser own")
@@ -227,19 +236,21 @@ def at_stage(options: BaselineOptions, stage: Literal["pretrain", "finetune"]) -
 
 
 _DEFAULTS: dict[str, dict[str, Any]] = {
+    "gru4rec": {"table_std": 0.0},
     "fdsa": {"scaling": "standardise"},
-    "carca": {"scaling": "standardise", "user_heads": 4, "dropout": 0.3},
+    "carca": {"scaling": "standardise", "user_heads": 4, "dropout": 0.3, "table_std": 0.0},
     "unisrec": {"loss": "full", "similarity": "cosine", "tau": 0.07, "dropout": 0.2},
     "vqrec": {"loss": "full", "similarity": "cosine", "tau": 0.07, "dropout": 0.2},
     "peterrec": {"scaling": "standardise"},
 }
 _ORIGINAL: dict[str, dict[str, Any]] = {
     "sasrec": {"width": 50, "max_length": 50, "user_heads": 1, "dropout": 0.2, "loss": "bce"},
-    "gru4rec": {"width": 100, "user_blocks": 1, "loss": "bpr"},
+    "gru4rec": {"width": 100, "user_blocks": 1, "loss": "bpr", "table_std": 0.0},
     "nextitnet": {"width": 100, "loss": "full"},
     "fdsa": {"width": 64, "max_length": 50, "dropout": 0.5, "loss": "full"},
     "carca": {
         "width": 390,
+        "table_std": 0.0,
         "max_length": 35,
         "user_blocks": 3,
         "user_heads": 3,
@@ -309,9 +320,8 @@ class Baseline(nn.Module):
         fields = () if features is None else features.fields
         self.frozen_by = {} if features is None else dict(features.made_by)
         self.widths = [each_NF.shape[1] for each_NF in fields]
-        self.items = (
-            ItemTable(n_items, self.width) if self.cell.knows_ids or options.transductive else None
-        )
+        has_table = self.cell.knows_ids or options.transductive
+        self.items = ItemTable(n_items, self.width, std=options.table_std) if has_table else None
         self.adaptor: MixtureAdaptor | None = None
         self.projection: nn.Linear | None = None
         self.codes: CodeItems | None = None
@@ -329,8 +339,9 @@ class Baseline(nn.Module):
             case "adaptor":
                 self.adaptor = MixtureAdaptor(whole, self.width)
             case "projection":
+                # Of standardised vectors it makes values of N(0, 0.1): no larger than a table's.
                 self.projection = linear = nn.Linear(whole, self.width)
-                nn.init.xavier_normal_(linear.weight)
+                nn.init.normal_(linear.weight, std=0.1 / math.sqrt(whole))
                 nn.init.zeros_(linear.bias)
             case "codes":
                 assert features is not None
@@ -358,13 +369,17 @@ class Baseline(nn.Module):
                 nn.init.zeros_(encoder.position.weight)
                 return encoder
             case "gru":
-                return GruEncoder(self.width, layers=blocks, dropout=dropout)
+                return GruEncoder(self.width, layers=blocks, dropout=dropout, dense=options.dense)
             case "nextitnet":
-                if not options.adapters:
-                    return NextItNetEncoder(self.width, repeats=blocks)
-                patched = NextItNetEncoder(self.width, repeats=blocks, adapter="serial")
-                patched.freeze_for_patching()
-                return patched
+                convolutions = NextItNetEncoder(
+                    self.width,
+                    repeats=blocks,
+                    dense=options.dense,
+                    adapter="serial" if options.adapters else None,
+                )
+                if options.adapters:
+                    convolutions.freeze_for_patching()
+                return convolutions
             case "post_norm":
                 made = PostNormEncoder(
                     self.width,

@@ -10,16 +10,22 @@ from pmm.shards.batch import Items
 
 
 class ItemTable(nn.Module):
-    """A vector of its own for each of the items 1..N: a table [N + 1, D], Xavier-normal.
+    """A vector of its own for each of the items 1..N: a table [N + 1, D].
+
+    Its values start from N(0, std), with `std` = 0 Xavier-normal as in the published code, whose
+    standard deviation sqrt(2 / (N + 1 + D)) is large for a small catalogue.
 
     Row 0 stands for padding. It is zero, has no gradient, and a decay leaves zero as it is
     (docs/paper.md R46).
     """
 
-    def __init__(self, n_items: int, width: int) -> None:
+    def __init__(self, n_items: int, width: int, *, std: float = 0.0) -> None:
         super().__init__()
         self.table = nn.Embedding(n_items + 1, width, padding_idx=PAD)
-        nn.init.xavier_normal_(self.table.weight)
+        if std:
+            nn.init.normal_(self.table.weight, std=std)
+        else:
+            nn.init.xavier_normal_(self.table.weight)
         nn.init.zeros_(self.table.weight[PAD].data)
 
     def forward(self, items: Items) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pmm.errors import InputError
-from pmm.model.baseline import GRID, Baseline, BaselineName, BaselineOptions
+from pmm.model.baseline import GRID, Baseline, BaselineName, BaselineOptions, baseline_options
 from pmm.model.losses import in_batch_softmax
 from pmm.model.pmmrec import PmmrecOptions, parameter_groups
 from pmm.model.recommender import build_model
@@ -59,12 +59,29 @@ def test_items_are_rows_of_the_table_by_their_numbers() -> None:
     assert torch.equal(found, table(model)[[2, 3, 7]])
 
 
-def test_the_table_starts_xavier_normal_with_a_zero_row_for_padding() -> None:
-    model = small(5_000, width=64)
+@pytest.mark.parametrize(
+    ("changes", "expected"), [({}, 0.02), ({"table_std": 0.0}, math.sqrt(2 / (5_001 + 64)))]
+)
+def test_the_table_starts_normal_with_a_zero_row_for_padding(
+    changes: dict[str, float], expected: float
+) -> None:
+    model = small(5_000, width=64, **changes)
     assert table(model)[0].count_nonzero() == 0
-    expected = math.sqrt(2 / (5_001 + 64))
     assert table(model)[1:].std().item() == pytest.approx(expected, rel=0.01)
     assert table(model)[1:].mean().item() == pytest.approx(0, abs=0.01 * expected)
+
+
+def test_grurec_and_carca_keep_the_published_start_of_their_ids() -> None:
+    starts = {name: baseline_options(name).table_std for name in GRID}
+    assert {name for name, std in starts.items() if std == 0} == {"gru4rec", "carca"}
+
+
+def test_a_linear_layer_stands_behind_grurec_and_nextitnet_where_it_is_asked_for() -> None:
+    for name in ("gru4rec", "nextitnet"):
+        plain, dense = small(name=name), small(name=name, dense=True)
+        assert count(dense) - count(plain) == 16 * 16 + 16
+    with pytest.raises(ValueError, match="sasrec has no linear layer"):
+        BaselineOptions(dense=True)
 
 
 def test_positions_start_at_zero_so_that_they_do_not_hide_the_items() -> None:
