@@ -118,21 +118,42 @@ def test_what_is_above_ours_stands_in_bold() -> None:
     rows = Rows([*made, oracle, neighbours])
     systems = ["pmmrec", "sasrec", "carca", "unisrec"]
     header, _, *lines = systems_table(rows, ["HM Shoes"], systems).split("\n")
-    assert header == "| system | HM Shoes |"
+    assert header == "| system | HM Shoes | mean |"
     assert lines == [
-        "| oracle | 50.00 (1) |",
-        "| PMMRec, pre-trained | 30.00 (1) |",
-        "| PMMRec | 20.00 (1) |",
-        "| unisrec, pre-trained | **35.00 (1)** |",
-        "| sasrec | 25.00 (1) |",
-        "| carca | 10.00 (1) |",
-        "| item kNN | **31.00 (1)** |",
-        "| popularity | 5.00 (1) |",
+        "| oracle | 50.00 (1) | 50.00 |",
+        "| PMMRec, pre-trained | 30.00 (1) | 30.00 |",
+        "| PMMRec | 20.00 (1) | 20.00 |",
+        "| UniSRec, pre-trained | ***35.00 (1)*** | ***35.00*** |",
+        "| SASRec | **25.00 (1)** | **25.00** |",
+        "| CARCA++ | 10.00 (1) | 10.00 |",
+        "| item kNN | ***31.00 (1)*** | ***31.00*** |",
+        "| popularity | 5.00 (1) | 5.00 |",
     ]
     held_out = {"model": {"hr@10": 0.2}, "popularity": {"hr@10": 0.1}}
     cold = row(0, "hm-shoes-tuned-carca", 0.1, cold_start={"held_out": held_out})
     lines = systems_table(Rows([cold, oracle]), ["HM Shoes"], systems, of_held_out).split("\n")
-    assert lines[2:] == ["| carca | 20.00 (1) |", "| popularity | 10.00 (1) |"]
+    assert lines[2:] == ["| CARCA++ | 20.00 (1) | 20.00 |", "| popularity | 10.00 (1) | 10.00 |"]
+
+
+def test_a_mean_over_targets_needs_all_of_them() -> None:
+    made = [row(0, "hm-shoes-tuned-sasrec", 0.2), row(0, "kwai-food-tuned-sasrec", 0.4)]
+    for targets, expected in ((["HM Shoes"], "20.00"), (["HM Shoes", "Kwai Food"], "30.00")):
+        lines = systems_table(Rows(made), targets, ["sasrec"]).split("\n")
+        assert lines[2].endswith(f"| {expected} |")
+    lines = systems_table(Rows(made), ["HM Shoes", "Kwai Movie"], ["sasrec"]).split("\n")
+    assert lines[2] == "| SASRec | 20.00 (1) | - | - |"
+
+
+def test_a_run_that_was_still_rising_is_marked() -> None:
+    rising, ended = [[1, 0.1], [2, 0.2]], [[1, 0.2], [2, 0.1]]
+    made = [
+        row(seed, f"hm-shoes-tuned-{name}", 0.2, valid=valid)
+        for name, curves in (("sasrec", (rising, rising, ended)), ("fdsa", (rising, ended, ended)))
+        for seed, valid in enumerate(curves)
+    ]
+    lines = systems_table(Rows(made), ["HM Shoes"], ["sasrec", "fdsa"]).split("\n")
+    assert lines[2].startswith("| SASRec | 20.00 ± 0.00° |")
+    assert lines[3].startswith("| FDSA | 20.00 ± 0.00 |")
 
 
 def test_an_interval_needs_two_seeds() -> None:
