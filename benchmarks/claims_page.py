@@ -100,7 +100,7 @@ class Rows:
     def rising(self, run: str) -> bool:
         """Whether in most seeds no evaluation was better than the last."""
         found = [row.get("valid") for seed in self.seeds if (row := self.get(seed, run))]
-        last = [max(valid, key=lambda each: each[1]) == valid[-1] for valid in found if valid]
+        last: list[bool] = [max(valid, key=lambda e: e[1]) == valid[-1] for valid in found if valid]
         return 2 * sum(last) > len(last)
 
 
