@@ -49,7 +49,7 @@ NEVER = 10**9
 
 MODELS: dict[str, dict[str, Any]] = {
     "SASRec": {"name": "sasrec"},
-    "GRU4Rec": {"name": "gru4rec", "user_blocks": 1, "dense": True},
+    "GRU4Rec": {"name": "gru4rec", "user_blocks": 1, "dense": True, "table_std": 0.0},
     "FDSA": {"name": "fdsa", "inner": INNER, "features": "text"},
 }
 """RecBole's name -> what our options have beside those that are common."""
