@@ -16,12 +16,6 @@ def count(module: nn.Module) -> int:
     return sum(each.numel() for each in module.parameters())
 
 
-@pytest.fixture
-def encoder() -> GruEncoder:
-    torch.manual_seed(0)
-    return GruEncoder(8).eval()
-
-
 def literal(encoder: GruEncoder, e_LD: Tensor, valid_L: Tensor) -> Tensor:
     """The gates of two layers for one user, over the real items alone."""
     gru = encoder.gru
@@ -62,32 +56,6 @@ def test_its_sizes_are_those_of_the_specification() -> None:
     assert len(list(GruEncoder(8).parameters())) == 4
 
 
-def test_later_items_do_not_change_earlier_states(encoder: GruEncoder) -> None:
-    e = torch.randn(3, 5, 8)
-    changed = e.clone()
-    changed[:, 3:] = torch.randn(3, 2, 8)
-    before, after = encoder(e, VALID), encoder(changed, VALID)
-    assert torch.equal(before[:, :3], after[:, :3])
-    assert not torch.allclose(before[:2, 3:], after[:2, 3:])
-
-
-@pytest.mark.parametrize("dense", [False, True])
-def test_what_stands_at_padding_does_not_matter_and_its_states_are_zero(dense: bool) -> None:
-    torch.manual_seed(0)
-    encoder, e = GruEncoder(8, dense=dense).eval(), torch.randn(3, 5, 8)
-    changed = torch.where(VALID[:, :, None], e, 1e3)
-    assert torch.equal(encoder(e, VALID), encoder(changed, VALID))
-    assert encoder(e, VALID)[~VALID].abs().sum() == 0
-    assert encoder(e, VALID)[VALID].abs().min() > 0
-
-
-def test_a_shorter_window_is_the_same_as_one_padded_on_the_left(encoder: GruEncoder) -> None:
-    e = torch.randn(1, 3, 8)
-    padded = torch.cat([torch.full((1, 2, 8), 7.0), e], dim=1)
-    found = encoder(e, torch.ones(1, 3, dtype=torch.bool))
-    assert torch.allclose(found, encoder(padded, VALID[:1])[:, 2:], atol=1e-6)
-
-
 def test_dropout_falls_on_the_inputs_alone() -> None:
     torch.manual_seed(0)
     encoder, e = GruEncoder(8, dropout=0.5), torch.ones(1, 5, 8)
@@ -96,19 +64,6 @@ def test_dropout_falls_on_the_inputs_alone() -> None:
     found = encoder(e, VALID[1:2])
     assert set(seen[0].unique().tolist()) == {0.0, 2.0}
     assert torch.equal(found, encoder.eval().gru(seen[0])[0])
-
-
-@pytest.mark.parametrize("dense", [False, True])
-def test_every_tensor_gets_a_gradient_and_padding_none(dense: bool) -> None:
-    torch.manual_seed(0)
-    encoder = GruEncoder(8, dense=dense)
-    e = torch.randn(3, 5, 8, requires_grad=True)
-    (encoder(e, VALID) * torch.randn(3, 5, 8)).sum().backward()
-    for name, tensor in encoder.named_parameters():
-        assert tensor.grad.isfinite().all(), name
-        assert tensor.grad.abs().max() > 1e-6, name
-    assert e.grad.isfinite().all()
-    assert e.grad[~VALID].abs().sum() == 0
 
 
 def test_only_the_first_layer_starts_xavier_uniform() -> None:

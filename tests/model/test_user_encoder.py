@@ -42,29 +42,6 @@ def test_it_equals_the_definition_written_out(encoder: UserEncoder) -> None:
     assert torch.allclose(encoder(e, VALID), expected, atol=1e-5)
 
 
-def test_later_items_do_not_change_earlier_states(encoder: UserEncoder) -> None:
-    e = torch.randn(3, 5, 8)
-    changed = e.clone()
-    changed[:, 3:] = torch.randn(3, 2, 8)
-    before, after = encoder(e, VALID), encoder(changed, VALID)
-    assert torch.equal(before[:, :3], after[:, :3])
-    assert not torch.allclose(before[:2, 3:], after[:2, 3:])
-
-
-def test_what_stands_at_padding_does_not_matter_and_its_states_are_zero(encoder) -> None:
-    e = torch.randn(3, 5, 8)
-    changed = torch.where(VALID[:, :, None], e, 1e3)
-    assert torch.equal(encoder(e, VALID), encoder(changed, VALID))
-    assert encoder(e, VALID)[~VALID].abs().sum() == 0
-
-
-def test_a_shorter_window_is_the_same_as_one_padded_on_the_left(encoder: UserEncoder) -> None:
-    e = torch.randn(1, 3, 8)
-    padded = torch.cat([torch.zeros(1, 2, 8), e], dim=1)
-    found = encoder(e, torch.ones(1, 3, dtype=torch.bool))
-    assert torch.allclose(found, encoder(padded, VALID[:1])[:, 2:], atol=1e-6)
-
-
 def test_the_last_state_alone_is_the_last_of_all_states(encoder: UserEncoder) -> None:
     e = torch.randn(3, 5, 8)
     found = encoder(e, VALID, last=True)
