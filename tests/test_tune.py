@@ -21,6 +21,7 @@ pytest.importorskip("optuna", reason="the extra `tune` is not installed")
 
 TIMES = {"seconds"}
 WISH = Wish(target="HM", model="sasrec")
+SEED = 7  # whose six trials have both similarities
 VALUES: dict[str, Any] = {
     "model": {"max_length": 6, "user_blocks": 1, "width": 16},
     "train": {"epochs": 4, "batch_users": 8, "max_steps": 4, "weight_decay": 0.0},
@@ -51,7 +52,7 @@ def whole(
     root = tmp_path_factory.mktemp("whole")
     for part in ("shards", "targets"):
         shutil.copytree(shop.home.root / part, root / part)
-    return Home(root), tune(Home(root), WISH, VALUES, budget=6, seed=7)
+    return Home(root), tune(Home(root), WISH, VALUES, budget=6, seed=SEED)
 
 
 def rows(found: dict[str, Any]) -> list[dict[str, Any]]:
@@ -82,7 +83,7 @@ def cut_at(monkeypatch: pytest.MonkeyPatch, steps: int, error: BaseException) ->
 def test_the_first_trial_is_a_run_of_the_defaults(whole: tuple[Home, dict[str, Any]]) -> None:
     home, found = whole
     plain = resolve_run(
-        home, home.run("plain"), WISH, {**VALUES, "train": {**VALUES["train"], "seed": 7}}
+        home, home.run("plain"), WISH, {**VALUES, "train": {**VALUES["train"], "seed": SEED}}
     )
     trial = resolve(Recipe, read_recipe(home.run("hm-sasrec-tune-1") / "recipe.toml"))
     assert trial == plain
@@ -134,7 +135,7 @@ def test_given_values_are_kept_in_all_trials(whole: tuple[Home, dict[str, Any]])
     for row in found["rows"]:
         assert not row["parameters"].keys() & {"model.width", "train.weight_decay"}
         recipe = resolve(Recipe, read_recipe(home.run(row["run"]) / "recipe.toml"))
-        assert (recipe.model.width, recipe.train.weight_decay, recipe.train.seed) == (16, 0.0, 3)
+        assert (recipe.model.width, recipe.train.weight_decay, recipe.train.seed) == (16, 0.0, SEED)
 
 
 def test_the_best_recipe_trains_the_best_trial(whole: tuple[Home, dict[str, Any]]) -> None:
@@ -156,19 +157,19 @@ def test_a_killed_search_goes_on_to_the_same_rows(
     with monkeypatch.context() as patch:
         cut_at(patch, steps, Killed())
         with pytest.raises(Killed):
-            tune(home, WISH, {**VALUES, **saved}, budget=6, seed=7)
+            tune(home, WISH, {**VALUES, **saved}, budget=6, seed=SEED)
     assert len(lines(home)) == steps // 4
-    found = tune(home, WISH, {**VALUES, **saved}, budget=6, seed=7)
+    found = tune(home, WISH, {**VALUES, **saved}, budget=6, seed=SEED)
     assert rows(found) == rows(whole[1])
 
 
 def test_a_row_cut_off_by_a_kill_is_trained_again(
     whole: tuple[Home, dict[str, Any]], home: Home
 ) -> None:
-    tune(home, WISH, VALUES, budget=3, seed=7)
+    tune(home, WISH, VALUES, budget=3, seed=SEED)
     path = home.root / "tuning" / "hm" / "sasrec" / "trials.jsonl"
     path.write_bytes(path.read_bytes()[:-20])
-    found = tune(home, WISH, VALUES, budget=3, seed=7)
+    found = tune(home, WISH, VALUES, budget=3, seed=SEED)
     assert rows(found) == rows(whole[1])[:3]
     assert len(lines(home)) == 3
 
@@ -176,12 +177,12 @@ def test_a_row_cut_off_by_a_kill_is_trained_again(
 def test_the_budget_counts_what_was_done_before(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = tune(home, WISH, VALUES, budget=2, seed=7)
-    more = tune(home, WISH, VALUES, budget=3, seed=7)
+    first = tune(home, WISH, VALUES, budget=2, seed=SEED)
+    more = tune(home, WISH, VALUES, budget=3, seed=SEED)
     assert more["rows"][:2] == first["rows"]
     assert len(more["rows"]) == 3
     monkeypatch.setattr(module, "train", None)  # nothing is trained any more
-    assert tune(home, WISH, VALUES, budget=2, seed=7) == first
+    assert tune(home, WISH, VALUES, budget=2, seed=SEED) == first
     assert len(lines(home)) == 3
 
 
