@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -309,51 +310,69 @@ def systems_table(
         of: what is shown of the model, and of a ranker without training; HR@10 on test items.
     """
     of = of or of_warm("hr@10")
+
+    def values(run: str, name: str = "model") -> list[list[float]]:
+        return [rows.values(_on_target(run, target), of(name)) for target in targets]
+
+    scratch, transferred = (_averages(values(run)) for run in ("{}-tuned-pmmrec", "{}-full"))
     others = [name for name in systems if name != "pmmrec"]
-    shown = {"oracle": ("oracle {}", "model")}
-    shown |= {"PMMRec, pre-trained": ("{}-full", "model")}
-    shown |= {"PMMRec": ("{}-tuned-pmmrec", "model")}
-    shown |= {f"{NAMES[name]}, pre-trained": (f"{{}}-{name}-full", "model") for name in others}
-    shown |= {NAMES[name]: (f"{{}}-tuned-{name}", "model") for name in others}
-    shown |= {name: ("{}-tuned-carca", name) for name in ("item kNN", "content kNN")}
-    alone = {"popularity": "oracle {}", "popularity ": "{}-tuned-carca"}
-    shown |= {name: (run, "popularity") for name, run in alone.items()}
-    means: dict[str, list[float | None]] = {}
-    cells: dict[str, list[str]] = {}
-    for label, (run, name) in shown.items():
-        measure, found = of(name), list[list[float]]()
-        cells[label] = []
-        for target in targets:
-            of_target = run.format(target if run.startswith("oracle") else slug(target))
-            found.append(rows.values(of_target, measure))
-            rising = name == "model" and rows.rising(of_target)
-            cells[label].append(interval(found[-1]) + ("°" if rising else ""))
-        means[label] = [mean(each) if each else None for each in found]
-        whole = [value for value in means[label] if value is not None]
-        means[label].append(mean(whole) if whole and len(whole) == len(targets) else None)
-        of_all = means[label][-1]
-        cells[label].append("-" if of_all is None else f"{100 * of_all:.2f}")
-    ours = [means["PMMRec, pre-trained"], means["PMMRec"]]
+    shown = [("oracle", "oracle {}", "model")]
+    shown += [("PMMRec, pre-trained", "{}-full", "model"), ("PMMRec", "{}-tuned-pmmrec", "model")]
+    shown += [(f"{NAMES[name]}, pre-trained", f"{{}}-{name}-full", "model") for name in others]
+    shown += [(NAMES[name], f"{{}}-tuned-{name}", "model") for name in others]
+    shown += [(name, "{}-tuned-carca", name) for name in ("item kNN", "content kNN")]
+    of_popularity = (
+        run for run in ("oracle {}", "{}-tuned-carca") if any(values(run, "popularity"))
+    )
+    shown += [("popularity", run, "popularity") for run in islice(of_popularity, 1)]
     lines = []
-    for label, values in means.items():
-        if all(value is None for value in values):
+    for label, run, name in shown:
+        found = values(run, name)
+        if not any(found):
             continue
-        like = ours[0 if label.endswith("pre-trained") else 1]
-        line = [label.strip()]
-        for cell, value, alike, both in zip(
-            cells[label], values, like, zip(*ours, strict=True), strict=True
-        ):
-            measured = [each for each in both if each is not None]
-            if label.startswith(("PMMRec", "oracle")) or value is None or not measured:
-                line.append(cell)
-            elif value > max(measured):
-                line.append(f"***{cell}***")
-            else:
-                line.append(f"**{cell}**" if alike is not None and value > alike else cell)
-        lines.append(line)
-        if label == "popularity":
-            break
+        cells = [interval(each) for each in found]
+        if name == "model":
+            rising = [rows.rising(_on_target(run, target)) for target in targets]
+            cells = [cell + "°" * each for cell, each in zip(cells, rising, strict=True)]
+        averages = _averages(found)
+        cells.append("-" if averages[-1] is None else f"{100 * averages[-1]:.2f}")
+        if not label.startswith(("oracle", "PMMRec")):
+            alike = transferred if label.endswith("pre-trained") else scratch
+            cells = list(map(_emphasised, cells, averages, alike, scratch, transferred))
+        lines.append([label, *cells])
     return table(["system", *targets, "mean"], lines)
+
+
+def _on_target(run: str, target: str) -> str:
+    """A run's name on a target; an oracle's has the target's name as it is."""
+    return run.format(target if run.startswith("oracle") else slug(target))
+
+
+def _averages(found: Sequence[Sequence[float]]) -> list[float | None]:
+    """The mean over seeds of each target, then over all targets; None where one is missing."""
+    each = [mean(values) if values else None for values in found]
+    known = [value for value in each if value is not None]
+    return [*each, mean(known) if known and len(known) == len(each) else None]
+
+
+def _emphasised(
+    cell: str,
+    value: float | None,
+    alike: float | None,
+    scratch: float | None,
+    transferred: float | None,
+) -> str:
+    """Bold above PMMRec trained alike, bold italics above PMMRec however trained.
+
+    >>> _emphasised("x", 0.3, 0.2, 0.2, 0.4), _emphasised("x", 0.3, None, None, 0.2)
+    ('**x**', '***x***')
+    """
+    ours = [each for each in (scratch, transferred) if each is not None]
+    if value is None or not ours:
+        return cell
+    if value > max(ours):
+        return f"***{cell}***"
+    return f"**{cell}**" if alike is not None and value > alike else cell
 
 
 def draw_curves(rows: Rows, targets: Sequence[str], folder: Path) -> list[str]:

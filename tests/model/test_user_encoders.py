@@ -46,7 +46,7 @@ MAKERS: dict[str, tuple[Callable[[], nn.Module], int]] = {
 """Name -> how it is made, how wide its inputs are."""
 
 
-def made(name: str, length: int = 5) -> tuple[nn.Module, Tensor]:
+def made(name: str) -> tuple[nn.Module, Tensor]:
     """An encoder at rest, with biases that would show what stands at padding; inputs for it."""
     torch.manual_seed(0)
     make, width = MAKERS[name]
@@ -57,7 +57,7 @@ def made(name: str, length: int = 5) -> tuple[nn.Module, Tensor]:
         if isinstance(module, Adapter):  # which else adds nothing
             nn.init.normal_(module.up.weight)
             nn.init.normal_(module.up.bias)
-    return encoder, torch.randn(3, length, width)
+    return encoder, torch.randn(3, 5, width)
 
 
 @pytest.fixture(params=MAKERS)
@@ -78,13 +78,13 @@ def test_what_stands_at_padding_does_not_matter_and_its_states_are_zero(name: st
     found = encoder(x, VALID)
     assert torch.equal(found, encoder(torch.where(VALID[:, :, None], x, 1e3), VALID))
     assert found[~VALID].abs().sum() == 0
-    assert (found[VALID] != 0).any(1).all()
+    assert found[VALID].abs().min() > 0
 
 
 def test_a_shorter_window_is_the_same_as_one_padded_on_the_left(name: str) -> None:
     encoder, x = made(name)
     found = encoder(x[:1, 2:], torch.ones(1, 3, dtype=torch.bool))
-    torch.testing.assert_close(found, encoder(x, VALID)[:1, 2:], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(found, encoder(x, VALID)[:1, 2:], atol=1e-6, rtol=1e-5)
 
 
 def test_every_tensor_gets_a_gradient_and_padding_none(name: str) -> None:
@@ -95,7 +95,7 @@ def test_every_tensor_gets_a_gradient_and_padding_none(name: str) -> None:
         assert tensor.grad is not None, which
         assert tensor.grad.isfinite().all(), which
         # a key bias shifts all scores of a query alike: its gradient is zero up to rounding
-        assert which.endswith("key.bias") or tensor.grad.abs().max() > 1e-7, which
+        assert which.endswith("key.bias") or tensor.grad.abs().max() > 1e-6, which
     assert x.grad is not None
     assert x.grad.isfinite().all()
     assert x.grad[~VALID].abs().sum() == 0
