@@ -13,6 +13,7 @@ NO_BENCHMARKS = {
     "claims",
     "claims_page",
     "img2dataset_peer",
+    "hm_systems",
     "recbole_parity",
     "recbole_peer",
     "recbole_sasrec",
