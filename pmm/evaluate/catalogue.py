@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pmm.evaluate.device import mixed
-from pmm.evaluate.ranking import Ints, Queries, rank_scores, rank_users
+from pmm.evaluate.ranking import Ints, Queries, Scratch, rank_scores, rank_users
 from pmm.model.recommender import Recommender
 from pmm.progress import progress
 from pmm.shards.batch import Items
@@ -126,6 +126,7 @@ def rank_queries(
     """
     rank_U = np.zeros(len(asked), np.int32)
     order_U = np.argsort(np.minimum(asked.history.lengths, model.max_length), kind="stable")
+    scratch = Scratch()
     with progress(len(asked), "Ranking", "users") as bar:
         dense = model.scores_of_users is not None
         step = min(users_per_chunk, DENSE_USERS) if dense else users_per_chunk
@@ -138,7 +139,11 @@ def rank_queries(
             else:
                 vectors_UD = user_vectors(model, catalogue, part.history, dtype=dtype)
                 rank_U[chosen] = rank_users(
-                    vectors_UD, catalogue.score_ND, part, keep_history=keep_history
+                    vectors_UD,
+                    catalogue.score_ND,
+                    part,
+                    keep_history=keep_history,
+                    scratch=scratch,
                 )
             bar.advance(len(part))
     return rank_U

@@ -1,7 +1,7 @@
 """The rank of each user's true next item among the whole catalogue, by counting, never by sorting.
 
-Shape legend: U users of a chunk, N items of the catalogue, D embedding width, P (user, item) pairs.
-Items are 1..N; row i - 1 of a matrix belongs to item i.
+Shape legend: U users of a chunk, N items of the catalogue, T tiles of M items, D embedding width, P
+(user, item) pairs. Items are 1..N; row i - 1 of a matrix belongs to item i.
 
 The score of a pair is *defined* as the inner product accumulated in fp64 and rounded to fp32. The
 fast fp32 product decides every pair whose distance from the target's score exceeds the product's
@@ -9,6 +9,8 @@ rounding bound; only the few others are computed again by the definition. So a r
 on the chunk sizes nor on the order in which a BLAS sums, and equal items tie exactly.
 """
 
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,8 +23,25 @@ from pmm.shards.sequence_shards import Lists
 
 Ints = NDArray[np.int32]
 
+TILES = 16
+"""Tiles whose doubtful pairs are decided together."""
 PAIRS_AT_ONCE = 8_192
 """Doubtful or history pairs computed together: 2 x 8,192 x 768 fp64 values are 100 MB."""
+
+
+class Scratch:
+    """Memory for scores, used again from call to call: a CPU's first touch costs as much as the
+    product."""
+
+    def __init__(self) -> None:
+        self._values = torch.empty(0)
+
+    def take(self, like: Tensor, *shape: int) -> Tensor:
+        """Values of this shape, of any content, which the next call takes again."""
+        size = math.prod(shape)
+        if len(self._values) < size or self._values.device != like.device:
+            self._values = like.new_empty(size)
+        return self._values[:size].view(shape)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,14 +108,15 @@ def rank_users(
     queries: Queries,
     *,
     keep_history: bool = False,
-    items_per_chunk: int = 512,
+    tile: int = 256,
+    scratch: Scratch | None = None,
 ) -> Ints:
     """Rank of each target: 1 + the number of other candidates that score higher or equal. [U]
 
     Ties count against the model, so that one which gives every item the same vector ranks last.
-    History items are no candidates (unless keep_history); the target always is. Memory is
-    O(U x items_per_chunk); callers bound U by ranking chunks of users. Vectors with NaN or infinite
-    values are refused.
+    History items are no candidates (unless keep_history); the target always is. Scores are counted
+    in tiles of U x `tile`, of which sixteen are held at once, in `scratch` where given; callers bound
+    U by ranking chunks of users. Vectors with NaN or infinite values are refused.
 
     >>> two = Queries(
     ...     user_U=np.array([0, 1], np.int32), target_U=np.array([1, 3], np.int32),
@@ -107,7 +127,7 @@ def rank_users(
     """
     if item_ND.device.type == "mps":  # which has no fp64
         user_UD, item_ND = user_UD.cpu(), item_ND.cpu()
-    user_UD, item_ND = user_UD.float(), item_ND.float()
+    user_UD, item_ND = user_UD.detach().float(), item_ND.detach().float()
     length_U, longest_item = _lengths(user_UD, "user"), float(_lengths(item_ND, "item").max())
     if float(length_U.max()) * longest_item > torch.finfo(torch.float32).max:
         raise PmmError("scores overflow: the vectors of users and items are too long")
@@ -117,9 +137,9 @@ def rank_users(
     threshold_U = score_pairs(user_UD, item_ND, row_U, target_U - 1)
     slack_U = _rounding_bound(length_U, longest_item, item_ND.shape[1])
     above_U = torch.zeros(len(queries), dtype=torch.int64, device=device)
-    for start in range(0, len(item_ND), items_per_chunk):
-        chunk_ND = item_ND[start : start + items_per_chunk]
-        above_U += _count_at_least(user_UD, chunk_ND, threshold_U, slack_U)
+    scratch = scratch or Scratch()
+    for tile_TMD in _tiles(item_ND, tile):
+        above_U += _count_at_least(user_UD, tile_TMD, threshold_U, slack_U, scratch)
     if not keep_history:
         row, item = (torch.from_numpy(part).to(device) for part in queries.masked_pairs())
         hit = score_pairs(user_UD, item_ND, row, item - 1) >= threshold_U[row]
@@ -141,7 +161,7 @@ def rank_scores(score_UN: Tensor, queries: Queries, *, keep_history: bool = Fals
     device = score_UN.device
     target_U1 = torch.from_numpy(queries.target_U.astype(np.int64)).to(device)[:, None]
     threshold_U1 = score_UN.gather(1, target_U1 - 1)
-    above_U = _count_true(score_UN >= threshold_U1).long()
+    above_U = _count(torch.ge, score_UN, threshold_U1)
     if not keep_history:
         row, item = (torch.from_numpy(part).to(device) for part in queries.masked_pairs())
         hit = score_UN[row, item - 1] >= threshold_U1[row, 0]
@@ -200,36 +220,64 @@ def score_pairs(user_UD: Tensor, item_ND: Tensor, row_P: Tensor, column_P: Tenso
     return score_P
 
 
+def _tiles(item_ND: Tensor, width: int) -> Iterator[Tensor]:
+    """All items as tiles [T, M, D] of so many; the rest is the last, smaller tile."""
+    whole = len(item_ND) // width * width
+    if whole:
+        yield from torch.split(item_ND[:whole].view(-1, width, item_ND.shape[1]), TILES)
+    if whole < len(item_ND):
+        yield item_ND[None, whole:]
+
+
 def _count_at_least(
-    user_UD: Tensor, chunk_ND: Tensor, threshold_U: Tensor, slack_U: Tensor
+    user_UD: Tensor, tile_TMD: Tensor, threshold_U: Tensor, slack_U: Tensor, scratch: Scratch
 ) -> Tensor:
-    """Items of the chunk whose score is at least the threshold. [U]
+    """Items of the tiles whose score is at least the threshold. [U]
 
     Rounding of threshold +- slack is within the slack's own reserve (`_rounding_bound`).
     """
-    score_UN = user_UD @ chunk_ND.T
     low_U1, high_U1 = (threshold_U - slack_U)[:, None], (threshold_U + slack_U)[:, None]
-    sure_U, near_U = _count_true(score_UN > high_U1), _count_true(score_UN >= low_U1)
-    doubtful_U = near_U - sure_U
-    crowded_U = doubtful_U > max(64, len(chunk_ND) // 16)
-    if bool(crowded_U.any()):  # items nearly equal, as early in training: one fp64 product is less
-        exact_UN = (user_UD[crowded_U].double() @ chunk_ND.double().T).float()
-        sure_U[crowded_U] = _count_true(exact_UN >= threshold_U[crowded_U, None])
-    row_R = ((doubtful_U > 0) & ~crowded_U).nonzero()[:, 0]
+    tiles, width = tile_TMD.shape[:2]
+    score_TUM = scratch.take(user_UD, tiles + 1, len(user_UD), width)
+    flag_UM = score_TUM[tiles]
+    sure, near = [], []
+    for tile_MD, score_UM in zip(tile_TMD, score_TUM[:tiles], strict=True):
+        torch.mm(user_UD, tile_MD.T, out=score_UM)
+        sure.append(_count(torch.gt, score_UM, high_U1, flag_UM))
+        near.append(_count(torch.ge, score_UM, low_U1, flag_UM))
+    sure_TU = torch.stack(sure)
+    doubtful_TU = torch.stack(near) - sure_TU
+    crowded_TU = doubtful_TU > max(64, width // 16)
+    if bool(crowded_TU.any()):  # items nearly equal, as early in training: one fp64 product is less
+        for tile_MD, crowded_U, sure_U in zip(tile_TMD, crowded_TU, sure_TU, strict=True):
+            exact_UM = (user_UD[crowded_U].double() @ tile_MD.double().T).float()
+            sure_U[crowded_U] = _count(torch.ge, exact_UM, threshold_U[crowded_U, None])
+    above_U = sure_TU.sum(0)
+    tile_R, row_R = ((doubtful_TU > 0) & ~crowded_TU).nonzero(as_tuple=True)
     if len(row_R):
-        some_RN = score_UN[row_R]
-        among_P, column_P = ((some_RN >= low_U1[row_R]) & (some_RN <= high_U1[row_R])).nonzero(
-            as_tuple=True
-        )
-        row_P = row_R[among_P]
-        hit_P = score_pairs(user_UD, chunk_ND, row_P, column_P) >= threshold_U[row_P]
-        sure_U += torch.bincount(row_P[hit_P], minlength=len(user_UD))
-    return sure_U
+        some_RM = score_TUM[tile_R, row_R]
+        near_RM = (some_RM >= low_U1[row_R]) & (some_RM <= high_U1[row_R])
+        among_P, column_P = near_RM.nonzero(as_tuple=True)
+        row_P, item_P = row_R[among_P], tile_R[among_P] * width + column_P
+        score_P = score_pairs(user_UD, tile_TMD.flatten(0, 1), row_P, item_P)
+        above_U += torch.bincount(row_P[score_P >= threshold_U[row_P]], minlength=len(user_UD))
+    return above_U
 
 
-def _count_true(flag_UN: Tensor) -> Tensor:
-    """True values of each row; summing bytes to int32 is 5 to 10 times torch's sum of bools. [U]"""
-    return torch.sum(flag_UN.view(torch.uint8), 1, dtype=torch.int32)
+def _count(
+    compare: Callable[..., Tensor],
+    score_UN: Tensor,
+    bound_U1: Tensor,
+    flag_UN: Tensor | None = None,
+) -> Tensor:
+    """How many scores of each row compare so with its bound, int64 [U]; exact up to 2^24 a row.
+
+    Flags are floats, since a CPU writes and sums those with its vector units, but not bools: half
+    the time. They go to `flag_UN`, where given.
+    """
+    if flag_UN is None:
+        flag_UN = torch.empty_like(score_UN, dtype=torch.float32)
+    return compare(score_UN, bound_U1, out=flag_UN).sum(1).long()
 
 
 def _lengths(vectors: Tensor, whose: str) -> Tensor:

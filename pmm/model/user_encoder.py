@@ -28,7 +28,7 @@ class CausalBlock(nn.Module):
         inner: int = 0,
         bias: bool = False,
         eps: float = 1e-6,
-        activation: Callable[[Tensor], Tensor] = functional.relu,
+        activation: Callable[[Tensor], Tensor] = torch.relu_,
     ) -> None:
         super().__init__()
         self.heads, self.activation = heads, activation

@@ -62,7 +62,7 @@ def test_ranks_equal_the_slow_definition_for_any_chunk_size(
     world: tuple[torch.Tensor, torch.Tensor, Queries, bool], chunk: int
 ) -> None:
     user, item, asked, keep = world
-    found = rank_users(user, item, asked, keep_history=keep, items_per_chunk=chunk)
+    found = rank_users(user, item, asked, keep_history=keep, tile=chunk)
     assert found.tolist() == slow_ranks((user @ item.T).tolist(), asked, keep)
     assert (found <= count_candidates(asked, len(item), keep_history=keep)).all()
 
@@ -103,7 +103,7 @@ def test_ranks_do_not_depend_on_chunks_or_on_the_order_of_users() -> None:
     asked = queries([1 + 13 * u for u in range(37)], [[u + 1, u + 2] for u in range(37)])
     whole = rank_users(user, item, asked)
     for chunk in (1, 7, 64, 500):
-        assert (rank_users(user, item, asked, items_per_chunk=chunk) == whole).all()
+        assert (rank_users(user, item, asked, tile=chunk) == whole).all()
     alone = [int(rank_users(user[u : u + 1], item, asked.rows(u, u + 1))[0]) for u in range(37)]
     assert alone == whole.tolist()
 
@@ -114,9 +114,7 @@ def test_nearly_equal_items_are_ranked_as_in_double_precision() -> None:
     user = torch.randn(20, 128, generator=generator)
     asked = queries(list(range(1, 21)), [[]] * 20)
     exact = (user.double() @ item.double().T).float().tolist()
-    assert rank_users(user, item, asked, items_per_chunk=64).tolist() == slow_ranks(
-        exact, asked, True
-    )
+    assert rank_users(user, item, asked, tile=64).tolist() == slow_ranks(exact, asked, True)
 
 
 def test_a_vector_that_is_no_number_is_refused_with_how_many() -> None:
