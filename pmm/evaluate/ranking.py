@@ -115,8 +115,8 @@ def rank_users(
 
     Ties count against the model, so that one which gives every item the same vector ranks last.
     History items are no candidates (unless keep_history); the target always is. Scores are counted
-    in tiles of U x `tile`, of which sixteen are held at once, in `scratch` where given; callers bound
-    U by ranking chunks of users. Vectors with NaN or infinite values are refused.
+    in tiles of U x `tile`, of which sixteen are held at once, in `scratch` where given. Callers
+    bound U by ranking chunks of users. Vectors with NaN or infinite values are refused.
 
     >>> two = Queries(
     ...     user_U=np.array([0, 1], np.int32), target_U=np.array([1, 3], np.int32),
