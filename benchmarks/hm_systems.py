@@ -33,7 +33,7 @@ from pmm.home import Home
 from pmm.model.baseline import GRID
 
 ROWS = Path(__file__).with_name("hm_systems.jsonl")
-TARGET, SEEDS, TRIALS = "HM", (0, 1, 2), 4
+TARGET, SEEDS, TRIALS = "HM", (0, 1, 2), 3
 
 UNTRAINED = ("popularity", *NEIGHBOURS)
 ON_VECTORS = ("--batch-users", "32", "--epochs", "60", "--set", "train.eval_every=3")
