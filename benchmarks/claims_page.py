@@ -69,12 +69,13 @@ Pre-training and fine-tuning as short as in 4.
 _SYSTEMS = """
 Every system from scratch with the options that did best in six trials on HM Shoes of the first
 seed, and those that transfer, pre-trained and fine-tuned with their defaults; PMMRec pre-trained is
-that of 1. Bold is above PMMRec trained in the same way (without training: above PMMRec from
-scratch), bold italics above both of PMMRec's. PMMRec and MoRec++ train for 600 steps, the others
-for up to 1,200, which takes about as long; all end after four evaluations of twelve without a
-better one. ° marks runs of whose seeds most were still rising when their steps ran out. kNN has no
-training: items that share users, items whose frozen vectors are near. "Mean" is over the ten
-targets.
+that of 1. On a target PMMRec trains on the next item alone, from scratch as in the paper's
+fine-tuning (III-E); its further objectives are in pre-training. Bold is above PMMRec trained in the
+same way (without training: above PMMRec from scratch), bold italics above both of PMMRec's. PMMRec
+and MoRec++ train for 600 steps, the others for up to 1,200, which takes about as long; all end
+after four evaluations of twelve without a better one. ° marks runs of whose seeds most were still
+rising when their steps ran out. kNN has no training: items that share users, items whose frozen
+vectors are near. "Mean" is over the ten targets.
 """
 _STRAYS = """
 The same with a share of all interactions in the raw files replaced by random ones (`pmm world

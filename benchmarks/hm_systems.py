@@ -16,7 +16,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -29,6 +28,7 @@ import numpy as np
 from benchmarks.claims import NEIGHBOURS, PATIENCE, SYSTEMS, WIDTH
 from benchmarks.claims_page import NAMES, interval
 from benchmarks.results import commit
+from pmm.errors import PmmError
 from pmm.home import Home
 from pmm.model.baseline import GRID
 
@@ -93,11 +93,11 @@ class Systems:
         if (model, SEEDS[0]) not in done:
             asked = options_of(model, self.text_encoder)
             command = ["tune", "--budget", str(TRIALS), "--seed", str(SEEDS[0]), *asked]
-            seconds = self._pmm(f"tune-{model}", command)
+            self._pmm(f"tune-{model}", command)
             lines = (search / "trials.jsonl").read_text(encoding="utf-8").splitlines()
-            trials = [json.loads(line) for line in lines]
+            trials = [json.loads(line) for line in lines[:TRIALS]]
             best = max(trials, key=lambda trial: trial["hr@10"] or 0.0)
-            row = {"model": model, "seed": SEEDS[0], "seconds": seconds, "trials": trials}
+            row = {"model": model, "seed": SEEDS[0], "trials": trials}
             self._add(row | self._evaluated(best["run"]), command)
         for seed in SEEDS[1:]:
             if (model, seed) in done:
@@ -107,9 +107,8 @@ class Systems:
             command += ["--seed", str(seed), "--name", name]
             command += [] if model in GRID else ["--modality", "text"]
             resume = ["--resume"] if self.home.run(name).exists() else []
-            seconds = self._pmm(name, [*command, *resume])
-            row = {"model": model, "seed": seed, "seconds": seconds}
-            self._add(row | self._evaluated(name), command)
+            self._pmm(name, [*command, *resume])
+            self._add({"model": model, "seed": seed} | self._evaluated(name), command)
 
     def _evaluated(self, name: str) -> dict[str, Any]:
         run = self.home.run(name)
@@ -117,11 +116,10 @@ class Systems:
         found = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
         return {"step": found["step"], "epoch": found["epoch"], "figures": figures(found)}
 
-    def _pmm(self, name: str, arguments: Sequence[str]) -> float:
-        """Seconds of a command; what it says goes to logs/NAME.txt of the home folder."""
+    def _pmm(self, name: str, arguments: Sequence[str]) -> None:
+        """Run a command; what it says goes to logs/NAME.txt of the home folder."""
         log = self.home.root / "logs" / f"{name}.txt"
         log.parent.mkdir(parents=True, exist_ok=True)
-        began = time.monotonic()
         with log.open("a", encoding="utf-8") as file:
             status = subprocess.run(
                 [sys.executable, "-m", "pmm", *arguments, "--home", str(self.home.root)],
@@ -131,14 +129,13 @@ class Systems:
                 check=False,
             ).returncode
         if status:
-            raise SystemExit(f"pmm {' '.join(arguments)} failed: see {log}")
-        return round(time.monotonic() - began, 1)
+            raise PmmError(f"pmm {' '.join(arguments)} failed: see {log}")
 
     def _add(self, row: dict[str, Any], command: Sequence[str]) -> None:
         told = " ".join(command).replace(str(self.home.root), "HOME")
         with self.lock, self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({**row, "commit": commit(), "command": told}) + "\n")
-        print(f"{row['model']}, seed {row['seed']}: {row['seconds']:.0f} s", flush=True)
+        print(f"{row['model']}, seed {row['seed']}", flush=True)
 
 
 def figures(found: Mapping[str, Any]) -> dict[str, list[float]]:
@@ -198,8 +195,11 @@ def main() -> None:
     )
     systems.prepare(given.raw)
     with ThreadPoolExecutor(given.jobs) as pool:
-        list(pool.map(systems.chain, given.systems.split(",")))
+        chains = [pool.submit(systems.chain, model) for model in given.systems.split(",")]
     print(table(systems.rows()))
+    failed = [str(error) for chain in chains if (error := chain.exception())]
+    if failed:
+        raise SystemExit("\n".join(failed))
 
 
 if __name__ == "__main__":

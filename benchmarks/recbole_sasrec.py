@@ -8,9 +8,9 @@ item of the training part from up to twenty before it. RecBole has a sample for 
 batch has as many samples as ours has predictions, and both make equally many steps an epoch.
 
 Each side trains and ranks in a process of its own, in turns, one turn a seed; users/s are medians
-over all epochs, or all evaluations, of the turns, but for the first of each turn. On a catalogue as
-large as H&M's random weights are ranked, without training. Where RecBole cannot be installed, ours
-alone is measured.
+over all epochs, or all evaluations, of the turns, but for the first of each turn. The ratio is the
+median of the turns' own, as machines drift. On a catalogue as large as H&M's random weights are
+ranked, without training. Where RecBole cannot be installed, ours alone is measured.
 """
 
 import argparse
@@ -337,6 +337,12 @@ def rate(turns: list[dict[str, Any]], what: str) -> float:
     return float(statistics.median(each for turn in turns for each in turn[what][1:] or turn[what]))
 
 
+def ratios(ours: list[dict[str, Any]], theirs: list[dict[str, Any]], what: str) -> list[float]:
+    """How many times RecBole's rate ours is, turn by turn."""
+    pairs = zip(ours, theirs, strict=True)
+    return [rate([one], what) / rate([other], what) for one, other in pairs]
+
+
 def spread(turns: list[dict[str, Any]], metric: str) -> str:
     """Mean and standard deviation over the seeds, times 100; and each."""
     values = [100 * turn[metric] for turn in turns]
@@ -356,8 +362,11 @@ def rows(found: Turns, limit: dict[str, float]) -> list[str]:
     for what, bar in whats if found["full"][0]["train"] else whats[1:]:
         for side in [side for side in found if side != "recbole"]:
             ours = rate(found[side], what)
-            other = rate(peer, what) if peer else 0.0
-            beside = f"{other:,.0f} | {ours / other:.1f}x | {bar}x" if peer else "- | - | -"
+            beside = "- | - | -"
+            if peer:
+                each = ratios(found[side], peer, what)
+                told = f"{statistics.median(each):.1f}x ({min(each):.1f} to {max(each):.1f})"
+                beside = f"{rate(peer, what):,.0f} | {told} | {bar}x"
             # Training with the in-batch softmax needs fewer operations than the limit counts.
             known = what == "evaluate" or side == "full"
             share = f"{limit[what]:,.0f} | {100 * ours / limit[what]:.0f}" if known else "- | -"
@@ -385,7 +394,7 @@ def case_lines(case: Case, given: argparse.Namespace) -> list[str]:
         folder = Path(name)
         write_ours(Home(folder), lists)
         write_theirs(folder / "peer" / TARGET, lists)
-        found = measure(folder, setting, samples, given.seeds if case.epochs else 1, len(lists))
+        found = measure(folder, setting, samples, given.seeds, len(lists))
         job = {"root": str(folder), "setting": asdict(setting), "side": "limits"}
         limit = in_process(job, given.threads)
     return [*explanation(setting, lists, samples, found), "", *rows(found, limit)]

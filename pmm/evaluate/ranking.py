@@ -30,8 +30,8 @@ PAIRS_AT_ONCE = 8_192
 
 
 class Scratch:
-    """Memory for scores, used again from call to call: a CPU's first touch costs as much as the
-    product."""
+    """Memory for scores, used again from call to call: a CPU's first touch of new memory costs as
+    much as the product."""
 
     def __init__(self) -> None:
         self._values = torch.empty(0)
@@ -40,7 +40,8 @@ class Scratch:
         """Values of this shape, of any content, which the next call takes again."""
         size = math.prod(shape)
         if len(self._values) < size or self._values.device != like.device:
-            self._values = like.new_empty(size)
+            with torch.inference_mode(False):  # else nobody outside of that mode could write here
+                self._values = torch.empty(size, dtype=like.dtype, device=like.device)
         return self._values[:size].view(shape)
 
 
@@ -115,8 +116,8 @@ def rank_users(
 
     Ties count against the model, so that one which gives every item the same vector ranks last.
     History items are no candidates (unless keep_history); the target always is. Scores are counted
-    in tiles of U x `tile`, of which sixteen are held at once, in `scratch` where given. Callers
-    bound U by ranking chunks of users. Vectors with NaN or infinite values are refused.
+    in tiles of U x `tile`, and those of sixteen are held, in `scratch` where given. Callers bound U
+    by ranking chunks of users. Vectors with NaN or infinite values are refused.
 
     >>> two = Queries(
     ...     user_U=np.array([0, 1], np.int32), target_U=np.array([1, 3], np.int32),
@@ -129,6 +130,8 @@ def rank_users(
         user_UD, item_ND = user_UD.cpu(), item_ND.cpu()
     user_UD, item_ND = user_UD.detach().float(), item_ND.detach().float()
     length_U, longest_item = _lengths(user_UD, "user"), float(_lengths(item_ND, "item").max())
+    if not len(queries):
+        return np.zeros(0, np.int32)
     if float(length_U.max()) * longest_item > torch.finfo(torch.float32).max:
         raise PmmError("scores overflow: the vectors of users and items are too long")
     device = item_ND.device
@@ -221,7 +224,7 @@ def score_pairs(user_UD: Tensor, item_ND: Tensor, row_P: Tensor, column_P: Tenso
 
 
 def _tiles(item_ND: Tensor, width: int) -> Iterator[Tensor]:
-    """All items as tiles [T, M, D] of so many; the rest is the last, smaller tile."""
+    """All items as tiles of so many, up to TILES at a time: [T, M, D]; what is left is smaller."""
     whole = len(item_ND) // width * width
     if whole:
         yield from torch.split(item_ND[:whole].view(-1, width, item_ND.shape[1]), TILES)

@@ -40,11 +40,12 @@ from pmm.model.losses import (
     Reject,
     Similarity,
     in_batch_softmax,
+    own_columns,
     predicted,
     scored_items,
     softmax_over_slots,
 )
-from pmm.model.nextitnet import NextItNetEncoder
+from pmm.model.nextitnet import Insertion, NextItNetEncoder
 from pmm.model.post_norm import PostNormEncoder
 from pmm.model.quantise import learn_codes, learn_codes_faiss
 from pmm.model.user_encoder import UserEncoder
@@ -55,6 +56,7 @@ BaselineName = Literal[
     "sasrec", "gru4rec", "nextitnet", "fdsa", "carca", "unisrec", "vqrec", "peterrec"
 ]
 Loss = Literal["in_batch", "full", "bce", "bpr", "cosine"]
+Order = Literal["none", "straight", "official"]
 ItemKind = Literal["ids", "ids+features", "adaptor", "projection", "codes"]
 
 
@@ -147,7 +149,7 @@ class BaselineOptions:
     """VQ-Rec: values of a code."""
     quantiser: Literal["own", "faiss"] = "own"
     """VQ-Rec: what learns the codes; "faiss" as published, which must be installed."""
-    permutation: Literal["none", "straight", "official"] = "none"
+    permutation: Order = "none"
     """VQ-Rec: whether the first epochs learn which code's vector each code of this catalogue shall
     have; "official" as published, where nothing is learned (`pmm.model.code_items`)."""
     permutation_epochs: int = 5
@@ -155,6 +157,8 @@ class BaselineOptions:
     adapters: bool = False
     """PeterRec: patches in every block; where they are, nothing else of the user encoder but the
     blocks' second norms trains."""
+    insertion: Insertion = "serial"
+    """PeterRec: whether an adapter reads its convolution's output or its input."""
     freeze_users: bool = False
     """UniSRec, VQ-Rec: the user encoder's positions and blocks do not train."""
 
@@ -213,21 +217,32 @@ def baseline_options(name: BaselineName, *, original: bool = False) -> BaselineO
     return replace(BaselineOptions(name=name, features=FEATURES.get(name, "none")), **values)
 
 
-def at_stage(options: BaselineOptions, stage: Literal["pretrain", "finetune"]) -> BaselineOptions:
+def at_stage(
+    options: BaselineOptions, stage: Literal["pretrain", "finetune"], *, original: bool = False
+) -> BaselineOptions:
     """What a baseline that transfers is before and after its transfer.
 
     UniSRec and VQ-Rec compare sequences with a batch's targets first, and with all items of the
     target later, when the user encoder's positions and blocks stand still, and VQ-Rec's codes find
-    their places first. PeterRec's user encoder is patched then.
+    their places first. PeterRec's user encoder is patched then. With `original` UniSRec has ids
+    after the transfer, as published, and VQ-Rec's order of codes is the published one.
     """
     after = stage == "finetune"
     match options.name:
         case "unisrec":
             weight = 0.0 if after else 1e-3
             loss: Loss = "full" if after else "cosine"
-            return replace(options, loss=loss, sequence_weight=weight, freeze_users=after)
+            return replace(
+                options,
+                loss=loss,
+                sequence_weight=weight,
+                freeze_users=after,
+                transductive=after and (original or options.transductive),
+            )
         case "vqrec":
-            order: Literal["none", "straight"] = "straight" if after else "none"
+            order: Order = "none"
+            if after:
+                order = "official" if original else "straight"
             loss = "full" if after else "cosine"
             return replace(options, loss=loss, freeze_users=after, permutation=order)
         case "peterrec":
@@ -278,7 +293,7 @@ _ORIGINAL: dict[str, dict[str, Any]] = {
         "tau": 0.07,
         "same_target": "official",
     },
-    "peterrec": {"width": 256, "user_blocks": 4, "loss": "full"},
+    "peterrec": {"width": 256, "user_blocks": 4, "loss": "full", "scaling": "standardise"},
 }
 
 
@@ -375,7 +390,7 @@ class Baseline(nn.Module):
                     self.width,
                     repeats=blocks,
                     dense=options.dense,
-                    adapter="serial" if options.adapters else None,
+                    adapter=options.insertion if options.adapters else None,
                 )
                 if options.adapters:
                     convolutions.freeze_for_patching()
@@ -461,9 +476,14 @@ class Baseline(nn.Module):
             self.codes.permute(self.permutation.fixed())
             self.permuted.fill_(True)
 
+    @property
+    def settling(self) -> bool:
+        """Whether VQ-Rec's order is still being learned: early stopping waits for its end."""
+        return self.permutation is not None and not self.permuted
+
     def settle_gradients(self) -> None:
         """After the backward pass: while VQ-Rec's order is learned, nothing else moves."""
-        if self.permutation is not None and not self.permuted:
+        if self.permutation is not None and self.settling:
             kept = set(self.permutation.parameters())
             for tensor in self.parameters():
                 if tensor not in kept:
@@ -596,6 +616,7 @@ class Baseline(nn.Module):
     ) -> Tensor:
         """Pre-training of UniSRec and VQ-Rec, at every input."""
         options, rows = self.options, prediction_rows(user_BLD, batch.slot_BS)
+        own_BI = own_columns(batch.slot_BS, len(item_IW)) > 0
         made_up_RD = None
         if self.codes is not None:
             code_RK = self.codes.codes(batch.items.item_I[rows.target_N])
@@ -607,6 +628,7 @@ class Baseline(nn.Module):
             rows.target_N,
             tau=options.tau,
             same_target=options.same_target,
+            barred_NI=own_BI[rows.owner_N],
             synthetic_ND=made_up_RD,
         )
         if not options.sequence_weight:

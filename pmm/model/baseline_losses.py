@@ -15,7 +15,7 @@ from torch import Generator, Tensor
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from pmm.model.losses import Similarity, at_least_float32, similarities
+from pmm.model.losses import Similarity, at_least_float32, predicted, similarities
 
 SameTarget = Literal["masked", "official"]
 
@@ -35,20 +35,14 @@ class Rows:
     """int64: whose state it is, 0..B-1, ascending."""
 
 
-def prediction_rows(user_BLD: Tensor, slot_BS: Tensor, *, last_only: bool = False) -> Rows:
+def prediction_rows(user_BLD: Tensor, slot_BS: Tensor) -> Rows:
     """The rows where an input and the slot behind it are both items.
 
     Args:
         user_BLD: hidden state at each input.
         slot_BS: 0 padding (on the left), k > 0 stands for item k - 1.
-        last_only: of each user the last position alone, as where every prefix of a sequence is an
-            example of its own.
     """
-    row_BL = (slot_BS[:, :-1] > 0) & (slot_BS[:, 1:] > 0)
-    if last_only:
-        row_BL = row_BL & (
-            torch.arange(row_BL.shape[1], device=row_BL.device) + 1 == row_BL.shape[1]
-        )
+    row_BL = predicted(slot_BS)
     return Rows(user_BLD[row_BL], slot_BS[:, 1:][row_BL] - 1, row_BL.nonzero()[:, 0])
 
 
@@ -209,7 +203,7 @@ def cosine_softmax(
     number of columns added to its logit: the same sum, in memory N x I.
 
     Args:
-        user_ND: a state a row: of every position, or of the last alone (`prediction_rows`).
+        user_ND: a state a row (`prediction_rows`).
         item_ID: vectors of items; those that are no row's target are no columns.
         target_N: each row's item, from 0.
         tau: cosines are divided by it.

@@ -1,19 +1,16 @@
 """GRURec's user encoder: a GRU over item vectors, whose state at each step is the user.
 
-Shape suffixes: B users, L positions of the window, D width, H width of the GRU's state.
+Shape suffixes: B users, L positions of the window, D width.
 """
 
 from torch import Tensor, nn
-
-from pmm.errors import InputError
 
 
 class GruEncoder(nn.Module):
     """Item vectors of a left-padded window -> a hidden state at each position, from its past.
 
     As in the published code of PMMRec: dropout on the inputs, no biases, no dropout between the
-    layers, no layer behind the GRU. `dense=True` puts a linear layer behind it, as RecBole does;
-    then the state may be wider or narrower than the items (`hidden`; 0 means as wide).
+    layers, no layer behind the GRU. `dense=True` puts a linear layer behind it, as RecBole does.
 
     Windows may have any length.
     """
@@ -23,19 +20,13 @@ class GruEncoder(nn.Module):
         width: int,
         *,
         layers: int = 2,
-        hidden: int = 0,
         dropout: float = 0.1,
         dense: bool = False,
     ) -> None:
         super().__init__()
-        hidden = hidden or width
-        if hidden != width and not dense:
-            raise InputError(
-                f"hidden = {hidden} is not the width {width} of the items: this needs dense = true"
-            )
         self.dropout = nn.Dropout(dropout)
-        self.gru = nn.GRU(width, hidden, num_layers=layers, bias=False, batch_first=True)
-        self.dense = nn.Linear(hidden, width) if dense else None
+        self.gru = nn.GRU(width, width, num_layers=layers, bias=False, batch_first=True)
+        self.dense = nn.Linear(width, width) if dense else None
         for name, matrix in self.gru.named_parameters():
             if name.endswith("_l0"):  # the later layers start as torch has them, as published
                 nn.init.xavier_uniform_(matrix)
@@ -51,6 +42,6 @@ class GruEncoder(nn.Module):
             valid_BL: bool, True at real items.
         """
         padding_BL1 = ~valid_BL[:, :, None]
-        state_BLH: Tensor = self.gru(self.dropout(e_BLD.masked_fill(padding_BL1, 0.0)))[0]
-        hidden_BLD: Tensor = state_BLH if self.dense is None else self.dense(state_BLH)
+        state_BLD: Tensor = self.gru(self.dropout(e_BLD.masked_fill(padding_BL1, 0.0)))[0]
+        hidden_BLD: Tensor = state_BLD if self.dense is None else self.dense(state_BLD)
         return hidden_BLD.masked_fill(padding_BL1, 0.0)

@@ -307,6 +307,9 @@ class Pmmrec(nn.Module):
     def begin_epoch(self, epoch: int) -> None:
         """Nothing changes with an epoch."""
 
+    settling = False
+    """Early stopping counts from the first evaluation."""
+
     def settle_gradients(self) -> None:
         """All that has a gradient moves."""
 

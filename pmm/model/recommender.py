@@ -2,8 +2,8 @@
 
 Training and evaluation ask all of them for the same: `encode_items`, `user_vectors`,
 `item_vectors`, `scores_of_users` (None: a score is a dot product), a call with a batch that gives
-the losses, `begin_epoch`, `settle_gradients`, `max_length`, `options.modality`, and the encoders
-`text` and `vision`, None where they have none.
+the losses, `begin_epoch`, `settling`, `settle_gradients`, `max_length`, `options.modality`, and the
+encoders `text` and `vision`, None where they have none.
 """
 
 from collections.abc import Sequence

@@ -16,7 +16,8 @@ from pmm.model.fusion import split_heads
 class CausalBlock(nn.Module):
     """Post-norm attention, then a layer of `inner` (0: four times the width) units.
 
-    The defaults are SASRec's as in the published code: no biases in the attention, ReLU.
+    The defaults are SASRec's as in the published code: no biases in the attention, ReLU. The
+    activation may overwrite what it is given.
     """
 
     def __init__(

@@ -34,14 +34,16 @@ FINETUNE_PATIENCE = 5
 
 _BASELINE_TRAINING: dict[str, Any] = {"lr": 1e-3, "batch_users": 256}
 """How every baseline trains, where it is not as the defaults (docs/paper.md, Baselines)."""
+_SAMPLES = 128
+"""Users whose prefixes are the 2,048 samples of a published step, where a user has sixteen."""
 _ORIGINAL_TRAINING: dict[BaselineName, dict[str, Any]] = {
-    "sasrec": {"batch_users": 128, "weight_decay": 0.0},
+    "sasrec": {"batch_users": 128, "weight_decay": 0.0, "beta2": 0.98},
     "gru4rec": {"batch_users": 50, "weight_decay": 0.0},
     "nextitnet": {"batch_users": 128, "weight_decay": 0.0},
-    "fdsa": {"batch_users": 2048, "weight_decay": 0.0},
-    "carca": {"batch_users": 128, "lr": 1e-4, "weight_decay": 1e-4},
-    "unisrec": {"batch_users": 2048, "weight_decay": 0.0},
-    "vqrec": {"batch_users": 2048, "weight_decay": 0.0},
+    "fdsa": {"batch_users": _SAMPLES, "weight_decay": 0.0},
+    "carca": {"batch_users": 128, "lr": 1e-4, "weight_decay": 1e-4, "beta2": 0.98},
+    "unisrec": {"batch_users": _SAMPLES, "weight_decay": 0.0},
+    "vqrec": {"batch_users": _SAMPLES, "weight_decay": 0.0},
     "peterrec": {"batch_users": 32, "weight_decay": 0.0},
 }
 """The same with `--preset original`."""
@@ -173,9 +175,13 @@ def _of_baseline(
         if wish.stage == "finetune":
             model = _model_of(Path(asked["start"]["run"]), wish.transfer or "full")
             training = training | {"patience": FINETUNE_PATIENCE}
-        model = asdict(at_stage(resolve(BaselineOptions, model), wish.stage))
+        model = asdict(at_stage(resolve(BaselineOptions, model), wish.stage, original=original))
     base = {"model": model, "train": training}
     recipe = resolve(Recipe, merge(base, values, asked))
+    if name == "vqrec" and wish.stage == "finetune":  # what remains has most of the epochs
+        most = {"permutation_epochs": min(options.permutation_epochs, recipe.train.epochs // 3)}
+        base = merge(base, {"model": most})
+        recipe = resolve(Recipe, merge(base, values, asked))
     first = open_parts(home, recipe)[0]
     assert isinstance(recipe.model, BaselineOptions)
     if recipe.model.features not in ("text", "both"):

@@ -80,6 +80,8 @@ class TrainOptions:
     """"linear": after the warm-up the learning rates fall to 0 at the end of the last epoch."""
     weight_decay: float = 0.1
     """Of everything but the encoders, norms and biases."""
+    beta2: float = 0.999
+    """Of AdamW, the memory of squared gradients."""
     decay_norms: bool = False
     """Decay norms and biases too, as the published code does."""
     patience: int = 10
@@ -116,6 +118,8 @@ class TrainOptions:
             for name in ("lr", "encoder_lr", "weight_decay")
             if not math.isfinite(getattr(self, name))
         ]
+        if not 0 <= self.beta2 < 1:
+            low.append("beta2 must be at least 0 and below 1")
         if self.batch_users < 2 * self.micro_batches:
             low.append("batch_users must be at least twice micro_batches")
         if low:
@@ -379,13 +383,14 @@ class Session:
             return
         state = self.state
         epoch = state.epoch + state.index / self.steps_per_epoch
-        state.evaluated_step, state.waited = state.step, state.waited + 1
+        state.evaluated_step = state.step
+        state.waited = 0 if self.model.settling else state.waited + 1
         if found["hr@10"] > state.best:
             state.best, state.best_epoch, state.waited = found["hr@10"], epoch, 0
             self._keep_best(epoch)
         seconds = time.perf_counter() - start
         state.seconds += seconds
-        mark = "best so far" if state.waited == 0 else f"best {100 * state.best:.2f}"
+        mark = "best so far" if found["hr@10"] == state.best else f"best {100 * state.best:.2f}"
         print(f"epoch {epoch:.4g}, validation: {headline(found)} ({mark})", file=sys.stderr)
         log.write(
             {
@@ -435,7 +440,7 @@ def make_optimiser(model: Recommender, options: TrainOptions) -> AdamW:
         if group["name"] in ("text", "vision"):
             group["lr"] = options.encoder_lr
         group["peak_lr"] = group["lr"]
-    return AdamW(groups, fused=True)
+    return AdamW(groups, betas=(0.9, options.beta2), fused=True)
 
 
 def step_seed(seed: int, step: int, what: str = "step") -> int:

@@ -10,6 +10,7 @@ from pmm.errors import PmmError
 from pmm.evaluate import references
 from pmm.evaluate.ranking import (
     Queries,
+    Scratch,
     count_candidates,
     rank_by_item_score,
     rank_users,
@@ -115,6 +116,32 @@ def test_nearly_equal_items_are_ranked_as_in_double_precision() -> None:
     asked = queries(list(range(1, 21)), [[]] * 20)
     exact = (user.double() @ item.double().T).float().tolist()
     assert rank_users(user, item, asked, tile=64).tolist() == slow_ranks(exact, asked, True)
+
+
+def test_crowded_tiles_beside_others_are_ranked_as_in_double_precision() -> None:
+    generator = torch.Generator().manual_seed(4)
+    item = torch.randn(700, 32, generator=generator)
+    item[130:420] = 1 + 1e-6 * torch.randn(290, 32, generator=generator)  # tiles 2 to 6 of 11
+    user = torch.randn(9, 32, generator=generator)
+    asked = queries([5, 131, 200, 300, 419, 420, 421, 600, 700], [[]] * 9)
+    exact = (user.double() @ item.double().T).float().tolist()
+    scratch = Scratch()
+    for tile in (64, 200):
+        found = rank_users(user, item, asked, tile=tile, scratch=scratch)
+        assert found.tolist() == slow_ranks(exact, asked, True)
+
+
+def test_the_same_memory_serves_inside_and_outside_of_inference_mode() -> None:
+    scratch, asked = Scratch(), queries([1, 2], [[], []])
+    user, item = torch.randn(2, 4), torch.randn(6, 4)
+    with torch.inference_mode():
+        inside = rank_users(user, item, asked, scratch=scratch)
+    assert (rank_users(user, item, asked, scratch=scratch) == inside).all()
+    assert (rank_users(user.requires_grad_(), item, asked) == inside).all()
+
+
+def test_nobody_is_ranked_without_users() -> None:
+    assert rank_users(torch.zeros(0, 4), torch.ones(3, 4), queries([], [])).tolist() == []
 
 
 def test_a_vector_that_is_no_number_is_refused_with_how_many() -> None:

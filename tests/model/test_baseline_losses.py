@@ -53,10 +53,6 @@ def test_rows_are_where_an_item_follows_an_item() -> None:
     assert rows.owner_N.tolist() == [u for u, _ in ROWS]
     assert rows.target_N.tolist() == TARGETS
     assert torch.equal(rows.user_ND, torch.stack([user[row] for row in ROWS]))
-    last = prediction_rows(user, SLOTS, last_only=True)
-    assert last.owner_N.tolist() == [0, 1, 3]
-    assert last.target_N.tolist() == [2, 5, 5]
-    assert torch.equal(last.user_ND, user[[0, 1, 3], 2])
 
 
 @pytest.mark.parametrize(("similarity", "tau"), [("dot", 1.0), ("cosine", 0.3)])

@@ -1,5 +1,6 @@
 """Every baseline of the grid: gradients, causality, its losses, what it scores with."""
 
+import math
 from dataclasses import replace
 from itertools import product
 from typing import Any
@@ -18,6 +19,7 @@ from pmm.model.baseline import (
     dropped,
 )
 from pmm.model.item_features import ItemFeatures, scaled
+from pmm.model.nextitnet import Adapter
 from pmm.shards.batch import Batch, Items
 
 N = 12
@@ -67,12 +69,34 @@ def silent(model: Baseline, name: str) -> bool:
     )
 
 
-@pytest.mark.parametrize("name", GRID)
-def test_all_that_trains_gets_a_gradient(name: str, batch: Batch) -> None:
-    model = small(name)
+STAGES: list[tuple[str, str, dict[str, Any]]] = [
+    *((name, "scratch", {}) for name in GRID),
+    *((name, stage, {}) for name in TRANSFER for stage in ("pretrain", "finetune")),
+    ("vqrec", "finetune", {"permutation": "none"}),
+    ("unisrec", "finetune", {"transductive": True}),
+    ("peterrec", "finetune", {"insertion": "parallel"}),
+]
+
+
+@pytest.mark.parametrize(("name", "stage", "changes"), STAGES)
+def test_all_that_trains_gets_a_gradient(
+    name: str, stage: Any, changes: dict[str, Any], batch: Batch
+) -> None:
+    options = small(name).options
+    if stage != "scratch":
+        options = at_stage(options, stage)
+    torch.manual_seed(0)
+    model = Baseline(replace(options, **changes), N, features_for(options))
+    # An adapter's first half learns from the second step on: its second half starts at zero.
+    for adapter in (each for each in model.modules() if isinstance(each, Adapter)):
+        torch.nn.init.normal_(adapter.up.weight)
     model(batch, generator())["loss"].backward()
+    model.settle_gradients()
     for tensor_name, tensor in model.named_parameters():
-        if tensor.requires_grad and not silent(model, tensor_name):
+        waits = model.settling and not tensor_name.startswith("permutation.")
+        if waits:
+            assert tensor.grad is None, tensor_name
+        elif tensor.requires_grad and not silent(model, tensor_name):
             assert tensor.grad is not None, tensor_name
             assert tensor.grad.isfinite().all(), tensor_name
             assert tensor.grad.count_nonzero() > 0, tensor_name
@@ -224,6 +248,40 @@ def test_pre_training_compares_with_synthetic_negatives_and_shorter_sequences(ba
     assert few > many  # at ratio 0 the synthetic negative is the target itself
 
 
+@pytest.mark.parametrize("name", ["unisrec", "vqrec"])
+def test_in_pre_training_a_users_other_items_are_no_negatives(name: str, batch: Batch) -> None:
+    torch.manual_seed(0)
+    options = replace(at_stage(small(name).options, "pretrain"), sequence_weight=0.0)
+    model = Baseline(replace(options, fake_ratio=0.0), N, features_for(options)).eval()
+    alone = replace(batch, slot_BS=batch.slot_BS[1:2])
+    left = {"unisrec": 0.0, "vqrec": math.log(2)}  # VQ-Rec's synthetic one, here the target itself
+    assert model.loss(alone, generator()).item() == pytest.approx(left[name], abs=1e-6)
+    assert model.loss(batch, generator()).item() > left[name] + 0.1
+
+
+def test_unisrecs_fine_tuned_part_has_the_size_of_the_specification() -> None:
+    options = at_stage(baseline_options("unisrec", original=True), "finetune")
+    options = replace(options, transductive=False)
+    vectors = ItemFeatures((torch.zeros(2, 768),), torch.ones(2, dtype=torch.bool))
+    model = Baseline(options, 2, vectors)
+    sizes = {each.requires_grad: 0 for each in model.parameters()}
+    for each in model.parameters():
+        sizes[each.requires_grad] += each.numel()
+    assert sizes == {True: 1_862_232, False: 2_910_344 - 1_862_232}
+
+
+def test_a_published_system_changes_with_its_stage_as_published() -> None:
+    options = baseline_options("unisrec", original=True)
+    before, after = (at_stage(options, stage, original=True) for stage in ("pretrain", "finetune"))
+    assert (options.transductive, before.transductive, after.transductive) == (True, False, True)
+    inductive = baseline_options("unisrec")
+    assert not at_stage(inductive, "finetune").transductive
+    assert at_stage(replace(inductive, transductive=True), "finetune").transductive
+    codes = baseline_options("vqrec")
+    assert at_stage(codes, "finetune").permutation == "straight"
+    assert at_stage(codes, "finetune", original=True).permutation == "official"
+
+
 def test_the_order_of_codes_is_learned_alone_and_then_fixed(batch: Batch) -> None:
     options = replace(at_stage(small("vqrec").options, "finetune"), permutation_epochs=2)
     torch.manual_seed(0)
@@ -242,11 +300,12 @@ def test_the_order_of_codes_is_learned_alone_and_then_fixed(batch: Batch) -> Non
         return {n for n, each in model.named_parameters() if not torch.equal(each, before[n])}
 
     assert step(0) == step(1) == {"permutation.logit_KCC"}
-    assert not model.permuted
+    assert model.settling
     assert torch.equal(model.codes.table.weight, first)
     model.begin_epoch(2)
     fixed = model.codes.table.weight.detach().clone()
     assert model.permuted
+    assert not model.settling
     assert sorted(fixed.tolist()) == sorted(first.tolist())  # the same rows in another order
     assert not torch.equal(fixed, first)
     moved = step(2)

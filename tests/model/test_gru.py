@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pmm.errors import InputError
 from pmm.model.gru import GruEncoder
 
 VALID = torch.tensor([[False, False, True, True, True], [True] * 5, [False] * 5])
@@ -39,7 +38,7 @@ def literal(encoder: GruEncoder, e_LD: Tensor, valid_L: Tensor) -> Tensor:
     return found
 
 
-@pytest.mark.parametrize("options", [{}, {"dense": True}, {"dense": True, "hidden": 12}])
+@pytest.mark.parametrize("options", [{}, {"dense": True}])
 def test_it_equals_the_definition_written_out(options: dict[str, int]) -> None:
     torch.manual_seed(0)
     encoder, e = GruEncoder(8, **options).eval(), torch.randn(3, 5, 8)
@@ -50,9 +49,8 @@ def test_it_equals_the_definition_written_out(options: dict[str, int]) -> None:
 def test_its_sizes_are_those_of_the_specification() -> None:
     with torch.device("meta"):
         assert count(GruEncoder(768)) == 7_077_888
-        assert count(GruEncoder(64, layers=1, hidden=128, dense=True)) == (
-            3 * 128 * (64 + 128) + 128 * 64 + 64
-        )
+        dense = GruEncoder(64, layers=1, dense=True)
+        assert count(dense) == 3 * 64 * (64 + 64) + 64 * 64 + 64
     assert len(list(GruEncoder(8).parameters())) == 4
 
 
@@ -74,8 +72,3 @@ def test_only_the_first_layer_starts_xavier_uniform() -> None:
         bound = math.sqrt(6 / (3 * 128 + 128)) if first else 1 / math.sqrt(128)
         assert matrix.abs().max().item() == pytest.approx(bound, rel=1e-3), name
         assert matrix.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.02), name
-
-
-def test_a_state_of_another_width_needs_the_dense_layer() -> None:
-    with pytest.raises(InputError, match="hidden = 12 is not the width 8"):
-        GruEncoder(8, hidden=12)

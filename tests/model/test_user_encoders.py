@@ -33,7 +33,7 @@ class Streams(nn.Module):
 MAKERS: dict[str, tuple[Callable[[], nn.Module], int]] = {
     "SASRec": (lambda: UserEncoder(8, max_length=5), 8),
     "GRURec": (lambda: GruEncoder(8), 8),
-    "GRURec, dense": (lambda: GruEncoder(8, dense=True, hidden=12), 8),
+    "GRURec, dense": (lambda: GruEncoder(8, dense=True), 8),
     "NextItNet": (lambda: NextItNetEncoder(8), 8),
     "NextItNet, dense": (lambda: NextItNetEncoder(8, dense=True), 8),
     "PeterRec, serial": (lambda: NextItNetEncoder(8, adapter="serial"), 8),

@@ -16,12 +16,15 @@ from safetensors.torch import load_file, save_file
 from pmm.errors import InputError, StaleArtefact
 from pmm.evaluate.checkpoint import BEST, kept_tensors, read_tensors
 from pmm.evaluate.run import EvaluateOptions, evaluate_run, load_run
+from pmm.home import Home
 from pmm.model import baseline
 from pmm.model.baseline import GRID, Baseline, BaselineOptions, baseline_options
 from pmm.model.pmmrec import PmmrecOptions
 from pmm.model.small import SmallSizes, save_small_encoders
 from pmm.train.checkpoint import LAST
+from pmm.train.curves import read_log
 from pmm.train.loop import Recipe, TrainOptions, train
+from pmm.train.run_folder import LOG
 from pmm.train.run_recipe import Wish, resolve_run
 from pmm.train.transfer import REPORT, Start
 
@@ -172,8 +175,71 @@ def test_the_settings_of_the_papers_are_asked_for_by_name(world: Any) -> None:
         resolve_run(
             world.home, world.home.run("new"), Wish(target="HM Shoes", preset="original"), {}
         )
-    for name in GRID:  # all of them are options that hold together
-        assert baseline_options(name, original=True).name == name
+
+
+ORIGINAL = {
+    "sasrec": (50, 50, "bce", 128, 1e-3, 0.98),
+    "gru4rec": (100, 20, "bpr", 50, 1e-3, 0.999),
+    "nextitnet": (100, 20, "full", 128, 1e-3, 0.999),
+    "fdsa": (64, 50, "full", 128, 1e-3, 0.999),
+    "carca": (390, 35, "bce", 128, 1e-4, 0.98),
+    "unisrec": (300, 50, "full", 128, 1e-3, 0.999),
+    "vqrec": (300, 50, "full", 128, 1e-3, 0.999),
+    "peterrec": (256, 20, "full", 32, 1e-3, 0.999),
+}
+"""Width, window, loss, users a step, learning rate, beta2: docs/paper.md, Baselines."""
+
+
+@pytest.mark.parametrize("name", GRID)
+def test_each_has_the_settings_of_its_paper(world: Any, name: Any) -> None:
+    wish = Wish(target="HM Shoes", model=name, preset="original")
+    of_text = GRID[name].items != "ids"
+    values = {"model": {"text": {"encoder": world.options.text.encoder}}} if of_text else {}
+    found = resolve_run(world.home, world.home.run("new"), wish, values)
+    model, train = found.model, found.train
+    assert isinstance(model, BaselineOptions)
+    assert ORIGINAL[name] == (
+        *(model.width, model.max_length, model.loss),
+        *(train.batch_users, train.lr, train.beta2),
+    )
+
+
+@pytest.mark.parametrize(("epochs", "expected"), [(2, 0), (7, 2), (60, 5)])
+def test_the_order_of_codes_has_at_most_a_third_of_the_epochs(
+    world: Any, epochs: int, expected: int
+) -> None:
+    found = resolve_run(*pre_trained(world, "vqrec"), {"train": {"epochs": epochs}})
+    assert isinstance(found.model, BaselineOptions)
+    assert found.model.permutation_epochs == expected
+    given = {"model": {"permutation_epochs": 4}, "train": {"epochs": epochs}}
+    found = resolve_run(*pre_trained(world, "vqrec"), given)
+    assert isinstance(found.model, BaselineOptions)
+    assert found.model.permutation_epochs == 4
+
+
+def test_patience_waits_until_the_order_of_codes_is_fixed(world: Any) -> None:
+    home, run, wish = pre_trained(world, "vqrec")
+    values = {"model": {"permutation_epochs": 3}, "train": {"epochs": 6, "patience": 1, "lr": 0.0}}
+    found = train(home, run, resolve_run(home, run, wish, values), existing="overwrite")
+    waited = [each["waited"] for each in read_log(run / LOG) if each["kind"] == "evaluation"]
+    assert waited[:3] == [0, 0, 0]
+    assert found["ended"] == "patience"
+    assert found["epochs"] >= 4
+
+
+def pre_trained(world: Any, name: Any) -> tuple[Home, Path, Wish]:
+    """The home, the run to come and what is wished: to fine-tune one that was pre-trained."""
+    before = world.home.run(f"before-{name}")
+    if not before.exists():
+        sides = {
+            side: {"encoder": getattr(world.options, side).encoder, "random_seed": 0}
+            for side in ("text", "vision")
+        }
+        values = {"model": {**SMALL, **sides}, "train": {"epochs": 1, "batch_users": 8}}
+        wish = Wish(stage="pretrain", model=name, sources=("HM", "Kwai"))
+        train(world.home, before, resolve_run(world.home, before, wish, values))
+    wish = Wish(stage="finetune", target="HM Shoes", start=before)
+    return world.home, world.home.run(f"after-{name}"), wish
 
 
 def test_other_tokens_are_refused_before_anything_is_computed(world: Any, tmp_path: Path) -> None:
