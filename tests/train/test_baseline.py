@@ -14,16 +14,13 @@ import torch
 
 from pmm.cli import main
 from pmm.errors import BrokenArtefact, InputError, RecipeError, StaleArtefact
-from pmm.evaluate.catalogue import embed_catalogue, user_vectors
 from pmm.evaluate.checkpoint import BEST, read_tensors
-from pmm.evaluate.ranking import Queries, rank_users
 from pmm.evaluate.run import EvaluateOptions, evaluate_run, load_run
 from pmm.home import Home
 from pmm.model.baseline import BaselineOptions
 from pmm.recipe import read_recipe
 from pmm.schemas import RANKS, read_table
 from pmm.shards.item_shards import OFFSETS
-from pmm.shards.sequence_shards import Lists
 from pmm.train import session
 from pmm.train.checkpoint import LAST
 from pmm.train.loop import Recipe, TrainOptions, train
@@ -49,26 +46,6 @@ def pmm(*arguments: object, status: int = 0) -> None:
     with pytest.raises(SystemExit) as ended:
         main([str(each) for each in arguments])
     assert ended.value.code == status
-
-
-def test_eight_users_are_learnt_by_heart(shop_maker: ModuleType, tmp_path: Path) -> None:
-    """T16: HR@1 = 1 on the training parts."""
-    shop = shop_maker.open_shop(tmp_path, n_items=12, n_users=8)
-    model = BaselineOptions(width=32, max_length=6)
-    train(shop.home, shop.home.run("heart"), recipe(model, epochs=80, patience=0, eval_every=80))
-    found, shards, _ = load_run(shop.home, shop.home.run("heart"))
-    parts = [each for each in map(shards.sequences().train.__getitem__, range(8)) if len(each) > 1]
-    asked = Queries(
-        user_U=np.arange(len(parts), dtype=np.int32),
-        target_U=np.array([each[-1] for each in parts], dtype=np.int32),
-        history=Lists(
-            offsets=np.cumsum([0, *(len(each) - 1 for each in parts)]),
-            values=np.concatenate([each[:-1] for each in parts]),
-        ),
-    )
-    catalogue = embed_catalogue(found, shards)
-    vectors = user_vectors(found, catalogue, asked.history)
-    assert rank_users(vectors, catalogue.score_ND, asked).tolist() == [1] * len(parts)
 
 
 class Killed(BaseException):

@@ -124,27 +124,14 @@ def test_vectors_of_another_encoder_are_refused(world: Any, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("name", TRANSFER)
 def test_what_was_pre_trained_is_taken_over(world: Any, name: str) -> None:
-    before, after = world.home.run(f"pre-{name}"), world.home.run(f"fine-{name}")
-    values = {
-        "model": {
-            **SMALL,
-            **{
-                side: {"encoder": getattr(world.options, side).encoder, "random_seed": 0}
-                for side in ("text", "vision")
-            },
-        },
-        "train": {"epochs": 2, "batch_users": 8},
-    }
-    wish = Wish(stage="pretrain", model=name, sources=("HM", "Kwai"))
-    train(world.home, before, resolve_run(world.home, before, wish, values))
-    wish = Wish(stage="finetune", target="HM Shoes", start=before)
+    _, after, wish = pre_trained(world, name)
+    before = wish.start
+    assert before is not None
     values = {"train": {"epochs": 3, "batch_users": 8}}
-    if name == "vqrec":  # of three epochs one learns the order of the codes
-        values["model"] = {"permutation_epochs": 1}
     found = resolve_run(world.home, after, wish, values)
     assert isinstance(found.model, BaselineOptions)
     assert found.model.name == name
-    train(world.home, after, found)
+    train(world.home, after, found, existing="overwrite")
     report = json.loads((after / REPORT).read_text())
     assert any(each.startswith("user_encoder.") for each in report["loaded"])
     assert all(".adapter." in each or each.startswith("permutation") for each in report["fresh"])
@@ -235,7 +222,7 @@ def pre_trained(world: Any, name: Any) -> tuple[Home, Path, Wish]:
             side: {"encoder": getattr(world.options, side).encoder, "random_seed": 0}
             for side in ("text", "vision")
         }
-        values = {"model": {**SMALL, **sides}, "train": {"epochs": 1, "batch_users": 8}}
+        values = {"model": {**SMALL, **sides}, "train": {"epochs": 2, "batch_users": 8}}
         wish = Wish(stage="pretrain", model=name, sources=("HM", "Kwai"))
         train(world.home, before, resolve_run(world.home, before, wish, values))
     wish = Wish(stage="finetune", target="HM Shoes", start=before)
