@@ -41,6 +41,13 @@ ON_VECTORS = ("--batch-users", "32", "--epochs", "60", "--set", "train.eval_ever
 ON_ENCODERS = ("--batch-users", "16", "--epochs", "10", "--modality", "text", "--train-blocks", "1")
 """450 steps, which take longer than the others' all the same."""
 
+_FULL = ("full softmax", "model.loss=full")
+VARIANTS = {
+    **dict.fromkeys(("sasrec", "gru4rec", "nextitnet", "fdsa"), _FULL),
+    "unisrec": ("with ids", "model.transductive=true"),
+}
+"""What is trained once more with the options found and one of them changed."""
+
 COLUMNS: dict[str, tuple[str, ...]] = {
     "all, HR@10": ("{}", "hr@10"),
     "all, NDCG@10": ("{}", "ndcg@10"),
@@ -87,10 +94,9 @@ class Systems:
         self._pmm("shard", ["shard", "--target", TARGET, *encoder])
 
     def chain(self, model: str) -> None:
-        """A system's search, then the evaluation of its best trial, then the other seeds."""
-        done = {(row["model"], row["seed"]) for row in self.rows()}
-        search = self.home.tuning(TARGET) / model
-        if (model, SEEDS[0]) not in done:
+        """A system's search, the evaluation of its best trial, the other seeds; then a variant."""
+        if (model, "", SEEDS[0]) not in self._done():
+            search = self.home.tuning(TARGET) / model
             asked = options_of(model, self.text_encoder)
             command = ["tune", "--budget", str(TRIALS), "--seed", str(SEEDS[0]), *asked]
             self._pmm(f"tune-{model}", command)
@@ -100,15 +106,27 @@ class Systems:
             row = {"model": model, "seed": SEEDS[0], "trials": trials}
             self._add(row | self._evaluated(best["run"]), command)
         for seed in SEEDS[1:]:
-            if (model, seed) in done:
-                continue
-            name, recipe = f"{model}-{seed}", str(search / "best.toml")
-            command = ["train", "--stage", "scratch", "--target", TARGET, "--recipe", recipe]
-            command += ["--seed", str(seed), "--name", name]
-            command += [] if model in GRID else ["--modality", "text"]
-            resume = ["--resume"] if self.home.run(name).exists() else []
-            self._pmm(name, [*command, *resume])
-            self._add({"model": model, "seed": seed} | self._evaluated(name), command)
+            self._seed(model, seed)
+        for seed in SEEDS if model in VARIANTS else ():
+            self._seed(model, seed, *VARIANTS[model])
+
+    def _seed(self, model: str, seed: int, variant: str = "", setting: str = "") -> None:
+        """Train with the options found, and evaluate."""
+        if (model, variant, seed) in self._done():
+            return
+        name = "-".join([model, *variant.split(), str(seed)])
+        recipe = self.home.tuning(TARGET) / model / "best.toml"
+        command = ["train", "--stage", "scratch", "--target", TARGET, "--recipe", str(recipe)]
+        command += ["--seed", str(seed), "--name", name]
+        command += [] if model in GRID else ["--modality", "text"]
+        command += ["--set", setting] if setting else []
+        resume = ["--resume"] if self.home.run(name).exists() else []
+        self._pmm(name, [*command, *resume])
+        row = {"model": model, "variant": variant, "seed": seed}
+        self._add(row | self._evaluated(name), command)
+
+    def _done(self) -> set[tuple[str, str, int]]:
+        return {(row["model"], row.get("variant", ""), row["seed"]) for row in self.rows()}
 
     def _evaluated(self, name: str) -> dict[str, Any]:
         run = self.home.run(name)
@@ -135,7 +153,7 @@ class Systems:
         told = " ".join(command).replace(str(self.home.root), "HOME")
         with self.lock, self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({**row, "commit": commit(), "command": told}) + "\n")
-        print(f"{row['model']}, seed {row['seed']}", flush=True)
+        print(row["model"], row.get("variant", ""), row["seed"], flush=True)
 
 
 def figures(found: Mapping[str, Any]) -> dict[str, list[float]]:
@@ -164,7 +182,8 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     found: dict[str, list[list[float]]] = {}
     for row in rows:
         figures = row["figures"]
-        found.setdefault(NAMES.get(row["model"], "PMMRec"), []).append(figures["model"])
+        told = [NAMES.get(row["model"], "PMMRec"), row.get("variant", "")]
+        found.setdefault(", ".join(filter(None, told)), []).append(figures["model"])
         found |= {name: [figures[name]] for name in UNTRAINED if name in figures}
     means = {name: np.mean(each, axis=0) for name, each in found.items()}
     lines = [f"| system | {' | '.join(COLUMNS)} |", "|---" * (1 + len(COLUMNS)) + "|"]

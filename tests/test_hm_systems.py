@@ -57,26 +57,26 @@ def test_the_best_trial_is_the_first_seed_and_the_others_have_its_options(
     systems: Systems, ran: list[list[str]]
 ) -> None:
     systems.chain("sasrec")
-    assert [command[0] for command in ran] == [
-        "tune",
-        *["evaluate"] * 1,
-        *["train", "evaluate"] * 2,
-    ]
+    assert [command[0] for command in ran] == ["tune", "evaluate", *["train", "evaluate"] * 5]
     assert ran[1][1] == str(systems.home.run("two"))
     best = str(systems.home.tuning("HM") / "sasrec" / "best.toml")
-    assert all(best in command for command in ran if command[0] == "train")
-    assert [row["seed"] for row in systems.rows()] == list(SEEDS)
+    trained = [command for command in ran if command[0] == "train"]
+    assert all(best in command for command in trained)
+    assert ["model.loss=full" in command for command in trained] == [False] * 2 + [True] * 3
+    assert [row["seed"] for row in systems.rows()] == [*SEEDS, *SEEDS]
     assert systems.rows()[0]["trials"] == TRIALS[:3]
 
 
 def test_a_row_that_is_there_is_not_made_again(systems: Systems, ran: list[list[str]]) -> None:
     systems.chain("sasrec")
     rows = systems.rows()
-    systems.path.write_text("".join(json.dumps(row) + "\n" for row in rows[:2]))
+    systems.path.write_text("".join(json.dumps(row) + "\n" for row in [*rows[:2], *rows[3:]]))
+    systems.home.run("sasrec-2").mkdir(exist_ok=True)
     del ran[:]
     systems.chain("sasrec")
     assert [command[0] for command in ran] == ["train", "evaluate"]
-    assert len(systems.rows()) == len(SEEDS)
+    assert "--resume" in ran[0]
+    assert len(systems.rows()) == 2 * len(SEEDS)
 
 
 @pytest.mark.parametrize("model", SYSTEMS)
@@ -97,8 +97,14 @@ def test_the_table_has_the_best_first_and_what_is_above_pmmrec_in_bold() -> None
         {"model": "pmmrec", "figures": {"model": [0.2] * n, "popularity": [0.01] * n}},
         {"model": "pmmrec", "figures": {"model": [0.3] * n, "popularity": [0.01] * n}},
         {"model": "vqrec", "figures": {"model": [0.4, 0.1, *[0.25] * (n - 2)]}},
+        {"model": "fdsa", "variant": "full softmax", "figures": {"model": [0.005] * n}},
     ]
     lines = table(rows).splitlines()
-    assert [line.split(" | ")[0] for line in lines[2:]] == ["| VQ-Rec", "| PMMRec", "| popularity"]
+    assert [line.split(" | ")[0] for line in lines[2:]] == [
+        "| VQ-Rec",
+        "| PMMRec",
+        "| popularity",
+        "| FDSA, full softmax",
+    ]
     assert lines[2].split(" | ")[1:4] == ["**40.00 (1)**", "10.00 (1)", "25.00 (1)"]
     assert lines[4].split(" | ")[1] == "1.00"
