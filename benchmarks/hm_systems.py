@@ -150,9 +150,11 @@ class Systems:
             raise PmmError(f"pmm {' '.join(arguments)} failed: see {log}")
 
     def _add(self, row: dict[str, Any], command: Sequence[str]) -> None:
-        told = " ".join(command).replace(str(self.home.root), "HOME")
+        line = json.dumps({**row, "commit": commit(), "command": " ".join(command)})
+        for place, name in ((self.home.root, "HOME"), (self.text_encoder, "TEXT_ENCODER")):
+            line = line.replace(str(place), name)  # a place of this machine tells nobody anything
         with self.lock, self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({**row, "commit": commit(), "command": told}) + "\n")
+            file.write(line + "\n")
         print(row["model"], row.get("variant", ""), row["seed"], flush=True)
 
 
