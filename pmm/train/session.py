@@ -383,14 +383,14 @@ class Session:
             return
         state = self.state
         epoch = state.epoch + state.index / self.steps_per_epoch
-        state.evaluated_step = state.step
-        state.waited = 0 if self.model.settling else state.waited + 1
-        if found["hr@10"] > state.best:
-            state.best, state.best_epoch, state.waited = found["hr@10"], epoch, 0
+        state.evaluated_step, better = state.step, found["hr@10"] > state.best
+        state.waited = 0 if better or self.model.settling else state.waited + 1
+        if better:
+            state.best, state.best_epoch = found["hr@10"], epoch
             self._keep_best(epoch)
         seconds = time.perf_counter() - start
         state.seconds += seconds
-        mark = "best so far" if found["hr@10"] == state.best else f"best {100 * state.best:.2f}"
+        mark = "best so far" if better else f"best {100 * state.best:.2f}"
         print(f"epoch {epoch:.4g}, validation: {headline(found)} ({mark})", file=sys.stderr)
         log.write(
             {
