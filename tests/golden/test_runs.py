@@ -1,0 +1,44 @@
+"""Runs that were trained before the code was moved about are evaluated and resumed as ever.
+
+They lie below runs/ and stand for those that users have; `PMM_GOLDEN=runs python -m pytest
+tests/golden` trains them again, which says that older ones need not work any more. Metrics are
+compared within a hit, as processors round differently.
+"""
+
+from typing import Any
+
+import pytest
+from pmm_golden_compare import check_json, check_text
+from pmm_golden_subjects import (
+    MADE_BEFORE,
+    metrics_of,
+    place_run,
+    recipe_text_of,
+    resolve_to_resume,
+    resume,
+)
+
+
+def on(name: str) -> str | None:
+    return "Old Shoes" if name == "unisrec" else None
+
+
+@pytest.mark.parametrize("name", MADE_BEFORE)
+def test_a_run_of_before_is_evaluated_to_the_metrics_of_before(made: Any, name: str) -> None:
+    found = metrics_of(made, place_run(made, name), target=on(name))
+    check_json(f"metrics/{name}.json", found, rtol=1e-3, atol=1.01 / found["users"])
+
+
+@pytest.mark.parametrize("name", MADE_BEFORE)
+def test_a_run_of_before_is_resumed_without_a_word_about_another_recipe(
+    made: Any, name: str
+) -> None:
+    for each in MADE_BEFORE:  # a fine-tuning names the run that it started from
+        place_run(made, each)
+    place = made.home.run(name)
+    assert recipe_text_of(made, resolve_to_resume(made, name, place)) == recipe_text_of(made, place)
+    ended = resume(made, place, epochs=2)
+    assert (ended["ended"], ended["epochs"]) == ("epochs", 2)
+    ended = resume(made, place, epochs=3)
+    assert (ended["ended"], ended["epochs"]) == ("epochs", 3)
+    check_text(f"metrics/{name}-resumed.txt", f"{ended['steps']} steps\n")
