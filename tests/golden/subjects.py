@@ -226,14 +226,17 @@ def groups(
 
 
 def codes_of_clusters() -> list[list[int]]:
-    """Codes of forty items in five clusters, numbered as they first come, part by part."""
+    """Codes of forty items in five clusters, part by part.
+
+    They are numbered as they first come: which is which depends on the processor's rounding.
+    """
     draw = Generator().manual_seed(0)
     centre_CF = 10 * torch.randn(5, 16, generator=draw)
     x_NF = centre_CF[torch.arange(40) % 5] + 0.01 * torch.randn(40, 16, generator=draw)
     everything = torch.ones(40, dtype=torch.bool)
     code_NK = learn_codes(x_NF, everything, parts=2, centroids=5, seed=0).encode(x_NF)
-    found: list[list[int]] = code_NK.T.tolist()
-    return found
+    rows: list[list[int]] = code_NK.T.tolist()
+    return [[list(dict.fromkeys(row)).index(code) for code in row] for row in rows]
 
 
 # --- The home -------------------------------------------------------------------------------------
@@ -489,6 +492,13 @@ def resume(made: Made, place: Path, *, epochs: int) -> dict[str, Any]:
     """Go on with a run by its own recipe, for some epochs in all."""
     values = merge(read_recipe(place / "recipe.toml"), {"train": {"epochs": epochs}})
     return train(made.home, place, resolve(Recipe, values), existing="resume")
+
+
+def last_loss(place: Path) -> float:
+    """The loss of the last step in a run's log."""
+    lines = (place / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    losses_of_steps = [json.loads(line)["loss"] for line in lines if '"loss"' in line]
+    return float(losses_of_steps[-1])
 
 
 def resolve_to_resume(made: Made, name: str, place: Path) -> Recipe:
