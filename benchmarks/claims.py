@@ -29,19 +29,19 @@ from typing import Any
 from benchmarks.claims_page import write_page
 from benchmarks.results import commit
 from pmm.cli import main as main_of_pmm
-from pmm.demo_datasets import (
+from pmm.data.training_set import trainable_users
+from pmm.demo.world_datasets import (
     ingest_platforms,
     oracle_table,
     place_encoders,
     shard_targets,
     write_platforms,
 )
+from pmm.evaluate.evaluation import EvaluateOptions, references
 from pmm.evaluate.metrics import summarise
-from pmm.evaluate.run import EvaluateOptions, references
-from pmm.home import SOURCES, Home, slug
-from pmm.model.baseline import GRID
+from pmm.model.baselines.baseline import GRID
 from pmm.shards.read import Shards
-from pmm.shards.training_set import trainable_users
+from pmm.storage.home import SOURCES, Home, slug
 from pmm.train.curves import read_log
 from pmm.world import generate
 from pmm.world.platforms import TARGETS
@@ -340,7 +340,7 @@ def prepare(home: Home, seed: int, strays: int = 0) -> None:
 
 def _oracle(home: Home, seed: int, target: str) -> dict[str, Any]:
     """The oracle, popularity and chance on the test items, popularity and chance on the cold."""
-    found = references(Shards(home.shards(target)), EvaluateOptions())
+    found = references(Shards.of(home, target), EvaluateOptions())
     oracle = summarise(oracle_table(home, generate("demo", seed), target))
     row: dict[str, Any] = {"target": target, "stage": "oracle", "test": _figures(oracle)}
     row["items_cold"] = oracle["cold"]
@@ -400,7 +400,7 @@ def _model_arguments(encoders: Path, tuned: Home, run: Run) -> list[str]:
 
 
 def _epochs(home: Home, run: Run) -> int:
-    users = len(trainable_users(Shards(home.shards(run.target))))
+    users = len(trainable_users(Shards.of(home, run.target)))
     return max(1, round(run.steps / -(-users // BATCH_USERS)))
 
 

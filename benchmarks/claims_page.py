@@ -7,8 +7,8 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from pmm.artefact import atomic_file
-from pmm.home import slug
+from pmm.storage.artefact import atomic_file
+from pmm.storage.home import slug
 from pmm.train.curves import draw_validation
 
 DOCS = Path(__file__).parents[1] / "docs"

@@ -29,8 +29,8 @@ from benchmarks.claims import NEIGHBOURS, PATIENCE, SYSTEMS, WIDTH
 from benchmarks.claims_page import NAMES, interval
 from benchmarks.results import commit
 from pmm.errors import PmmError
-from pmm.home import Home
-from pmm.model.baseline import GRID
+from pmm.model.baselines.baseline import GRID
+from pmm.storage.home import Home
 
 ROWS = Path(__file__).with_name("hm_systems.jsonl")
 TARGET, SEEDS, TRIALS = "HM", (0, 1, 2), 3

@@ -31,11 +31,12 @@ SLOPE_ROWS = 2_000_000
 
 def run_pmm(raw: Path, out: Path, watch: Stopwatch) -> int:
     """`pmm ingest amazon` under the watch; returns the rows that are kept."""
-    from pmm import artefact
-    from pmm.home import Home
-    from pmm.ingest import source, targets
-    from pmm.ingest.amazon import AmazonFiles, ingest_amazon
-    from pmm.ingest.rows import Rows
+    from pmm.ingest.sources.amazon.amazon import AmazonFiles, ingest_amazon
+    from pmm.ingest.tables import source_tables as source
+    from pmm.ingest.targets import target_tables as targets
+    from pmm.ingest.targets.rows import Rows
+    from pmm.storage import artefact
+    from pmm.storage.home import Home
 
     watch.wrap(source, "write_table", "write tables")
     watch.wrap(artefact, "_sealed_files", "write tables")

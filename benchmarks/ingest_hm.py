@@ -65,7 +65,7 @@ def generate(folder: Path, rows: int, seed: int = 0) -> None:
 
 
 def _write_articles(path: Path, articles: list[str], rng: np.random.Generator) -> None:
-    from pmm.ingest.hm import CATEGORY_COLUMNS
+    from pmm.ingest.sources.hm import CATEGORY_COLUMNS
 
     group = rng.choice(GROUPS, len(articles))
     columns: dict[str, Any] = dict.fromkeys(CATEGORY_COLUMNS, group)
@@ -77,10 +77,14 @@ def _write_articles(path: Path, articles: list[str], rng: np.random.Generator) -
 
 def child(raw: Path, home: Path) -> None:
     """Ingest under the watch and print the seconds by stage and the first card as JSON."""
-    from pmm import artefact
-    from pmm.home import Home
-    from pmm.ingest import hm, interactions, selection, source, targets
-    from pmm.ingest.rows import Rows
+    from pmm.ingest.sources import hm
+    from pmm.ingest.tables import interactions
+    from pmm.ingest.tables import source_tables as source
+    from pmm.ingest.targets import selection
+    from pmm.ingest.targets import target_tables as targets
+    from pmm.ingest.targets.rows import Rows
+    from pmm.storage import artefact
+    from pmm.storage.home import Home
 
     watch = Stopwatch()
     clean = interactions.Cleaner.clean
@@ -141,7 +145,7 @@ def _table(seconds: dict[str, float], card: dict[str, Any], rows: int, size: int
 
 def core_table(rows: int = 10_000_000, times: int = 3) -> str:
     """`find_core` beside the literal bincount loop on the same codes, A B A B, medians."""
-    from pmm.ingest.core import find_core
+    from pmm.ingest.targets.k_core import find_core
 
     rng = np.random.default_rng(0)
     user = (rng.pareto(0.9, rows) * 40_000 % 1_500_000).astype(np.int32)

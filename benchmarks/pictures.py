@@ -27,7 +27,7 @@ from PIL import Image, ImageOps
 from benchmarks import img2dataset_peer
 from benchmarks.results import record
 from pmm.shards.item_shards import Item, write_item_shard
-from pmm.shards.pictures import Encoding, encode, shrink
+from pmm.shards.jpeg import Encoding, encode, shrink
 from pmm.shards.tars import TarWriter
 from pmm.shards.tokens import Encoder, Tokenizer
 

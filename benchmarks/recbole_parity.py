@@ -36,13 +36,14 @@ from benchmarks.recbole_sasrec import (
     write_ours,
     write_theirs,
 )
+from pmm.evaluate.evaluation import EvaluateOptions, evaluate_model
 from pmm.evaluate.metrics import summarise
-from pmm.evaluate.run import EvaluateOptions, evaluate_model, load_run
-from pmm.home import Home
-from pmm.model.baseline import BaselineOptions
-from pmm.model.item_features import ItemFeatures
-from pmm.train.loop import Recipe, train
-from pmm.train.session import TrainOptions
+from pmm.model.baselines.baseline import BaselineOptions
+from pmm.model.features.item_features import ItemFeatures
+from pmm.runs.loading import load_run
+from pmm.runs.recipe import Recipe, TrainOptions
+from pmm.storage.home import Home
+from pmm.train.training import train
 
 CLASSES, INNER, PATIENCE = 16, 256, 10
 NEVER = 10**9
@@ -143,8 +144,8 @@ def main() -> None:
 
     print(f"RecBole {version}, {len(lists)} users, {len(of_item)} items, {samples} samples a step")
     with (
-        patch("pmm.train.session.features_of", features_of),
-        patch("pmm.evaluate.run.features_of", features_of),
+        patch("pmm.train.trainer.features_of", features_of),
+        patch("pmm.evaluate.evaluation.features_of", features_of),
         tempfile.TemporaryDirectory() as name,
     ):
         root = Path(name)

@@ -35,19 +35,20 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks import recbole_peer
 from benchmarks.results import record
 from benchmarks.train_step import gemm_peak
-from pmm.artefact import build
+from pmm.data.loader import train_batches
+from pmm.data.training_set import TrainingSet
+from pmm.evaluate.evaluation import EvaluateOptions, evaluate_model
 from pmm.evaluate.metrics import summarise
-from pmm.evaluate.run import EvaluateOptions, evaluate_model, load_run
-from pmm.home import Home
-from pmm.model.baseline import BaselineOptions, Loss
-from pmm.model.recommender import Recommender, build_model
-from pmm.schemas import SEQUENCES, TARGET_ITEMS, write_table
+from pmm.model.baselines.baseline import BaselineOptions, Loss
+from pmm.model.registry import Recommender, build_model
+from pmm.runs.loading import load_run
+from pmm.runs.recipe import Recipe, TrainOptions
 from pmm.shards.read import Shards
-from pmm.shards.stream import train_batches
-from pmm.shards.training_set import TrainingSet
 from pmm.shards.write import ShardOptions, write_shards
-from pmm.train.loop import Recipe, train
-from pmm.train.session import TrainOptions
+from pmm.storage.artefact import build
+from pmm.storage.home import Home
+from pmm.storage.schemas import SEQUENCES, TARGET_ITEMS, write_table
+from pmm.train.training import train
 
 TARGET = "drawn"
 SHORTEST, LONGEST, MEAN_LENGTH = 5, 23, 15.8
@@ -230,11 +231,11 @@ def our_turn(root: Path, setting: Setting, loss: Loss, seed: int) -> dict[str, A
         model, epochs = trained(home, setting, made, seed)
     else:
         torch.manual_seed(seed)
-        model = build_model(made, Shards(home.shards(TARGET)).n_items).eval()
+        model = build_model(made, Shards.of(home, TARGET).n_items).eval()
     asked, evaluations, metrics = EvaluateOptions(keep_history=True), [], {}
     for _ in range(EVALUATIONS):
         start = time.perf_counter()
-        shards = Shards(home.shards(TARGET))  # opened anew: their sequences are read each time
+        shards = Shards.of(home, TARGET)  # opened anew: their sequences are read each time
         metrics = summarise(evaluate_model(model, shards, asked))
         evaluations.append(shards.n_users / (time.perf_counter() - start))
     return {"train": epochs, "evaluate": evaluations} | {
@@ -269,7 +270,7 @@ def trained(
 def limits(home: Home, setting: Setting) -> dict[str, float]:
     """Users/s at the machine's GEMM peak, in training and in ranking, by our operations."""
     torch.set_num_threads(setting.threads)
-    shards = Shards(home.shards(TARGET))
+    shards = Shards.of(home, TARGET)
     model = build_model(our_options(setting, "full"), shards.n_items)
     data = TrainingSet([shards], read="none")
     with train_batches(data, seed=0, epoch=0, batch_users=setting.batch) as batches:

@@ -32,12 +32,15 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import XLMRobertaConfig
 
 from benchmarks.results import record
-from pmm.model.encoders import TextSpec, VisionSpec
-from pmm.model.fusion import MergeFusion, split_heads
-from pmm.model.pmmrec import Pmmrec, PmmrecOptions
-from pmm.shards.batch import Batch, Items
+from pmm.data.batch import Batch
+from pmm.model.encoders.attention_heads import split_heads
+from pmm.model.encoders.cut_encoders import TextSpec, VisionSpec
+from pmm.model.pmmrec.fusion import MergeFusion
+from pmm.model.pmmrec.pmmrec import Pmmrec, PmmrecOptions
+from pmm.runs.recipe import TrainOptions
+from pmm.shards.items import Items
 from pmm.shards.memory import keep_freed_memory
-from pmm.train.session import TrainOptions, make_optimiser
+from pmm.train.trainer import make_optimiser
 
 TOKENS, LONGEST = 50, 20
 GEMM_SIDE = 2048

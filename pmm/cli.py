@@ -13,12 +13,12 @@ import typer
 from typer.core import TyperGroup
 
 from pmm import __version__
-from pmm.cli_ingest import HomeOption, at_home, ingest_app
+from pmm.commands.ingest import HomeOption, at_home, ingest_app
 from pmm.errors import InputError, PmmError
-from pmm.home import Home, resolve_home, slug
+from pmm.storage.home import Home, resolve_home, slug
 
 if TYPE_CHECKING:
-    from pmm.train.run_recipe import Wish
+    from pmm.runs.request import Wish
 
 COMMANDS = (
     "ingest",
@@ -213,8 +213,9 @@ def cache_command(
 
     Training does it on first use; the same encoders and shards are never computed twice.
     """
-    from pmm.train.loop import store_activations
-    from pmm.train.run_recipe import Wish, resolve_run
+    from pmm.runs.request import Wish
+    from pmm.runs.resolve import resolve_run
+    from pmm.train.training import store_activations
 
     place = resolve_home(home)
     training = {"device": device, "cache": storage}
@@ -236,7 +237,7 @@ def _values(
     assignments: list[str] | None,
 ) -> dict[str, Any]:
     """The values of a recipe file, under those of options, under those of --set."""
-    from pmm.recipe import merge, parse_assignments, read_recipe_beside
+    from pmm.storage.toml import merge, parse_assignments, read_recipe_beside
 
     blocks = int(train_blocks) if train_blocks and train_blocks.isdecimal() else train_blocks
     sides: dict[str, dict[str, Any]] = {
@@ -321,9 +322,10 @@ def train_command(
     Baselines have width 128, 20 items, lr 1e-3 and 256 users a batch, unless --preset original asks
     for their own papers' settings; docs/paper.md has all values and their sources.
     """
-    from pmm.train.loop import train
-    from pmm.train.run_folder import Existing
-    from pmm.train.run_recipe import Wish, resolve_run
+    from pmm.runs.folder import Existing
+    from pmm.runs.request import Wish
+    from pmm.runs.resolve import resolve_run
+    from pmm.train.training import train
 
     if resume and overwrite:
         raise InputError("--resume and --overwrite exclude each other")
@@ -390,8 +392,8 @@ def tune_command(
     The first trial has the model's defaults. Values that are given are kept. Stopped and started
     again, the search goes on. Needs the extra "tune".
     """
-    from pmm.train.run_recipe import Wish
-    from pmm.tune import trials_table, tune
+    from pmm.runs.request import Wish
+    from pmm.tune.search import trials_table, tune
 
     place = resolve_home(home)
     wish = Wish(
@@ -423,7 +425,7 @@ def tune_command(
 def _run_name(wish: "Wish") -> str:
     """What a run is called where nobody said: hm-shoes-scratch, hm-shoes-finetune-text, pretrain.
 
-    >>> from pmm.train.run_recipe import Wish
+    >>> from pmm.runs.request import Wish
     >>> _run_name(Wish(stage="pretrain", sources=("HM", "Kwai")))
     'pretrain-hm-kwai'
     >>> _run_name(Wish(target="HM Shoes", model="sasrec"))
@@ -478,13 +480,14 @@ def evaluate_command(
 
     HR and NDCG at 10, 20 and 50 beside popularity and random, and a gallery of top tens.
     """
+    from pmm.evaluate.evaluation import EvaluateOptions, evaluate_run
     from pmm.evaluate.report import metrics_table
-    from pmm.evaluate.run import EvaluateOptions, evaluate_run, targets_of
+    from pmm.runs.loading import targets_of
 
     place = resolve_home(home)
     run_dir = _run_folder(run, place)
-    if home is None and run.exists() and run.absolute().parent.name == "runs":
-        place = resolve_home(run.absolute().parent.parent)
+    if home is None and run.exists():
+        place = Home.holding(run, "runs") or place
     options = EvaluateOptions(
         split=split, keep_history=keep_history, seed=seed, cold=cold, neighbours=neighbours
     )
@@ -536,7 +539,7 @@ def demo_command(
 
     From raw files to recommendations, on a CPU, in minutes.
     """
-    from pmm.demo import run_demo
+    from pmm.demo.demo import run_demo
 
     place, command = resolve_home(home), _command()
     print(run_demo(place, size=size, epochs=epochs, seed=seed, command=command))
@@ -579,13 +582,13 @@ def world_command(
     With --describe: how hard it is, measured on all sources and targets.
     """
     from pmm.world import generate
-    from pmm.world.csv_files import write_csv
-    from pmm.world.raw_formats import write_raw
+    from pmm.world.formats.csv_writer import write_csv
+    from pmm.world.formats.raw_formats import write_raw
 
     if to is None and not describe and encoders is None:
         raise InputError("say where to write raw files (--to DIR) or --encoders DIR, or --describe")
     if encoders is not None:
-        from pmm.model.public_encoders import put_public_encoders, teach_public_encoders
+        from pmm.demo.public_encoders import put_public_encoders, teach_public_encoders
 
         if teach:
             teach_public_encoders(encoders)

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pmm.artefact import MANIFEST, Manifest, open_artefact
 from pmm.errors import ArtefactError, BrokenArtefact, InputError, MissingArtefact, StaleArtefact
-from pmm.home import Home, resolve_home, slug
-from pmm.ingest.paper import TABLE_II, rules_in_words
-from pmm.ingest.targets import open_target
+from pmm.ingest.targets.table_two import TABLE_II, rules_in_words
+from pmm.ingest.targets.target_tables import open_target
+from pmm.storage.artefact import MANIFEST, Manifest, open_artefact
+from pmm.storage.home import Home, resolve_home, slug
 from pmm.text_table import text_table
 
 SHEET = "contact-sheet.png"

@@ -9,14 +9,14 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from pmm.artefact import build
-from pmm.home import Home
-from pmm.model.encoders import TextSpec, VisionSpec
-from pmm.model.pmmrec import PmmrecOptions
-from pmm.model.small import SmallSizes, save_small_encoders
-from pmm.schemas import COLD, SEQUENCES, TARGET_ITEMS, write_table
+from pmm.demo.small_encoders import SmallSizes, save_small_encoders
+from pmm.model.encoders.cut_encoders import TextSpec, VisionSpec
+from pmm.model.pmmrec.pmmrec import PmmrecOptions
 from pmm.shards.read import Shards
 from pmm.shards.write import ShardOptions, write_shards
+from pmm.storage.artefact import build
+from pmm.storage.home import Home
+from pmm.storage.schemas import COLD, SEQUENCES, TARGET_ITEMS, write_table
 
 SIZES = SmallSizes(width=32, blocks=2, heads=2, vocabulary=300, picture=32, patch=16)
 
@@ -29,14 +29,14 @@ class Shop:
     options: PmmrecOptions
 
     def shards(self) -> Shards:
-        return Shards(self.home.shards("HM"))
+        return Shards.of(self.home, "HM")
 
     def add_target(self, name: str, *, n_items: int, n_users: int, pictures: bool = True) -> Shards:
         """One more target in the same home, with other texts and as many of the pictures."""
         names = [f"{name} number {item} sort {item % 5}" for item in range(1, n_items + 1)]
         _make_target(self.home, name, names, n_users, pictures=pictures)
         _make_shards(self.home, name, self.options.text.encoder)
-        return Shards(self.home.shards(name))
+        return Shards.of(self.home, name)
 
     def with_options(self, **changes: object) -> PmmrecOptions:
         return dataclasses.replace(self.options, **changes)

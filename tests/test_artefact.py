@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from pmm.artefact import Digests, atomic_file, build, open_artefact, require_input
 from pmm.errors import BrokenArtefact, InputError, MissingArtefact, StaleArtefact, StorageError
+from pmm.storage.artefact import Digests, atomic_file, build, open_artefact, require_input
 
 
 def make(place: Path, text: str = "one", **config: object):

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from pmm import artefact
-from pmm.artefact import open_artefact
 from pmm.cli import main
-from pmm.model.small import SmallSizes, save_small_encoders
+from pmm.demo.small_encoders import SmallSizes, save_small_encoders
+from pmm.storage import artefact
+from pmm.storage.artefact import open_artefact
 
 Spoil = Callable[[Path], None]
 

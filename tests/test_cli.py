@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from pmm.cli import main
-from pmm.model.small import SmallSizes, save_small_encoders
+from pmm.demo.small_encoders import SmallSizes, save_small_encoders
 
 SIZES = SmallSizes(width=32, blocks=2, heads=1, vocabulary=400)
 
@@ -238,7 +238,7 @@ def test_ctrl_c_says_how_to_go_on(
     def stopped(*_args: object, **_options: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("pmm.demo.run_demo", stopped)
+    monkeypatch.setattr("pmm.demo.demo.run_demo", stopped)
     assert "Run the same command to go on" in pmm(
         "demo", "--home", tmp_path, capsys=capsys, status=130
     )

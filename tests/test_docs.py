@@ -1,5 +1,7 @@
 """The README, the docs and the command line's help say what is true."""
 
+import ast
+import os
 import re
 import subprocess
 import sys
@@ -26,27 +28,39 @@ def commands(command: Any, name: str) -> list[tuple[str, Any]]:
 COMMANDS = commands(typer.main.get_command(app), "pmm")
 
 
-def tree_of_readme() -> set[str]:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    block = re.search(r"```text\n(pmm/\n.*?)```", text, re.DOTALL)
-    assert block, "README.md has no tree"
-    paths, stack = set(), []
-    for line in block.group(1).splitlines():
-        name = line.split()[0]
-        depth = (len(line) - len(line.lstrip())) // 2
-        stack = [*stack[:depth], name.rstrip("/")]
-        if not name.endswith("/"):
-            paths.add("/".join(stack))
-    return paths
+ARCHITECTURE = ROOT / "docs" / "architecture.md"
+ORDER = ("storage", "world", "ingest", "shards", "data", "model", "runs", "evaluate", "train")
+"""Of the folders, as data flows; `model/` and the others have the order of tests/test_structure.py.
+"""
 
 
-def test_the_readmes_tree_is_the_tree_on_disk() -> None:
-    disk = {
-        path.relative_to(ROOT).as_posix()
-        for path in (ROOT / "pmm").rglob("*.py")
-        if path.name != "__init__.py"
-    }
-    assert tree_of_readme() == disk
+def first_line(path: Path) -> str:
+    docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    return " ".join(docstring.split("\n\n")[0].split()).rstrip(".")
+
+
+def tree(folder: Path, depth: int = 0) -> list[str]:
+    """A line for each folder and module: its name and what its docstring says first."""
+    said = "" if depth == 0 else first_line(folder / "__init__.py")
+    lines = [f"{'  ' * depth}{folder.name + '/':<{30 - 2 * depth}} {said}".rstrip()]
+    folders = [each.parent for each in folder.glob("*/__init__.py")]
+    for each in sorted(folders, key=lambda f: (ORDER.index(f.name) if f.name in ORDER else 99, f)):
+        lines += tree(each, depth + 1)
+    for path in sorted(folder.glob("*.py")):
+        if path.name != "__init__.py":
+            lines.append(f"{'  ' * (depth + 1)}{path.name:<{28 - 2 * depth}} {first_line(path)}")
+    return lines
+
+
+def test_the_tree_of_the_architecture_page_is_the_tree_on_disk() -> None:
+    text = ARCHITECTURE.read_text(encoding="utf-8")
+    found = "\n".join(tree(ROOT / "pmm"))
+    written = re.sub(
+        r"```text\n.*?```", lambda _: f"```text\n{found}\n```", text, count=1, flags=re.DOTALL
+    )
+    if os.environ.get("PMM_DOCS") == "write":
+        ARCHITECTURE.write_text(written, encoding="utf-8")
+    assert ARCHITECTURE.read_text(encoding="utf-8") == written
 
 
 @pytest.mark.parametrize(("name", "command"), COMMANDS, ids=[name for name, _ in COMMANDS])

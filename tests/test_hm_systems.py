@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.claims import SYSTEMS
 from benchmarks.hm_systems import COLUMNS, SEEDS, Systems, figures, options_of, table
-from pmm.home import Home
+from pmm.storage.home import Home
 
 TRIALS = [
     {"hr@10": 0.1, "run": "one"},

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from pmm.errors import InputError
-from pmm.home import TARGETS, Home, resolve_home, slug
+from pmm.storage.home import TARGETS, Home, resolve_home, slug
 
 
 def test_the_option_wins_over_the_environment_and_that_over_the_default(

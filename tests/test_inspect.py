@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 from pmm.errors import BrokenArtefact, InputError
-from pmm.home import Home
-from pmm.ingest.generic import CsvFiles, ingest_csv
-from pmm.ingest.hm import ingest_hm
-from pmm.ingest.paper import TABLE_II
-from pmm.ingest.targets import IngestOptions
+from pmm.ingest.sources.csv import CsvFiles, ingest_csv
+from pmm.ingest.sources.hm import ingest_hm
+from pmm.ingest.targets.table_two import TABLE_II
+from pmm.ingest.targets.target_tables import IngestOptions
 from pmm.inspect import describe, summarise_cards
+from pmm.storage.home import Home
 from pmm.world import generate
-from pmm.world.hm_files import write_hm
+from pmm.world.formats.hm_writer import write_hm
 
 OPTIONS = IngestOptions(user_core=3, item_core=0, missing_image="text-only")
 

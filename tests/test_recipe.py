@@ -6,7 +6,7 @@ from typing import Literal
 import pytest
 
 from pmm.errors import InputError, RecipeError
-from pmm.recipe import dump, merge, read_recipe, resolve
+from pmm.storage.toml import dump, merge, read_recipe, resolve
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pmm.errors import BrokenArtefact, SchemaError
-from pmm.schemas import COLD, INTERACTIONS, TARGET_ITEMS, read_table, write_table
+from pmm.storage.schemas import COLD, INTERACTIONS, TARGET_ITEMS, read_table, write_table
 
 
 def items(**changed: list[object]) -> pa.Table:

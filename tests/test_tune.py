@@ -8,14 +8,16 @@ from typing import Any, get_args
 
 import pytest
 
-from pmm import tune as module
 from pmm.errors import BrokenArtefact, InputError, PmmError, RecipeError, StaleArtefact
-from pmm.home import Home
-from pmm.recipe import read_recipe, resolve
-from pmm.train import session
-from pmm.train.loop import Recipe, train
-from pmm.train.run_recipe import ModelName, Wish, resolve_run
-from pmm.tune import SPACE, space_of, trials_table, tune
+from pmm.runs.recipe import Recipe
+from pmm.runs.request import ModelName, Wish
+from pmm.runs.resolve import resolve_run
+from pmm.storage.home import Home
+from pmm.storage.toml import read_recipe, resolve
+from pmm.train import trainer as session
+from pmm.train.training import train
+from pmm.tune.search import SPACE, space_of, trials_table, tune
+from pmm.tune.search import search as module
 
 pytest.importorskip("optuna", reason="the extra `tune` is not installed")
 

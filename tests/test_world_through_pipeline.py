@@ -21,33 +21,40 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pmm.home import Home
-from pmm.ingest.amazon import AmazonFiles, ingest_amazon
-from pmm.ingest.bili import VideoFiles, ingest_bili
-from pmm.ingest.generic import CsvFiles, ingest_csv
-from pmm.ingest.hm import ingest_hm
-from pmm.ingest.kwai import KwaiFiles, ingest_kwai
-from pmm.ingest.picture_download import DownloadOptions
-from pmm.ingest.targets import IngestOptions
-from pmm.model.small import SmallSizes, save_small_encoders
-from pmm.schemas import SEQUENCES, SHARD_ITEMS, TARGET_ITEMS, read_table
+from pmm.demo.small_encoders import SmallSizes, save_small_encoders
+from pmm.ingest.download.picture_download import DownloadOptions
+from pmm.ingest.sources.amazon.amazon import AmazonFiles, ingest_amazon
+from pmm.ingest.sources.csv import CsvFiles, ingest_csv
+from pmm.ingest.sources.hm import ingest_hm
+from pmm.ingest.sources.video.bili import VideoFiles, ingest_bili
+from pmm.ingest.sources.video.kwai import KwaiFiles, ingest_kwai
+from pmm.ingest.targets.target_tables import IngestOptions
 from pmm.shards.read import Shards
 from pmm.shards.write import ShardOptions, write_shards
+from pmm.storage.home import Home
+from pmm.storage.schemas import SEQUENCES, SHARD_ITEMS, TARGET_ITEMS, read_table
 from pmm.world import World, generate
-from pmm.world.amazon_files import (
+from pmm.world.attributes import ATTRIBUTES
+from pmm.world.formats.amazon_writer import (
     Edition,
     category_path,
     identical_repeats,
     plan_listing,
     write_amazon,
 )
-from pmm.world.attributes import ATTRIBUTES
-from pmm.world.csv_files import write_csv
-from pmm.world.defects import NO_DEFECTS, Defects, picture_bytes
-from pmm.world.ninerec_files import english_title
-from pmm.world.raw_files import Dataset, Order, item_picture, item_text, plan_dataset, subject_of
-from pmm.world.raw_formats import write_raw
-from pmm.world.titles import tag_words
+from pmm.world.formats.csv_writer import write_csv
+from pmm.world.formats.defects import NO_DEFECTS, Defects, picture_bytes
+from pmm.world.formats.ninerec_writer import english_title
+from pmm.world.formats.raw_files import (
+    Dataset,
+    Order,
+    item_picture,
+    item_text,
+    plan_dataset,
+    subject_of,
+)
+from pmm.world.formats.raw_formats import write_raw
+from pmm.world.item_texts import tag_words
 
 SEED = 3
 WHOLE = IngestOptions(user_core=0, item_core=0)

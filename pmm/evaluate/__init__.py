@@ -1,1 +1,1 @@
-"""Full ranking, metrics, references."""
+"""Full ranking of the catalogue, metrics, cold start, comparison, galleries."""

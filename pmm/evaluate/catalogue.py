@@ -13,11 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pmm.evaluate.device import mixed
 from pmm.evaluate.ranking import Ints, Queries, Scratch, rank_scores, rank_users
-from pmm.model.recommender import Recommender
+from pmm.model.registry import Recommender
 from pmm.progress import progress
-from pmm.shards.batch import Items
+from pmm.runs.device import mixed
+from pmm.shards.items import Items
 from pmm.shards.read import Modality, Shards
 from pmm.shards.sequence_shards import Lists
 

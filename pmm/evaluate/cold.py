@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pmm.artefact import open_artefact, require_input
 from pmm.evaluate.metrics import measure
 from pmm.evaluate.ranking import Ints, Queries
-from pmm.home import Home
-from pmm.schemas import COLD, read_table
 from pmm.shards.read import Shards
 from pmm.shards.sequence_shards import Lists
+from pmm.storage.artefact import open_artefact, require_input
+from pmm.storage.home import Home
+from pmm.storage.schemas import COLD, read_table
 
 
 @dataclass(frozen=True, kw_only=True)

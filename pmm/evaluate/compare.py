@@ -15,9 +15,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pmm.errors import InputError, MissingArtefact
+from pmm.evaluate.evaluation import Asked, ranks_file
 from pmm.evaluate.metrics import CUTOFFS
-from pmm.evaluate.run import Asked, ranks_file
-from pmm.schemas import RANKS, read_table
+from pmm.storage.schemas import RANKS, read_table
 from pmm.text_table import text_table
 
 DRAWS = 10_000

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from pmm.artefact import atomic_file
 from pmm.shards.contact_sheet import wrap
 from pmm.shards.font import caption_font
+from pmm.storage.artefact import atomic_file
 
 Pixels = NDArray[np.uint8]
 

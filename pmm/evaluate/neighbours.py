@@ -16,8 +16,8 @@ from torch import Tensor
 from pmm.errors import InputError
 from pmm.evaluate.ranking import Ints, Queries, rank_users
 from pmm.progress import progress
-from pmm.schemas import PAD
 from pmm.shards.sequence_shards import Lists
+from pmm.storage.schemas import PAD
 
 Numbers = NDArray[np.int64]
 Floats = NDArray[np.float64]

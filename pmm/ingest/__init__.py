@@ -1,1 +1,1 @@
-"""Raw dataset -> interactions and items -> core -> split. No torch in this room."""
+"""Raw dumps -> clean tables -> targets that are filtered, split and counted; no torch."""

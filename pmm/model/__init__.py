@@ -1,1 +1,1 @@
-"""Encoders cut into trunk and top, fusion, user encoder, PMMRec, losses."""
+"""The models: what is asked of them, their names, their losses; parts in the rooms below."""

@@ -1,1 +1,1 @@
-"""Items as 224x224 JPEG and tokens in WebDataset tars, sequences in tars; batches from them."""
+"""Targets -> WebDataset shards: pictures, tokens, tars, written and read; files of activations."""

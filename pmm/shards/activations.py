@@ -3,7 +3,8 @@
 One artefact for a target and a trunk, below `activations/<target>/`: NumPy files of `ITEMS_A_FILE`
 items each, which are memory-mapped. A row of a file is a whole picture, or one token of a text:
 texts are ragged, real tokens only, one after the other. Where a trunk makes one vector of an item
-(`pmm.model.frozen_vectors`), a row is that vector. Items without the modality have no rows.
+(`pmm.model.features.frozen_vectors`), a row is that vector. Items without the modality have no
+rows.
 
 Shape suffixes: I items, T text tokens, P picture tokens, K tokens of either, D the trunk's width.
 """
@@ -11,24 +12,21 @@ Shape suffixes: I items, T text tokens, P picture tokens, K tokens of either, D 
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from pmm.artefact import Built, atomic_file, build, fingerprint
 from pmm.errors import BrokenArtefact
 from pmm.progress import Progress, progress
-from pmm.shards.batch import Items
+from pmm.shards.items import Items, Side
 from pmm.shards.memory import free_bytes
-
-if TYPE_CHECKING:
-    from pmm.shards.read import Shards
+from pmm.shards.read import Shards
+from pmm.storage.artefact import Built, atomic_file, build, fingerprint
 
 Numbers = npt.NDArray[np.int64]
-Side = Literal["text", "vision"]
 Storage = Literal["fp16", "fp32"]
 Tier = Literal["device", "memory", "map"]
 
@@ -62,7 +60,7 @@ class Trunk:
         return self.width * max(1, self.tokens)
 
 
-def place_of(folder: Path, trunk: Trunk, storage: Storage, shards: "Shards") -> Path:
+def place_of(folder: Path, trunk: Trunk, storage: Storage, shards: Shards) -> Path:
     """Where a trunk's activations stand below a target's folder of them."""
     mark = fingerprint(_config(trunk, storage), {"shards": shards.fingerprint})
     return folder / f"{trunk.side}-{mark[:16]}"
@@ -70,7 +68,7 @@ def place_of(folder: Path, trunk: Trunk, storage: Storage, shards: "Shards") -> 
 
 def write_activations(
     folder: Path,
-    shards: "Shards",
+    shards: Shards,
     trunk: Trunk,
     *,
     storage: Storage = "fp16",
@@ -119,12 +117,12 @@ def write_activations(
     )
 
 
-def items_with(shards: "Shards", side: Side) -> Numbers:
+def items_with(shards: Shards, side: Side) -> Numbers:
     """The items that have a modality, ascending."""
     return np.flatnonzero(shards.has_text if side == "text" else shards.has_picture)
 
 
-def row_counts(shards: "Shards", trunk: Trunk) -> Numbers:
+def row_counts(shards: Shards, trunk: Trunk) -> Numbers:
     """int64 [n_items + 1]: rows that each item has in the files; 0 without the modality."""
     has = shards.has_text if trunk.side == "text" else shards.has_picture
     if trunk.tokens:
@@ -142,9 +140,7 @@ class Activations:
         BrokenArtefact: the files do not hold what the shards ask for.
     """
 
-    def __init__(
-        self, place: Path, shards: "Shards", trunk: Trunk, *, device: torch.device
-    ) -> None:
+    def __init__(self, place: Path, shards: Shards, trunk: Trunk, *, device: torch.device) -> None:
         self.side = trunk.side
         counts = row_counts(shards, trunk)
         self._starts = np.concatenate([[0], np.cumsum(counts)])[:-1]
@@ -208,7 +204,7 @@ def _tier(size: int, device: torch.device) -> Tier:
 
 def _write_file(
     path: Path,
-    shards: "Shards",
+    shards: Shards,
     trunk: Trunk,
     numbers: Numbers,
     dtype: type[np.floating[Any]],

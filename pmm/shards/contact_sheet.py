@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from pmm.artefact import atomic_file
 from pmm.shards.font import caption_font
-from pmm.shards.pictures import Pixels
+from pmm.shards.jpeg import Pixels
 from pmm.shards.read import Shards
+from pmm.storage.artefact import atomic_file
+from pmm.storage.home import Home
 
 _GAP = 8
 _LINE = 14
@@ -18,7 +19,7 @@ _TEXT = 11
 
 def sheet_of_shards(place: Path, path: Path, n: int = 24) -> None:
     """Draw `n` items spread evenly over a target's shards: picture, number, raw id and text."""
-    shards = Shards(place)
+    shards = Shards(place, Home.holding(place, "shards"))
     chosen = np.unique(np.linspace(1, shards.n_items, min(n, shards.n_items)).astype(np.int64))
     captions = []
     for item in chosen.tolist():

@@ -15,11 +15,11 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from pmm.artefact import atomic_file
-from pmm.schemas import SHARD_ITEMS, Table, write_table
-from pmm.shards.pictures import Encoding, Picture, shrink_file
+from pmm.shards.jpeg import Encoding, Picture, shrink_file
 from pmm.shards.tars import TarWriter, members
 from pmm.shards.tokens import Encoder, Tokens
+from pmm.storage.artefact import atomic_file
+from pmm.storage.schemas import SHARD_ITEMS, Table, write_table
 
 OFFSETS = Table(
     name="offsets",

@@ -16,17 +16,16 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from pmm.artefact import open_artefact, require_input
 from pmm.errors import BrokenArtefact, SchemaError
-from pmm.home import Home
-from pmm.schemas import read_table
-from pmm.shards.activations import Activations, Side
-from pmm.shards.batch import Items
 from pmm.shards.item_shards import OFFSETS, tar_name
-from pmm.shards.pictures import decode
+from pmm.shards.items import HiddenStates, Items, Side
+from pmm.shards.jpeg import decode
 from pmm.shards.sequence_shards import Lists, Sequences, read_sequences
 from pmm.shards.tars import map_tar
 from pmm.shards.write import command, shards_manifest
+from pmm.storage.artefact import open_artefact, require_input
+from pmm.storage.home import Home
+from pmm.storage.schemas import read_table
 
 Numbers: TypeAlias = npt.NDArray[np.int64]
 Modality = Literal["both", "text", "vision", "none"]
@@ -51,8 +50,15 @@ class Shards:
         StaleArtefact: the target has been ingested anew since.
     """
 
-    def __init__(self, place: Path) -> None:
-        self.place = place
+    def __init__(self, place: Path, home: Home | None = None) -> None:
+        """Open a folder of shards.
+
+        Args:
+            place: the folder.
+            home: where the target that they were made from lies. Without it, as for shards that
+                were moved away from their home, they are taken as they are.
+        """
+        self.place, self.home = place, home
         self.target = place.name
         self._made_by = command(place.name)
         self.manifest = shards_manifest(place, place.name)
@@ -67,18 +73,23 @@ class Shards:
         self.tokenizer: dict[str, Any] = index["tokenizer"]
         """name, sha256, pad, special, vocabulary, max_tokens."""
         self._n_sequence_shards: int = index["sequence_shards"]
-        self._held: Mapping[Side, Activations] = {}
+        self._held: Mapping[Side, HiddenStates] = {}
         self._where = self._offsets()
         # Safe from several threads; what is dropped lives on while somebody reads it.
         again = f"{self._made_by} --force"
         self._map = lru_cache(maxsize=TARS_OPEN)(partial(_mapped, place, again))
+
+    @classmethod
+    def of(cls, home: Home, target: str) -> "Shards":
+        """The shards of a target in a home folder; errors as when opened."""
+        return cls(home.shards(target), home)
 
     @property
     def fingerprint(self) -> str:
         """Of the inputs and options that the shards were made from."""
         return self.manifest.fingerprint
 
-    def with_activations(self, held: Mapping[Side, Activations]) -> "Shards":
+    def with_activations(self, held: Mapping[Side, HiddenStates]) -> "Shards":
         """The same shards, whose items come as stored activations of these modalities."""
         view = copy.copy(self)
         view._held = dict(held)
@@ -286,9 +297,8 @@ class Shards:
         return where
 
     def _refuse_if_stale(self) -> None:
-        """Shards that were moved away from their home are taken as they are."""
-        source = Home(self.place.parent.parent).target(self.place.name)
-        if self.place.parent.name != "shards" or not source.exists():
+        """Without a home, or a target there, there is nothing to compare with."""
+        if self.home is None or not (source := self.home.target(self.place.name)).exists():
             return
         target = open_artefact(source, kind="target", made_by="pmm ingest")
         require_input(

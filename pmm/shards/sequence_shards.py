@@ -14,10 +14,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pmm.artefact import atomic_file
 from pmm.errors import BrokenArtefact
-from pmm.schemas import PAD, SEQUENCES
 from pmm.shards.tars import TarWriter, map_tar, members
+from pmm.storage.artefact import atomic_file
+from pmm.storage.schemas import PAD, SEQUENCES
 
 Ints: TypeAlias = npt.NDArray[np.int32]
 Offsets: TypeAlias = npt.NDArray[np.int64]

@@ -15,7 +15,7 @@ from typing import TypeAlias
 
 from pmm.errors import PmmError
 from pmm.shards.item_shards import Item, write_item_shard
-from pmm.shards.pictures import Encoding
+from pmm.shards.jpeg import Encoding
 from pmm.shards.tokens import Encoder, Tokenizer
 
 Task: TypeAlias = tuple[int, list[Item]]

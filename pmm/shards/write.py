@@ -12,13 +12,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from pmm.artefact import Built, Digests, Manifest, atomic_file, build, open_artefact, write_json
 from pmm.cores import cores
 from pmm.errors import BrokenArtefact, InputError
-from pmm.home import Home
-from pmm.ingest.targets import open_target
+from pmm.ingest.targets.target_tables import open_target
 from pmm.progress import progress
-from pmm.schemas import SEQUENCES, SHARD_ITEMS, TARGET_ITEMS, read_table, write_table
 from pmm.shards.item_shards import (
     OFFSETS,
     Item,
@@ -27,10 +24,21 @@ from pmm.shards.item_shards import (
     table_name,
     tar_name,
 )
-from pmm.shards.pictures import MAX_PIXELS, Encoding
+from pmm.shards.jpeg import MAX_PIXELS, Encoding
 from pmm.shards.sequence_shards import write_sequence_shards
 from pmm.shards.tokens import Encoder, Tokenizer, load_tokenizer
 from pmm.shards.workers import Setting, in_process, pooled
+from pmm.storage.artefact import (
+    Built,
+    Digests,
+    Manifest,
+    atomic_file,
+    build,
+    open_artefact,
+    write_json,
+)
+from pmm.storage.home import Home
+from pmm.storage.schemas import SEQUENCES, SHARD_ITEMS, TARGET_ITEMS, read_table, write_table
 
 KIND = "shards"
 

@@ -1,1 +1,1 @@
-"""Optimiser, loop, checkpoints, curves."""
+"""Shards and a recipe -> a run's folder: the trainer, its curves and its interruptions."""

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pmm.artefact import atomic_file
 from pmm.errors import BrokenArtefact
+from pmm.storage.artefact import atomic_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

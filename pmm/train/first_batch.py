@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pmm.artefact import atomic_file, storage_errors, write_json
+from pmm.data.batch import Batch
+from pmm.data.training_set import TrainingSet
 from pmm.shards import contact_sheet
-from pmm.shards.batch import Batch
-from pmm.shards.training_set import TrainingSet
+from pmm.storage.artefact import atomic_file, storage_errors, write_json
 
 SHOWN = 24
 """Pictures on the contact sheet."""

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from pmm.world import pictures, titles
+from pmm.world import drawing as pictures
+from pmm.world import item_texts as titles
 from pmm.world.attributes import ATTRIBUTES
 from pmm.world.generate import stream
 from pmm.world.platforms import Platform, Subject

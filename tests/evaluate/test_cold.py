@@ -11,16 +11,16 @@ import torch
 
 from pmm.errors import StaleArtefact
 from pmm.evaluate.catalogue import embed_catalogue, rank_queries
-from pmm.evaluate.checkpoint import BEST, frozen_digest, save_weights
 from pmm.evaluate.cold import cold_cuts
+from pmm.evaluate.evaluation import EvaluateOptions, evaluate_run
 from pmm.evaluate.metrics import hit_rate
 from pmm.evaluate.ranking import Queries
-from pmm.evaluate.run import EvaluateOptions, evaluate_run
-from pmm.model.pmmrec import Pmmrec
-from pmm.recipe import dump
-from pmm.schemas import RANKS, read_table
+from pmm.model.pmmrec.pmmrec import Pmmrec
+from pmm.runs.recipe import Recipe
+from pmm.runs.weights import BEST, frozen_digest, save_weights
 from pmm.shards.sequence_shards import Lists
-from pmm.train.loop import Recipe
+from pmm.storage.schemas import RANKS, read_table
+from pmm.storage.toml import dump
 
 
 def literal_cuts(shop: Any) -> list[tuple[int, list[int], int, bool]]:

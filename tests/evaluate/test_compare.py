@@ -9,7 +9,7 @@ import pytest
 from pmm.errors import InputError, MissingArtefact
 from pmm.evaluate.compare import compare_ranks, compare_runs, comparison_table
 from pmm.evaluate.metrics import hit_rate, ndcg
-from pmm.schemas import RANKS, write_table
+from pmm.storage.schemas import RANKS, write_table
 
 RNG = np.random.default_rng(0)
 ONE, OTHER = RNG.integers(1, 200, 400), RNG.integers(1, 60, 400)

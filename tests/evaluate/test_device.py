@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pmm.errors import InputError
-from pmm.evaluate.device import mixed, pick_device, pick_precision
+from pmm.runs.device import mixed, pick_device, pick_precision
 
 
 def test_a_device_that_is_not_here_is_refused() -> None:

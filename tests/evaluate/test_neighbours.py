@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from pmm.errors import InputError, PmmError
 from pmm.evaluate import neighbours
+from pmm.evaluate.evaluation import questions
 from pmm.evaluate.neighbours import item_neighbours, rank_by_content, rank_by_neighbours, unit
 from pmm.evaluate.ranking import Queries
-from pmm.evaluate.run import questions
 from pmm.shards.sequence_shards import Lists
 
 Similarities = dict[int, dict[int, float]]

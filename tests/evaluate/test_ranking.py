@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pmm.errors import PmmError
-from pmm.evaluate import references
+from pmm.evaluate import popularity_and_chance as references
 from pmm.evaluate.ranking import (
     Queries,
     Scratch,

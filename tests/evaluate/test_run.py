@@ -10,10 +10,9 @@ import pytest
 import torch
 
 from pmm.errors import BrokenArtefact, InputError, MissingArtefact, PmmError, StaleArtefact
-from pmm.evaluate import run
+from pmm.evaluate import evaluation as run
 from pmm.evaluate.catalogue import user_vectors
-from pmm.evaluate.checkpoint import BEST, frozen_digest, load_weights, save_weights
-from pmm.evaluate.run import (
+from pmm.evaluate.evaluation import (
     EvaluateOptions,
     embed_catalogue,
     evaluate_model,
@@ -22,12 +21,13 @@ from pmm.evaluate.run import (
     questions,
     references,
 )
-from pmm.home import Home
-from pmm.model.pmmrec import Pmmrec
-from pmm.recipe import dump
-from pmm.schemas import RANKS, read_table
+from pmm.model.pmmrec.pmmrec import Pmmrec
+from pmm.runs.recipe import Recipe
+from pmm.runs.weights import BEST, frozen_digest, load_weights, save_weights
 from pmm.shards.read import Shards
-from pmm.train.loop import Recipe
+from pmm.storage.home import Home
+from pmm.storage.schemas import RANKS, read_table
+from pmm.storage.toml import dump
 
 
 @pytest.fixture(scope="module")

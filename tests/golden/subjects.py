@@ -14,32 +14,35 @@ import numpy as np
 import torch
 from torch import Generator, Tensor, nn
 
-from pmm.artefact import build, fingerprint
 from pmm.cli import app
-from pmm.evaluate.checkpoint import kept_tensors
-from pmm.evaluate.run import EvaluateOptions, evaluate_run
-from pmm.home import Home
-from pmm.ingest.amazon import AmazonFiles, ingest_amazon
-from pmm.ingest.bili import VideoFiles, ingest_bili
-from pmm.ingest.generic import CsvFiles, ingest_csv
-from pmm.ingest.hm import ingest_hm
-from pmm.ingest.kwai import KwaiFiles, ingest_kwai
-from pmm.ingest.targets import IngestOptions
-from pmm.model.baseline import GRID, BaselineOptions, at_stage, baseline_options
-from pmm.model.item_features import ItemFeatures
-from pmm.model.pmmrec import ALL_OBJECTIVES, Weights, morec, parameter_groups, preset
-from pmm.model.public_encoders import put_public_encoders
-from pmm.model.quantise import learn_codes
-from pmm.model.recommender import build_model
-from pmm.model.small import SmallSizes, save_small_encoders
-from pmm.recipe import dump, merge, read_recipe, resolve
-from pmm.shards.batch import Batch, Items
+from pmm.data.batch import Batch
+from pmm.demo.public_encoders import put_public_encoders
+from pmm.demo.small_encoders import SmallSizes, save_small_encoders
+from pmm.evaluate.evaluation import EvaluateOptions, evaluate_run
+from pmm.ingest.sources.amazon.amazon import AmazonFiles, ingest_amazon
+from pmm.ingest.sources.csv import CsvFiles, ingest_csv
+from pmm.ingest.sources.hm import ingest_hm
+from pmm.ingest.sources.video.bili import VideoFiles, ingest_bili
+from pmm.ingest.sources.video.kwai import KwaiFiles, ingest_kwai
+from pmm.ingest.targets.target_tables import IngestOptions
+from pmm.model.baselines.baseline import GRID, BaselineOptions, at_stage, baseline_options
+from pmm.model.features.item_features import ItemFeatures
+from pmm.model.features.quantise import learn_codes
+from pmm.model.pmmrec.pmmrec import ALL_OBJECTIVES, Weights, morec, parameter_groups, preset
+from pmm.model.registry import build_model
+from pmm.runs.recipe import Recipe
+from pmm.runs.request import Wish
+from pmm.runs.resolve import resolve_run
+from pmm.runs.weights import kept_tensors
+from pmm.shards.items import Items
 from pmm.shards.write import ShardOptions, write_shards
-from pmm.train.loop import Recipe, store_activations, train
-from pmm.train.run_recipe import Wish, resolve_run
+from pmm.storage.artefact import build, fingerprint
+from pmm.storage.home import Home
+from pmm.storage.toml import dump, merge, read_recipe, resolve
+from pmm.train.training import store_activations, train
 from pmm.world import generate
-from pmm.world.csv_files import write_csv
-from pmm.world.raw_formats import write_raw
+from pmm.world.formats.csv_writer import write_csv
+from pmm.world.formats.raw_formats import write_raw
 
 N = 12
 """Items of the catalogue on which models are built."""

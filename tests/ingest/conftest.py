@@ -10,10 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import settings
 
-from pmm.home import Home
-from pmm.ingest.generic import CsvFiles, ingest_csv
-from pmm.ingest.hm import CATEGORY_COLUMNS, ingest_hm
-from pmm.ingest.targets import IngestOptions
+from pmm.ingest.sources.csv import CsvFiles, ingest_csv
+from pmm.ingest.sources.hm import CATEGORY_COLUMNS, ingest_hm
+from pmm.ingest.targets.target_tables import IngestOptions
+from pmm.storage.home import Home
 
 HM_DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "hm"
 AMAZON_DATA = HM_DATA.with_name("amazon2018")

@@ -1,4 +1,5 @@
-"""Damages an LMDB store many times and reads each with `pmm.ingest.lmdb_pictures`; a program.
+"""Damages an LMDB store many times and reads each with `pmm.ingest.readers.lmdb_pictures`; a
+program.
 
     python tests/ingest/damaged_stores.py SEED COUNT
 
@@ -23,7 +24,7 @@ import lmdb
 import numpy as np
 from PIL import Image
 
-from pmm.ingest import lmdb_pictures
+from pmm.ingest.readers import lmdb_pictures
 from pmm.world.lmdb_image import LMDB_Image
 
 PICTURES = 24

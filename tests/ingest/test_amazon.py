@@ -15,13 +15,14 @@ import pytest
 from PIL import Image
 
 from pmm.errors import InputError
-from pmm.home import Home
-from pmm.ingest import amazon_items, json_lines
-from pmm.ingest.amazon import AmazonFiles, ingest_amazon
-from pmm.ingest.amazon_files import find_release
-from pmm.ingest.amazon_items import MOST_URLS, picture_urls, product_of, read_products
-from pmm.ingest.items import ItemRows
-from pmm.ingest.targets import IngestOptions
+from pmm.ingest.readers import json_lines
+from pmm.ingest.sources.amazon import metadata as amazon_items
+from pmm.ingest.sources.amazon.amazon import AmazonFiles, ingest_amazon
+from pmm.ingest.sources.amazon.editions import find_release
+from pmm.ingest.sources.amazon.metadata import MOST_URLS, picture_urls, product_of, read_products
+from pmm.ingest.tables.item_rows import ItemRows
+from pmm.ingest.targets.target_tables import IngestOptions
+from pmm.storage.home import Home
 
 DAY = 86_400
 START = 1_441_324_800

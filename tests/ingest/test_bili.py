@@ -3,9 +3,9 @@ import shutil
 import pytest
 
 from pmm.errors import InputError
-from pmm.ingest.bili import BILI_TARGETS, VideoFiles, bili_name, ingest_bili
-from pmm.ingest.dataset_files import Listing, walk
-from pmm.ingest.targets import IngestOptions
+from pmm.ingest.sources.video.bili import BILI_TARGETS, VideoFiles, bili_name, ingest_bili
+from pmm.ingest.sources.video.dataset_files import Listing, walk
+from pmm.ingest.targets.target_tables import IngestOptions
 
 
 @pytest.fixture

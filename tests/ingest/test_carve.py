@@ -1,7 +1,7 @@
 import polars as pl
 import pytest
 
-from pmm.ingest.carve import AMAZON_TARGETS, HM_TARGETS, ColumnRule, LevelRule
+from pmm.ingest.targets.rules import AMAZON_TARGETS, HM_TARGETS, ColumnRule, LevelRule
 
 COLUMNS = ("product_type_name", "product_group_name")
 ITEMS = pl.DataFrame({"categories": [["Boots", "Shoes"], ["Shoes", "Bags"], ["Vest"], []]})

@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pmm.ingest import coding
-from pmm.ingest.coding import Coder
+from pmm.ingest.tables import id_codes as coding
+from pmm.ingest.tables.id_codes import Coder
 
 PIECES = st.lists(st.lists(st.sampled_from(["", "a", "B", "é", "漢", "zz", "a b"])), max_size=8)
 

@@ -11,11 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from pmm.cli import main
-from pmm.ingest.paper import TABLE_II
-from pmm.model.small import SmallSizes, save_small_encoders
+from pmm.demo.small_encoders import SmallSizes, save_small_encoders
+from pmm.ingest.targets.table_two import TABLE_II
 from pmm.world import generate
-from pmm.world.amazon_files import write_amazon
-from pmm.world.raw_formats import FORMATS
+from pmm.world.formats.amazon_writer import write_amazon
+from pmm.world.formats.raw_formats import FORMATS
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 SHOWN = [

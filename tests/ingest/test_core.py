@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pmm.errors import InputError
-from pmm.ingest.core import find_core, propose_cores, require_core
+from pmm.ingest.targets.k_core import find_core, propose_cores, require_core
 
 ROWS = st.lists(st.tuples(st.integers(0, 8), st.integers(0, 8)), max_size=60)
 

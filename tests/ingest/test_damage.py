@@ -21,13 +21,15 @@ from pathlib import Path
 import pytest
 
 from pmm.errors import PmmError
-from pmm.home import Home
-from pmm.ingest import delimited, generic, hm
-from pmm.ingest.delimited import Dialect, sniff
-from pmm.ingest.generic import CsvFiles
-from pmm.ingest.presets import PRESETS
-from pmm.ingest.source import Raw, Reading
-from pmm.ingest.text import clean_text, join_text
+from pmm.ingest.readers import delimited
+from pmm.ingest.readers.delimited import Dialect, sniff
+from pmm.ingest.readers.text import clean_text, join_text
+from pmm.ingest.sources import csv as generic
+from pmm.ingest.sources import hm
+from pmm.ingest.sources.csv import CsvFiles
+from pmm.ingest.sources.csv_presets import PRESETS
+from pmm.ingest.tables.source_tables import Raw, Reading
+from pmm.storage.home import Home
 
 PATIENCE_S = 5.0
 ROWS = [(f"u{n % 5}", f"i{n * 3 % 8}", 1_600_000_000 + n) for n in range(60)]

@@ -7,8 +7,8 @@ from collections import Counter
 import pytest
 
 from pmm.errors import InputError
-from pmm.ingest import delimited
-from pmm.ingest.delimited import MALFORMED, sniff, stream
+from pmm.ingest.readers import delimited
+from pmm.ingest.readers.delimited import MALFORMED, sniff, stream
 
 
 def read(path, latin=False):

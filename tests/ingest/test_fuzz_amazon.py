@@ -16,12 +16,12 @@ from collections import Counter
 import pytest
 
 from pmm.errors import PmmError
-from pmm.home import Home
-from pmm.ingest.amazon import _no_images, _raw
-from pmm.ingest.amazon_files import find_release
-from pmm.ingest.amazon_items import picture_urls
-from pmm.ingest.delimited import MALFORMED
-from pmm.ingest.identical import IDENTICAL
+from pmm.ingest.readers.delimited import MALFORMED
+from pmm.ingest.readers.duplicate_rows import IDENTICAL
+from pmm.ingest.sources.amazon.amazon import _no_images, _raw
+from pmm.ingest.sources.amazon.editions import find_release
+from pmm.ingest.sources.amazon.metadata import picture_urls
+from pmm.storage.home import Home
 
 MUTATIONS = 50
 """Damaged files a seed."""

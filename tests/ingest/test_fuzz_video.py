@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 
 from pmm.errors import PmmError
-from pmm.home import Home
-from pmm.ingest.dataset_files import Dataset
-from pmm.ingest.hashtags import read_tag_table
-from pmm.ingest.kwai import read_categories
-from pmm.ingest.pickled_image import PickleRefused, read_pickled_image
-from pmm.ingest.video import Covers, Plan, dataset_raw
+from pmm.ingest.readers.pickled_image import PickleRefused, read_pickled_image
+from pmm.ingest.sources.video.dataset_files import Dataset
+from pmm.ingest.sources.video.datasets import Covers, Plan, dataset_raw
+from pmm.ingest.sources.video.hashtags import read_tag_table
+from pmm.ingest.sources.video.kwai import read_categories
+from pmm.storage.home import Home
 from pmm.world.lmdb_image import LMDB_Image
 
 SEEDS, MUTATIONS = range(20), 100

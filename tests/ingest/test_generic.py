@@ -5,11 +5,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from pmm.errors import InputError
-from pmm.home import SOURCES, TARGETS
-from pmm.ingest.columns import parse_item_columns
-from pmm.ingest.generic import CsvFiles, ingest_csv
-from pmm.ingest.targets import IngestOptions
+from pmm.ingest.readers.columns import parse_item_columns
+from pmm.ingest.sources.csv import CsvFiles, ingest_csv
+from pmm.ingest.targets.target_tables import IngestOptions
 from pmm.inspect import summarise_cards
+from pmm.storage.home import SOURCES, TARGETS
 
 ROWS = [("u1", f"i{n}", 1_600_000_000 + n) for n in (0, 1, 2)]
 

@@ -4,9 +4,9 @@ from collections import Counter
 import pytest
 
 from pmm.errors import InputError
-from pmm.ingest.delimited import MALFORMED
-from pmm.ingest.histories import NO_ITEMS, sniff_histories, stream_histories
-from pmm.ingest.interactions import Cleaner
+from pmm.ingest.readers.delimited import MALFORMED
+from pmm.ingest.readers.histories import NO_ITEMS, sniff_histories, stream_histories
+from pmm.ingest.tables.interactions import Cleaner
 
 
 @pytest.fixture
@@ -99,7 +99,7 @@ def test_a_byte_far_down_that_is_not_utf8_asks_for_latin_1(read):
 
 
 def test_batches_may_begin_anywhere(read, monkeypatch):
-    monkeypatch.setattr("pmm.ingest.delimited._BLOCK_BYTES", 64)
+    monkeypatch.setattr("pmm.ingest.readers.delimited._BLOCK_BYTES", 64)
     rows, fates = read(
         "".join(f"u{n}\t{' '.join(f'i{k}' for k in range(n % 5))}\n" for n in range(99))
     )

@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pmm.errors import InputError
-from pmm.home import Home
+from pmm.storage.home import Home
 
 A, B, C, D = "0100000001", "0100000002", "0100000003", "0200000004"
 

@@ -3,9 +3,9 @@ import tracemalloc
 import pyarrow as pa
 import pytest
 
-from pmm.ingest import items as items_module
-from pmm.ingest.items import ItemRows
-from pmm.schemas import ITEM_URLS, SOURCE_ITEMS
+from pmm.ingest.tables import item_rows as items_module
+from pmm.ingest.tables.item_rows import ItemRows
+from pmm.storage.schemas import ITEM_URLS, SOURCE_ITEMS
 
 
 def listed(rows):

@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pmm.errors import InputError
-from pmm.ingest import json_lines
-from pmm.ingest.delimited import MALFORMED
-from pmm.ingest.identical import IDENTICAL, SeenHashes, without_identical
-from pmm.ingest.json_block import Field, _parse_fast, _parse_slowly, parse_block, text_of
-from pmm.ingest.json_lines import BAD_UTF8, read_blocks, sniff_lines, stream_lines
+from pmm.ingest.readers import json_lines
+from pmm.ingest.readers.delimited import MALFORMED
+from pmm.ingest.readers.duplicate_rows import IDENTICAL, SeenHashes, without_identical
+from pmm.ingest.readers.json_block import Field, _parse_fast, _parse_slowly, parse_block, text_of
+from pmm.ingest.readers.json_lines import BAD_UTF8, read_blocks, sniff_lines, stream_lines
 
 FIELDS = (
     Field(name="user", keys=("u", "user")),

@@ -6,9 +6,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from pmm.errors import InputError
-from pmm.ingest.hashtags import DEFAULT_TAGS, find_tags, read_tag_table
-from pmm.ingest.kwai import KwaiFiles, ingest_kwai, kwai_name, read_categories
-from pmm.ingest.targets import IngestOptions
+from pmm.ingest.sources.video.hashtags import DEFAULT_TAGS, find_tags, read_tag_table
+from pmm.ingest.sources.video.kwai import KwaiFiles, ingest_kwai, kwai_name, read_categories
+from pmm.ingest.targets.target_tables import IngestOptions
 
 PAGE = (Path(__file__).parents[2] / "docs" / "paper.md").read_text(encoding="utf-8")
 TITLES = [

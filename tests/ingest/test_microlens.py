@@ -3,8 +3,8 @@ import csv
 import pyarrow.parquet as pq
 import pytest
 
-from pmm.ingest.kwai import KwaiFiles, ingest_kwai
-from pmm.ingest.targets import IngestOptions
+from pmm.ingest.sources.video.kwai import KwaiFiles, ingest_kwai
+from pmm.ingest.targets.target_tables import IngestOptions
 
 ROWS = [
     (user, item, 1_600_000_000_000 + n) for n, item in enumerate((3, 1, 4, 2)) for user in "abc"

@@ -4,11 +4,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from pmm.errors import InputError
-from pmm.ingest.bili import VideoFiles, ingest_bili
-from pmm.ingest.dataset_files import Dataset, Remnant
-from pmm.ingest.ninerec import read_titles
-from pmm.ingest.targets import IngestOptions
-from pmm.ingest.video import find_datasets
+from pmm.ingest.sources.video.bili import VideoFiles, ingest_bili
+from pmm.ingest.sources.video.dataset_files import Dataset, Remnant
+from pmm.ingest.sources.video.datasets import find_datasets
+from pmm.ingest.sources.video.ninerec import read_titles
+from pmm.ingest.targets.target_tables import IngestOptions
 
 ROWS = [(item, user, 100 + n) for n, item in enumerate((7, 8, 9, 10)) for user in (901, 902, 903)]
 

@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 
 from pmm.errors import InputError
-from pmm.ingest.pairs import detect_pairs, stream_pairs
+from pmm.ingest.readers.pairs import detect_pairs, stream_pairs
 
 ITEMS = [f"v{n}" for n in range(1, 21)]
 

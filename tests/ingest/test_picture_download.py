@@ -18,9 +18,9 @@ import pytest
 from PIL import Image
 
 from pmm.errors import InputError, StorageError
-from pmm.ingest.picture_download import DownloadOptions, PictureStore, download_pictures
-from pmm.ingest.picture_judge import SUFFIX_OF, judge
-from pmm.ingest.picture_store import Journal, Result
+from pmm.ingest.download.picture_download import DownloadOptions, PictureStore, download_pictures
+from pmm.ingest.download.picture_judge import SUFFIX_OF, judge
+from pmm.ingest.download.picture_store import Journal, Result
 
 NAME = "pmm_tests_bad_server"
 if NAME not in sys.modules:
@@ -154,7 +154,7 @@ def test_a_picture_is_kept_under_its_content_and_true_format(server, download, s
 
 
 def test_every_format_that_is_kept_is_one_that_shards_are_made_from():
-    from pmm.shards import pictures
+    from pmm.shards import jpeg as pictures
 
     assert set(SUFFIX_OF) <= set(pictures._FORMATS)
 
@@ -450,7 +450,7 @@ def test_ctrl_c_writes_what_there_is_and_the_next_run_goes_on(server, store):
 RUN = """
 import sys, json
 from pathlib import Path
-from pmm.ingest.picture_download import DownloadOptions, PictureStore, download_pictures
+from pmm.ingest.download.picture_download import DownloadOptions, PictureStore, download_pictures
 wanted = [(str(n), [f"{sys.argv[2]}/{n}"]) for n in range(int(sys.argv[3]))]
 print(json.dumps(download_pictures(PictureStore(Path(sys.argv[1])), wanted, DownloadOptions())))
 """
@@ -483,7 +483,7 @@ FULL = """
 import resource, sys
 from pathlib import Path
 from pmm.errors import StorageError
-from pmm.ingest.picture_download import DownloadOptions, PictureStore, download_pictures
+from pmm.ingest.download.picture_download import DownloadOptions, PictureStore, download_pictures
 store = PictureStore(Path(sys.argv[1]))
 resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
 try:
@@ -553,7 +553,7 @@ def test_wanted_items_are_read_only_as_they_are_needed(server, store):
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "progressive", "CMYK", "grey"])
 def test_a_picture_is_ok_just_where_shards_can_be_made_of_it(kind):
-    from pmm.shards.pictures import PictureError, shrink
+    from pmm.shards.jpeg import PictureError, shrink
 
     rng = np.random.default_rng(zlib.crc32(kind.encode()))
     pixels = rng.integers(0, 255, (24, 24, 3), dtype=np.uint8)

@@ -1,7 +1,7 @@
 import pytest
 
 from pmm.errors import InputError
-from pmm.ingest.pictures import Pictures
+from pmm.ingest.readers.picture_folder import Pictures
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from pmm.errors import InputError
-from pmm.ingest.bili import VideoFiles, ingest_bili
-from pmm.ingest.targets import IngestOptions
-from pmm.ingest.titles import read_title_lines
+from pmm.ingest.readers.titles import read_title_lines
+from pmm.ingest.sources.video.bili import VideoFiles, ingest_bili
+from pmm.ingest.targets.target_tables import IngestOptions
 from pmm.world.lmdb_image import LMDB_Image
 
 ITEMS = ["v1", "v2", "v30", "v400"]

@@ -9,10 +9,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from pmm.errors import InputError
-from pmm.home import Home
-from pmm.ingest.generic import ingest_csv
-from pmm.ingest.presets import PRESETS, Preset, preset_files
-from pmm.ingest.targets import IngestOptions
+from pmm.ingest.sources.csv import ingest_csv
+from pmm.ingest.sources.csv_presets import PRESETS, Preset, preset_files
+from pmm.ingest.targets.target_tables import IngestOptions
+from pmm.storage.home import Home
 
 Write = Callable[..., Path]
 Ingest = Callable[..., dict[str, Any]]

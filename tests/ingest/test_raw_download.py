@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 from pmm.errors import InputError, StorageError
-from pmm.ingest.raw_addresses import CATEGORIES_2018, CATEGORIES_2023, remote_files
-from pmm.ingest.raw_check import check_file, unpack_zip
-from pmm.ingest.raw_download import check_raw, download_raw
-from pmm.ingest.raw_guide import GUIDES
-from pmm.ingest.web import WebOptions
+from pmm.ingest.download.polite_http import WebOptions
+from pmm.ingest.download.raw_addresses import CATEGORIES_2018, CATEGORIES_2023, remote_files
+from pmm.ingest.download.raw_check import check_file, unpack_zip
+from pmm.ingest.download.raw_download import check_raw, download_raw
+from pmm.ingest.download.raw_guide import GUIDES
 
 NAME = "pmm_tests_bad_server"
 if NAME not in sys.modules:
@@ -204,8 +204,8 @@ def test_a_dead_server_is_an_error_and_no_hang(fetch):
 
 
 def test_the_next_server_is_asked_where_one_does_not_have_it(server, tmp_path):
-    from pmm.ingest import raw_download
-    from pmm.ingest.web import Web
+    from pmm.ingest.download import raw_download
+    from pmm.ingest.download.polite_http import Web
 
     (remote, _) = remote_files("amazon", tmp_path, GIFT)
     with BadServer() as empty:
@@ -350,7 +350,7 @@ RUN = """
 import sys
 from pathlib import Path
 from pmm.errors import PmmError
-from pmm.ingest.raw_download import download_raw
+from pmm.ingest.download.raw_download import download_raw
 if len(sys.argv) > 3:
     import resource
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]),) * 2)

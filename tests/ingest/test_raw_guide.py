@@ -6,7 +6,7 @@ import typer.main
 
 from pmm.cli import app
 from pmm.errors import InputError
-from pmm.ingest.raw_guide import GUIDES, describe, missing_raw
+from pmm.ingest.download.raw_guide import GUIDES, describe, missing_raw
 
 SOURCES = ["amazon", "bili", "kwai", "hm", "pixelrec", "movielens", "recbole"]
 EXPECTED = {

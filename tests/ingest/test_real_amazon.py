@@ -7,10 +7,10 @@ from collections import Counter, defaultdict
 import pyarrow.parquet as pq
 import pytest
 
-from pmm.home import Home
-from pmm.ingest.amazon import AmazonFiles, ingest_amazon
-from pmm.ingest.amazon_items import picture_urls
-from pmm.ingest.targets import IngestOptions
+from pmm.ingest.sources.amazon.amazon import AmazonFiles, ingest_amazon
+from pmm.ingest.sources.amazon.metadata import picture_urls
+from pmm.ingest.targets.target_tables import IngestOptions
+from pmm.storage.home import Home
 
 CATEGORIES = ("Gift_Cards", "Magazine_Subscriptions")
 

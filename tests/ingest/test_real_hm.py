@@ -7,9 +7,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from pmm.errors import InputError
-from pmm.home import Home
-from pmm.ingest.hm import ingest_hm
-from pmm.ingest.targets import IngestOptions
+from pmm.ingest.sources.hm import ingest_hm
+from pmm.ingest.targets.target_tables import IngestOptions
+from pmm.storage.home import Home
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pmm.errors import InputError
-from pmm.ingest.split import LEFT_OUT, TEST, TRAIN, VALID, cold_cuts, leave_one_out, temporal
+from pmm.ingest.targets.split import (
+    LEFT_OUT,
+    TEST,
+    TRAIN,
+    VALID,
+    cold_cuts,
+    leave_one_out,
+    temporal,
+)
 
 LENGTHS = st.lists(st.integers(1, 6), min_size=1, max_size=12)
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pmm.ingest.text import clean_text, clean_title
+from pmm.ingest.readers.text import clean_text, clean_title
 
 
 @pytest.mark.parametrize(

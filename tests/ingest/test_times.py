@@ -6,7 +6,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pmm.errors import InputError
-from pmm.ingest.times import detect_unit, parse_times
+from pmm.ingest.readers.times import detect_unit, parse_times
 
 MOMENT = datetime(2020, 9, 22, 8, 30, tzinfo=UTC)
 SECONDS = int(MOMENT.timestamp())

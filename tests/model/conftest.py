@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from pmm.model.encoders import TextSpec, VisionSpec
-from pmm.model.pmmrec import Pmmrec, PmmrecOptions
-from pmm.model.small import SmallSizes, save_small_encoders
-from pmm.shards.batch import Batch, Items
+from pmm.data.batch import Batch
+from pmm.demo.small_encoders import SmallSizes, save_small_encoders
+from pmm.model.encoders.cut_encoders import TextSpec, VisionSpec
+from pmm.model.pmmrec.pmmrec import Pmmrec, PmmrecOptions
+from pmm.shards.items import Items
 
 TEXTS = ["red cotton shirt", "blue denim jeans", "红色连衣裙", "Kleid für Kinder"] * 5
 SIZES = SmallSizes(width=64, blocks=3, heads=2, vocabulary=300)

@@ -8,13 +8,20 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from pmm.data.batch import Batch
 from pmm.errors import InputError
-from pmm.model.baseline import GRID, Baseline, BaselineName, BaselineOptions, baseline_options
-from pmm.model.losses import in_batch_softmax
-from pmm.model.pmmrec import PmmrecOptions, parameter_groups
-from pmm.model.recommender import build_model
-from pmm.model.user_encoder import UserEncoder
-from pmm.shards.batch import Batch, Items
+from pmm.model.baselines.baseline import (
+    GRID,
+    Baseline,
+    BaselineName,
+    BaselineOptions,
+    baseline_options,
+)
+from pmm.model.losses.next_item import in_batch_softmax
+from pmm.model.pmmrec.pmmrec import PmmrecOptions, parameter_groups
+from pmm.model.registry import build_model
+from pmm.model.user_encoders.transformer import UserEncoder
+from pmm.shards.items import Items
 
 
 def count(module: nn.Module) -> int:

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
-from pmm.model import baseline_losses
-from pmm.model.baseline_losses import (
+from pmm.model.losses import of_baselines as baseline_losses
+from pmm.model.losses.of_baselines import (
     binary_cross_entropy,
     bpr,
     cosine_softmax,

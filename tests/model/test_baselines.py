@@ -10,7 +10,8 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
-from pmm.model.baseline import (
+from pmm.data.batch import Batch
+from pmm.model.baselines.baseline import (
     GRID,
     Baseline,
     BaselineOptions,
@@ -18,9 +19,9 @@ from pmm.model.baseline import (
     baseline_options,
     dropped,
 )
-from pmm.model.item_features import ItemFeatures, scaled
-from pmm.model.nextitnet import Adapter
-from pmm.shards.batch import Batch, Items
+from pmm.model.features.item_features import ItemFeatures, scaled
+from pmm.model.user_encoders.dilated_convolutions import Adapter
+from pmm.shards.items import Items
 
 N = 12
 TRANSFER = tuple(name for name, cell in GRID.items() if not cell.knows_ids)

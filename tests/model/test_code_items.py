@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from pmm.model.baseline_losses import cosine_softmax
-from pmm.model.code_items import CodeItems, CodePermutation, fake_codes
-from pmm.model.post_norm import PostNormEncoder
-from pmm.shards.batch import Items
+from pmm.model.baselines.code_items import CodeItems, CodePermutation, fake_codes
+from pmm.model.losses.of_baselines import cosine_softmax
+from pmm.model.user_encoders.post_norm import PostNormEncoder
+from pmm.shards.items import Items
 
 CODES = torch.tensor([[0, 3], [1, 1], [3, 0], [0, 0]], dtype=torch.uint8)
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pmm.model.contrastive import (
+from pmm.model.losses.contrastive import (
     ContrastOptions,
     RobustOptions,
     cross_modal_contrast,

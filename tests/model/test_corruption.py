@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Generator, Tensor
 
-from pmm.model.corruption import (
+from pmm.model.losses.noised_items import (
     PADDING,
     REPLACED,
     SHUFFLED,

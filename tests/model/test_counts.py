@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from transformers import XLMRobertaConfig
 
-from pmm.model.encoders import TextSpec, VisionSpec, vision_plan
-from pmm.model.pmmrec import Pmmrec, PmmrecOptions, parameter_groups
+from pmm.model.encoders.cut_encoders import TextSpec, VisionSpec, vision_plan
+from pmm.model.pmmrec.pmmrec import Pmmrec, PmmrecOptions, parameter_groups
 
 BLOCK = 7_087_872
 VISION = VisionSpec(encoder="ViT-B-32", pretrained="openai", random_seed=0)

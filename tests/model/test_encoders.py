@@ -14,7 +14,7 @@ import torch
 from transformers import AutoModel, AutoTokenizer, BertConfig, RobertaConfig, XLMRobertaConfig
 
 from pmm.errors import InputError
-from pmm.model.encoders import (
+from pmm.model.encoders.cut_encoders import (
     TRUNK_PICTURES,
     TextSpec,
     VisionSpec,
@@ -22,7 +22,7 @@ from pmm.model.encoders import (
     load_vision,
     vision_plan,
 )
-from pmm.model.packing import Packing
+from pmm.model.encoders.packing import Packing
 from pmm.shards import hub
 
 SIZE = {"hidden_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4}

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pmm.model.fdsa import FdsaEncoder
+from pmm.model.baselines.fdsa import FdsaEncoder
 
 VALID = torch.tensor([[False, False, True, True, True], [True] * 5, [False] * 5])
 

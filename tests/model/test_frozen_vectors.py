@@ -16,8 +16,8 @@ from torch import Tensor
 from transformers import AutoModel
 
 from pmm.errors import BrokenArtefact, InputError
-from pmm.model.encoders import VisionSpec, load_tower
-from pmm.model.frozen_vectors import (
+from pmm.model.encoders.cut_encoders import VisionSpec, load_tower
+from pmm.model.features.frozen_vectors import (
     EmbeddingTower,
     FrozenVectors,
     frozen_vectors,
@@ -26,8 +26,8 @@ from pmm.model.frozen_vectors import (
     text_vectors_trunk,
     whiten,
 )
-from pmm.model.pmmrec import Pmmrec
-from pmm.model.trunks import trunks_of, with_activations
+from pmm.model.features.trunks import trunks_of, with_activations
+from pmm.model.pmmrec.pmmrec import Pmmrec
 from pmm.shards import activations
 from pmm.shards.activations import place_of, write_activations
 from pmm.shards.read import Shards

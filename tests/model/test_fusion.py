@@ -7,8 +7,8 @@ from torch import Tensor
 from transformers import BertConfig
 from transformers.models.bert.modeling_bert import BertLayer
 
-from pmm.model.fusion import FusionBlock, MergeFusion
-from pmm.model.packing import Packing
+from pmm.model.encoders.packing import Packing
+from pmm.model.pmmrec.fusion import FusionBlock, MergeFusion
 
 BERT_NAMES = {
     "query": "attention.self.query",

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pmm.model.gru import GruEncoder
+from pmm.model.user_encoders.gru import GruEncoder
 
 VALID = torch.tensor([[False, False, True, True, True], [True] * 5, [False] * 5])
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pmm.errors import InputError
-from pmm.model.item_fusion import CoAttention, VectorFusion
+from pmm.model.pmmrec.item_fusion import CoAttention, VectorFusion
 
 KINDS = ["sum", "concat", "film", "gated"]
 ALL = torch.ones(4, dtype=torch.bool)

@@ -9,15 +9,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import XLMRobertaConfig
 
+from pmm.data.batch import Batch
 from pmm.errors import InputError, RecipeError
 from pmm.evaluate.catalogue import embed_catalogue
-from pmm.model.encoders import TextSpec, VisionSpec
-from pmm.model.fusion import MergeFusion
-from pmm.model.pmmrec import Pmmrec, PmmrecOptions, Weights, morec, parameter_groups
-from pmm.model.trunks import with_activations
-from pmm.recipe import resolve
-from pmm.shards.batch import Batch, Items
-from pmm.train.transfer import parts_of
+from pmm.model.encoders.cut_encoders import TextSpec, VisionSpec
+from pmm.model.features.trunks import with_activations
+from pmm.model.pmmrec.fusion import MergeFusion
+from pmm.model.pmmrec.pmmrec import Pmmrec, PmmrecOptions, Weights, morec, parameter_groups
+from pmm.runs.transfer import parts_of
+from pmm.shards.items import Items
+from pmm.storage.toml import resolve
 
 VECTORS = ["concat", "sum", "film", "gated"]
 FUSIONS = [*VECTORS, "co_attention"]

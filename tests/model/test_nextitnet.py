@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from pmm.errors import InputError
-from pmm.model.nextitnet import Adapter, NextItNetEncoder
+from pmm.model.user_encoders.dilated_convolutions import Adapter, NextItNetEncoder
 
 VALID = torch.tensor([[False, False, True, True, True], [True] * 5, [False] * 5])
 INSERTIONS = ["serial", "parallel"]

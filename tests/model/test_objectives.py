@@ -6,8 +6,8 @@ import dataclasses
 import pytest
 import torch
 
-from pmm.model.pmmrec import ALL_OBJECTIVES, CorruptionOptions, Pmmrec, Weights, preset
-from pmm.shards.batch import Batch
+from pmm.data.batch import Batch
+from pmm.model.pmmrec.pmmrec import ALL_OBJECTIVES, CorruptionOptions, Pmmrec, Weights, preset
 
 HARD = CorruptionOptions(shuffle=0.6, replace=0.3)
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from pmm.model.packing import GROUPS, LEAST_GROUP, Packing, beside, merge
+from pmm.model.encoders.packing import GROUPS, LEAST_GROUP, Packing, beside, merge
 
 LENGTHS = st.lists(st.integers(0, 7), min_size=1, max_size=3 * LEAST_GROUP)
 CPU = torch.device("cpu")

@@ -6,8 +6,9 @@ import operator
 import pytest
 import torch
 
-from pmm.model.pmmrec import Pmmrec, parameter_groups, preset
-from pmm.shards.batch import Batch, Items
+from pmm.data.batch import Batch
+from pmm.model.pmmrec.pmmrec import Pmmrec, parameter_groups, preset
+from pmm.shards.items import Items
 
 VARIANTS = [
     {},

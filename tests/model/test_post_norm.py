@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from pmm.errors import InputError
-from pmm.model.post_norm import PostNormBlocks, PostNormEncoder
+from pmm.model.user_encoders.post_norm import PostNormBlocks, PostNormEncoder
 
 VALID = torch.tensor([[False, False, True, True, True], [True] * 5, [False] * 5])
 

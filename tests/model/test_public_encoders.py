@@ -8,16 +8,16 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional
 
-from pmm.errors import InputError
-from pmm.model.encoders import TextSpec, VisionSpec, load_text, load_vision
-from pmm.model.public_encoders import (
+from pmm.demo.public_encoders import (
     SIZES,
     TRAIN_BLOCKS,
     put_public_encoders,
     teach_public_encoders,
     telling,
 )
-from pmm.model.small_training import _contrast, embed_pictures, embed_texts
+from pmm.demo.teaching import _contrast, embed_pictures, embed_texts
+from pmm.errors import InputError
+from pmm.model.encoders.cut_encoders import TextSpec, VisionSpec, load_text, load_vision
 from pmm.world.attributes import ATTRIBUTES
 from pmm.world.corpus import draw_corpus
 

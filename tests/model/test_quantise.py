@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from pmm.errors import InputError
-from pmm.model import quantise
-from pmm.model.quantise import Quantiser, learn_codes, learn_codes_faiss
+from pmm.model.features import quantise
+from pmm.model.features.quantise import Quantiser, learn_codes, learn_codes_faiss
 
 
 def vectors(n: int, width: int, *, seed: int = 0) -> Tensor:

@@ -5,7 +5,7 @@ from pathlib import Path
 import open_clip
 from transformers import AutoModel, AutoTokenizer
 
-from pmm.model.small import SmallSizes, save_small_encoders
+from pmm.demo.small_encoders import SmallSizes, save_small_encoders
 
 SIZES = SmallSizes(width=32, blocks=2, heads=1, vocabulary=280)
 TEXTS = ["red shirt", "Rotes Hemd für Kinder", "红色连衣裙", "红色衬衫"] * 3

@@ -12,14 +12,14 @@ import pytest
 import torch
 from transformers import AutoConfig, PretrainedConfig
 
+from pmm.data.training_set import TrainingSet
 from pmm.errors import BrokenArtefact
 from pmm.evaluate.catalogue import embed_catalogue
-from pmm.model.encoders import TEXT_FAMILIES
-from pmm.model.pmmrec import Pmmrec
-from pmm.model.trunks import trunks_of, with_activations
+from pmm.model.encoders.cut_encoders import TEXT_FAMILIES
+from pmm.model.features.trunks import trunks_of, with_activations
+from pmm.model.pmmrec.pmmrec import Pmmrec
 from pmm.shards import activations
 from pmm.shards.activations import place_of, write_activations
-from pmm.shards.training_set import TrainingSet
 
 
 @pytest.fixture

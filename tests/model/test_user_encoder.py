@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pmm.errors import InputError
-from pmm.model.user_encoder import UserEncoder
+from pmm.model.user_encoders.transformer import UserEncoder
 
 VALID = torch.tensor([[False, False, True, True, True], [True] * 5, [False] * 5])
 

@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pmm.model.carca import CarcaEncoder
-from pmm.model.fdsa import FdsaEncoder
-from pmm.model.gru import GruEncoder
-from pmm.model.nextitnet import Adapter, NextItNetEncoder
-from pmm.model.post_norm import PostNormEncoder
-from pmm.model.user_encoder import UserEncoder
+from pmm.model.baselines.carca import CarcaEncoder
+from pmm.model.baselines.fdsa import FdsaEncoder
+from pmm.model.user_encoders.dilated_convolutions import Adapter, NextItNetEncoder
+from pmm.model.user_encoders.gru import GruEncoder
+from pmm.model.user_encoders.post_norm import PostNormEncoder
+from pmm.model.user_encoders.transformer import UserEncoder
 
 VALID = torch.tensor([[False, False, True, True, True], [True] * 5, [False] * 5])
 

@@ -12,10 +12,10 @@ import tokenizers
 import transformers
 from PIL import Image
 
-from pmm.artefact import build
-from pmm.home import Home
-from pmm.schemas import COLD, SEQUENCES, TARGET_ITEMS, write_table
 from pmm.shards.write import ShardOptions
+from pmm.storage.artefact import build
+from pmm.storage.home import Home
+from pmm.storage.schemas import COLD, SEQUENCES, TARGET_ITEMS, write_table
 
 Make = Callable[..., Home]
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageFont
 
-from pmm.home import Home
 from pmm.shards.contact_sheet import draw, sheet_of_shards, wrap
 from pmm.shards.write import ShardOptions, write_shards
+from pmm.storage.home import Home
 
 CAPTIONS = ["red shoe", "鞋子 🦊 हिन्दी", "x" * 500, "", "a\tb\n\0c", "word " * 2000, "ع"]
 

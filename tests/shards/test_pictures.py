@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from pmm.shards.pictures import Encoding, PictureError, encode, shrink, shrink_file
+from pmm.shards.jpeg import Encoding, PictureError, encode, shrink, shrink_file
 
 Draw = Callable[..., Image.Image]
 Save = Callable[..., bytes]

@@ -11,13 +11,13 @@ import torch
 import transformers
 
 from pmm.errors import BrokenArtefact, MissingArtefact, StaleArtefact
-from pmm.home import Home
-from pmm.schemas import SEQUENCES, TARGET_ITEMS, read_table
 from pmm.shards import read, sequence_shards
-from pmm.shards.pictures import shrink
+from pmm.shards.jpeg import shrink
 from pmm.shards.read import Shards
 from pmm.shards.tars import members
 from pmm.shards.write import ShardOptions, write_shards
+from pmm.storage.home import Home
+from pmm.storage.schemas import SEQUENCES, TARGET_ITEMS, read_table
 
 Make = Callable[..., Home]
 
@@ -36,7 +36,7 @@ def home(make_home: Make, options: ShardOptions) -> Home:
 
 @pytest.fixture
 def shards(home: Home) -> Shards:
-    return Shards(home.shards("HM"))
+    return Shards.of(home, "HM")
 
 
 @pytest.fixture
@@ -158,9 +158,9 @@ def test_shards_of_an_older_target_are_refused(
     write_shards(home, "HM", options)
     change_target(home)
     with pytest.raises(StaleArtefact, match=r'made from target .*pmm shard --target "HM"'):
-        Shards(home.shards("HM"))
+        Shards.of(home, "HM")
     assert write_shards(home, "HM", options).fresh
-    assert Shards(home.shards("HM")).record(1)["text"] == "other 1 red shoe"
+    assert Shards.of(home, "HM").record(1)["text"] == "other 1 red shoe"
 
 
 def test_tokens_that_are_damaged_are_named_with_the_command(damaged: Path) -> None:
@@ -181,7 +181,7 @@ def test_a_catalogue_of_many_tars_needs_few_open_files(
     write_shards(home, "HM", dataclasses.replace(options, items_per_shard=1))
     monkeypatch.setattr(read, "TARS_OPEN", 5)
     before = len(list(Path("/proc/self/fd").iterdir()))
-    shards = Shards(home.shards("HM"))
+    shards = Shards.of(home, "HM")
     whole = [items.picture_I3HW for items in shards.iterate(3)]
     assert len(list(Path("/proc/self/fd").iterdir())) <= before + 5
     again = shards.items(np.arange(1, 35)).picture_I3HW

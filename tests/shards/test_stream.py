@@ -9,19 +9,19 @@ import numpy as np
 import pytest
 import torch
 
-from pmm.errors import InputError
-from pmm.home import Home
-from pmm.shards.batch import Batch
-from pmm.shards.order import shuffled
-from pmm.shards.read import Shards
-from pmm.shards.stream import (
+from pmm.data.batch import Batch
+from pmm.data.loader import (
     Prefetched,
     batch_positions,
     steps_per_epoch,
     train_batches,
 )
-from pmm.shards.training_set import TrainingSet, trainable_users
+from pmm.data.order import shuffled
+from pmm.data.training_set import TrainingSet, trainable_users
+from pmm.errors import InputError
+from pmm.shards.read import Shards
 from pmm.shards.write import ShardOptions, write_shards
+from pmm.storage.home import Home
 
 Make = Callable[..., Home]
 
@@ -31,7 +31,7 @@ def shards(make_home: Make, options: ShardOptions) -> Shards:
     """34 items; 33 users with 1 to 30 training items."""
     home = make_home(n_users=33)
     write_shards(home, "HM", options)
-    return Shards(home.shards("HM"))
+    return Shards.of(home, "HM")
 
 
 def same(one: Batch, two: Batch) -> bool:

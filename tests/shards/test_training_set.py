@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from pmm.data.loader import train_batches
+from pmm.data.training_set import TrainingSet, trainable_users
 from pmm.errors import InputError
 from pmm.shards.read import Shards
-from pmm.shards.stream import train_batches
-from pmm.shards.training_set import TrainingSet, trainable_users
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +103,7 @@ def test_a_batch_takes_memory_by_its_own_size_not_by_the_number_of_items(
     peaks = []
     for name, n_items in (("Kwai Food", 100), ("Bili Food", 1000)):
         shop.add_target(name, n_items=n_items, n_users=12, pictures=False)
-        data = TrainingSet([Shards(shop.home.shards(name))], read="text")
+        data = TrainingSet([Shards.of(shop.home, name)], read="text")
         rows = data.rows(np.arange(2), seed=0, epoch=0, length=7)
         data.collate(rows)  # opens what stays open
         tracemalloc.start()

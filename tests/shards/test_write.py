@@ -17,9 +17,9 @@ import pytest
 import webdataset
 
 from pmm.errors import InputError, MissingArtefact, PmmError, StorageError
-from pmm.home import Home
-from pmm.schemas import SHARD_ITEMS, read_table
 from pmm.shards.write import ShardOptions, write_shards
+from pmm.storage.home import Home
+from pmm.storage.schemas import SHARD_ITEMS, read_table
 
 Make = Callable[..., Home]
 
@@ -126,7 +126,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 import pmm.shards.workers as workers
-from pmm.home import Home
+from pmm.storage.home import Home
 from pmm.shards.write import ShardOptions, write_shards
 
 written, limit = workers.write_item_shard, int(sys.argv[3])
@@ -165,7 +165,7 @@ def test_after_a_kill_finished_shards_are_kept_and_the_bytes_are_the_same(
 WAITS = """
 import os, sys, time
 from pathlib import Path
-from pmm.home import Home
+from pmm.storage.home import Home
 from pmm.shards import write
 from pmm.shards.write import ShardOptions, write_shards
 options = ShardOptions(text_encoder=sys.argv[2], picture_size=32, items_per_shard=1, workers=2)

@@ -14,17 +14,20 @@ import torch
 
 from pmm.cli import main
 from pmm.errors import BrokenArtefact, InputError, RecipeError, StaleArtefact
-from pmm.evaluate.checkpoint import BEST, read_tensors
-from pmm.evaluate.run import EvaluateOptions, evaluate_run, load_run
-from pmm.home import Home
-from pmm.model.baseline import BaselineOptions
-from pmm.recipe import read_recipe
-from pmm.schemas import RANKS, read_table
+from pmm.evaluate.evaluation import EvaluateOptions, evaluate_run
+from pmm.model.baselines.baseline import BaselineOptions
+from pmm.runs.loading import load_run
+from pmm.runs.recipe import Recipe
+from pmm.runs.request import Wish
+from pmm.runs.resolve import resolve_run
+from pmm.runs.state import LAST
+from pmm.runs.weights import BEST, read_tensors
 from pmm.shards.item_shards import OFFSETS
-from pmm.train import session
-from pmm.train.checkpoint import LAST
-from pmm.train.loop import Recipe, TrainOptions, train
-from pmm.train.run_recipe import Wish, resolve_run
+from pmm.storage.home import Home
+from pmm.storage.schemas import RANKS, read_table
+from pmm.storage.toml import read_recipe
+from pmm.train import trainer as session
+from pmm.train.training import TrainOptions, train
 
 TIMES = {"users_per_s", "waiting", "seconds"}
 

@@ -13,20 +13,23 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from pmm.demo.small_encoders import SmallSizes, save_small_encoders
 from pmm.errors import InputError, StaleArtefact
-from pmm.evaluate.checkpoint import BEST, kept_tensors, read_tensors
-from pmm.evaluate.run import EvaluateOptions, evaluate_run, load_run
-from pmm.home import Home
-from pmm.model import baseline
-from pmm.model.baseline import GRID, Baseline, BaselineOptions, baseline_options
-from pmm.model.pmmrec import PmmrecOptions
-from pmm.model.small import SmallSizes, save_small_encoders
-from pmm.train.checkpoint import LAST
+from pmm.evaluate.evaluation import EvaluateOptions, evaluate_run
+from pmm.model.baselines import baseline
+from pmm.model.baselines.baseline import GRID, Baseline, BaselineOptions, baseline_options
+from pmm.model.pmmrec.pmmrec import PmmrecOptions
+from pmm.runs.folder import LOG
+from pmm.runs.loading import load_run
+from pmm.runs.recipe import Recipe, Start
+from pmm.runs.request import Wish
+from pmm.runs.resolve import resolve_run
+from pmm.runs.state import LAST
+from pmm.runs.transfer import REPORT
+from pmm.runs.weights import BEST, kept_tensors, read_tensors
+from pmm.storage.home import Home
 from pmm.train.curves import read_log
-from pmm.train.loop import Recipe, TrainOptions, train
-from pmm.train.run_folder import LOG
-from pmm.train.run_recipe import Wish, resolve_run
-from pmm.train.transfer import REPORT, Start
+from pmm.train.training import TrainOptions, train
 
 SMALL = {"width": 16, "max_length": 6, "user_blocks": 1, "parts": 4, "centroids": 8, "inner": 32}
 TRANSFER = [name for name, cell in GRID.items() if not cell.knows_ids]

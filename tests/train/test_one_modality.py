@@ -11,15 +11,17 @@ import pytest
 import torch
 
 from pmm.cli import main
+from pmm.demo.small_encoders import SmallSizes, save_small_encoders
 from pmm.errors import BrokenArtefact
-from pmm.evaluate.checkpoint import BEST, read_tensors
-from pmm.evaluate.run import EvaluateOptions, evaluate_run
-from pmm.model.pmmrec import ALL_OBJECTIVES
-from pmm.model.small import SmallSizes, save_small_encoders
-from pmm.schemas import SHARD_ITEMS, read_table
+from pmm.evaluate.evaluation import EvaluateOptions, evaluate_run
+from pmm.model.pmmrec.pmmrec import ALL_OBJECTIVES
+from pmm.runs.recipe import Recipe
+from pmm.runs.request import Wish
+from pmm.runs.resolve import resolve_run
+from pmm.runs.weights import BEST, read_tensors
 from pmm.shards.item_shards import OFFSETS
-from pmm.train.loop import Recipe, TrainOptions, train
-from pmm.train.run_recipe import Wish, resolve_run
+from pmm.storage.schemas import SHARD_ITEMS, read_table
+from pmm.train.training import TrainOptions, train
 
 TRAIN = TrainOptions(epochs=1, batch_users=8, lr=2e-3, encoder_lr=1e-3)
 MEMBER = {"text": "jpg", "vision": "tokens"}

@@ -13,15 +13,18 @@ import pytest
 import torch
 
 from pmm.errors import BrokenArtefact, InputError, MissingArtefact, PmmError, StaleArtefact
-from pmm.evaluate.checkpoint import BEST, read_tensors, write_tensors
-from pmm.evaluate.run import EvaluateOptions, evaluate_run, targets_of
-from pmm.home import Home
-from pmm.model.pmmrec import ALL_OBJECTIVES, Pmmrec, Weights
+from pmm.evaluate.evaluation import EvaluateOptions, evaluate_run
+from pmm.model.pmmrec.pmmrec import ALL_OBJECTIVES, Pmmrec, Weights
+from pmm.runs.loading import targets_of
+from pmm.runs.recipe import Recipe, Start
+from pmm.runs.request import Wish
+from pmm.runs.resolve import resolve_run
+from pmm.runs.transfer import PARTS, REPORT, take_over
+from pmm.runs.weights import BEST, read_tensors, write_tensors
 from pmm.shards.read import Shards
-from pmm.train import session
-from pmm.train.loop import Recipe, TrainOptions, train
-from pmm.train.run_recipe import Wish, resolve_run
-from pmm.train.transfer import PARTS, REPORT, Start, take_over
+from pmm.storage.home import Home
+from pmm.train import trainer as session
+from pmm.train.training import TrainOptions, train
 
 TRAIN = TrainOptions(epochs=2, batch_users=8, lr=2e-3, encoder_lr=1e-3, log_every=2)
 

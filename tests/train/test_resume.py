@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 import torch
 
+from pmm.data.training_set import TrainingSet
 from pmm.errors import PmmError, RecipeError
-from pmm.evaluate.checkpoint import BEST, read_tensors
-from pmm.shards.training_set import TrainingSet
-from pmm.train import session
-from pmm.train.checkpoint import LAST
-from pmm.train.loop import Recipe, TrainOptions, memory_errors, train
+from pmm.runs.recipe import Recipe
+from pmm.runs.state import LAST
+from pmm.runs.weights import BEST, read_tensors
+from pmm.train import trainer as session
+from pmm.train.training import TrainOptions, memory_errors, train
 
 TIMES = {"users_per_s", "waiting", "seconds"}
 
@@ -164,9 +165,10 @@ def test_the_loss_scaler_of_fp16_is_part_of_the_state(
 CHILD = """
 import sys
 from pathlib import Path
-from pmm.home import Home
-from pmm.recipe import read_recipe, resolve
-from pmm.train.loop import Recipe, train
+from pmm.storage.home import Home
+from pmm.storage.toml import read_recipe, resolve
+from pmm.train.training import (train)
+from pmm.runs.recipe import (Recipe)
 recipe = resolve(Recipe, read_recipe(Path(sys.argv[3])))
 train(Home(Path(sys.argv[1])), Path(sys.argv[2]), recipe)
 """

@@ -8,7 +8,12 @@ import tomli_w
 import torch
 
 from pmm.errors import BrokenArtefact
-from pmm.evaluate.checkpoint import (
+from pmm.model.pmmrec.pmmrec import ALL_OBJECTIVES, Pmmrec, Weights
+from pmm.runs.recipe import Recipe, Start
+from pmm.runs.request import Wish
+from pmm.runs.resolve import resolve_run
+from pmm.runs.transfer import take_over
+from pmm.runs.weights import (
     BEST,
     frozen_digest,
     frozen_digests,
@@ -17,11 +22,7 @@ from pmm.evaluate.checkpoint import (
     save_weights,
     write_tensors,
 )
-from pmm.model.pmmrec import ALL_OBJECTIVES, Pmmrec, Weights
-from pmm.recipe import dump, read_recipe
-from pmm.train.loop import Recipe
-from pmm.train.run_recipe import Wish, resolve_run
-from pmm.train.transfer import Start, take_over
+from pmm.storage.toml import dump, read_recipe
 
 
 @pytest.fixture

@@ -14,6 +14,9 @@ import pytest
 import torch
 from PIL import Image
 
+from pmm.data.loader import train_batches
+from pmm.data.training_set import TrainingSet
+from pmm.demo.small_encoders import SmallSizes, save_small_encoders
 from pmm.errors import (
     BrokenArtefact,
     InputError,
@@ -23,22 +26,23 @@ from pmm.errors import (
     StorageError,
 )
 from pmm.evaluate.catalogue import embed_catalogue, user_vectors
-from pmm.evaluate.checkpoint import BEST, read_header, read_tensors
+from pmm.evaluate.evaluation import EvaluateOptions, evaluate_run
 from pmm.evaluate.ranking import Queries, rank_users
-from pmm.evaluate.run import EvaluateOptions, evaluate_run, load_run
-from pmm.model.baseline import BaselineOptions
-from pmm.model.encoders import TextSpec, VisionSpec
-from pmm.model.pmmrec import Pmmrec
-from pmm.model.recommender import ModelOptions
-from pmm.model.small import SmallSizes, save_small_encoders
+from pmm.model.baselines.baseline import BaselineOptions
+from pmm.model.encoders.cut_encoders import TextSpec, VisionSpec
+from pmm.model.pmmrec.pmmrec import Pmmrec
+from pmm.model.registry import ModelOptions
+from pmm.runs import folder as run_folder
+from pmm.runs.loading import load_run
+from pmm.runs.recipe import Recipe
+from pmm.runs.state import LAST
+from pmm.runs.weights import BEST, read_header, read_tensors
 from pmm.shards.read import Shards
 from pmm.shards.sequence_shards import Lists
-from pmm.shards.stream import train_batches
-from pmm.shards.training_set import TrainingSet
-from pmm.train import curves, run_folder, session
-from pmm.train.checkpoint import LAST
-from pmm.train.loop import Recipe, TrainOptions, train
-from pmm.train.session import make_optimiser
+from pmm.train import curves
+from pmm.train import trainer as session
+from pmm.train.trainer import make_optimiser
+from pmm.train.training import TrainOptions, train
 
 
 def recipe(shop: Any, **changes: Any) -> Recipe:
@@ -47,7 +51,7 @@ def recipe(shop: Any, **changes: Any) -> Recipe:
 
 
 def data_of(shop: Any) -> TrainingSet:
-    return TrainingSet([Shards(shop.home.shards("hm"))])
+    return TrainingSet([Shards.of(shop.home, "hm")])
 
 
 @pytest.fixture(scope="module")
@@ -427,7 +431,7 @@ def test_shards_without_any_picture_train_and_evaluate(
         ),
     )
     result = train(shop.home, tmp_path / "run", recipe(shop, epochs=2))
-    assert not Shards(shop.home.shards("HM")).has_picture.any()
+    assert not Shards.of(shop.home, "HM").has_picture.any()
     assert (result["ended"], result["steps"]) == ("epochs", 2)
     assert evaluate_run(shop.home, tmp_path / "run")["model"]["users"] == 8
 

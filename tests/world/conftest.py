@@ -9,9 +9,9 @@ import pytest
 
 from pmm.world import World, generate
 from pmm.world.attributes import ATTRIBUTES
-from pmm.world.defects import Defects
+from pmm.world.formats.defects import Defects
+from pmm.world.formats.hm_writer import write_hm
 from pmm.world.generate import Items
-from pmm.world.hm_files import write_hm
 
 Row = dict[str, str]
 

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from pmm.world import World
-from pmm.world.amazon_files import NO_TITLES, write_amazon
-from pmm.world.defects import NO_DEFECTS, Defects
-from pmm.world.raw_files import subject_of
+from pmm.world.formats.amazon_writer import NO_TITLES, write_amazon
+from pmm.world.formats.defects import NO_DEFECTS, Defects
+from pmm.world.formats.raw_files import subject_of
 
 EDITIONS = ("2018", "2018-old", "2023")
 CATEGORY = "Clothing_Shoes_and_Jewelry"

@@ -6,11 +6,12 @@ import re
 import numpy as np
 import pytest
 
-from pmm.home import SOURCES
-from pmm.world import World, generate, pictures
+from pmm.storage.home import SOURCES
+from pmm.world import World, generate
+from pmm.world import drawing as pictures
 from pmm.world.attributes import ATTRIBUTES
+from pmm.world.formats.raw_files import item_picture, item_text, subject_of
 from pmm.world.generate import stream
-from pmm.world.raw_files import item_picture, item_text, subject_of
 from pmm.world.words import COLOURS, KINDS, MOODS, Rows
 
 PICTURED = [c for c, attribute in enumerate(ATTRIBUTES) if "picture" in attribute.shows]

@@ -9,8 +9,8 @@ from PIL import Image
 
 from pmm.errors import InputError
 from pmm.world import World
-from pmm.world.csv_files import write_csv
-from pmm.world.defects import NO_DEFECTS, Defects
+from pmm.world.formats.csv_writer import write_csv
+from pmm.world.formats.defects import NO_DEFECTS, Defects
 
 Rows = Callable[[Path], list[dict[str, str]]]
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from pmm.errors import InputError
-from pmm.home import SOURCES
+from pmm.storage.home import SOURCES
 from pmm.world import WORLD_VERSION, generate
+from pmm.world.formats.raw_files import item_text
 from pmm.world.generate import World, draw_items, draw_sequences
 from pmm.world.platforms import (
     COLLECTIONS,
@@ -16,7 +17,6 @@ from pmm.world.platforms import (
     find_collection,
     find_target,
 )
-from pmm.world.raw_files import item_text
 
 
 def digest(world: World, collection: str) -> str:

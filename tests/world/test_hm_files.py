@@ -11,10 +11,10 @@ from PIL import Image, UnidentifiedImageError
 
 from pmm.errors import StorageError
 from pmm.world import World, generate
-from pmm.world.defects import NO_DEFECTS
 from pmm.world.describe import core
+from pmm.world.formats.defects import NO_DEFECTS
+from pmm.world.formats.hm_writer import ARTICLE_COLUMNS, write_hm
 from pmm.world.generate import _items
-from pmm.world.hm_files import ARTICLE_COLUMNS, write_hm
 
 Row = dict[str, str]
 Rows = Callable[[Path], list[Row]]

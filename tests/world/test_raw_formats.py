@@ -9,9 +9,9 @@ from PIL import Image
 
 from pmm.errors import InputError, StorageError
 from pmm.world import World, generate
-from pmm.world.defects import NO_DEFECTS, Defects
-from pmm.world.raw_files import plan_dataset
-from pmm.world.raw_formats import FORMATS, write_raw
+from pmm.world.formats.defects import NO_DEFECTS, Defects
+from pmm.world.formats.raw_files import plan_dataset
+from pmm.world.formats.raw_formats import FORMATS, write_raw
 
 ALL = [(platform, layout) for platform, layouts in FORMATS.items() for layout in layouts]
 MANY = Defects(

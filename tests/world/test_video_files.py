@@ -12,12 +12,12 @@ import pytest
 from PIL import Image
 
 from pmm.world import World
-from pmm.world.defects import NO_DEFECTS, Defects
+from pmm.world.formats.defects import NO_DEFECTS, Defects
+from pmm.world.formats.microlens_writer import plain_id, write_microlens
+from pmm.world.formats.ninerec_writer import DATASETS, write_ninerec
+from pmm.world.formats.pmmrec_writer import write_pmmrec
+from pmm.world.formats.raw_files import item_picture, item_text, subject_of
 from pmm.world.lmdb_image import LMDB_Image
-from pmm.world.microlens_files import plain_id, write_microlens
-from pmm.world.ninerec_files import DATASETS, write_ninerec
-from pmm.world.pmmrec_files import write_pmmrec
-from pmm.world.raw_files import item_picture, item_text, subject_of
 
 TEXTS = Defects(missing_texts=0.1, markup=0.1)
 BILI_FOOD = "Downstream_datasets/Bili_Food/Bili_Food"

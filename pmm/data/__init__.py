@@ -1,0 +1,1 @@
+"""Shards -> training batches: which users, in which order, loaded ahead."""

@@ -1,0 +1,47 @@
+"""The one seam between data and model: a frozen batch of user sequences over distinct items.
+
+Shape legend: B users, S = L + 1 slots a user (left-padded), I distinct items of the batch,
+T text tokens (padded to the longest of the batch), H = W = 224 picture side.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pmm.shards.items import Items
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """B user sequences that refer to the I distinct items of the batch."""
+
+    items: Items
+    slot_BS: Tensor
+    """int64, left-padded: 0 is padding, k > 0 stands for items.item_I[k - 1]."""
+    log_p_I: Tensor
+    """float32, log of the item's share of all training occurrences (docs/paper.md R13 to R15)."""
+
+    def split(self, parts: int) -> list["Batch"]:
+        """The same users in at most so many parts of at least two, each over its own items."""
+        count = max(1, min(parts, len(self.slot_BS) // 2))
+        return [self] if count == 1 else [self._of(r) for r in self.slot_BS.tensor_split(count)]
+
+    def _of(self, slot_BS: Tensor) -> "Batch":
+        """Some of the users, over the items that they have."""
+        number, slot = torch.unique(slot_BS, return_inverse=True)
+        with_padding = bool(number[0] == 0)
+        rows_I = number[int(with_padding) :] - 1
+        return Batch(
+            items=self.items.map(lambda each: each[rows_I]),
+            slot_BS=slot + (not with_padding),
+            log_p_I=self.log_p_I[rows_I],
+        )
+
+    def to(self, device: torch.device | str) -> "Batch":
+        """The same batch on another device."""
+        return Batch(
+            items=self.items.to(device),
+            slot_BS=self.slot_BS.to(device),
+            log_p_I=self.log_p_I.to(device),
+        )

@@ -1,0 +1,1 @@
+"""`pmm demo`: the whole way on the embedded world, with its small encoders."""

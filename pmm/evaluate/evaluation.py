@@ -1,0 +1,405 @@
+"""`pmm evaluate`: a model's ranks over the whole catalogue, beside popularity and chance.
+
+Shape legend: N items of the catalogue, U users of a chunk, L window of recent items, D width.
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from pmm.errors import InputError
+from pmm.evaluate import gallery
+from pmm.evaluate.catalogue import (
+    Catalogue,
+    embed_catalogue,
+    rank_queries,
+    score_catalogue,
+)
+from pmm.evaluate.cold import ColdCuts, cold_cuts, summarise_cuts
+from pmm.evaluate.metrics import headline, summarise
+from pmm.evaluate.neighbours import item_neighbours, rank_by_content, rank_by_neighbours, unit
+from pmm.evaluate.popularity_and_chance import rank_by_chance, rank_by_popularity
+from pmm.evaluate.ranking import Ints, Queries, count_candidates, top_items
+from pmm.model.baselines.baseline import BaselineOptions
+from pmm.model.features.frozen_vectors import frozen_vectors
+from pmm.model.registry import ModelOptions, Recommender
+from pmm.runs.device import pick_precision
+from pmm.runs.loading import is_own, load_run
+from pmm.shards.read import Shards
+from pmm.shards.sequence_shards import Split
+from pmm.storage.artefact import atomic_file, storage_errors, write_json
+from pmm.storage.home import Home, slug
+from pmm.storage.schemas import RANKS, write_table
+
+Asked = Split | Literal["cold", "cold-all"]
+"""What is ranked: a split, or the cold cuts, those held out or all."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateOptions:
+    """How a run is evaluated."""
+
+    split: Split = "test"
+    """Which item is asked for: the last of each user, or the second last."""
+    keep_history: bool = False
+    """Rank the items that a user has had already, too."""
+    seed: int = 0
+    """Of the chance reference and of the users in the gallery."""
+    cold: bool = False
+    """Also rank the cuts that end on a cold item (paper IV-A; R47)."""
+    neighbours: bool = False
+    """Also rank by neighbours, without training: items that share users, and items whose frozen
+    vectors are near (of the modalities that the model reads; not for a model on ids alone)."""
+    gallery_users: int = 6
+    """Users shown in gallery.png; 0 draws none."""
+    items_per_chunk: int = 64
+    """Items encoded together; on a CPU 64 take 15% less time an item than 256."""
+    users_per_chunk: int = 1024
+    """Users ranked together."""
+
+    def __post_init__(self) -> None:
+        least = {"seed": 0, "gallery_users": 0, "items_per_chunk": 1, "users_per_chunk": 1}
+        low = [
+            f"{name} must be at least {n}" for name, n in least.items() if getattr(self, name) < n
+        ]
+        if low:
+            raise InputError("; ".join(low))
+
+
+def questions(shards: Shards, split: Split) -> Queries:
+    """All users with their true next item and their history before it."""
+    sequences = shards.sequences()
+    return Queries(
+        user_U=np.arange(len(sequences), dtype=np.int32),
+        target_U=sequences.target(split),
+        history=sequences.history(split),
+    )
+
+
+def evaluate_model(
+    model: Recommender,
+    shards: Shards,
+    options: EvaluateOptions,
+    *,
+    dtype: torch.dtype = torch.float32,
+    catalogue: Catalogue | None = None,
+) -> pa.Table:
+    """The ranks table (schemas.RANKS) of a model on all users of a target."""
+    if catalogue is None:
+        catalogue = embed_catalogue(
+            model, shards, dtype=dtype, items_per_chunk=options.items_per_chunk
+        )
+    asked = questions(shards, options.split)
+    ranks = rank_queries(
+        model,
+        catalogue,
+        asked,
+        keep_history=options.keep_history,
+        users_per_chunk=options.users_per_chunk,
+        dtype=dtype,
+    )
+    return ranks_table(asked, ranks, shards, keep_history=options.keep_history)
+
+
+def ranks_table(asked: Queries, rank_U: Ints, shards: Shards, *, keep_history: bool) -> pa.Table:
+    """Ranks with what metrics need beside them, one row a user."""
+    columns = {
+        "user": asked.user_U,
+        "target": asked.target_U,
+        "rank": rank_U,
+        "candidates": count_candidates(asked, shards.n_items, keep_history=keep_history),
+        "train_count": shards.train_count[asked.target_U].astype(np.int32),
+    }
+    return pa.table({name: pa.array(values, pa.int32()) for name, values in columns.items()})
+
+
+Ranker = Callable[[Queries], Ints]
+"""Ranks without training of what is asked."""
+
+
+def rankers(
+    shards: Shards,
+    options: EvaluateOptions,
+    model: ModelOptions | None = None,
+    device: torch.device | str = "cpu",
+) -> dict[str, Ranker]:
+    """What a model must beat, by name: popularity and chance; with `neighbours` those too.
+
+    Args:
+        shards: of the target.
+        options: see there.
+        model: whose encoders make the frozen vectors that `neighbours` compares.
+        device: where they run.
+    """
+    keep = options.keep_history
+    found: dict[str, Ranker] = {
+        "popularity": lambda asked: rank_by_popularity(
+            shards.train_count[1:], asked, keep_history=keep
+        ),
+        "random": lambda asked: rank_by_chance(
+            asked, shards.n_items, seed=options.seed, keep_history=keep
+        ),
+    }
+    if options.neighbours:
+        near = item_neighbours(shards.sequences().train, shards.n_items)
+        found["item kNN"] = lambda asked: rank_by_neighbours(near, asked, keep_history=keep)
+        vector_ND = None if model is None else _content(shards, model, device)
+        if vector_ND is not None:
+            found["content kNN"] = lambda asked: rank_by_content(
+                vector_ND, asked, keep_history=keep
+            )
+    return found
+
+
+def _content(shards: Shards, model: ModelOptions, device: torch.device | str) -> Tensor | None:
+    """Unit frozen vectors of the modalities that a model reads, behind one another. [N, D]"""
+    read = model.features if isinstance(model, BaselineOptions) else model.modality
+    if read == "none":
+        return None
+    found = frozen_vectors(
+        shards,
+        text=model.text if read != "vision" else None,
+        vision=model.vision if read != "text" else None,
+        device=device,
+    )
+    sides = [each for each in (found.text_ND, found.picture_ND) if each is not None]
+    return torch.cat([unit(each_ND) for each_ND in sides], dim=1)
+
+
+def references(
+    shards: Shards, options: EvaluateOptions, ranked_by: Mapping[str, Ranker] | None = None
+) -> dict[str, dict[str, Any]]:
+    """The summaries of what a model must beat on the same users (`rankers`)."""
+    asked = questions(shards, options.split)
+    repeated_U = asked.repeated()
+    return {
+        name: summarise(
+            ranks_table(asked, rank(asked), shards, keep_history=options.keep_history), repeated_U
+        )
+        for name, rank in (ranked_by or rankers(shards, options)).items()
+    }
+
+
+def write_metrics(
+    folder: Path,
+    ranks: pa.Table,
+    shards: Shards,
+    options: EvaluateOptions,
+    about: dict[str, Any],
+    suffix: str | None = None,
+    ranked_by: Mapping[str, Ranker] | None = None,
+) -> dict[str, Any]:
+    """Write ranks.parquet, then metrics.json, with a suffix to their names (that of the split).
+
+    Holds nothing that varies between equal evaluations. Returns what metrics.json holds.
+    """
+    suffix = _suffix(options.split) if suffix is None else suffix
+    repeated_U = questions(shards, options.split).repeated()
+    with storage_errors(folder):
+        with atomic_file(folder / f"ranks{suffix}.parquet") as temporary:
+            write_table(temporary, ranks, RANKS)
+            digest = hashlib.sha256(temporary.read_bytes()).hexdigest()
+        metrics = {
+            "split": options.split,
+            "keep_history": options.keep_history,
+            "users": ranks.num_rows,
+            "items": shards.n_items,
+            "repeated_targets": int(repeated_U.sum()),
+            "model": summarise(ranks, repeated_U),
+            **references(shards, options, ranked_by),
+            "ranks_sha256": digest,
+            **about,
+        }
+        with atomic_file(folder / f"metrics{suffix}.json") as temporary:
+            write_json(temporary, metrics)
+    return metrics
+
+
+def drop_evaluations(run_dir: Path) -> None:
+    """Remove what `evaluate_run` wrote about weights that are being replaced."""
+    for pattern in ("metrics*.json", "ranks*.parquet", "gallery*.png"):
+        for path in run_dir.glob(pattern):
+            path.unlink(missing_ok=True)
+
+
+def _suffix(split: Split, other_target: str = "") -> str:
+    """What tells an evaluation's files apart from those of the test items of the run's own target.
+
+    >>> _suffix("test"), _suffix("valid", "Kwai Movie")
+    ('', '-kwai-movie-valid')
+    """
+    own = f"-{slug(other_target)}" if other_target else ""
+    return own if split == "test" else f"{own}-{split}"
+
+
+def ranks_file(run_dir: Path, asked: Asked, target: str | None = None) -> str:
+    """The name of the ranks that `evaluate_run` writes into a run's folder.
+
+    Args:
+        run_dir: the run's folder.
+        asked: the split, or which cold cuts.
+        target: which dataset was ranked; None = the run's own.
+
+    Raises:
+        MissingArtefact, BrokenArtefact: as targets_of.
+    """
+    other = "" if target is None or is_own(run_dir, target) else target
+    match asked:
+        case "test" | "valid":
+            return f"ranks{_suffix(asked, other)}.parquet"
+        case "cold" | "cold-all":
+            return f"ranks-{asked}{_suffix('test', other)}.parquet"
+
+
+def evaluate_run(
+    home: Home,
+    run_dir: Path,
+    options: EvaluateOptions | None = None,
+    *,
+    device: str = "auto",
+    target: str | None = None,
+) -> dict[str, Any]:
+    """Evaluate a run's best checkpoint on all users of a target.
+
+    Writes ranks.parquet, metrics.json and gallery.png into the run's folder (with -valid in their
+    names for that split, and the target's slug where it is not the run's one target) and returns
+    what metrics.json holds. Values are fractions. With `options.cold` ranks-cold.parquet has the
+    held-out cuts, ranks-cold-all.parquet the paper's.
+
+    Args:
+        home: where the shards are.
+        run_dir: the run's folder.
+        options: see there.
+        device: where to compute.
+        target: which; None = the run's own. Another one is ranked as it is, without training.
+
+    Raises:
+        MissingArtefact: no such run, or it has no checkpoint yet, or no shards.
+        StaleArtefact: the shards or the frozen encoders are not those of the training.
+        BrokenArtefact: a damaged checkpoint or recipe. StorageError: nothing can be written.
+        InputError: the model cannot read the target's shards, or knows other items by their ids.
+        PmmError: vectors that are no numbers.
+    """
+    options = options or EvaluateOptions()
+    model, shards, about = load_run(home, run_dir, device=device, target=target)
+    dtype = pick_precision(about["precision"], next(model.parameters()).device)
+    catalogue = embed_catalogue(model, shards, dtype=dtype, items_per_chunk=options.items_per_chunk)
+    ranks = evaluate_model(model, shards, options, dtype=dtype, catalogue=catalogue)
+    ranked_by = rankers(shards, options, model.options, next(model.parameters()).device)
+    facts: dict[str, Any] = {
+        "run": run_dir.name,
+        "target": shards.target,
+        "shards": shards.fingerprint,
+    }
+    facts |= {"step": about["step"], "epoch": about["epoch"]}
+    own = is_own(run_dir, shards.target)
+    suffix = _suffix(options.split, "" if own else shards.target)
+    if options.cold:
+        cuts = cold_cuts(home, shards)
+        found, cold_ranks = _evaluate_cold(
+            model, shards, catalogue, cuts, options, dtype, ranked_by
+        )
+        facts["cold_start"] = found
+        held_out = cold_ranks.filter(pa.array(cuts.held_out_C))
+        for what, table in (("cold", held_out), ("cold-all", cold_ranks)):
+            file = run_dir / f"ranks-{what}{suffix}.parquet"
+            with storage_errors(run_dir), atomic_file(file) as path:
+                write_table(path, table, RANKS)
+    metrics = write_metrics(run_dir, ranks, shards, options, facts, suffix, ranked_by)
+    if options.gallery_users:
+        rows = gallery_rows(model, shards, ranks, options, catalogue, dtype=dtype)
+        with storage_errors(run_dir):
+            _draw_gallery(run_dir / f"gallery{suffix}.png", shards, rows, options, metrics)
+    return metrics
+
+
+def _evaluate_cold(
+    model: Recommender,
+    shards: Shards,
+    catalogue: Catalogue,
+    cuts: ColdCuts,
+    options: EvaluateOptions,
+    dtype: torch.dtype,
+    ranked_by: Mapping[str, Ranker],
+) -> tuple[dict[str, Any], pa.Table]:
+    """The metrics of the cold cuts beside what a model must beat, and the model's ranks."""
+    asked, keep = cuts.queries, options.keep_history
+    ranks = {
+        "model": rank_queries(
+            model,
+            catalogue,
+            asked,
+            keep_history=keep,
+            users_per_chunk=options.users_per_chunk,
+            dtype=dtype,
+        ),
+        **{name: rank(asked) for name, rank in ranked_by.items()},
+    }
+    return summarise_cuts(cuts, ranks), ranks_table(
+        asked, ranks["model"], shards, keep_history=keep
+    )
+
+
+def gallery_rows(
+    model: Recommender,
+    shards: Shards,
+    ranks: pa.Table,
+    options: EvaluateOptions,
+    catalogue: Catalogue,
+    *,
+    dtype: torch.dtype = torch.float32,
+) -> list[gallery.Row]:
+    """Users to show, drawn by seed: half of them hits (rank <= 10) where there are so many."""
+    asked, rank_U = questions(shards, options.split), ranks["rank"].to_numpy()
+    generator = np.random.default_rng(options.seed)
+    order = generator.permutation(len(rank_U))
+    hit = rank_U[order] <= gallery.TOP
+    wanted = options.gallery_users
+    n_hits = min(int(hit.sum()), max(wanted // 2, wanted - int((~hit).sum())))
+    chosen = np.concatenate([order[hit][:n_hits], order[~hit][: wanted - n_hits]])
+    rows = []
+    for user in chosen.tolist():
+        part = asked.rows(user, user + 1)
+        score_1N = score_catalogue(model, catalogue, part.history, dtype=dtype)
+        top = top_items(score_1N, part, k=gallery.TOP, keep_history=options.keep_history)
+        rows.append(
+            gallery.Row(
+                user=user,
+                history=part.history[0].tolist(),
+                target=int(part.target_U[0]),
+                rank=int(rank_U[user]),
+                candidates=ranks["candidates"][user].as_py(),
+                top=top[0].tolist(),
+            )
+        )
+    return rows
+
+
+def _draw_gallery(
+    path: Path,
+    shards: Shards,
+    rows: list[gallery.Row],
+    options: EvaluateOptions,
+    metrics: dict[str, Any],
+) -> None:
+    shown = {
+        item
+        for row in rows
+        for item in (*row.history[-gallery.HISTORY :], row.target, *row.top)
+        if item
+    }
+    pictures = {item: shards.picture(item) for item in shown if shards.has_picture[item]}
+    texts = {item: str(shards.record(item)["text"]) for item in shown}
+    hits = sum(row.rank <= gallery.TOP for row in rows)
+    title = (
+        f"{shards.target}, {options.split} items, run {path.parent.name}: "
+        f"{headline(metrics['model'])} (drawn at random; hits: {hits}, misses: {len(rows) - hits})"
+    )
+    gallery.draw(rows, pictures, texts, path, title=title)

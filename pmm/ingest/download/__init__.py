@@ -1,0 +1,1 @@
+"""Getting raw files and pictures from the network: politely, resumably, each outcome recorded."""

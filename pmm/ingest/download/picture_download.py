@@ -1,0 +1,265 @@
+"""Downloading the pictures that items name by address: many at once, politely, resumable.
+
+A few threads share a schedule that says what comes next. A thread waits for nothing but its own
+answer: a host that wants to be left alone, or an address that is to be tried again later, waits in
+the schedule. Fetching and decoding happen in the thread itself at first; once there is a lot to do,
+each thread has a line to a helper process that does it.
+"""
+
+import itertools
+import json
+import sys
+import tempfile
+import threading
+import time
+import warnings
+from collections.abc import Iterable, Iterator, Sequence, Sized
+from dataclasses import dataclass
+from typing import IO, Any
+
+from pmm.cores import cores
+from pmm.errors import InputError
+from pmm.ingest.download.picture_fetch import Failed, Getter, Limits, Lines, Reply
+from pmm.ingest.download.picture_schedule import Fetch, Item, Schedule
+from pmm.ingest.download.picture_store import Journal, PictureStore
+from pmm.ingest.download.polite_http import WebOptions
+from pmm.progress import Progress, progress
+from pmm.storage.artefact import exclusive, storage_errors
+
+__all__ = ["DownloadOptions", "PictureStore", "download_pictures"]
+
+_MOST_PENDING = 5_000
+_CHUNK = 10_000
+_STEP_S = 0.05
+_LAST_WORD_S = 3.0
+_WORTH_HELPERS = 200
+"""Addresses that are settled before helper processes are started."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DownloadOptions:
+    """How pictures are fetched."""
+
+    connections_per_host: int = 8
+    connections: int = 32
+    """To all hosts together."""
+    timeout_s: float = 30.0
+    """Without a single byte."""
+    longest_s: float = 120.0
+    """For one picture."""
+    tries: int = 5
+    """Requests for an address in one run."""
+    first_delay_s: float = 1.0
+    """Before the second try; doubled before each further one."""
+    longest_pause_s: float = 300.0
+    """At most so long is a host left alone that asks for it."""
+    max_bytes: int = 20 * 2**20
+    max_pixels: int = 50_000_000
+    give_up_errors: int = 20
+    """A host is given up in this run after so many connection errors, and nothing else ..."""
+    give_up_s: float = 10.0
+    """... for at least so many seconds."""
+    processes: int | None = None
+    """Helper processes for large downloads; None = as many as there are cores, 0 = none."""
+
+    def web(self) -> WebOptions:
+        """What of it concerns the web."""
+        return WebOptions(
+            connections_per_host=self.connections_per_host,
+            timeout_s=self.timeout_s,
+            tries=self.tries,
+            first_delay_s=self.first_delay_s,
+            longest_pause_s=self.longest_pause_s,
+        )
+
+    def limits(self) -> Limits:
+        """What of it is judged by the picture."""
+        return Limits(
+            max_bytes=self.max_bytes, max_pixels=self.max_pixels, longest_s=self.longest_s
+        )
+
+
+def download_pictures(
+    store: PictureStore, wanted: Iterable[tuple[str, Sequence[str]]], options: DownloadOptions
+) -> dict[str, int]:
+    """Fetch a picture for every item and write the store's outcomes; returns outcome -> items.
+
+    What an earlier run has settled is not asked again; timeouts, connection and server errors are.
+    An address that several items name is fetched once. Wanted items are read as they are needed,
+    and kept on disk until the end: memory grows by some 50 bytes an item.
+
+    Args:
+        store: where pictures go; other items that it has stay.
+        wanted: item id and its addresses, the best first; the next one is asked for where one
+            fails. Only http and https.
+        options: limits and patience.
+
+    Raises:
+        StorageError: the folder cannot be written, the disk is full, or another process downloads.
+    """
+    if min(options.connections_per_host, options.connections, options.tries) < 1:
+        raise InputError("connections and tries must be 1 or more")
+    taken = f"another process downloads to {store.folder}; wait for it, or end it"
+    with storage_errors(store.folder / "pictures"):
+        store.folder.mkdir(parents=True, exist_ok=True)
+        with exclusive(store.folder / ".lock", taken):
+            store.clear_drafts()
+            return _download(store, wanted, options)
+
+
+def _download(
+    store: PictureStore, wanted: Iterable[tuple[str, Sequence[str]]], options: DownloadOptions
+) -> dict[str, int]:
+    journal = Journal(store.journal)
+    schedule = Schedule(
+        store,
+        journal,
+        options.web(),
+        give_up_errors=options.give_up_errors,
+        give_up_s=options.give_up_s,
+    )
+    total = len(wanted) if isinstance(wanted, Sized) else None
+    with tempfile.TemporaryFile("w+", encoding="utf-8", dir=store.folder / "incoming") as spool:
+        try:
+            # Threads share the filter, so it is set here: Pillow warns about odd metadata.
+            with warnings.catch_warnings(), progress(total, "Pictures", "items") as counter:
+                warnings.simplefilter("ignore")
+                crew = _Crew(store, schedule, options)
+                _run(schedule, _spooled(wanted, spool), crew, counter)
+        finally:  # Ctrl-C too
+            schedule.end()
+            counts = store.write_outcomes(_chunks(_rows(spool, schedule)))
+            journal.close()
+    for host in sorted(schedule.given_up):
+        told = f"{host} was given up after {options.give_up_errors} connection errors in a row"
+        print(f"{told}; run the same command again to ask for the rest", file=sys.stderr)
+    return dict(sorted(counts.items()))
+
+
+def _run(
+    schedule: Schedule,
+    wanted: Iterator[tuple[str, tuple[str, ...]]],
+    crew: "_Crew",
+    counter: Progress,
+) -> None:
+    """Feed the schedule and show progress until all items are done."""
+
+    def step() -> None:
+        time.sleep(_STEP_S)
+        schedule.check()
+        crew.grow()
+        counter.advance(schedule.done - counter.done, **schedule.notes())
+
+    try:
+        for item_id, urls in wanted:
+            schedule.submit(Item(item_id=item_id, urls=urls))
+            if not crew.threads:
+                crew.grow()
+            while schedule.pending >= _MOST_PENDING:
+                step()
+        schedule.close()
+        while schedule.pending:
+            step()
+        step()
+    finally:
+        schedule.stop()
+        crew.leave()
+
+
+class _Crew:
+    """The threads that ask for addresses, and their helper processes."""
+
+    def __init__(self, store: PictureStore, schedule: Schedule, options: DownloadOptions) -> None:
+        self.threads: list[threading.Thread] = []
+        self._store, self._schedule, self._options = store, schedule, options
+        self._getter = Getter(store.folder, options.web(), options.limits(), cores())
+        self._lines: Lines | None = None
+        self._helped: set[int] = set()
+        self._rested = False
+        self._processes = cores() if options.processes is None else options.processes
+
+    def grow(self) -> None:
+        """More threads where more hosts are met; helpers where there is a lot to do."""
+        schedule, options = self._schedule, self._options
+        places = min(options.connections, options.connections_per_host * schedule.hosts_seen)
+        while schedule.hosts_seen and len(self.threads) < places + cores():
+            number = len(self.threads)
+            self.threads.append(threading.Thread(target=self._work, args=(number,), daemon=True))
+            self.threads[-1].start()
+        if self._lines is None and self._processes and schedule.settled >= _WORTH_HELPERS:
+            most = options.connections + cores()
+            try:
+                self._lines = Lines(
+                    self._store.folder, options.web(), options.limits(), self._processes, most
+                )
+            except OSError:  # no more processes or files: it goes on without
+                self._processes = 0
+        if not self._rested and len(self._helped) == len(self.threads) > 0:
+            self._getter.rest()
+            self._rested = True
+
+    def leave(self) -> None:
+        """End the threads and the helpers; a thread that waits for a silent host is left behind."""
+        deadline = time.monotonic() + _LAST_WORD_S
+        for thread in self.threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        if self._lines is not None:
+            self._lines.close()
+
+    def _work(self, number: int) -> None:
+        """One thread: ask for addresses until the schedule has none."""
+        schedule = self._schedule
+        try:
+            while (fetch := schedule.next()) is not None:
+                schedule.reply(fetch, self._get(number, fetch))
+        except BaseException as error:  # the main thread raises it
+            schedule.stop(error)
+
+    def _get(self, number: int, fetch: Fetch) -> Reply:
+        """One request, by a helper if there is one."""
+        held = True
+
+        def free() -> None:
+            nonlocal held
+            if held:
+                held = False
+                self._schedule.hosts.free(fetch.host)
+
+        try:
+            if self._lines is not None:
+                reply = self._lines.get(number, fetch.now, free)
+                if reply is not None:
+                    self._helped.add(number)
+                    return reply
+            if self._schedule.stopped:
+                return Failed(trouble="connection")
+            return self._getter.get(fetch.now, free)
+        finally:
+            free()
+
+
+def _rows(spool: IO[str], schedule: Schedule) -> Iterator[dict[str, Any]]:
+    """A row for every wanted item of which all is told."""
+    spool.seek(0)
+    for line in spool:
+        item_id, urls = json.loads(line)
+        fate = schedule.fate(urls)
+        if fate is not None:
+            url = fate.url.encode("utf-8", "replace").decode()
+            yield {"item_id": item_id, **vars(fate), "url": url or None}
+
+
+def _chunks(rows: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    while chunk := list(itertools.islice(rows, _CHUNK)):
+        yield chunk
+
+
+def _spooled(
+    wanted: Iterable[tuple[str, Sequence[str]]], spool: IO[str]
+) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Pass the wanted items on, and note them for the end."""
+    for item_id, urls in wanted:
+        asked = tuple(dict.fromkeys(url.strip() for url in urls))
+        json.dump([item_id, asked], spool)
+        spool.write("\n")
+        yield item_id, asked

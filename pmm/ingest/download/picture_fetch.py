@@ -1,0 +1,243 @@
+"""Getting one picture: ask, read, judge, keep; in this process, or in helper processes beside it.
+
+Python's lock lets one thread of a process run at a time, and each picture takes a third of a
+millisecond or so of plain Python. So once there is a lot to do, helper processes do this part; who
+may be asked when stays with the process that started them.
+"""
+
+import hashlib
+import os
+import socket
+import subprocess
+import sys
+import threading
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import TypeAlias
+
+from pmm.ingest.download.picture_judge import Fault, judge
+from pmm.ingest.download.polite_http import (
+    Trouble,
+    Web,
+    WebError,
+    WebOptions,
+    done_with,
+    failure_of,
+    let_go,
+    moved_to,
+    read_body,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What is refused."""
+
+    max_bytes: int
+    max_pixels: int
+    longest_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """Bytes came: a picture in the store, or a fault."""
+
+    fault: Fault | None
+    bytes: int
+    width: int | None
+    height: int | None
+    path: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Moved:
+    """The address leads to another one."""
+
+    target: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failed:
+    """Nothing came."""
+
+    trouble: Trouble
+    status: int | None = None
+    pause_s: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Crashed:
+    """The picture could not be written."""
+
+    errno: int | None
+    told: str
+    file: str | None
+
+
+Reply: TypeAlias = Judged | Moved | Failed | Crashed
+
+
+class Getter:
+    """Asks for addresses; many threads may use it. As many decode at once as `decoders` says."""
+
+    def __init__(self, folder: Path, web: WebOptions, limits: Limits, decoders: int) -> None:
+        self._folder, self._limits = folder, limits
+        self._web = Web(web)
+        self._decoders = threading.BoundedSemaphore(decoders)  # a decoded picture is large
+
+    def get(self, url: str, read: Callable[[], None]) -> Reply:
+        """One request; `read` is called when its host has nothing more to do for it."""
+        try:
+            data = self._ask(url)
+        except WebError as error:
+            return Failed(trouble=error.trouble, status=error.status, pause_s=error.pause_s)
+        if isinstance(data, str):
+            return Moved(target=data)
+        read()
+        with self._decoders:
+            found = judge(data, self._limits.max_pixels)
+            try:
+                path = None if found.fault else keep(self._folder, data, found.suffix)
+            except OSError as error:
+                return Crashed(errno=error.errno, told=str(error.strerror), file=error.filename)
+        return Judged(
+            fault=found.fault, bytes=len(data), width=found.width, height=found.height, path=path
+        )
+
+    def rest(self) -> None:
+        """Close the connections that are not in use."""
+        self._web.rest()
+
+    def _ask(self, url: str) -> bytes | str:
+        """The bytes at an address, or the address that it leads to."""
+        response = self._web.ask(url, unpack=True)
+        try:
+            if response.status == 200:
+                return read_body(response, self._limits.max_bytes, self._limits.longest_s)
+            let_go(response)
+            target = moved_to(url, response)
+            if target is None:
+                raise failure_of(response)
+            return target
+        finally:
+            done_with(response)
+
+
+def keep(folder: Path, data: bytes, suffix: str) -> str:
+    """Put a picture into its place in a store, unless it is there; returns its path below it.
+
+    A reader sees all of it or nothing.
+    """
+    digest = hashlib.sha256(data).hexdigest()
+    path = f"pictures/{digest[:2]}/{digest}{suffix}"
+    place = f"{folder}/{path}"
+    if os.path.exists(place) and os.path.getsize(place) == len(data):  # noqa: PTH110, PTH202
+        return path
+    draft = f"{folder}/incoming/{threading.get_native_id()}"
+    with open(draft, "wb", buffering=0) as file:  # noqa: PTH123
+        rest = memoryview(data)
+        while rest:
+            rest = rest[file.write(rest) :]
+    os.makedirs(os.path.dirname(place), exist_ok=True)  # noqa: PTH103, PTH120
+    os.replace(draft, place)  # noqa: PTH105
+    return path
+
+
+class Lines:
+    """The helper processes, and a line to them for each thread of this one.
+
+    A host's connections are shared out among the processes, so that together they have no more
+    open than one may. The processes run a program of their own: those of `multiprocessing` would
+    import the caller's main module once more.
+    """
+
+    def __init__(
+        self, folder: Path, web: WebOptions, limits: Limits, processes: int, lines: int
+    ) -> None:
+        processes = min(processes, web.connections_per_host)
+        each, more = divmod(web.connections_per_host, processes)
+        self._ours: list[Connection] = []
+        self._ready = [False] * lines
+        self._processes: list[subprocess.Popen[bytes]] = []
+        theirs: list[int] = []
+        for _ in range(lines):
+            near, far = socket.socketpair()
+            self._ours.append(Connection(near.detach()))
+            theirs.append(far.detach())
+        try:
+            for k in range(processes):
+                self._processes.append(_start(theirs[k::processes]))
+                options = replace(web, connections_per_host=each + (k < more))
+                self._ours[k].send((folder, options, limits))
+        finally:
+            for far_end in theirs:
+                os.close(far_end)
+
+    def get(self, number: int, url: str, read: Callable[[], None]) -> Reply | None:
+        """As `Getter.get`, by the line of this number; None while (or if) no helper is there."""
+        if number >= len(self._ours):
+            return None
+        line = self._ours[number]
+        try:
+            if not self._ready[number]:
+                if not line.poll():
+                    return None
+                line.recv()
+                self._ready[number] = True
+            line.send(url)
+            while (reply := line.recv()) is None:
+                read()
+        except (EOFError, OSError):  # it has been killed
+            self._ready[number] = False
+            return None
+        return reply  # type: ignore[no-any-return]
+
+    def close(self) -> None:
+        """End the helpers."""
+        for process in self._processes:
+            process.kill()
+        for process in self._processes:
+            process.wait()
+        for line in self._ours:
+            line.close()
+
+
+def _start(files: list[int]) -> "subprocess.Popen[bytes]":
+    program = (
+        f"import sys; sys.path[:] = {sys.path!r}; "
+        f"from pmm.ingest.download.picture_fetch import serve; serve({files!r})"
+    )
+    return subprocess.Popen(
+        [sys.executable, "-c", program],
+        stdin=subprocess.DEVNULL,
+        pass_fds=files,
+        start_new_session=True,  # Ctrl-C is the parent's business
+    )
+
+
+def serve(files: list[int]) -> None:
+    """Be a helper process: a thread for each line, until the other end is gone.
+
+    Args:
+        files: the descriptors of the lines; by the first come folder, options and limits.
+    """
+    warnings.simplefilter("ignore")  # Pillow warns about odd metadata
+    lines = [Connection(each) for each in files]
+    folder, web, limits = lines[0].recv()
+    getter = Getter(folder, web, limits, 1)
+    for line in lines:
+        threading.Thread(target=_answer, args=(line, getter)).start()
+
+
+def _answer(line: Connection, getter: Getter) -> None:
+    try:
+        line.send("ready")
+        while True:
+            line.send(getter.get(line.recv(), lambda: line.send(None)))
+    except (EOFError, OSError):
+        pass
+    except BaseException:  # the other end is told by the end of the line
+        os._exit(1)

@@ -1,0 +1,1 @@
+"""Bytes -> columns: delimited text, JSON lines, stores of pictures, times; for all sources."""

@@ -1,0 +1,74 @@
+"""Files of histories: a line a user, `user<TAB>item item …` in the order of time, no times.
+
+So are the users' files of the paper's published code, MicroLens' `_pairs.tsv` and NineRec's
+`_behaviour.tsv` written. A row is one item of a line; a line that holds none is one row too.
+"""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pmm.errors import InputError
+from pmm.ingest.readers.delimited import MALFORMED, Dialect, sniff, stream
+
+NO_ITEMS = "user without items"
+"""The reason under which lines with a user and no item are counted."""
+
+
+def sniff_histories(path: Path, *, latin: bool = False) -> Dialect:
+    """The dialect of a file of histories.
+
+    Raises:
+        InputError: it is missing, empty, binary or damaged, or none of its first lines has a tab.
+    """
+    dialect, head = sniff(path, latin=latin)
+    if dialect.delimiter != "\t" and not any("\t" in field for row in head for field in row):
+        raise InputError(
+            f"{path}: its first lines have no tab; expected is a line a user, "
+            "user<TAB>item item …, with spaces between the items"
+        )
+    return dataclasses.replace(dialect, delimiter="\t", quoted=False, fields=2)
+
+
+def stream_histories(path: Path, dialect: Dialect, fates: Counter[str]) -> Iterator[pa.RecordBatch]:
+    """One row an item: `user_id` and `item_id`, dictionary-coded, in the order of the file.
+
+    Runs of spaces count as one. A user with two lines has the items of both, in file order.
+
+    Args:
+        path: the file.
+        dialect: from `sniff_histories`.
+        fates: counts under "read" the items, the lines without an item (also under `NO_ITEMS`)
+            and the lines with no tab or several (also under `MALFORMED`).
+
+    Raises:
+        InputError: the file is damaged, or more than half of its lines are malformed.
+        UnicodeError: it is not in the dialect's encoding.
+    """
+    lines: Counter[str] = Counter()
+    wanted = {"user_id": 0, "items": 1}
+    try:
+        for batch in stream(path, dialect, wanted, header=False, fates=lines):
+            rows, without = _rows(batch)
+            fates[NO_ITEMS] += without
+            fates["read"] += without + rows.num_rows
+            yield rows
+    finally:
+        fates[MALFORMED] += lines[MALFORMED]
+        fates["read"] += lines[MALFORMED]
+
+
+def _rows(batch: pa.RecordBatch) -> tuple[pa.RecordBatch, int]:
+    """The items of a batch of lines with their users, and how many lines hold none."""
+    lists = pc.ascii_split_whitespace(batch["items"].dictionary_decode())
+    line, item = pc.list_parent_indices(lists), pc.list_flatten(lists)
+    present = pc.not_equal(item, "")  # spaces at either end leave an empty piece
+    if not pc.all(present).as_py():
+        line, item = line.filter(present), item.filter(present)
+    user = batch["user_id"].take(line)
+    rows = pa.RecordBatch.from_arrays([user, item.dictionary_encode()], ["user_id", "item_id"])
+    return rows, batch.num_rows - pc.count_distinct(line).as_py()

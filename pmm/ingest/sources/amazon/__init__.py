@@ -1,0 +1,1 @@
+"""Amazon's review releases of 2014, 2018 and 2023."""

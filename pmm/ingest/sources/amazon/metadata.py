@@ -1,0 +1,207 @@
+"""Amazon's metadata as items: text, category path and addresses of pictures, of every generation.
+
+Text (paper IV-A): the title, the description, then the category tags without repeats. Titles that
+hold a page's styles or scripts are empty.
+"""
+
+import multiprocessing
+import re
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from itertools import islice, zip_longest
+from typing import Any
+
+from pmm.cores import cores
+from pmm.errors import InputError
+from pmm.ingest.readers.delimited import MALFORMED
+from pmm.ingest.readers.json_block import read_line, split_lines, text_of
+from pmm.ingest.readers.json_lines import BAD_UTF8, read_blocks
+from pmm.ingest.readers.text import clean_text, clean_title, join_text
+from pmm.ingest.sources.amazon.editions import AmazonFile, Edition
+from pmm.ingest.tables.item_rows import ItemRows
+from pmm.progress import progress
+
+MOST_URLS = 5
+"""Addresses that are kept of an item's pictures."""
+
+_WORTH_PROCESSES = 16
+"""Blocks (of 8 MiB) from which on starting processes costs less than they save."""
+_SIZE = re.compile(r"\._[^/]*_(?=\.\w+$)")
+_ADDRESS = re.compile(r"https?://[^\s/]+/\S+", re.ASCII)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Product:
+    """A row of metadata as an item."""
+
+    item_id: str
+    text: str
+    categories: tuple[str, ...]
+    urls: tuple[str, ...]
+    """Addresses of its pictures, best first."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Cleaned:
+    """What a block of metadata holds; plain tuples, since they travel between processes."""
+
+    rows: list[tuple[str, str, tuple[str, ...], tuple[str, ...]]]
+    malformed: int
+    replaced: int
+    example: bytes
+
+
+def product_of(row: Mapping[str, Any], edition: Edition) -> Product:
+    """A row of metadata as an item.
+
+    >>> row = {"asin": "B1", "title": "Tee", "description": ["Soft."], "category": ["Men", "Men"]}
+    >>> product_of(row, "2018")
+    Product(item_id='B1', text='Tee. Soft. Men', categories=('Men', 'Men'), urls=())
+    """
+    title = clean_title(text_of(row.get("title")))
+    described = row.get("description")
+    pieces = described if isinstance(described, list) else [described]
+    description = " ".join(filter(None, (clean_text(text_of(piece)) for piece in pieces)))
+    path = tuple(filter(None, map(clean_text, _path(row))))
+    return Product(
+        item_id=text_of(row.get("parent_asin" if edition == "2023" else "asin")).strip(),
+        text=join_text(join_text(title, [description]), list(dict.fromkeys(path))),
+        categories=path,
+        urls=picture_urls(row),
+    )
+
+
+def _path(row: Mapping[str, Any]) -> list[str]:
+    """The category path from its root; of several (2014) the first."""
+    found = row.get("category") or row.get("categories")
+    if isinstance(found, str):
+        return [found]
+    if not isinstance(found, list):
+        return []
+    first = next((path for path in found if isinstance(path, list)), None)
+    return [text_of(each) for each in (found if first is None else first)]
+
+
+def picture_urls(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """Addresses of an item's pictures, best first, at most `MOST_URLS`.
+
+    2018: those of high resolution, then thumbnails without the suffix that makes them small.
+    2023: the variant MAIN before the others, of each the high resolution, then the large one.
+
+    >>> picture_urls({"image": ["https://x.org/I/31A%2B._SX38_SY50_CR,0,0,38,50_.jpg"]})
+    ('https://x.org/I/31A%2B.jpg',)
+    >>> picture_urls({"images": [{"large": "https://x.org/L.jpg", "hi_res": None}]})
+    ('https://x.org/L.jpg',)
+    """
+    found = [
+        *_strings(row.get("imageURLHighRes")),
+        *(
+            _SIZE.sub("", url)
+            for key in ("imageURL", "image", "imUrl")
+            for url in _strings(row.get(key))
+        ),
+    ]
+    for variant in _variants(row.get("images")):
+        found += [text_of(variant.get("hi_res")), text_of(variant.get("large"))]
+    good = (url.strip() for url in found)
+    distinct = dict.fromkeys(url for url in good if _ADDRESS.fullmatch(url))
+    return tuple(islice(distinct, MOST_URLS))
+
+
+def _strings(value: object) -> list[str]:
+    values = value if isinstance(value, list) else [value]
+    return [text_of(each) for each in values if isinstance(each, str)]
+
+
+def _variants(images: object) -> list[dict[str, object]]:
+    """Pictures of 2023, MAIN first; given as a list of objects or as an object of lists."""
+    if isinstance(images, dict):
+        lists = {key: value for key, value in images.items() if isinstance(value, list)}
+        rows = zip_longest(*lists.values())
+        images = [dict(zip(lists, row, strict=True)) for row in rows]
+    if not isinstance(images, list):
+        return []
+    found = [each for each in images if isinstance(each, dict)]
+    return sorted(found, key=lambda each: each.get("variant") != "MAIN")
+
+
+def read_products(
+    files: Sequence[AmazonFile], edition: Edition, rows: ItemRows, notes: Counter[str]
+) -> None:
+    """Add the products of metadata files to `rows`, in the order of the files and their rows.
+
+    A file of 128 MiB or more is cleaned by a process a core; the result does not depend on it.
+
+    Raises:
+        InputError: a file is damaged, or more than half of its lines are malformed.
+    """
+    for file in files:
+        assert file.lines is not None
+        total = malformed = 0
+        example = b""
+        with progress(None, f"reading {file.path.name}", "products") as bar:
+            for cleaned in _cleaned(file, edition):
+                for item_id, text, categories, urls in cleaned.rows:
+                    rows.add(item_id, text, None, categories, urls)
+                total += len(cleaned.rows) + cleaned.malformed
+                malformed += cleaned.malformed
+                example = example or cleaned.example
+                if cleaned.replaced:
+                    notes[BAD_UTF8] += cleaned.replaced
+                bar.advance(len(cleaned.rows))
+        rows.fates["read"] += total
+        rows.fates[MALFORMED] += malformed
+        if malformed * 2 > total:
+            shown = example[:120].decode("utf-8", "replace")
+            raise InputError(
+                f"{file.path}: {malformed:,} of {total:,} lines are no JSON objects, e.g. {shown!r}"
+            )
+
+
+def _cleaned(file: AmazonFile, edition: Edition) -> Iterator[_Cleaned]:
+    """The file's blocks in order, cleaned."""
+    assert file.lines is not None
+    literal = file.lines.literal
+    blocks = read_blocks(file.lines)
+    first = list(islice(blocks, _WORTH_PROCESSES))
+    workers = cores()
+    if len(first) < _WORTH_PROCESSES or workers < 2:
+        for block in (*first, *blocks):
+            yield _clean_block(block, edition, literal)
+        return
+    methods = multiprocessing.get_all_start_methods()
+    context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
+    with ProcessPoolExecutor(workers, context) as pool:
+        ahead: deque[tuple[bytes, Future[_Cleaned]]] = deque()
+        for block in (*first, *blocks):
+            ahead.append((block, pool.submit(_clean_block, block, edition, literal)))
+            if len(ahead) > workers + 1:
+                yield _result(*ahead.popleft(), edition, literal)
+        while ahead:
+            yield _result(*ahead.popleft(), edition, literal)
+
+
+def _result(block: bytes, cleaning: Future[_Cleaned], edition: Edition, literal: bool) -> _Cleaned:
+    try:
+        return cleaning.result()
+    except BrokenProcessPool:  # killed for memory, say: slower, but not lost
+        return _clean_block(block, edition, literal)
+
+
+def _clean_block(block: bytes, edition: Edition, literal: bool) -> _Cleaned:
+    rows = []
+    malformed = replaced = 0
+    example = b""
+    for line in split_lines(block):
+        row, valid = read_line(line, literal=literal)
+        replaced += not valid
+        if row is None:
+            malformed += 1
+            example = example or line
+            continue
+        product = product_of(row, edition)
+        rows.append((product.item_id, product.text, product.categories, product.urls))
+    return _Cleaned(rows=rows, malformed=malformed, replaced=replaced, example=example)

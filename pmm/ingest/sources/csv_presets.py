@@ -1,0 +1,181 @@
+"""Known datasets as two delimited files: PixelRec, MovieLens, and what RecBole writes.
+
+A preset says which files of a folder hold what, and names the columns of those without a header;
+`pmm.ingest.sources.csv` reads them.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Literal
+
+from pmm.errors import InputError
+from pmm.ingest.download.raw_guide import missing_raw
+from pmm.ingest.readers.columns import find_roles
+from pmm.ingest.readers.delimited import sniff
+from pmm.ingest.sources.csv import CsvFiles
+
+Preset = Literal["pixelrec", "movielens", "recbole"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Form:
+    """One form in which a dataset is published. Names are compared in lower case, with or without
+    `.gz` at the end."""
+
+    interactions: tuple[str, ...]
+    """Patterns of the file's name."""
+    items: str | None
+    """The file's name, `*` for the stem of the interactions'; None = the table whose header has
+    an item and a title column."""
+    columns: str | None = None
+    """See `CsvFiles`."""
+    item_columns: str | None = None
+    pictures: tuple[str, ...]
+    """Folders in which pictures are looked for where none is named."""
+
+
+_POSTERS = ("posters", "images")
+_GENRES = (
+    *("Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary"),
+    *("Drama", "Fantasy", "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi"),
+    *("Thriller", "War", "Western"),
+)
+
+PRESETS: dict[Preset, tuple[Form, ...]] = {
+    "pixelrec": (
+        Form(
+            interactions=(
+                *("pixel50k.csv", "pixelrec50k.csv", "pixel200k.csv"),
+                *("pixel1m.csv", "pixel8m.csv", "pixelrec.csv"),
+            ),
+            items=None,
+            pictures=("cover", "covers", "images"),
+        ),
+    ),
+    "movielens": (
+        # latest, latest-small, 20M, 25M, 32M
+        Form(interactions=("ratings.csv",), items="movies.csv", pictures=_POSTERS),
+        # 1M, 10M
+        Form(
+            interactions=("ratings.dat",),
+            items="movies.dat",
+            columns="user,item,rating,timestamp",
+            item_columns="item,title,categories",
+            pictures=_POSTERS,
+        ),
+        # 100K: id, title, release, video release, address, "unknown", 18 genres
+        Form(
+            interactions=("u.data",),
+            items="u.item",
+            columns="user,item,rating,timestamp",
+            item_columns="item,title,-,-,-,-," + ",".join(f"tag {genre}" for genre in _GENRES),
+            pictures=_POSTERS,
+        ),
+    ),
+    "recbole": (Form(interactions=("*.inter",), items="*.item", pictures=("images", "cover")),),
+}
+"""Preset -> the forms that are known."""
+
+
+def preset_files(preset: Preset, folder: Path, images: Path | None = None) -> CsvFiles:
+    """The files of a known dataset in a folder, ready for `ingest_csv`.
+
+    Args:
+        preset: which dataset.
+        folder: holds the files under the names they are published with.
+        images: a folder of pictures named after the items' ids; None = the preset's usual folder
+            inside `folder`, where there is one.
+
+    Raises:
+        InputError: files are missing, or several fit.
+    """
+    if folder.is_file():
+        raise InputError(f"{folder} is a file; expected is the folder that holds {preset}'s files")
+    names = _names(folder)
+    fitting = [(form, path) for form in PRESETS[preset] for path in _fitting(form, names)]
+    if len(fitting) != 1:
+        raise _not_one(preset, folder, [path for _, path in fitting])
+    form, interactions = fitting[0]
+    inside = (folder / name for name in form.pictures)
+    return CsvFiles(
+        interactions=interactions,
+        items=_items(preset, folder, form, interactions, names),
+        images=images or next((path for path in inside if path.is_dir()), None),
+        columns=form.columns,
+        item_columns=form.item_columns,
+    )
+
+
+def _names(folder: Path) -> dict[str, list[Path]]:
+    """The files of a folder by their names in lower case, without `.gz`."""
+    found: dict[str, list[Path]] = {}
+    try:
+        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+            if path.is_file():
+                found.setdefault(path.name.lower().removesuffix(".gz"), []).append(path)
+    except OSError as error:
+        raise InputError(f"{folder} cannot be read ({error.strerror})") from error
+    return found
+
+
+def _fitting(form: Form, names: dict[str, list[Path]]) -> Iterator[Path]:
+    for name, paths in names.items():
+        if any(fnmatch(name, pattern) for pattern in form.interactions):
+            yield from paths
+
+
+def _not_one(preset: Preset, folder: Path, found: list[Path]) -> InputError:
+    if found:
+        return InputError(
+            f"{folder}: {_listed(found)} all hold interactions of {preset}; leave one of them "
+            "there, or name the files with --interactions and --items"
+        )
+    wanted = [name for form in PRESETS[preset] for name in form.interactions]
+    lack = [f"{' or '.join(wanted)} (interactions)"]
+    forms = PRESETS[preset]
+    for below in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if below.is_dir() and any(True for form in forms for _ in _fitting(form, _names(below))):
+            lack.append(f"one of them is in {below}: name that folder")
+    return missing_raw(preset, folder, lack)
+
+
+def _items(
+    preset: Preset, folder: Path, form: Form, interactions: Path, names: dict[str, list[Path]]
+) -> Path:
+    """The one items file that belongs to the interactions."""
+    if form.items is None:
+        found = [
+            path
+            for name, paths in names.items()
+            for path in paths
+            if name.endswith(".csv") and path != interactions and _holds_items(path)
+        ]
+        wanted = "a .csv whose first line has item_id and title (items)"
+    else:
+        stem = interactions.name.removesuffix(".gz").rpartition(".")[0]
+        wanted = form.items.replace("*", stem)
+        found = names.get(wanted.lower(), [])
+    if not found:
+        raise missing_raw(preset, folder, [f"{wanted}, which belongs to {interactions.name}"])
+    if len(found) > 1:
+        raise InputError(
+            f"{folder}: {_listed(found)} all hold items of {preset}; leave one of them there, or "
+            "name the files with --interactions and --items"
+        )
+    return found[0]
+
+
+def _holds_items(path: Path) -> bool:
+    try:
+        _, head = sniff(path)
+    except InputError:
+        return False
+    roles = find_roles(head[0], ["item", "title", "user"])
+    return roles.keys() == {"item", "title"}
+
+
+def _listed(paths: list[Path]) -> str:
+    *others, last = [path.name for path in paths]
+    return f"{', '.join(others)} and {last}"

@@ -1,0 +1,1 @@
+"""Bili and Kwai, in every layout in which their datasets are published."""

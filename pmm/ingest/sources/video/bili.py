@@ -1,0 +1,60 @@
+"""Bili: the source and its targets, each a dataset of its own in NineRec's or PMMRec's layout."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from pmm.ingest.sources.video.datasets import Plan, Shelf, VideoFiles, ingest_plans
+from pmm.ingest.targets.rules import Rule
+from pmm.ingest.targets.target_tables import IngestOptions, choose_targets
+from pmm.storage.home import Home
+
+__all__ = ["BILI_TARGETS", "VideoFiles", "bili_name", "ingest_bili"]
+
+_SOURCE = "Bili"
+_PAPERS = (_SOURCE, "Bili Food", "Bili Movie", "Bili Cartoon")
+_FURTHER = ("Bili Dance", "Bili Music")
+BILI_TARGETS: dict[str, Rule | None] = dict.fromkeys(_PAPERS + _FURTHER)
+"""The paper's four datasets, then NineRec's further two. None is carved: NineRec ships them so."""
+
+_PLATFORM = re.compile(r"(?:source_)?bili(?:bili)?(?![a-z])")
+
+
+def ingest_bili(
+    home: Home, files: VideoFiles, targets: Sequence[str], options: IngestOptions
+) -> list[dict[str, Any]]:
+    """Read Bili's datasets into their tables and targets; return the targets' cards.
+
+    The paper's datasets that are not there and were not asked for have the card {"target": name,
+    "left_out": why}; further ones are then not mentioned.
+
+    Args:
+        home: where artefacts live.
+        files: the raw folder, searched three levels deep, and the language of the titles.
+        targets: see `BILI_TARGETS`; empty = all that are there.
+        options: core, sample, split and so on.
+
+    Raises:
+        InputError: nothing is there, what was asked for is not there or twice, files are damaged,
+            or nothing is left.
+    """
+    asked = choose_targets(BILI_TARGETS, targets) if targets else []
+    shelf = Shelf("bili", (files.raw or home.raw("bili")).absolute(), bili_name)
+    shelf.require_something(asked or BILI_TARGETS, of=asked or BILI_TARGETS)
+    names = [name for name in BILI_TARGETS if name in (*_PAPERS, *asked) or shelf.has(name)]
+    plans = [Plan(name=name, rules={name: None}) for name in names]
+    return ingest_plans(home, shelf, plans, files.language, asked, options)
+
+
+def bili_name(name: str) -> str | None:
+    """The target that a dataset's files name; what names no sub-domain is the source.
+
+    >>> [bili_name(each) for each in ("Bili_2M", "bilibili_food", "BILI_Movie", "KU")]
+    ['Bili', 'Bili Food', 'Bili Movie', None]
+    """
+    folded = name.lower().replace("-", "_")
+    if not _PLATFORM.match(folded):
+        return None
+    parts = folded.split("_")
+    subs = (name for name in BILI_TARGETS if name != _SOURCE and name.lower()[5:] in parts)
+    return next(subs, _SOURCE)

@@ -1,0 +1,368 @@
+"""Datasets of the video platforms, whatever their layout: found, read into tables, made targets.
+
+Text is the title alone (paper IV-A: "titles" for Bili and Kwai). Each dataset has tables of its own
+and is a target of its own.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from pmm.errors import InputError
+from pmm.ingest.download.raw_guide import missing_raw
+from pmm.ingest.readers.histories import sniff_histories, stream_histories
+from pmm.ingest.readers.lmdb_pictures import Extracted, extract, forget_other_states, store_keys
+from pmm.ingest.readers.pairs import detect_pairs, stream_pairs
+from pmm.ingest.readers.picture_folder import Pictures
+from pmm.ingest.readers.text import clean_text
+from pmm.ingest.readers.titles import Titles, read_title_lines, read_title_table
+from pmm.ingest.sources.video import microlens, ninerec
+from pmm.ingest.sources.video import pmmrec_code as pmmrec_files
+from pmm.ingest.sources.video.dataset_files import Dataset, Remnant, walk
+from pmm.ingest.sources.video.ninerec import Language
+from pmm.ingest.tables.interactions import Cleaner
+from pmm.ingest.tables.item_rows import ItemRows
+from pmm.ingest.tables.source_tables import Raw, Reading, write_tables
+from pmm.ingest.targets.k_core import NothingLeft
+from pmm.ingest.targets.rules import Rule
+from pmm.ingest.targets.target_tables import IngestOptions, write_targets
+from pmm.storage.artefact import Digests
+from pmm.storage.home import Home
+
+_HISTORIES = ("_users.tsv", "_behaviour.tsv", "_pairs.tsv")
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoFiles:
+    """Where a video platform's raw files are, and what is read of them."""
+
+    raw: Path | None = None
+    """The folder; None = raw/<source> in the home folder."""
+    language: Language = "zh"
+    """Of the titles, where the files have both."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tagging:
+    """What stands in an item's `categories`, for targets to be carved by."""
+
+    kind: str
+    """What it is, for the card."""
+    tags: Callable[[str, str], Sequence[str]]
+    """(item id, clean title) -> entries."""
+    inputs: Mapping[str, str]
+    """Files that decide -> sha256."""
+    notes: Mapping[str, Any]
+    """For the card."""
+
+
+NO_TAGS = Tagging(kind="none", tags=lambda _item, _title: (), inputs={}, notes={})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """One dataset, and the targets that are made of it."""
+
+    name: str
+    """As its tables are named: "Bili Food"."""
+    rules: Mapping[str, Rule | None]
+    tagging: Tagging = NO_TAGS
+
+
+class Shelf:
+    """The datasets below a raw folder, by the names that a source gives them."""
+
+    def __init__(self, source: str, raw: Path, name_of: Callable[[str], str | None]) -> None:
+        """Search a folder.
+
+        Args:
+            source: as it is typed: "bili", "kwai".
+            raw: the folder.
+            name_of: a dataset's name as its files say -> the target's name; None = of another
+                source.
+
+        Raises:
+            InputError: the folder is missing or a file.
+        """
+        self.source, self.raw = source, raw
+        if raw.is_file():
+            raise InputError(f"--raw {raw} is a file; expected is the folder that holds the files")
+        if not raw.exists():
+            raise missing_raw(source, raw)
+        self._known: dict[str, list[Dataset]] = {}
+        self._remnants: dict[str, list[str]] = {}
+        for found in find_datasets(raw):
+            name = name_of(found.name)
+            if name is None:
+                continue
+            if isinstance(found, Dataset):
+                self._known.setdefault(name, []).append(found)
+            else:
+                self._remnants.setdefault(name, []).append(found.lack)
+
+    def has(self, name: str) -> bool:
+        """Whether a dataset is there, complete or not to be decided between."""
+        return name in self._known
+
+    def require_something(self, names: Iterable[str], of: Iterable[str]) -> None:
+        """Make sure that one of the datasets is there at least.
+
+        Raises:
+            InputError: none is; the message says what is missing of those in `of`.
+        """
+        if not any(self.has(name) for name in names):
+            raise missing_raw(self.source, self.raw, self.lack(dict.fromkeys(of)))
+
+    def lack(self, names: Iterable[str]) -> list[str]:
+        """What is missing of datasets of which something is there."""
+        return [lack for name in names for lack in self._remnants.get(name, [])]
+
+    def get(self, name: str) -> Dataset:
+        """A dataset.
+
+        Raises:
+            InputError: it is not there, not complete, or there more than once.
+        """
+        found = self._known.get(name, [])
+        if not found:
+            raise missing_raw(self.source, self.raw, self.lack([name]) or [f'files of "{name}"'])
+        if len(found) > 1:
+            lines = "\n".join(f"  {each.interactions.parent} ({each.name})" for each in found)
+            raise InputError(
+                f'several datasets could be "{name}":\n{lines}\n'
+                "Name the folder of one of them with --raw"
+            )
+        return found[0]
+
+
+def find_datasets(raw: Path) -> Iterator[Dataset | Remnant]:
+    """All datasets of any layout in a folder or at most three levels below it."""
+    for listing in walk(raw):
+        yield from ninerec.find(listing)
+        yield from pmmrec_files.find(listing)
+        yield from microlens.find(listing)
+
+
+def ingest_plans(
+    home: Home,
+    shelf: Shelf,
+    plans: Sequence[Plan],
+    language: Language,
+    asked: Sequence[str],
+    options: IngestOptions,
+) -> list[dict[str, Any]]:
+    """Write the tables and targets of several datasets; the targets' cards.
+
+    A dataset that is not there, has no pictures where they are needed, or of which the options
+    leave nothing, is left out if nothing of it was asked for by name: its targets' cards say why.
+
+    Args:
+        home: where artefacts live.
+        shelf: the datasets.
+        plans: which datasets become which targets.
+        language: of the titles.
+        asked: targets that were named, as they are written; empty = all.
+        options: see there.
+
+    Raises:
+        InputError: a dataset that was asked for is missing or has no pictures, one that is there
+            cannot be used, or nothing is left of any.
+    """
+    cards: list[dict[str, Any]] = []
+    faults: list[InputError] = []
+    for plan in plans:
+        wanted = [name for name in plan.rules if name in asked]
+        if asked and not wanted:
+            continue
+        why = "" if asked else _reason_to_leave_out(shelf, plan, options)
+        if not why:
+            dataset = shelf.get(plan.name)
+            try:
+                cards += _ingest_plan(home, dataset, plan, language, wanted, options)
+                continue
+            except NothingLeft as error:
+                if asked:
+                    raise
+                why = str(error)
+        if shelf.has(plan.name):
+            faults.append(InputError(f"{plan.name}: {why.removeprefix(f'{plan.name}: ')}"))
+        cards += [{"target": name, "left_out": why} for name in plan.rules]
+    if faults and all("left_out" in card for card in cards):
+        raise faults[0]
+    return cards
+
+
+def _reason_to_leave_out(shelf: Shelf, plan: Plan, options: IngestOptions) -> str:
+    """Why a dataset that was not asked for by name is left out; "" where it is not."""
+    if not shelf.has(plan.name):
+        lack = "; ".join(shelf.lack([plan.name]))
+        return f"missing: {lack}" if lack else f"no files of {plan.name} below {shelf.raw}"
+    return _lack_of_pictures(shelf.get(plan.name), options)
+
+
+def _lack_of_pictures(dataset: Dataset, options: IngestOptions) -> str:
+    if dataset.pictures is not None or options.missing_image != "drop":
+        return ""
+    place, stem = dataset.interactions.parent, dataset.name
+    return (
+        f"{place} has no pictures of {stem}: expected is a folder {stem}_cover, {stem}_covers or "
+        f"{stem}_items_images with <item id>.jpg (archives unpacked), or the store "
+        f"{stem}_items_images.lmdb. To go on with the titles alone: --missing-image text-only"
+    )
+
+
+def _ingest_plan(
+    home: Home,
+    dataset: Dataset,
+    plan: Plan,
+    language: Language,
+    wanted: Sequence[str],
+    options: IngestOptions,
+) -> list[dict[str, Any]]:
+    lack = _lack_of_pictures(dataset, options)
+    if lack:
+        raise InputError(f"{plan.name}: {lack}")
+    covers = Covers(home, plan.name, dataset)
+    tables = write_tables(home, dataset_raw(home, plan, dataset, covers, language))
+    covers.tidy()
+    try:
+        return write_targets(home, tables, plan.rules, (), wanted, options)
+    except InputError as error:
+        named = str(error).startswith(tuple(f"{name}:" for name in plan.rules))
+        if named or (len(plan.rules) > 1 and not isinstance(error, NothingLeft)):
+            raise
+        raise type(error)(f"{plan.name}: {error}") from error
+
+
+class Covers:
+    """The pictures of a dataset, in a folder or a store."""
+
+    def __init__(self, home: Home, name: str, dataset: Dataset) -> None:
+        """Find them; those in a store are first written out.
+
+        Raises:
+            InputError: the folder or the store cannot be read.
+        """
+        place = dataset.pictures
+        self.pictures: Pictures | None = None
+        self._store: Extracted | None = None
+        self.notes: dict[str, Any] = {"layout": "none"}
+        if place is None:
+            return
+        if place.name.lower().endswith(".lmdb"):
+            self._store = extract(home, name, place)
+            self.pictures = Pictures(self._store.folder)
+            self.notes = {"layout": "LMDB", "name": place.name, "outcomes": self._store.outcomes}
+        else:
+            self.pictures = Pictures(place)
+            self.notes = {"layout": "folder", "name": place.name}
+
+    def of_item(self, item_id: str) -> str | None:
+        """The path of an item's picture below the folder of `pictures`."""
+        if self.pictures is None:
+            return None
+        if self._store is None:
+            return self.pictures.of_item(item_id)
+        found = (self.pictures.of_item(key) for key in store_keys(item_id))
+        return next((path for path in found if path is not None), None)
+
+    def tidy(self) -> None:
+        """Remove what was written out of earlier states of the store."""
+        if self._store is not None:
+            forget_other_states(self._store)
+
+
+def dataset_raw(
+    home: Home, plan: Plan, dataset: Dataset, covers: Covers, language: Language
+) -> Raw:
+    """A dataset's files as `pmm.ingest.tables.source_tables.write_tables` takes them."""
+    titles = dataset.titles[0]
+    if dataset.layout == "MicroLens":
+        titles = microlens.choose_titles(dataset.titles, language)
+    pictures = covers.pictures
+    digests = Digests(home.root)
+    return Raw(
+        name=plan.name,
+        config={
+            "layout": dataset.layout,
+            "language": language,
+            "categories": plan.tagging.kind,
+            "pictures": str(pictures.folder) if pictures else None,
+        },
+        inputs={
+            "interactions": digests.file(dataset.interactions),
+            "titles": digests.file(titles),
+            "images": pictures.digest() if pictures else "none",
+            **plan.tagging.inputs,
+        },
+        pictures=pictures.folder if pictures else None,
+        read=lambda latin: _read(dataset, titles, covers, plan.tagging, language, latin),
+    )
+
+
+def _read(
+    dataset: Dataset,
+    path: Path,
+    covers: Covers,
+    tagging: Tagging,
+    language: Language,
+    latin: bool,
+) -> Reading:
+    titles = _titles(dataset, path, language)
+    items, item_fates = _items(titles, covers, tagging)
+    fates: Counter[str] = Counter()
+    known = items["item_id"].combine_chunks()
+    rows, layout = _interactions(dataset.interactions, known, fates, latin)
+    return Reading(
+        items=items,
+        item_fates=item_fates,
+        interactions=rows,
+        row_fates=fates,
+        notes={
+            "detected": {
+                "dataset": {"name": dataset.name, "layout": dataset.layout},
+                "interactions": {"file": dataset.interactions.name, **layout},
+                "items": {"file": path.name, **titles.notes},
+                "pictures": covers.notes,
+                "categories": {"kind": tagging.kind, **tagging.notes},
+            }
+        },
+    )
+
+
+def _titles(dataset: Dataset, path: Path, language: Language) -> Titles:
+    match dataset.layout:
+        case "NineRec":
+            return ninerec.read_titles(path, language)
+        case "PMMRec":
+            return read_title_lines(path)
+        case "MicroLens":
+            return read_title_table(path)
+
+
+def _items(titles: Titles, covers: Covers, tagging: Tagging) -> tuple[pa.Table, dict[str, Any]]:
+    rows = ItemRows()
+    rows.fates = titles.fates.copy()
+    for item_id, title in titles.rows:
+        text = clean_text(title)
+        rows.add(item_id, text, covers.of_item(item_id), tagging.tags(item_id, text))
+    return rows.finish()
+
+
+def _interactions(
+    path: Path, known: pa.Array, fates: Counter[str], latin: bool
+) -> tuple[Iterator[pa.Table], dict[str, Any]]:
+    """The interactions, and how the file is read."""
+    if path.name.lower().removesuffix(".gz").endswith(_HISTORIES):
+        dialect = sniff_histories(path, latin=latin)
+        cleaner = Cleaner(place=str(path), unit=None)
+        rows = cleaner.clean(stream_histories(path, dialect, fates), fates)
+        return rows, {**dialect.describe(), "form": "histories", "time": "none: items in order"}
+    layout = detect_pairs(path, known, latin=latin)
+    cleaner = Cleaner(place=str(path), unit=layout.unit)
+    batches = stream_pairs(path, layout, fates)
+    return cleaner.clean(batches, fates), {"form": "pairs", **layout.describe()}

@@ -1,0 +1,1 @@
+"""A source as two clean tables: interactions and items; and its ids as integers."""

@@ -1,0 +1,1 @@
+"""Tables -> targets: k-core, rules, samples, splits, cold cuts, beside the paper's Table II."""

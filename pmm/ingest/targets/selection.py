@@ -1,0 +1,131 @@
+"""Which interactions of a source make a target: usable items, a rule's items, a sample of users."""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pmm.errors import InputError
+from pmm.ingest.tables.source_tables import Source
+from pmm.ingest.targets.k_core import NothingLeft
+from pmm.ingest.targets.rows import Rows
+from pmm.ingest.targets.rules import Rule
+from pmm.ingest.targets.split import LEAST
+
+UNLISTED = "item not in the items file"
+UNPICTURED = "item without picture"
+
+
+def usable_rows(
+    source: Source, missing_image: Literal["drop", "text-only"], fates: dict[str, int]
+) -> Rows:
+    """Rows whose item is listed and has the content that the options ask for.
+
+    Args:
+        source: all interactions.
+        missing_image: drop items without a picture, or only those without picture and text.
+        fates: counts the dropped rows by reason.
+
+    Raises:
+        InputError: nothing is left.
+    """
+    rows = Rows(user=source.user, item=source.item, timestamp=source.timestamp)
+    listed = source.listed_at >= 0
+    rows = rows.keep(listed[rows.item], UNLISTED, fates)
+    image = np.zeros(len(listed), bool)
+    image[listed] = source.items["image"].is_valid().to_numpy()[source.listed_at[listed]]
+    match missing_image:
+        case "drop":
+            rows = rows.keep(image[rows.item], UNPICTURED, fates)
+        case "text-only":
+            text = np.zeros(len(listed), bool)
+            has_text = pc.not_equal(source.items["text"], "").to_numpy()
+            text[listed] = has_text[source.listed_at[listed]]
+            rows = rows.keep((image | text)[rows.item], "item without picture and text", fates)
+    if not len(rows.user):
+        _refuse_nothing(source, fates)
+    return rows
+
+
+def _refuse_nothing(source: Source, fates: dict[str, int]) -> None:
+    listing = "; ".join(f"{reason}: {n:,} rows" for reason, n in fates.items() if n)
+    listing = listing or "the file of interactions has no rows"
+    advice = ""
+    if fates.get(UNPICTURED, 0) > fates.get(UNLISTED, 0):
+        pictures = source.card["pictures"]
+        where = f" below {pictures}" if pictures else ", for there is no folder of pictures"
+        advice = (
+            f". No item that occurs has a picture{where}: give the folder of pictures (--images "
+            "DIR, for Amazon also --images download; H&M: images/ beside articles.csv; Bili and "
+            "Kwai: covers beside the tables), or keep items by their text with "
+            "--missing-image text-only"
+        )
+        outcomes = source.card.get("picture_outcomes")
+        if outcomes:
+            told = ", ".join(f"{name}: {n:,}" for name, n in sorted(outcomes.items()))
+            advice += f". Outcomes of the download: {told}"
+    elif fates.get(UNLISTED):
+        sold = [repr(source.item_ids[code].as_py()) for code in np.unique(source.item)[:3].tolist()]
+        listed = [repr(each) for each in source.items["item_id"][:3].to_pylist()]
+        advice = (
+            f". Item ids of the interactions look like {', '.join(sold)}, those of the items file "
+            f"like {', '.join(listed) or 'nothing: it has no rows'}. They must be the same; where "
+            "the interactions have no header, --columns may name the wrong column as item"
+        )
+    raise InputError(f"{source.name}: no interaction is left before the core ({listing}){advice}")
+
+
+def carve_rows(
+    rows: Rows,
+    name: str,
+    rule: Rule,
+    columns: Sequence[str],
+    source: Source,
+    user_core: int,
+    fates: dict[str, int],
+) -> Rows:
+    """Rows of the items that a rule names, of users with at least `user_core` rows among them.
+
+    Raises:
+        NothingLeft: no item fits, or no user has as many rows (and as many as the split needs).
+    """
+    items = pl.DataFrame(source.items.select(["categories"]))
+    matches = items.select(rule.matches(columns)).to_series().to_numpy()
+    if not matches.any():
+        advice = f". {rule.advice}" if rule.advice else ""
+        raise NothingLeft(f"{name}: no item of {source.name} is inside it (rule: {rule}){advice}")
+    inside = np.zeros(len(source.item_ids), bool)
+    listed = source.listed_at >= 0
+    inside[listed] = matches[source.listed_at[listed]]
+    carved = rows.keep(inside[rows.item], "outside the target", fates)
+    least = max(user_core, LEAST)
+    counts = np.bincount(carved.user, minlength=len(source.user_ids))
+    kept = carved.keep(
+        (counts >= user_core)[carved.user],
+        f"user with fewer than {user_core} inside the target",
+        fates,
+    )
+    if not (counts >= least).any():
+        raise NothingLeft(
+            f"{name}: no user of the core has {least} interactions inside it (rule: {rule}; "
+            f"{len(carved.user):,} interactions of {np.count_nonzero(counts):,} users, at most "
+            f"{counts.max(initial=0)} each). Lower --user-core or --item-core"
+        )
+    return kept
+
+
+def sample_users(
+    rows: Rows, ids: pa.StringArray, users: int, seed: int, fates: dict[str, int]
+) -> Rows:
+    """The users whose hash with the seed is least: the same in every version of every library."""
+
+    def place(code: int) -> bytes:
+        return hashlib.sha256(f"{seed}:{ids[code].as_py()}".encode()).digest()
+
+    chosen = np.zeros(len(ids), bool)
+    chosen[sorted(np.unique(rows.user).tolist(), key=place)[:users]] = True
+    return rows.keep(chosen[rows.user], "user not in the sample", fates)

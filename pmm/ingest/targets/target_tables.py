@@ -1,0 +1,339 @@
+"""A source's tables -> targets: drops, order, repeats, core, carving, sample, split, cold cuts.
+
+All on integer arrays. What is dropped, and why, adds up to the raw rows in the target's card.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from pmm.errors import InputError, nearest
+from pmm.ingest.tables.source_tables import Source, load_source
+from pmm.ingest.targets.k_core import Core, NothingLeft, require_core
+from pmm.ingest.targets.rows import Rows
+from pmm.ingest.targets.rules import Rule
+from pmm.ingest.targets.selection import carve_rows, sample_users, usable_rows
+from pmm.ingest.targets.split import (
+    LEAST,
+    LEFT_OUT,
+    TRAIN,
+    VALID,
+    cold_cuts,
+    leave_one_out,
+    temporal,
+)
+from pmm.ingest.targets.table_two import beside_paper, rules_in_words, statistics
+from pmm.storage.artefact import (
+    MANIFEST,
+    Built,
+    Manifest,
+    atomic_file,
+    build,
+    open_artefact,
+    require_input,
+    write_json,
+)
+from pmm.storage.home import Home, slug
+from pmm.storage.schemas import COLD, SEQUENCES, TARGET_ITEMS, write_table
+
+
+@dataclass(frozen=True, kw_only=True)
+class IngestOptions:
+    """How a source becomes targets (paper IV-A where it says)."""
+
+    user_core: int = 5
+    """Least interactions of a user, in the core and inside a carved target; 0 = off."""
+    item_core: int = 5
+    """Least interactions of an item in the core; 0 = off."""
+    repeats: Literal["keep", "first"] = "keep"
+    """The same user and item again: keep all rows, or the earliest only."""
+    users: int | None = None
+    """Sample this many users of each target; None = all."""
+    seed: int = 0
+    """Of the sample of users."""
+    split: Literal["leave-one-out", "temporal"] = "leave-one-out"
+    missing_image: Literal["drop", "text-only"] = "drop"
+    """Items without a picture: drop them before the core, or keep them if they have text."""
+    cold_below: int = 10
+    """Items with fewer training occurrences are cold."""
+
+    def __post_init__(self) -> None:
+        for name in ("user_core", "item_core", "cold_below", "users"):
+            value = getattr(self, name)
+            least = 1 if name == "users" else 0
+            if value is not None and value < least:
+                raise InputError(f"--{name.replace('_', '-')} {value}: must be at least {least}")
+
+
+class Cored:
+    """A source's core, computed once for all its targets, and only if one must be written."""
+
+    def __init__(self, load: Callable[[], Source], options: IngestOptions) -> None:
+        self._load, self.options = load, options
+
+    @cached_property
+    def source(self) -> Source:
+        return self._load()
+
+    @cached_property
+    def result(self) -> tuple[Rows, Core, dict[str, int]]:
+        """(rows of the core in order, the core, rows dropped by reason)."""
+        fates = dict(self.source.card["interactions"]["dropped"])
+        rows = usable_rows(self.source, self.options.missing_image, fates).ordered()
+        if self.options.repeats == "first":
+            rows = rows.keep(rows.first_of_pairs(), "repeat of an earlier row", fates)
+        core = require_core(rows.user, rows.item, self.options.user_core, self.options.item_core)
+        for number, each in enumerate(core.rounds, start=1):
+            fates[f"core round {number}"] = each.dropped
+        return rows.at(core.rows), core, fates
+
+
+def choose_targets(rules: Mapping[str, Rule | None], asked: Sequence[str]) -> list[str]:
+    """The targets that a user asked for, as they are written; all where none was named.
+
+    Raises:
+        InputError: a name is not among them.
+    """
+    known = {slug(name): name for name in rules}
+    chosen = []
+    for name in asked:
+        if slug(name) not in known:
+            raise InputError(f'unknown target "{name}": {nearest(name, rules)}')
+        chosen.append(known[slug(name)])
+    return [name for name in rules if name in chosen] if chosen else list(rules)
+
+
+def write_targets(
+    home: Home,
+    tables: Built,
+    rules: Mapping[str, Rule | None],
+    columns: Sequence[str],
+    asked: Sequence[str],
+    options: IngestOptions,
+) -> list[dict[str, Any]]:
+    """Write the chosen targets of a source and return their cards, each with "fresh".
+
+    A carved target that was not asked for by name and in which nothing is left is no error: its
+    card is {"target": name, "left_out": why} and nothing is written.
+
+    Args:
+        home: where artefacts live.
+        tables: the source's tables.
+        rules: target -> rule; None = the whole source.
+        columns: names of the entries of `categories`.
+        asked: names of targets; empty = all.
+        options: see there.
+
+    Raises:
+        InputError: an unknown name, nothing usable, an empty core, or an empty target.
+    """
+    source = str(tables.manifest.config["source"])
+    card = json.loads((tables.place / "card.json").read_text(encoding="utf-8"))
+    cored = Cored(lambda: load_source(source, tables.place, card), options)
+    cards: list[dict[str, Any]] = []
+    for name in choose_targets(rules, asked):
+        try:
+            built = _build(home, tables, name, rules[name], columns, cored)
+        except InputError as error:
+            if asked or rules[name] is None:
+                raise
+            earlier = (home.target(name) / MANIFEST).exists()
+            stays = ". The one from an earlier ingest stays as it was" if earlier else ""
+            cards.append({"target": name, "left_out": f"{error}{stays}"})
+            continue
+        made = json.loads((built.place / "card.json").read_text(encoding="utf-8"))
+        cards.append({**made, "fresh": built.fresh})
+    return cards
+
+
+def open_target(home: Home, name: str) -> Manifest:
+    """The manifest of a target that is whole and was made from its source's tables as they are now.
+
+    Raises:
+        MissingArtefact, BrokenArtefact: it has not been ingested, or is damaged.
+        StaleArtefact: its source's tables have been written anew since.
+    """
+    place, again = home.target(name), f'pmm ingest … for "{name}" (see pmm ingest --help)'
+    manifest = open_artefact(place, kind="target", made_by=again)
+    tables = home.tables(str(manifest.config["source"]))
+    if tables.exists():
+        now = open_artefact(tables, kind="tables", made_by=again).fingerprint
+        require_input(place, manifest, "tables", now, made_by=again)
+    return manifest
+
+
+def _build(
+    home: Home,
+    tables: Built,
+    name: str,
+    rule: Rule | None,
+    columns: Sequence[str],
+    cored: Cored,
+) -> Built:
+    return build(
+        home.target(name),
+        kind="target",
+        config={
+            "target": name,
+            "source": tables.manifest.config["source"],
+            "rule": rule.describe() if rule else None,
+            **asdict(cored.options),
+        },
+        inputs={"tables": tables.manifest.fingerprint},
+        write=lambda draft: _write_target(draft, name, rule, columns, cored),
+    )
+
+
+def _split(
+    rows: Rows, split: Literal["leave-one-out", "temporal"], fates: dict[str, int]
+) -> tuple[Rows, NDArray[np.int8]]:
+    match split:
+        case "leave-one-out":
+            parts = leave_one_out(rows.user)
+            reason = f"user with fewer than {LEAST} interactions"
+        case "temporal":
+            parts = temporal(rows.user, rows.timestamp)
+            reason = "outside the temporal split"
+    stays = parts != LEFT_OUT
+    return rows.keep(stays, reason, fates), parts[stays]
+
+
+def _write_target(
+    draft: Path, name: str, rule: Rule | None, columns: Sequence[str], cored: Cored
+) -> dict[str, int]:
+    """Write a target's three tables and its card; return the counts for the manifest."""
+    options, source = cored.options, cored.source
+    rows, _, core_fates = cored.result
+    fates = dict(core_fates)
+    if rule is not None:
+        rows = carve_rows(rows, name, rule, columns, source, options.user_core, fates)
+    if options.users is not None:
+        rows = sample_users(rows, source.user_ids, options.users, options.seed, fates)
+    rows, parts = _split(rows, options.split, fates)
+    if not len(rows.user):
+        raise NothingLeft(
+            f"{name}: no user has {LEAST} interactions, which the split needs; "
+            "set --user-core to 3 or more to see which cores leave something"
+        )
+    users, user = _renumber(rows.user)
+    codes, item = _renumber(rows.item)
+    item += 1  # 0 is padding
+    train_count = np.bincount(item[parts == TRAIN], minlength=len(codes) + 1)
+    is_cold = train_count < options.cold_below
+    items = _items(source, codes, train_count[1:])
+    sequences = _sequences(source.user_ids.take(pa.array(users)), user, item, parts)
+    with atomic_file(draft / "items.parquet") as path:
+        write_table(path, items, TARGET_ITEMS)
+    with atomic_file(draft / "sequences.parquet") as path:
+        write_table(path, sequences, SEQUENCES)
+    with atomic_file(draft / "cold.parquet") as path:
+        cuts = write_table(path, _cold_batches(user, item, is_cold), COLD)
+    counts = {"users": len(users), "items": len(codes), "actions": len(item)}
+    card = {
+        **_provenance(name, rule, cored, fates, statistics(**counts, pairs=rows.distinct_pairs())),
+        "tied_timestamps": rows.share_of_ties(),
+        "items_without_image": items["image"].null_count,
+        "items_without_text": pc.sum(pc.equal(items["text"], "")).as_py(),
+        "cold": {"items": int(is_cold[1:].sum()), "cuts": cuts},
+        "sequences_sha256": _digest(sequences),
+    }
+    with atomic_file(draft / "card.json") as path:
+        write_json(path, card)
+    return {**counts, "cold": cuts}
+
+
+def _provenance(
+    name: str, rule: Rule | None, cored: Cored, fates: dict[str, int], stats: dict[str, float]
+) -> dict[str, Any]:
+    """The card's entries on where the target comes from and how it compares with the paper's."""
+    _, core, _ = cored.result
+    source = cored.source.card
+    how = {
+        "rule": rule.describe() if rule else None,
+        "options": asdict(cored.options),
+        "core": [asdict(each) for each in core.rounds],
+    }
+    return {
+        "target": name,
+        "source": source["source"],
+        "detected": source["detected"],
+        **how,
+        "rules": rules_in_words(how),
+        "pictures": source["pictures"],
+        "rows": {
+            "read": source["interactions"]["read"],
+            "kept": stats["actions"],
+            "dropped": {reason: n for reason, n in fates.items() if n},
+        },
+        "statistics": stats,
+        **beside_paper(name, stats),
+    }
+
+
+def _renumber(codes: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """The codes that occur, ascending, and each row's place among them, from 0."""
+    occurs = np.bincount(codes) > 0
+    place = np.cumsum(occurs, dtype=np.int32) - 1
+    return np.flatnonzero(occurs).astype(np.int32), place[codes].astype(np.int32)
+
+
+def _items(source: Source, codes: NDArray[np.int32], train_count: NDArray[np.int64]) -> pa.Table:
+    listed = source.items.select(["item_id", "text", "image"])
+    items = listed.take(pa.array(source.listed_at[codes]))
+    numbers = pa.array(np.arange(1, len(codes) + 1, dtype=np.int32))
+    counts = pa.array(train_count.astype(np.int32))
+    return items.add_column(0, "item", numbers).append_column("train_count", counts)
+
+
+def _sequences(
+    ids: pa.StringArray, user: NDArray[np.int32], item: NDArray[np.int32], parts: NDArray[np.int8]
+) -> pa.Table:
+    train = parts == TRAIN
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(user[train], minlength=len(ids)))])
+    kind = SEQUENCES.schema.field("train").type
+    lists = pa.ListArray.from_arrays(
+        pa.array(offsets.astype(np.int32)), pa.array(item[train]), type=kind
+    )
+    numbers = pa.array(np.arange(len(ids), dtype=np.int32))
+    valid = parts == VALID
+    test = ~(train | valid)
+    return pa.table(
+        [numbers, ids, lists, pa.array(item[valid]), pa.array(item[test])],
+        names=SEQUENCES.schema.names,
+    )
+
+
+def _cold_batches(
+    user: NDArray[np.int32], item: NDArray[np.int32], is_cold: NDArray[np.bool_]
+) -> Iterator[pa.RecordBatch]:
+    kind = COLD.schema.field("history").type
+    for cut_user, offsets, history, target in cold_cuts(user, item, is_cold):
+        lists = pa.ListArray.from_arrays(pa.array(offsets), pa.array(history), type=kind)
+        yield pa.RecordBatch.from_arrays(
+            [pa.array(cut_user), lists, pa.array(target)], names=COLD.schema.names
+        )
+
+
+def _digest(sequences: pa.Table) -> str:
+    """sha256 of what the sequences hold, whatever the file around them looks like."""
+    whole = hashlib.sha256()
+    for name in ("train", "valid", "test", "user_id"):
+        column = sequences[name].combine_chunks()
+        whole.update(f"{name}\n".encode())
+        if name == "user_id":
+            whole.update("\n".join(column.to_pylist()).encode())
+            continue
+        if name == "train":
+            whole.update(column.offsets.to_numpy().astype("<i4").tobytes())
+            column = column.values
+        whole.update(column.to_numpy().astype("<i4").tobytes())
+    return whole.hexdigest()

@@ -1,0 +1,1 @@
+"""Pre-trained text and picture encoders, cut into a frozen trunk and a trainable top."""

@@ -1,0 +1,1 @@
+"""Training losses: pure functions of tensors; no module, no options of a run, no devices."""

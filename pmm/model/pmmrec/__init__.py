@@ -1,0 +1,1 @@
+"""PMMRec: the model, its fusion and its objectives."""

@@ -1,0 +1,129 @@
+"""Merge-attention fusion of an item's text and picture tokens into one vector (paper Eq. 3).
+
+Shape suffixes: I items, N tokens of all of them (M of texts, Q of pictures), K tokens of the
+longest item, D width, H heads, E width of a head.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pmm.model.encoders.attention_heads import split_heads, split_rows
+from pmm.model.encoders.packing import Packing, beside, merge
+
+Pool = Literal["mean", "cls"]
+
+
+class FusionBlock(nn.Module):
+    """One BERT-type post-norm block (docs/paper.md R7) over the packed tokens of items."""
+
+    def __init__(self, width: int, *, dropout: float) -> None:
+        super().__init__()
+        self.heads = max(1, width // 64)
+        self.query = nn.Linear(width, width)
+        self.key = nn.Linear(width, width)
+        self.value = nn.Linear(width, width)
+        self.out = nn.Linear(width, width)
+        self.attention_norm = nn.LayerNorm(width, eps=1e-12)
+        self.up = nn.Linear(width, 4 * width)
+        self.down = nn.Linear(4 * width, width)
+        self.norm = nn.LayerNorm(width, eps=1e-12)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, token_ND: Tensor, packing: Packing) -> Tensor:
+        """Each token attends to the tokens of its item; [N, D]."""
+        attended_NHE = packing.attend(
+            split_heads(self.query(token_ND), self.heads),
+            split_heads(self.key(token_ND), self.heads),
+            split_heads(self.value(token_ND), self.heads),
+            dropout=self._attention_dropout(),
+        )
+        return self._behind_attention(token_ND, attended_NHE.flatten(1))
+
+    def of_one_query(self, query_D: Tensor, token_ND: Tensor, packing: Packing) -> Tensor:
+        """What the block makes of one more token in front of each item's, the same in all; [I, D].
+
+        Nothing else of the block's output is computed. Since the query is the same for all items,
+        its product with the key projection is one vector a head, and the value projection comes
+        after the weighted sum: the same values, with no projection of a token.
+        """
+        key_HED = split_rows(self.key.weight, self.heads)
+        query_HE = split_heads(self.query(query_D), self.heads) / key_HED.shape[1] ** 0.5
+        folded_HD = torch.einsum("he,hed->hd", query_HE, key_HED)
+        bias_H = (query_HE * split_heads(self.key.bias, self.heads)).sum(1)
+        token_IKD, valid_IK = packing.spread(token_ND), packing.valid()
+        count = len(token_IKD)
+        own_I1D = query_D.to(token_IKD.dtype).expand(count, 1, -1)
+        all_IKD = torch.cat([own_I1D, token_IKD], dim=1)
+        score_IHK = torch.einsum("ikd,hd->ihk", all_IKD, folded_HD) + bias_H[:, None]
+        seen_IK = torch.cat([valid_IK.new_ones(count, 1), valid_IK], dim=1)
+        score_IHK = score_IHK.float().masked_fill(~seen_IK[:, None], -torch.inf)
+        weight_IHK = functional.dropout(score_IHK.softmax(2), self._attention_dropout())
+        summed_IHD = torch.einsum("ihk,ikd->ihd", weight_IHK.to(all_IKD.dtype), all_IKD)
+        value_HED = split_rows(self.value.weight, self.heads)
+        attended_IHE = torch.einsum("ihd,hed->ihe", summed_IHD, value_HED)
+        shift_HE = split_heads(self.value.bias, self.heads)
+        attended_IHE = attended_IHE + weight_IHK.sum(2)[:, :, None] * shift_HE
+        return self._behind_attention(query_D.expand(count, -1), attended_IHE.flatten(1))
+
+    def _attention_dropout(self) -> float:
+        return self.dropout.p if self.training else 0.0
+
+    def _behind_attention(self, query_ND: Tensor, attended_ND: Tensor) -> Tensor:
+        x_ND = self.attention_norm(query_ND + self.dropout(self.out(attended_ND)))
+        hidden_ND = self.down(functional.gelu(self.up(x_ND)))
+        out_ND: Tensor = self.norm(x_ND + self.dropout(hidden_ND))
+        return out_ND
+
+
+class MergeFusion(nn.Module):
+    """Text and picture tokens of an item through one block over both, pooled to the item's vector.
+
+    `pool="mean"`: mean over all tokens (R2). `pool="cls"`: a learned token in front, whose
+    output is the vector; the class tokens of the two encoders then stay outside (R3), as the
+    paper writes.
+    """
+
+    def __init__(
+        self, width: int, *, pool: Pool = "mean", type_embedding: bool = True, dropout: float = 0.1
+    ) -> None:
+        super().__init__()
+        self.pool = pool
+        self.block = FusionBlock(width, dropout=dropout)
+        self.type_2D = nn.Parameter(torch.empty(2, width)) if type_embedding else None
+        self.mm_cls_D = nn.Parameter(torch.empty(width)) if pool == "cls" else None
+        self._initialise()
+
+    def _initialise(self) -> None:
+        """N(0, 0.02), zero biases: what the published code trains from (docs/paper.md R6)."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
+        for tensor in (self.type_2D, self.mm_cls_D):
+            if tensor is not None:
+                nn.init.normal_(tensor, std=0.02)
+
+    def forward(
+        self, text_MD: Tensor, text: Packing, picture_QD: Tensor, picture: Packing
+    ) -> Tensor:
+        """One vector an item, [I, D], of its packed text tokens and its packed picture tokens.
+
+        An item may lack all of one kind. One that lacks both gets a finite vector that says
+        nothing (zeros for `mean`).
+        """
+        if self.type_2D is not None:
+            text_MD = text_MD + self.type_2D[0]
+            picture_QD = picture_QD + self.type_2D[1]
+        if self.mm_cls_D is not None:
+            (text_MD, text), (picture_QD, picture) = (
+                packing.without_first(token_ND)
+                for token_ND, packing in ((text_MD, text), (picture_QD, picture))
+            )
+        packing, *places = beside(text, picture)
+        token_ND = merge([text_MD, picture_QD], places)
+        if self.mm_cls_D is not None:
+            return self.block.of_one_query(self.mm_cls_D, token_ND, packing)
+        return packing.mean(self.block(token_ND, packing))

@@ -1,0 +1,452 @@
+"""PMMRec: items from their text and picture, users from their items (paper III).
+
+MoRec++ is the same model with another fusion and without the auxiliary objectives (`morec`).
+
+Shape suffixes: I distinct items, T text tokens, P picture tokens, N packed tokens of all items, D
+width, B users, S = L + 1 slots, L inputs.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Generator, Tensor, nn
+from torch.nn import functional
+
+from pmm.data.batch import Batch
+from pmm.errors import InputError
+from pmm.model.encoders.cut_encoders import TextSpec, VisionSpec, called, load_text, load_vision
+from pmm.model.encoders.packing import Packing
+from pmm.model.losses.contrastive import (
+    ContrastOptions,
+    RobustOptions,
+    cross_modal_contrast,
+    robust_contrast,
+)
+from pmm.model.losses.next_item import LogQ, Reject, Similarity, in_batch_softmax, scored_items
+from pmm.model.losses.noised_items import CorruptionOptions, corrupt, noised_item_detection
+from pmm.model.pmmrec.fusion import MergeFusion, Pool
+from pmm.model.pmmrec.item_fusion import CoAttention, VectorFusion
+from pmm.model.user_encoders.transformer import UserEncoder
+from pmm.shards.items import Items
+
+Preset = Literal["default", "paper", "official"]
+Fusion = Literal["merge", "concat", "sum", "film", "gated", "co_attention"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """Weights of the objectives in their sum (paper Eq. 12; R26); one with 0 is not computed."""
+
+    dap: float = 1.0
+    nicl: float = 0.0
+    nid: float = 0.0
+    rcl: float = 0.0
+
+    def __post_init__(self) -> None:
+        values = list(vars(self).values())
+        if min(values) < 0 or not sum(values) > 0:
+            raise ValueError("weights must be 0 or above, and one of them above 0")
+
+
+ALL_OBJECTIVES = Weights(nicl=1.0, nid=1.0, rcl=1.0)
+"""Of pre-training: the unweighted sum of Eq. 12."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PmmrecOptions:
+    """What the model is made of; the defaults are the column `default` of docs/paper.md."""
+
+    name: Literal["pmmrec", "morec"] = "pmmrec"
+    """Tells these options from those of the baselines. "morec" stands for MoRec++ (see `morec`):
+    the same model, held to next-item prediction alone."""
+    text: TextSpec = field(default_factory=TextSpec)
+    vision: VisionSpec = field(default_factory=VisionSpec)
+    modality: Literal["both", "text", "vision"] = "both"
+    """With one modality the other encoder and the fusion are not built, and its data never read."""
+    width: int = 0
+    """Width d of items and users; 0 takes the text encoder's (with none, the vision tower's)."""
+    max_length: int = 20
+    """L, the most recent items that the user encoder reads (R32)."""
+    dropout: float = 0.1
+    """Of the fusion block and the user encoder."""
+    fusion: Fusion = "merge"
+    """What makes an item's vector of text and picture. "merge": attention over the tokens of both
+    (Eq. 3). MoRec++'s: of one vector a modality ("concat", "sum", "film", "gated"), or tokens that
+    attend to those of the other side ("co_attention")."""
+    fusion_pool: Pool = "mean"
+    """Of "merge" alone, as the next."""
+    fusion_type_embedding: bool = True
+    modality_pool: Pool = "mean"
+    """The item's vector from one modality: masked mean of its tokens, or the class token (R4).
+    A GELU stands behind it where the fusion is not "merge"."""
+    user_blocks: int = 2
+    user_heads: int = 2
+    dap_logq: LogQ = "on"
+    dap_reject: Reject = "same_ids"
+    dap_similarity: Similarity = "dot"
+    dap_tau: float = 1.0
+    """Divides the logits; with the cosine something like 0.05 to 0.1."""
+    weights: Weights = field(default_factory=Weights)
+    nicl: ContrastOptions = field(default_factory=ContrastOptions)
+    corruption: CorruptionOptions = field(default_factory=CorruptionOptions)
+    """Of the sequences that NID and RCL read."""
+    nid_relu: bool = False
+    """The ReLU in front of the softmax that Eq. 10 prints (R27)."""
+    rcl: RobustOptions = field(default_factory=RobustOptions)
+
+    def __post_init__(self) -> None:
+        auxiliary = [name for name in ("nicl", "nid", "rcl") if getattr(self.weights, name)]
+        if self.name == "morec" and auxiliary:
+            raise ValueError(
+                f"MoRec++ has no objective {' and no '.join(auxiliary)}: set "
+                f"{', '.join(f'weights.{name} = 0' for name in auxiliary)}, or name = 'pmmrec'"
+            )
+
+
+def preset(name: Preset) -> PmmrecOptions:
+    """The options of a column of docs/paper.md.
+
+    `official` cannot have dropout in the frozen blocks (R12) as the published code has.
+
+    >>> preset("paper").fusion_pool, preset("official").vision.image_norm
+    ('cls', 'half')
+    """
+    match name:
+        case "default":
+            return PmmrecOptions()
+        case "paper":
+            return PmmrecOptions(
+                fusion_pool="cls",
+                modality_pool="cls",
+                fusion_type_embedding=False,
+                dap_logq="off",
+                dap_reject="own_columns",
+                nicl=ContrastOptions(reject="own_columns"),
+                nid_relu=True,
+                rcl=RobustOptions(similarity="dot", tau=1.0),
+            )
+        case "official":
+            vision = VisionSpec(image_norm="half")
+            return PmmrecOptions(vision=vision, fusion_type_embedding=False)
+    raise InputError(f"no preset {name!r} (default, paper, official)")
+
+
+def morec(fusion: Fusion = "concat") -> PmmrecOptions:
+    """The options of MoRec++: GELU(Linear(class token)) of each encoder, fused, and DAP alone.
+
+    The paper does not say which fusion it used. With "merge" it is PMMRec without its auxiliary
+    objectives, the controlled comparison of the two.
+
+    >>> morec().fusion, morec().modality_pool, morec("merge").weights.nicl
+    ('concat', 'cls', 0.0)
+    """
+    return PmmrecOptions(name="morec", fusion=fusion, modality_pool="cls")
+
+
+@dataclass(frozen=True)
+class ItemVectors:
+    """What the encoders make of I distinct items, each [I, D]."""
+
+    item_ID: Tensor
+    """What stands for the item: fused, or of the one modality that the model reads."""
+    text_ID: Tensor | None = None
+    """Of the text alone; None where no objective asks for it."""
+    picture_ID: Tensor | None = None
+
+
+class Pmmrec(nn.Module):
+    """The backbone with its objectives; all its weights are float32."""
+
+    def __init__(self, options: PmmrecOptions) -> None:
+        super().__init__()
+        self.options = options
+        self._recompute = False
+        self.max_length = options.max_length
+        self.text = load_text(options.text) if options.modality != "vision" else None
+        self.vision = load_vision(options.vision) if options.modality != "text" else None
+        widths = [encoder.width for encoder in (self.text, self.vision) if encoder is not None]
+        self.width = options.width or widths[0]
+        self.text_projection = _projection(self.text, self.width)
+        self.vision_projection = _projection(self.vision, self.width)
+        self.fusion = _fusion(options, self.width) if options.modality == "both" else None
+        self.user_encoder = UserEncoder(
+            self.width,
+            max_length=options.max_length,
+            blocks=options.user_blocks,
+            heads=options.user_heads,
+            dropout=options.dropout,
+        )
+        if options.weights.nicl and options.modality != "both":
+            raise InputError(
+                "the objective nicl aligns text and picture, but the model reads "
+                f"{options.modality} only: set model.weights.nicl = 0"
+            )
+        self.detector = nn.Linear(self.width, 3) if options.weights.nid else None
+        """Of noised items: unchanged, shuffled, replaced (Eq. 10)."""
+        if self.detector is not None:
+            nn.init.xavier_normal_(self.detector.weight)
+            nn.init.zeros_(self.detector.bias)
+
+    @property
+    def recompute(self) -> bool:
+        """Whether the backward pass computes the item encoder's activations again."""
+        return self._recompute
+
+    @recompute.setter
+    def recompute(self, wanted: bool) -> None:
+        self._recompute = wanted
+        for encoder in (self.text, self.vision):
+            if encoder is not None:
+                encoder.recompute = wanted
+
+    def encode_items(self, items: Items) -> Tensor:
+        """Vectors [I, D] of distinct items.
+
+        An encoder runs only on the items that have its modality.
+        An item without anything that this model reads gets a finite vector that says nothing.
+        """
+        return self.item_parts(items).item_ID
+
+    def item_parts(self, items: Items, *, apart: bool = False) -> ItemVectors:
+        """Vectors of distinct items, with `apart` those of each modality too (both modalities).
+
+        Their tokens are packed (`pmm.model.encoders.packing`) in the order of the texts' lengths;
+        what comes out does not depend on it, but for dropout's draws.
+        """
+        if self.text is None:
+            return ItemVectors(self._pooled(*self.picture_tokens(items)))
+        lengths_I = (items.token_mask_IT & items.has_text_I[:, None]).sum(1)
+        order_I = lengths_I.argsort(stable=True)
+        found = self._parts(items.map(lambda each: each[order_I]), apart)
+        back_I = order_I.argsort()
+        parts = {name: each for name, each in vars(found).items() if each is not None}
+        return ItemVectors(**{name: each_ID[back_I] for name, each_ID in parts.items()})
+
+    def _parts(self, items: Items, apart: bool) -> ItemVectors:
+        text = self.text_tokens(items)
+        if self.fusion is None:
+            return ItemVectors(self._pooled(*text))
+        picture = self.picture_tokens(items)
+        if isinstance(self.fusion, VectorFusion):
+            vectors = self._pooled(*text), self._pooled(*picture)
+            fused_ID = self.fusion(*vectors, items.has_text_I, items.has_picture_I)
+            return ItemVectors(fused_ID, *vectors) if apart else ItemVectors(fused_ID)
+        inputs: tuple[Tensor | Packing, ...] = (*text, *picture)
+        if isinstance(self.fusion, CoAttention):
+            (text_ITD, text_IT), (picture_IPD, picture_IP) = _padded(*text), _padded(*picture)
+            inputs = text_ITD, picture_IPD, text_IT, picture_IP
+        fused_ID = called(self.fusion, *inputs, recompute=self.recompute)
+        if not apart:
+            return ItemVectors(fused_ID)
+        return ItemVectors(fused_ID, self._pooled(*text), self._pooled(*picture))
+
+    def _pooled(self, token_ND: Tensor, packing: Packing) -> Tensor:
+        """An item's vector from the projected tokens of one modality (R4, R5). [I, D]
+
+        Zeros for an item that lacks it.
+        """
+        first = self.options.modality_pool == "cls"
+        vector_ID = packing.first(token_ND) if first else packing.mean(token_ND)
+        return vector_ID if self.options.fusion == "merge" else functional.gelu(vector_ID)
+
+    def _projected(
+        self, projection: nn.Module, hidden_ND: Tensor, packing: Packing
+    ) -> tuple[Tensor, Packing]:
+        """Tokens of the model's width; only the class tokens where no other would be looked at."""
+        options = self.options
+        by_vectors = options.fusion != "merge" and not isinstance(self.fusion, CoAttention)
+        if by_vectors and options.modality_pool == "cls":
+            hidden_ND, packing = packing.only_first(hidden_ND)
+        return projection(hidden_ND), packing
+
+    def text_tokens(self, items: Items) -> tuple[Tensor, Packing]:
+        """Projected tokens [N, D] of the items that have text."""
+        assert self.text is not None
+        assert self.text_projection is not None
+        mask_IT = items.token_mask_IT & items.has_text_I[:, None]
+        packing = Packing.of_mask(mask_IT)
+        if items.text_hidden_ITD is not None:
+            hidden_ND = packing.pack(items.text_hidden_ITD).float()
+        else:
+            hidden_ND = self.text.packed_trunk(items.token_IT, mask_IT, packing)
+        return self._projected(self.text_projection, self.text.top(hidden_ND, packing), packing)
+
+    def picture_tokens(self, items: Items) -> tuple[Tensor, Packing]:
+        """Projected tokens [N, D], class token first, of the items that have a picture."""
+        assert self.vision is not None
+        assert self.vision_projection is not None
+        rows_J = items.has_picture_I.nonzero()[:, 0]
+        lengths_I = self.vision.tokens * items.has_picture_I.cpu().numpy().astype(np.int64)
+        packing = Packing(lengths_I, items.has_picture_I.device)
+        if not len(rows_J):
+            none_ND = torch.zeros(0, self.width, device=rows_J.device)
+            return none_ND, packing
+        if items.picture_hidden_IPD is not None:
+            hidden_JPD = self.vision.top(_pick(items.picture_hidden_IPD, rows_J).float())
+        else:
+            hidden_JPD = self.vision(_pick(items.picture_I3HW, rows_J))
+        return self._projected(self.vision_projection, hidden_JPD.flatten(0, 1), packing)
+
+    def encode_users(self, e_BLD: Tensor, valid_BL: Tensor) -> Tensor:
+        """Hidden states [B, L, D] of left-padded windows of item vectors; zeros at padding."""
+        return self.user_encoder(e_BLD, valid_BL)  # type: ignore[no-any-return]
+
+    def user_vectors(self, e_BLD: Tensor, valid_BL: Tensor) -> Tensor:
+        """What users are scored with, [B, D]: the hidden state at the last position."""
+        return self.user_encoder(e_BLD, valid_BL, last=True)[:, 0]  # type: ignore[no-any-return]
+
+    def item_vectors(self, e_ID: Tensor) -> Tensor:
+        """What items are scored with, [I, D]: a score is its dot product with the user's vector.
+
+        The vectors of `encode_items` themselves, but of length 1 where the loss compares by
+        cosine.
+        """
+        return scored_items(e_ID, self.options.dap_similarity)
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Nothing changes with an epoch."""
+
+    settling = False
+    """Early stopping counts from the first evaluation."""
+
+    def settle_gradients(self) -> None:
+        """All that has a gradient moves."""
+
+    scores_of_users = None
+    """A score is a dot product of `user_vectors` and `item_vectors`."""
+
+    def loss(self, batch: Batch, generator: Generator | None = None) -> dict[str, Tensor]:
+        """The objectives of a batch as float32 scalars (paper Eq. 12).
+
+        Args:
+            batch: sequences over distinct items.
+            generator: of the corruption that NID and RCL read, on the batch's device; needed where
+                one of them has a weight.
+
+        Returns:
+            "loss", the weighted sum to minimise, and each of its parts by name, unweighted and
+            without gradient.
+        """
+        weights, n_items = self.options.weights, len(batch.items.item_I)
+        vectors = self.item_parts(batch.items, apart=bool(weights.nicl))
+        with_padding_ID = functional.pad(vectors.item_ID, (0, 0, 1, 0))
+        slot_BL = batch.slot_BS[:, :-1]
+        user_BLD = self.encode_users(with_padding_ID[slot_BL], slot_BL > 0)
+        parts: dict[str, Tensor] = {}
+        if weights.dap:
+            parts["dap"] = self._next_item(user_BLD, vectors.item_ID, batch)
+        if weights.nicl:
+            parts["nicl"] = self._contrast(vectors, batch)
+        if weights.nid or weights.rcl:
+            if generator is None:
+                raise ValueError("the corruption of sequences needs a generator")
+            noisy = corrupt(batch.slot_BS, n_items, self.options.corruption, generator)
+            noisy_BLD = self.encode_users(with_padding_ID[noisy.slot_BL], noisy.slot_BL > 0)
+            if self.detector is not None:
+                logits_BL3 = self.detector(noisy_BLD)
+                relu = self.options.nid_relu
+                parts["nid"] = noised_item_detection(logits_BL3, noisy.label_BL, relu=relu)
+            if weights.rcl:
+                valid_BL = slot_BL > 0
+                parts["rcl"] = robust_contrast(user_BLD, noisy_BLD, valid_BL, self.options.rcl)
+        total = torch.stack([getattr(weights, name) * loss for name, loss in parts.items()]).sum()
+        return {"loss": total, **{name: loss.detach() for name, loss in parts.items()}}
+
+    def _next_item(self, user_BLD: Tensor, item_ID: Tensor, batch: Batch) -> Tensor:
+        return in_batch_softmax(
+            user_BLD,
+            item_ID,
+            batch.slot_BS,
+            batch.log_p_I,
+            logq=self.options.dap_logq,
+            reject=self.options.dap_reject,
+            similarity=self.options.dap_similarity,
+            tau=self.options.dap_tau,
+        )
+
+    def _contrast(self, vectors: ItemVectors, batch: Batch) -> Tensor:
+        assert vectors.text_ID is not None
+        assert vectors.picture_ID is not None
+        has = batch.items.has_text_I, batch.items.has_picture_I
+        return cross_modal_contrast(
+            vectors.text_ID, vectors.picture_ID, batch.slot_BS, *has, self.options.nicl
+        )
+
+    def forward(self, batch: Batch, generator: Generator | None = None) -> dict[str, Tensor]:
+        """The same as `loss` (what a wrapper for several processes calls)."""
+        return self.loss(batch, generator)
+
+    def trained_names(self) -> list[str]:
+        """Names of the tensors that train."""
+        return [name for name, tensor in self.named_parameters() if tensor.requires_grad]
+
+
+def parameter_groups(
+    model: nn.Module, *, lr: float, weight_decay: float, decay_norms: bool = False
+) -> list[dict[str, Any]]:
+    """AdamW's groups (docs/paper.md R34): each trainable tensor in exactly one, none empty.
+
+    The encoders (`text.`, `vision.`) never decay. Of the rest (projections, fusion, user encoder, a
+    table of item ids) everything does with `decay_norms` (the published code), else all but norms
+    and biases.
+    """
+    norms = {
+        id(tensor)
+        for module in model.modules()
+        if isinstance(module, nn.LayerNorm)
+        for tensor in module.parameters()
+    }
+    groups: dict[str, list[Tensor]] = {"text": [], "vision": [], "rest": [], "norms": []}
+    for name, tensor in model.named_parameters():
+        if not tensor.requires_grad:
+            continue
+        room = name.split(".", 1)[0]
+        spared = not decay_norms and (id(tensor) in norms or name.endswith(".bias"))
+        groups[room if room in ("text", "vision") else "norms" if spared else "rest"].append(tensor)
+    return [
+        {"name": name, "params": tensors, "lr": lr, "weight_decay": weight_decay * (name == "rest")}
+        for name, tensors in groups.items()
+        if tensors
+    ]
+
+
+def _projection(encoder: nn.Module | None, width: int) -> nn.Linear | None:
+    """Linear to the model's width on each token (R9); Xavier-normal weight, zero bias."""
+    if encoder is None:
+        return None
+    linear = nn.Linear(int(encoder.width), width)  # type: ignore[arg-type]
+    nn.init.xavier_normal_(linear.weight)
+    nn.init.zeros_(linear.bias)
+    return linear
+
+
+def _fusion(options: PmmrecOptions, width: int) -> MergeFusion | VectorFusion | CoAttention:
+    """What makes one vector of both modalities.
+
+    Raises:
+        InputError: the width cannot be cut into the heads of its attention.
+    """
+    if options.fusion == "merge":
+        return MergeFusion(
+            width,
+            pool=options.fusion_pool,
+            type_embedding=options.fusion_type_embedding,
+            dropout=options.dropout,
+        )
+    if options.fusion == "co_attention":
+        return CoAttention(width, dropout=options.dropout)
+    return VectorFusion(width, options.fusion)
+
+
+def _padded(token_ND: Tensor, packing: Packing) -> tuple[Tensor, Tensor]:
+    """Right-padded tokens [I, K, D] and where they are real [I, K], with K at least 1."""
+    token_IKD, valid_IK = packing.spread(token_ND), packing.valid()
+    more = 1 - min(1, token_IKD.shape[1])
+    return functional.pad(token_IKD, (0, 0, 0, more)), functional.pad(valid_IK, (0, more))
+
+
+def _pick(all_IX: Tensor, rows_J: Tensor) -> Tensor:
+    """Some rows; without a copy where they are all."""
+    return all_IX if len(rows_J) == len(all_IX) else all_IX[rows_J]

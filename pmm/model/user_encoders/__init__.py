@@ -1,0 +1,1 @@
+"""What reads a user's items: Transformer, GRU, dilated convolutions."""

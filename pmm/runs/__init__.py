@@ -1,0 +1,1 @@
+"""What a run is: recipe, folder, weights and state; how one is named, loaded and continued."""

@@ -1,0 +1,84 @@
+"""From what a user said (stage, preset, recipe file, options) to the recipe of a run."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pmm.data.training_set import Mixing
+from pmm.errors import InputError
+from pmm.model.baselines.baseline import (
+    GRID,
+    BaselineName,
+)
+from pmm.model.pmmrec.pmmrec import Preset
+from pmm.runs.recipe import Stage, Transfer, why_scratch_only
+
+Modality = Literal["both", "text", "vision"]
+ModelName = Literal["pmmrec", "morec"] | BaselineName
+AnyPreset = Preset | Literal["original"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wish:
+    """What the command line was asked for, apart from single values."""
+
+    stage: Stage = "scratch"
+    model: ModelName | None = None
+    """None: what the recipe file or the resumed run says, else PMMRec."""
+    target: str | None = None
+    sources: tuple[str, ...] = ()
+    """Empty: the four of the paper."""
+    mixing: Mixing | None = None
+    start: Path | None = None
+    """The run that a fine-tuning starts from."""
+    transfer: Transfer | None = None
+    objectives: Literal["dap", "all"] | None = None
+    """None: all four in pre-training, DAP alone elsewhere."""
+    modality: Modality | None = None
+    preset: AnyPreset | None = None
+    """None: the default. "original" is of the baselines, the others of PMMRec."""
+
+    def __post_init__(self) -> None:
+        """Refuse what does not go together.
+
+        Raises:
+            InputError: names the options.
+        """
+        if self.stage == "pretrain" and self.target:
+            raise InputError("--stage pretrain is trained on --sources, not on a --target")
+        if self.stage != "pretrain" and not self.target:
+            raise InputError(f'--stage {self.stage} needs --target, e.g. --target "HM Shoes"')
+        if self.stage != "pretrain" and (self.sources or self.mixing):
+            raise InputError("--sources and --mixing belong to --stage pretrain")
+        if self.stage == "finetune" and self.start is None:
+            raise InputError("--stage finetune needs --from RUN, the folder of a pre-trained run")
+        if self.stage != "finetune" and (self.start or self.transfer):
+            raise InputError("--from and --transfer belong to --stage finetune")
+        if self.stage == "finetune" and self.modality:
+            raise InputError("in --stage finetune --transfer text or vision says the modality")
+        if self.model in GRID and GRID[self.model].knows_ids and self.stage != "scratch":
+            raise InputError(why_scratch_only(self.model, self.stage))
+        if self.model not in (None, *GRID) and self.preset == "original":
+            raise InputError("--preset original belongs to the baselines, see --model")
+        _refuse_of_pmmrec(self)
+
+
+def _refuse_of_pmmrec(wish: Wish) -> None:
+    """Refuse options of PMMRec with another model.
+
+    Raises:
+        InputError: names them.
+    """
+    if wish.model not in GRID:
+        return
+    given = [each for each in ("objectives", "modality") if getattr(wish, each)]
+    given += ["preset"] * (wish.preset not in (None, "original"))
+    if given:
+        raise InputError(
+            f"{' and '.join(f'--{each}' for each in given)} belong to --model pmmrec; found "
+            f"--model {wish.model}, which knows items by {GRID[wish.model].reads} alone"
+        )
+    if wish.transfer not in (None, "full"):
+        raise InputError(
+            f"--transfer {wish.transfer} belongs to --model pmmrec; {wish.model} has full alone"
+        )

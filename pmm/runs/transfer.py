@@ -1,0 +1,165 @@
+"""Which tensors of a pre-trained run a fine-tuning takes over (paper III-E), and a report of it.
+
+A mode loads exactly its parts. Nothing is matched by guess: a tensor that a mode should load and
+the run does not hold is an error, and so is a mode that loads nothing.
+"""
+
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import get_args
+
+import torch
+from torch import Tensor, nn
+
+from pmm.errors import BrokenArtefact, InputError, StaleArtefact
+from pmm.model.baselines.baseline import Baseline
+from pmm.runs.recipe import Start, Transfer
+from pmm.runs.weights import BEST, frozen_digests, kept_tensors, read_tensors
+from pmm.storage.artefact import atomic_file, storage_errors, write_json
+
+REPORT = "transfer.json"
+
+_ITEM = ("text", "vision", "text_projection", "vision_projection", "fusion")
+PARTS: dict[Transfer, tuple[str, ...]] = {
+    "full": (*_ITEM, "user_encoder"),
+    "item": _ITEM,
+    "user": ("user_encoder",),
+    "text": ("text", "text_projection", "user_encoder"),
+    "vision": ("vision", "vision_projection", "user_encoder"),
+}
+"""Mode -> PMMRec's parts that are taken over; all others start fresh (R44, R45)."""
+BASELINE_PARTS = ("adaptor", "projection", "codes", "user_encoder")
+"""The parts of baselines that do not know items by their numbers, as far as one has them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What became of every tensor, of the new model and of the run."""
+
+    run: str
+    transfer: str
+    loaded: tuple[str, ...]
+    fresh: tuple[str, ...]
+    """Of the new model, initialised at random or from the public encoder."""
+    frozen: tuple[str, ...]
+    """Of the new model's encoders, never trained: from their own source, as the run's were."""
+    left_behind: tuple[str, ...]
+    """Of the run, without a place in the new model or not of this mode."""
+
+    def __str__(self) -> str:
+        return (
+            f"{self.transfer} transfer from {self.run}: {len(self.loaded)} tensors loaded, "
+            f"{len(self.fresh)} fresh, {len(self.frozen)} frozen, {len(self.left_behind)} left "
+            f"behind ({REPORT} names them)"
+        )
+
+
+def take_over(model: nn.Module, start: Start) -> Report:
+    """Copy a mode's tensors from a run's best checkpoint into a new model.
+
+    Raises:
+        MissingArtefact, BrokenArtefact: the run has no whole checkpoint.
+        BrokenArtefact: a tensor of the mode is missing there or has another shape.
+        StaleArtefact: the run's frozen encoder is not the new model's.
+        InputError: nothing matches.
+    """
+    path = Path(start.run) / BEST
+    tensors, about = read_tensors(path, made_by="pmm train --stage pretrain")
+    own, parts = own_weights(model), parts_of(model, start.transfer)
+    wanted = [name for name in own if _part(name) in parts and ".adapter." not in name]
+    _require_fitting(path, start.transfer, parts, wanted, own, tensors, set(model.state_dict()))
+    sides = [*parts, *getattr(model, "frozen_by", {})]
+    _require_same_trunks(path, sides, model, about.get("frozen_parts", {}))
+    with torch.no_grad():
+        for name in wanted:
+            own[name].copy_(tensors[name])
+    return Report(
+        run=start.run,
+        transfer=start.transfer,
+        loaded=tuple(wanted),
+        fresh=tuple(name for name in own if name not in set(wanted)),
+        frozen=tuple(name for name in model.state_dict() if name not in own),
+        left_behind=tuple(name for name in tensors if name not in set(wanted)),
+    )
+
+
+def own_weights(model: nn.Module) -> dict[str, Tensor]:
+    """Name -> weight of all that is a run's own: what trains, and what it took over and froze."""
+    kept = kept_tensors(model)
+    return {name: each for name, each in kept.items() if isinstance(each, nn.Parameter)}
+
+
+def parts_of(model: nn.Module, transfer: Transfer) -> tuple[str, ...]:
+    """The parts of a model that a mode takes over."""
+    if isinstance(model, Baseline):
+        return tuple(part for part in BASELINE_PARTS if getattr(model, part) is not None)
+    return PARTS[transfer]
+
+
+def write_report(run_dir: Path, report: Report) -> None:
+    """Keep the report with the run."""
+    with storage_errors(run_dir), atomic_file(run_dir / REPORT) as temporary:
+        write_json(temporary, asdict(report))
+
+
+def _part(name: str) -> str:
+    return name.partition(".")[0]
+
+
+def _require_fitting(
+    path: Path,
+    transfer: Transfer,
+    parts: Sequence[str],
+    wanted: list[str],
+    own: Mapping[str, Tensor],
+    tensors: Mapping[str, Tensor],
+    places: Set[str],
+) -> None:
+    assert transfer in get_args(Transfer)
+    held, built = {_part(name) for name in tensors}, {_part(name) for name in wanted}
+    lacking = [part for part in parts if part not in held]
+    unbuilt = [part for part in parts if part not in built]
+    if lacking or not wanted:
+        raise InputError(
+            f"{path} cannot start a {transfer} transfer: it holds no {' and no '.join(lacking)} "
+            f"(it has {', '.join(sorted(held))})"
+        )
+    if unbuilt:
+        raise InputError(
+            f"a {transfer} transfer takes over {', '.join(unbuilt)}, which the new model does not "
+            "train. Choose another --transfer, or a model that has them"
+        )
+    faults = [f"{name} is missing" for name in wanted if name not in tensors]
+    faults += [
+        f"{name} has shape {tuple(tensors[name].shape)}, expected {tuple(own[name].shape)}"
+        for name in wanted
+        if name in tensors and tensors[name].shape != own[name].shape
+    ]
+    faults += [
+        f"{name} has no place in the new model"
+        for name in tensors
+        if _part(name) in built and name not in places
+    ]
+    if faults:
+        raise BrokenArtefact(
+            f"{path} does not fit the new model ({len(faults)} tensors): " + "; ".join(faults[:3])
+        )
+
+
+def _require_same_trunks(
+    path: Path, parts: Sequence[str], model: nn.Module, before: Mapping[str, str]
+) -> None:
+    """The trained top of an encoder is worth nothing on another trunk."""
+    now = frozen_digests(model)
+    for part in ("text", "vision"):
+        if part in parts and part not in before:
+            raise BrokenArtefact(
+                f"{path} does not say on which frozen {part} encoder it was trained. Train it "
+                "again: pmm train --stage pretrain --overwrite"
+            )
+        if part in parts and now.get(part) != before[part]:
+            raise StaleArtefact(
+                f"{path} was trained on a frozen {part} encoder {before[part][:8]}, "
+                f"the new model has {now.get(part, 'none')[:8]}. Give the same --{part}-encoder"
+            )

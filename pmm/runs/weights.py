@@ -1,0 +1,165 @@
+"""Weights of a run: one safetensors file, replaced atomically; no pickle.
+
+Only what trains is stored. The frozen trunks come from the encoders' own source again, and the
+sha256 of their tensors, kept in the file's header, refuses others than those of the training.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from pmm.errors import BrokenArtefact, MissingArtefact, StaleArtefact
+from pmm.model.features.trunks import tensors_digest
+from pmm.storage.artefact import atomic_file, storage_errors
+
+BEST = "checkpoint/best.safetensors"
+"""Below a run's folder: the weights of the best evaluation."""
+
+_HEADER = "pmm"
+
+
+def trained_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Name -> tensor of everything that the optimiser may change."""
+    return {name: tensor for name, tensor in model.named_parameters() if tensor.requires_grad}
+
+
+def kept_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Name -> tensor of all that a run has to keep: everything but what the encoders froze.
+
+    Beside what trains that is what a baseline has of its own: the codes of items, a user encoder
+    that was taken over and frozen.
+    """
+    trained = trained_tensors(model)
+    return {
+        name: tensor
+        for name, tensor in model.state_dict(keep_vars=True).items()
+        if name in trained or name.partition(".")[0] not in ("text", "vision")
+    }
+
+
+def frozen_digest(model: nn.Module, part: str = "") -> str:
+    """sha256 over names, types, shapes and values of everything else: what the encoders froze.
+
+    Of a model that reads frozen vectors, over the digests of their encoders instead.
+
+    Args:
+        model: whose tensors.
+        part: only those below this submodule.
+    """
+    if frozen_by := getattr(model, "frozen_by", None):
+        return hashlib.sha256(json.dumps(frozen_by, sort_keys=True).encode()).hexdigest()
+    kept = kept_tensors(model)
+    return tensors_digest(
+        (name, tensor)
+        for name, tensor in model.state_dict().items()
+        if name not in kept and name.startswith(part)
+    )
+
+
+def frozen_digests(model: nn.Module) -> dict[str, str]:
+    """The digests of the frozen part of each encoder that a model has, or reads vectors of."""
+    if frozen_by := getattr(model, "frozen_by", None):
+        return dict(frozen_by)
+    return {
+        part: frozen_digest(model, f"{part}.")
+        for part in ("text", "vision")
+        if getattr(model, part, None) is not None
+    }
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
+    """Write named tensors and a JSON header; a kill leaves the old file or the new one.
+
+    Raises:
+        StorageError: the folder cannot be written, or the disk is full.
+    """
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_file(path) as temporary:
+            temporary.touch()  # safetensors would leave a file that only its owner may read
+            mode = temporary.stat().st_mode
+            cpu = {name: each.detach().cpu().contiguous() for name, each in tensors.items()}
+            save_file(cpu, temporary, metadata={_HEADER: json.dumps(about, sort_keys=True)})
+            temporary.chmod(mode)
+
+
+def read_tensors(path: Path, *, made_by: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What write_tensors wrote: tensors by name, and the header.
+
+    Raises:
+        MissingArtefact: there is no such file.
+        BrokenArtefact: it is no whole safetensors file of this program.
+    """
+    with _opened(path, made_by) as (file, about):
+        return {name: file.get_tensor(name) for name in file.keys()}, about  # noqa: SIM118
+
+
+def read_header(path: Path, *, made_by: str) -> dict[str, Any]:
+    """The header alone; errors as read_tensors."""
+    with _opened(path, made_by) as (_, about):
+        return about
+
+
+@contextmanager
+def _opened(path: Path, made_by: str) -> Iterator[tuple[Any, dict[str, Any]]]:
+    if not path.is_file():
+        raise MissingArtefact(f"{path} is not there. Run: {made_by}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file, json.loads(file.metadata()[_HEADER])
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise BrokenArtefact(f"{path} is damaged ({error}). Run: {made_by}") from error
+
+
+def save_weights(path: Path, model: nn.Module, about: Mapping[str, Any]) -> None:
+    """Write what a run keeps of a model; `about` must hold its "frozen" digest."""
+    write_tensors(path, kept_tensors(model), about)
+
+
+def load_weights(path: Path, model: nn.Module, *, made_by: str) -> dict[str, Any]:
+    """Fill what a run keeps of a model from a file; returns the file's header.
+
+    Raises:
+        MissingArtefact, BrokenArtefact: as read_tensors.
+        BrokenArtefact: its tensors are not exactly those that this model keeps.
+        StaleArtefact: the frozen tensors are not those that the weights were trained with.
+    """
+    tensors, about = read_tensors(path, made_by=made_by)
+    copy_into(model, tensors, about, path=path)
+    return about
+
+
+def copy_into(
+    model: nn.Module, tensors: Mapping[str, Tensor], about: Mapping[str, Any], *, path: Path
+) -> None:
+    """Copy tensors over those that are kept; errors as load_weights, before anything is changed."""
+    kept = kept_tensors(model)
+    faults = [f"{name} is missing" for name in kept if name not in tensors]
+    faults += [f"{name} is unknown" for name in tensors if name not in kept]
+    faults += [
+        f"{name} has shape {tuple(tensors[name].shape)}, expected {tuple(kept[name].shape)}"
+        for name in kept
+        if name in tensors and tensors[name].shape != kept[name].shape
+    ]
+    if faults:
+        raise BrokenArtefact(
+            f"{path} does not fit the recipe's model ({len(faults)} tensors): "
+            + "; ".join(faults[:3])
+        )
+    found = frozen_digest(model)
+    if found != about["frozen"]:
+        raise StaleArtefact(
+            f"{path} was trained on frozen encoder weights {about['frozen'][:8]}, but the encoders "
+            f"of its recipe now hold {found[:8]}. Put the former encoders back, or train again"
+        )
+    with torch.no_grad():
+        for name, tensor in kept.items():
+            tensor.copy_(tensors[name])

@@ -1,0 +1,1 @@
+"""What every stage shares on disk: artefacts, table schemas, the home folder, TOML files."""

@@ -1,0 +1,123 @@
+"""Where artefacts live, and the names of sources and targets.
+
+Everything stands below one home folder: `--home PATH`, else `$PMM_HOME`, else `./pmm-data`.
+"""
+
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from pmm.errors import InputError, nearest
+
+SOURCES = ("Bili", "Kwai", "HM", "Amazon")
+"""The four platforms of the paper (section IV-A)."""
+
+TARGETS = (
+    *("Bili Food", "Bili Movie", "Bili Cartoon"),
+    *("Kwai Food", "Kwai Movie", "Kwai Cartoon"),
+    *("HM Clothes", "HM Shoes"),
+    *("Amazon Clothes", "Amazon Shoes"),
+)
+"""The ten downstream datasets of the paper (section IV-A)."""
+
+
+def slug(name: str) -> str:
+    """A target's folder name: lower case, `-` for spaces.
+
+    >>> slug("Kwai Movie")
+    'kwai-movie'
+
+    Raises:
+        InputError: the name holds anything but letters, digits, spaces, `.`, `_` and `-`, or is
+            longer than 100 bytes.
+    """
+    folded = re.sub(r"\s+", "-", name.strip().lower())
+    if not re.fullmatch(r"[^\W_][\w.-]*", folded) or len(folded.encode()) > 100:
+        raise InputError(
+            f"{name[:50]!r} cannot name a target: use letters, digits, spaces, '.', '_' and '-', "
+            "begin with a letter or digit, and take 100 bytes at most"
+        )
+    return folded
+
+
+@dataclass(frozen=True)
+class Home:
+    """The home folder and the places of every artefact below it."""
+
+    root: Path
+
+    @classmethod
+    def holding(cls, place: Path, kind: str) -> "Home | None":
+        """The home folder of an artefact that a user named by its path; None: it lies in none.
+
+        >>> Home.holding(Path("/data/runs/first"), "runs")
+        Home(root=PosixPath('/data'))
+        """
+        whole = place.absolute()
+        return cls(whole.parent.parent) if whole.parent.name == kind else None
+
+    def raw(self, source: str) -> Path:
+        """Where the user puts a source's raw files. PMM writes there only with --download."""
+        return self.root / "raw" / slug(source)
+
+    def tables(self, source: str) -> Path:
+        """A source's interactions and items."""
+        return self.root / "tables" / slug(source)
+
+    def downloads(self, source: str) -> Path:
+        """What PMM fetched for a source because the user asked: pictures and their outcomes."""
+        return self.root / "downloads" / slug(source)
+
+    def pictures(self, dataset: str) -> Path:
+        """Pictures that had to be taken out of a store before they could be read as files."""
+        return self.root / "pictures" / slug(dataset)
+
+    def target(self, name: str) -> Path:
+        """A target's numbered items and split sequences."""
+        return self.root / "targets" / slug(name)
+
+    def shards(self, name: str) -> Path:
+        """A target's WebDataset shards."""
+        return self.root / "shards" / slug(name)
+
+    def activations(self, name: str) -> Path:
+        """A target's frozen-trunk activations."""
+        return self.root / "activations" / slug(name)
+
+    def run(self, name: str) -> Path:
+        """A training run."""
+        return self.root / "runs" / slug(name)
+
+    def tuning(self, name: str) -> Path:
+        """The searches for options on a target, one folder a model."""
+        return self.root / "tuning" / slug(name)
+
+    def find_target(self, name: str) -> str:
+        """The name as PMM writes it; case does not matter.
+
+        Raises:
+            InputError: neither a name of the paper nor a target that has been ingested here.
+        """
+        wanted = slug(name)
+        known = {slug(each): each for each in (*SOURCES, *TARGETS)}
+        for card in sorted((self.root / "targets").glob("*/card.json")):
+            known.setdefault(card.parent.name, _written_name(card))
+        if wanted in known:
+            return known[wanted]
+        raise InputError(f'unknown target "{name}": {nearest(name, known.values())}')
+
+
+def _written_name(card: Path) -> str:
+    """A target's name as its maker wrote it; its slug where the card does not say."""
+    try:
+        return str(json.loads(card.read_text(encoding="utf-8"))["target"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return card.parent.name
+
+
+def resolve_home(option: Path | None) -> Home:
+    """The home folder that the user chose, or the default."""
+    chosen = option or Path(os.environ.get("PMM_HOME") or "pmm-data")
+    return Home(chosen.expanduser().absolute())

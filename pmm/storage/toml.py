@@ -1,0 +1,232 @@
+"""Recipes: TOML files that fill frozen dataclasses.
+
+Each stage declares its options as a frozen, keyword-only dataclass beside the code that reads them;
+a recipe is a dataclass of such sections. Unknown keys and values of the wrong type are errors, all
+reported at once. The resolved recipe (every value, defaults included) is saved with every run.
+"""
+
+import dataclasses
+import tomllib
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union
+
+import tomli_w
+
+from pmm.errors import InputError, RecipeError, nearest
+
+Options = TypeVar("Options")
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """The nested values of a TOML file.
+
+    Raises:
+        InputError: there is no such file.
+        RecipeError: it is no TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"recipe {path} cannot be read ({error.strerror})") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecipeError(f"recipe {path} is no valid TOML: {error}") from error
+
+
+def read_recipe_beside(path: Path) -> dict[str, Any]:
+    """As `read_recipe`, with values that begin with "./" taken from the recipe's own folder.
+
+    So a recipe can lie beside the encoders that it names, and be used from anywhere.
+    """
+    folder = path.absolute().parent
+
+    def anchored(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: anchored(below) for key, below in value.items()}
+        beside = isinstance(value, str) and value.startswith("./")
+        return str(folder / value) if beside else value
+
+    found: dict[str, Any] = anchored(read_recipe(path))
+    return found
+
+
+def resolve(kind: type[Options], values: Mapping[str, Any], *, origin: str = "recipe") -> Options:
+    """Fill a (nested) frozen dataclass with values; what is not given keeps its default.
+
+    Args:
+        kind: the dataclass.
+        values: nested tables, as TOML gives them.
+        origin: where the values come from, for the error.
+
+    Raises:
+        RecipeError: unknown keys (with the nearest known one) or values of the wrong type, all of
+            them in one message.
+
+    >>> @dataclasses.dataclass(frozen=True, kw_only=True)
+    ... class Options:
+    ...     rate: float = 0.1
+    ...     pool: Literal["mean", "cls"] = "mean"
+    >>> resolve(Rates, {"rate": 1})
+    Rates(rate=1.0, pool='mean')
+    >>> resolve(Rates, {"rte": 1, "pool": "max"})
+    Traceback (most recent call last):
+    pmm.errors.RecipeError: recipe: unknown key "rte" (did you mean "rate"?); \
+pool = 'max' should be one of 'mean', 'cls'
+    """
+    faults: list[str] = []
+    filled = _fill(kind, values, "", faults)
+    if faults:
+        raise RecipeError(f"{origin}: " + "; ".join(faults))
+    return typing.cast(Options, filled)
+
+
+def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested tables laid over one another; the later one wins, but None says nothing.
+
+    >>> merge({"train": {"lr": 1, "seed": 0}}, {"train": {"lr": 2}})
+    {'train': {'lr': 2, 'seed': 0}}
+    """
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        for key, value in layer.items():
+            if value is None:
+                continue
+            below = merged.get(key)
+            both = isinstance(value, Mapping) and isinstance(below, Mapping)
+            nested = merge(below, value) if both else value  # type: ignore[arg-type]
+            merged[key] = merge(nested) if isinstance(nested, Mapping) else nested
+    return merged
+
+
+def dump(recipe: Any, *, header: str = "") -> str:
+    """A recipe as TOML, every value written out; values that are None are left out.
+
+    Args:
+        recipe: a (nested) dataclass.
+        header: comment lines to stand on top, without `#`.
+    """
+    comment = "".join(f"# {line}\n" for line in header.splitlines())
+    return comment + tomli_w.dumps(_plain(dataclasses.asdict(recipe)))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(below) for key, below in value.items() if below is not None}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def _fill(kind: type[Any], values: Mapping[str, Any], prefix: str, faults: list[str]) -> Any:
+    hints = typing.get_type_hints(kind)
+    names = [field.name for field in dataclasses.fields(kind)]
+    given: dict[str, Any] = {}
+    for key, value in values.items():
+        if key not in names:
+            faults.append(f'unknown key "{prefix}{key}" ({nearest(key, names)})')
+            continue
+        given[key] = _convert(hints[key], value, f"{prefix}{key}", faults)
+    for field in dataclasses.fields(kind):
+        bare = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        if bare and field.name not in values:
+            faults.append(f'"{prefix}{field.name}" is missing')
+    if faults:
+        return None
+    try:
+        return kind(**given)
+    except ValueError as error:  # a range that the dataclass checks itself
+        faults.append(f"{prefix or kind.__name__}: {error}")
+        return None
+
+
+def _convert(hint: Any, value: Any, name: str, faults: list[str]) -> Any:
+    origin = typing.get_origin(hint)
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        if isinstance(value, Mapping):
+            return _fill(hint, value, f"{name}.", faults)
+        faults.append(f"{name} should be a table, found {value!r}")
+        return None
+    if origin is Literal:
+        choices = typing.get_args(hint)
+        if value not in choices:
+            faults.append(f"{name} = {value!r} should be one of {', '.join(map(repr, choices))}")
+        return value
+    if origin in (Union, types.UnionType):
+        inner = [each for each in typing.get_args(hint) if each is not type(None)]
+        words = [w for each in inner for w in typing.get_args(each) if isinstance(w, str)]
+        others = [each for each in inner if typing.get_origin(each) is not Literal]
+        if value is not None and words and (isinstance(value, str) or not others):
+            if value not in words:
+                kinds = [each.__name__ for each in others]
+                wanted = ", ".join([*map(repr, words), *(f"of type {kind}" for kind in kinds)])
+                faults.append(f"{name} = {value!r} should be one of {wanted}")
+            return value
+        inner = others or inner
+        chosen = inner[0] if len(inner) == 1 else _named(inner, value, name, faults)
+        return value if value is None or chosen is None else _convert(chosen, value, name, faults)
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            faults.append(f"{name} should be a list, found {value!r}")
+            return None
+        element = typing.get_args(hint)[0]
+        return tuple(_convert(element, each, name, faults) for each in value)
+    return _scalar(hint, value, name, faults)
+
+
+def _named(kinds: list[Any], value: Any, name: str, faults: list[str]) -> Any:
+    """Of several dataclasses the one whose field `name` may be what the table says under it.
+
+    A table without it is of the first; None (and a fault) where it is of none.
+    """
+    if not isinstance(value, Mapping) or "name" not in value:
+        return kinds[0]
+    choices: list[str] = []
+    for kind in kinds:
+        own = typing.get_args(typing.get_type_hints(kind)["name"])
+        if value["name"] in own:
+            return kind
+        choices += own
+    faults.append(
+        f"{name}.name = {value['name']!r} should be one of {', '.join(map(repr, choices))}"
+    )
+    return None
+
+
+def _scalar(hint: Any, value: Any, name: str, faults: list[str]) -> Any:
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if hint is Path and isinstance(value, str):
+        return Path(value)
+    if not isinstance(value, hint) or (hint is not bool and isinstance(value, bool)):
+        faults.append(f"{name} = {value!r} should be of type {hint.__name__}")
+    return value
+
+
+def parse_assignments(texts: Sequence[str]) -> dict[str, Any]:
+    """Nested values from `section.key=value`; the value is TOML, or a plain word.
+
+    >>> parse_assignments(["train.lr=1e-3", "model.pool=cls"])
+    {'train': {'lr': 0.001}, 'model': {'pool': 'cls'}}
+
+    Raises:
+        RecipeError: there is no `=`.
+    """
+    layers = []
+    for text in texts:
+        path, sign, raw = text.partition("=")
+        if not sign or not path.strip():
+            raise RecipeError(f"{text!r} should read section.key=value")
+        try:
+            value = tomllib.loads(f"value = {raw}")["value"]
+        except tomllib.TOMLDecodeError:
+            value = raw.strip()
+        layer: dict[str, Any] = {}
+        below = layer
+        *sections, key = path.strip().split(".")
+        for section in sections:
+            below = below.setdefault(section, {})
+        below[key] = value
+        layers.append(layer)
+    return merge(*layers)

@@ -1,0 +1,362 @@
+"""A run in memory: model, optimiser, position; and the steps, evaluations and saves that move it.
+
+Everything random is a function of numbers: the weights at the start of `seed`, the order of the
+samples of (seed, epoch, position), the dropout of a step of (seed, step). So a run that was stopped
+anywhere and resumed does what it would have done.
+"""
+
+import hashlib
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.optim import AdamW
+
+from pmm import __version__
+from pmm.data.batch import Batch
+from pmm.data.loader import Prefetched, steps_per_epoch, train_batches
+from pmm.data.training_set import TrainingSet
+from pmm.errors import PmmError
+from pmm.evaluate.evaluation import EvaluateOptions, drop_evaluations, evaluate_model, references
+from pmm.evaluate.metrics import headline, mean_summary, summarise
+from pmm.model.features.trunks import with_activations
+from pmm.model.pmmrec.pmmrec import parameter_groups
+from pmm.model.registry import ModelOptions, Recommender, build_model, features_of
+from pmm.progress import Progress, progress
+from pmm.runs.compatibility import require_features, require_pictures, require_tokens
+from pmm.runs.device import mixed, pick_device, pick_precision
+from pmm.runs.folder import Log
+from pmm.runs.recipe import TrainOptions
+from pmm.runs.state import LAST, State, load_state, save_state
+from pmm.runs.weights import (
+    BEST,
+    frozen_digest,
+    frozen_digests,
+    save_weights,
+    trained_tensors,
+)
+from pmm.shards.activations import Storage
+from pmm.shards.memory import keep_freed_memory
+from pmm.train import first_batch
+from pmm.train.interrupt import Interrupt
+from pmm.train.profile import StepProfile
+
+Ended = Literal["", "epochs", "patience", "max_steps", "max_minutes", "interrupted"]
+
+
+VALID = EvaluateOptions(split="valid")
+
+
+class Session:
+    """One run; `go` trains it until it ends."""
+
+    def __init__(
+        self,
+        run_dir: Path,
+        data: TrainingSet,
+        model_options: ModelOptions,
+        options: TrainOptions,
+        *,
+        fresh: bool = True,
+        profile: bool = False,
+    ) -> None:
+        self.run_dir, self.options = run_dir, options
+        self.device = pick_device(options.device)
+        self.dtype = pick_precision(options.precision, self.device)
+        for shards in data.parts:
+            require_features(shards, model_options)
+        features = features_of(model_options, data.parts, self.device)
+        torch.manual_seed(options.seed)
+        model = build_model(model_options, data.n_items, features, fresh=fresh)
+        self.model = model.to(self.device)
+        for shards in data.parts:
+            require_tokens(shards, self.model)
+            require_pictures(shards, self.model)
+        self.model.recompute = options.recompute
+        self.data = data if options.cache == "off" else self._with_activations(data, options.cache)
+        self.optimiser = make_optimiser(self.model, options)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
+        self.frozen, self.frozen_parts = frozen_digest(self.model), frozen_digests(self.model)
+        self.steps_per_epoch = steps_per_epoch(len(data), options.batch_users)
+        self.popularity = mean_summary(
+            {part.target: references(part, VALID)["popularity"] for part in data.parts}
+        )
+        self.state = State()
+        self.ended: Ended = ""
+        self._profile = StepProfile(self.model, self.device) if profile else None
+        self._pending: list[dict[str, Tensor]] = []
+        self._users, self._since, self._waited = 0, time.perf_counter(), 0.0
+
+    def _with_activations(self, data: TrainingSet, storage: Storage) -> TrainingSet:
+        return data.with_parts(
+            [with_activations(part, self.model, storage, write=True) for part in data.parts]
+        )
+
+    def restore(self) -> None:
+        """Take up the state that the run's folder holds; errors as `checkpoint.load_state`."""
+        again = "pmm train ... --overwrite"
+        self.state = load_state(self.run_dir, self.model, self.optimiser, made_by=again)
+        if self.state.scaler:
+            self.scaler.load_state_dict(dict(self.state.scaler))
+
+    def sizes(self) -> dict[str, int]:
+        """Numbers of parameters, of those that train, and of steps an epoch."""
+        return {
+            "parameters": sum(each.numel() for each in self.model.parameters()),
+            "trained": sum(each.numel() for each in trained_tensors(self.model).values()),
+            "steps_per_epoch": self.steps_per_epoch,
+        }
+
+    def go(self, log: Log, interrupt: Interrupt) -> None:
+        """Train until an end; then `ended` says which, and the folder holds the last state.
+
+        Raises:
+            PmmError: the loss is no number. The last checkpoint stays as it was.
+        """
+        if self.device.type == "cpu":
+            keep_freed_memory()
+        if self.options.cache != "off":  # every item's activations are stored
+            for encoder in (self.model.text, self.model.vision):
+                if encoder is not None:
+                    encoder.release_trunk()
+        while not (ended := self._why_over()):
+            self._train_epoch(log, interrupt)
+            if self.state.index == self.steps_per_epoch and not interrupt.asked:
+                self._end_epoch(log, interrupt)
+            if interrupt.asked:
+                break
+        if ended and self.state.evaluated_step != self.state.step:
+            self._evaluate(log, interrupt)
+            self._save(log)
+        self.ended = "interrupted" if interrupt.asked else ended
+        if interrupt.asked:
+            self._save(log)
+
+    def _why_over(self) -> Ended:
+        state, options = self.state, self.options
+        if options.patience and state.waited >= options.patience:
+            return "patience"
+        if state.epoch >= options.epochs:
+            return "epochs"
+        if options.max_steps and state.step >= options.max_steps:
+            return "max_steps"
+        if options.max_minutes and state.seconds >= 60 * options.max_minutes:
+            return "max_minutes"
+        return ""
+
+    def _train_epoch(self, log: Log, interrupt: Interrupt) -> None:
+        """Steps up to the end of the epoch, or to where the run is over or interrupted."""
+        state, options = self.state, self.options
+        batches = train_batches(
+            self.data,
+            seed=options.seed,
+            epoch=state.epoch,
+            batch_users=options.batch_users,
+            max_length=self.model.max_length,
+            start_step=state.index,
+            ahead=options.ahead,
+        )
+        label = f"Epoch {state.epoch + 1}"
+        self.model.begin_epoch(state.epoch)
+        self.model.train()
+        self._since, self._waited = time.perf_counter(), 0.0
+        with batches, progress(len(batches), label, "steps") as bar:
+            for batch in self._profiled(batches):
+                if state.step == 0:
+                    first_batch.write(self.run_dir, batch, self.data)
+                    self._since, self._waited = time.perf_counter(), batches.waited
+                self._step(batch)
+                if state.step % options.log_every == 0 or state.index == self.steps_per_epoch:
+                    self._log_steps(log, batches, bar)
+                bar.advance()
+                if interrupt.asked or self._why_over():
+                    break
+                if state.step % options.save_every == 0 and state.index < self.steps_per_epoch:
+                    self._log_steps(log, batches, bar)
+                    self._save(log)
+            self._log_steps(log, batches, bar)
+
+    def _profiled(self, batches: Prefetched) -> Iterator[Batch]:
+        """The batches; where a profile was asked for, what each step took, told at its end."""
+        profile, since, waited = self._profile, time.perf_counter(), batches.waited
+        for batch in batches:
+            first = self.state.step
+            yield batch
+            if profile and profile.running and self.state.step > first:
+                profile.end_step(batches.waited - waited, time.perf_counter() - since)
+                if not profile.running:
+                    print(profile.table(), file=sys.stderr)
+            since, waited = time.perf_counter(), batches.waited
+
+    def _step(self, batch: Batch) -> None:
+        seed, step = self.options.seed, self.state.step
+        torch.manual_seed(step_seed(seed, step))
+        corruption = torch.Generator(self.device).manual_seed(step_seed(seed, step, "corruption"))
+        factor = self.options.lr_factor(step, self.steps_per_epoch)
+        for group in self.optimiser.param_groups:
+            group["lr"] = group["peak_lr"] * factor
+        self.optimiser.zero_grad(set_to_none=True)
+        profile = self._profile
+        phase = profile.phase if profile and profile.running else nullcontext
+        parts, found = batch.split(self.options.micro_batches), list[dict[str, Tensor]]()
+        for part in parts:
+            with phase("forward"), mixed(self.device, self.dtype):
+                losses = self.model(part.to(self.device), corruption)
+            with phase("backward"):
+                self.scaler.scale(losses["loss"] / len(parts)).backward()
+            found.append({name: loss.detach() for name, loss in losses.items()})
+        with phase("update"):
+            self.model.settle_gradients()
+            self.scaler.step(self.optimiser)
+            self.scaler.update()
+        names = list(found[0])
+        self._pending.append({n: torch.stack([each[n] for each in found]).mean(0) for n in names})
+        self._users += len(batch.slot_BS)
+        self.state.step += 1
+        self.state.index += 1
+
+    def _log_steps(self, log: Log, batches: Prefetched, bar: Progress) -> None:
+        """One line for the steps since the last: mean losses, users/s, share of time waiting."""
+        if not self._pending:
+            return
+        names = list(self._pending[0])
+        loss_KN = torch.stack([torch.stack([each[n] for n in names]) for each in self._pending])
+        loss_KN = loss_KN.cpu().double()  # an Apple GPU has no fp64
+        self._refuse_nan(loss_KN[:, names.index("loss")])
+        now = time.perf_counter()
+        seconds = max(now - self._since, 1e-9)
+        share = (batches.waited - self._waited) / seconds
+        means = {name: round(float(v), 6) for name, v in zip(names, loss_KN.mean(0), strict=True)}
+        log.write(
+            {
+                "kind": "step",
+                "step": self.state.step,
+                "epoch": self.state.epoch + 1,
+                **means,
+                "users_per_s": round(self._users / seconds, 2),
+                "waiting": round(share, 4),
+            }
+        )
+        rate = f"{self._users / seconds:.1f}"
+        bar.advance(0, loss=f"{means['loss']:.3f}", users_per_s=rate, waiting=f"{share:.0%}")
+        self.state.seconds += seconds
+        self._pending, self._users, self._since, self._waited = [], 0, now, batches.waited
+
+    def _refuse_nan(self, loss_K: Tensor) -> None:
+        bad = (~torch.isfinite(loss_K)).nonzero()[:, 0].tolist()
+        if bad:
+            step = self.state.step - len(loss_K) + bad[0] + 1
+            raise PmmError(f"the loss of step {step} is {float(loss_K[bad[0]])}. {self._advice()}")
+
+    def _refuse_nan_weights(self) -> None:
+        """A finite loss can still have had gradients that were none; such weights are not saved."""
+        trained = trained_tensors(self.model)
+        bad = [name for name, each in trained.items() if not bool(torch.isfinite(each).all())]
+        if bad:
+            raise PmmError(
+                f"step {self.state.step} left {len(bad)} of {len(trained)} weights without a "
+                f"number (first {bad[0]}). {self._advice()}"
+            )
+
+    def _advice(self) -> str:
+        kept = self.run_dir / LAST
+        where = f"The checkpoint before it is whole ({kept}). " if kept.exists() else ""
+        rates = f"lr {self.options.lr:g}, encoder_lr {self.options.encoder_lr:g}"
+        precision = str(self.dtype).removeprefix("torch.")
+        return (
+            f"{where}Try a lower learning rate (now {rates}) or precision fp32 (now {precision}), "
+            "with --overwrite"
+        )
+
+    def _end_epoch(self, log: Log, interrupt: Interrupt) -> None:
+        """Evaluate where one is due, then stand before the next epoch.
+
+        Where the evaluation was broken off the run stays where it is, and evaluates on resume.
+        """
+        state, done = self.state, self.state.epoch + 1
+        if done % self.options.eval_every == 0:
+            self._evaluate(log, interrupt)
+            if state.evaluated_step != state.step:
+                return
+        state.epoch, state.index = done, 0
+        self._save(log)
+
+    def _evaluate(self, log: Log, interrupt: Interrupt) -> None:
+        """Rank the validation items, keep the best weights, count the evaluations without gain."""
+        start = time.perf_counter()
+        try:
+            with interrupt.at_once():
+                found = self._validate()
+        except KeyboardInterrupt:
+            return
+        state = self.state
+        epoch = state.epoch + state.index / self.steps_per_epoch
+        state.evaluated_step, better = state.step, found["hr@10"] > state.best
+        state.waited = 0 if better or self.model.settling else state.waited + 1
+        if better:
+            state.best, state.best_epoch = found["hr@10"], epoch
+            self._keep_best(epoch)
+        seconds = time.perf_counter() - start
+        state.seconds += seconds
+        mark = "best so far" if better else f"best {100 * state.best:.2f}"
+        print(f"epoch {epoch:.4g}, validation: {headline(found)} ({mark})", file=sys.stderr)
+        log.write(
+            {
+                "kind": "evaluation",
+                "step": state.step,
+                "epoch": round(epoch, 4),
+                **{name: value for name, value in found.items() if name not in ("cold", "buckets")},
+                "cold_hr@10": found["cold"].get("hr@10"),
+                "popularity_hr@10": self.popularity["hr@10"],
+                "best": state.best,
+                "waited": state.waited,
+                "seconds": round(seconds, 2),
+            }
+        )
+
+    def _validate(self) -> Mapping[str, Any]:
+        """The metrics on the validation items; of several sources their mean."""
+        return mean_summary(
+            {
+                part.target: summarise(evaluate_model(self.model, part, VALID, dtype=self.dtype))
+                for part in self.data.parts
+            }
+        )
+
+    def _keep_best(self, epoch: float) -> None:
+        about: dict[str, Any] = {"pmm": __version__, "step": self.state.step, "epoch": epoch}
+        about |= {"valid_hr@10": self.state.best}
+        about |= {"frozen": self.frozen, "frozen_parts": self.frozen_parts}
+        about["parts"] = {part.target: part.fingerprint for part in self.data.parts}
+        about |= {"shards": self.data.fingerprint, "precision": self.options.precision}
+        drop_evaluations(self.run_dir)
+        save_weights(self.run_dir / BEST, self.model, about)
+
+    def _save(self, log: Log) -> None:
+        self._refuse_nan_weights()
+        self.state.log_bytes = log.bytes
+        self.state.scaler = self.scaler.state_dict()
+        save_state(self.run_dir, self.model, self.optimiser, self.state, frozen=self.frozen)
+
+
+def make_optimiser(model: Recommender, options: TrainOptions) -> AdamW:
+    """AdamW over the model's groups (docs/paper.md R34), fused."""
+    groups = parameter_groups(
+        model, lr=options.lr, weight_decay=options.weight_decay, decay_norms=options.decay_norms
+    )
+    for group in groups:
+        if group["name"] in ("text", "vision"):
+            group["lr"] = options.encoder_lr
+        group["peak_lr"] = group["lr"]
+    return AdamW(groups, betas=(0.9, options.beta2), fused=True)
+
+
+def step_seed(seed: int, step: int, what: str = "step") -> int:
+    """The seed of a step's dropout, or of something else: 63 bits of sha256 of all three."""
+    digest = hashlib.sha256(f"{what} {seed} {step}".encode()).digest()
+    return int.from_bytes(digest[:8], "little") >> 1

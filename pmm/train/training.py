@@ -1,0 +1,191 @@
+"""`pmm train`: shards of a target, or of several sources -> a run's folder with its checkpoints."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pmm.data.training_set import TrainingSet
+from pmm.errors import PmmError, RecipeError, StaleArtefact
+from pmm.model.features.trunks import trunks_of, write_trunks
+from pmm.model.registry import build_model, features_of
+from pmm.runs import folder as run_folder
+from pmm.runs.compatibility import require_pictures, require_tokens
+from pmm.runs.device import pick_device
+from pmm.runs.folder import LOG, RECIPE, Existing, Log
+from pmm.runs.loading import open_parts
+from pmm.runs.recipe import CHANGEABLE, Recipe, with_whole_paths
+from pmm.runs.state import LAST
+from pmm.runs.transfer import take_over, write_report
+from pmm.storage.artefact import storage_errors
+from pmm.storage.home import Home
+from pmm.storage.toml import dump, read_recipe, resolve
+from pmm.train import curves
+from pmm.train.interrupt import Interrupt
+from pmm.train.trainer import Session
+
+
+def train(
+    home: Home,
+    run_dir: Path,
+    recipe: Recipe,
+    *,
+    existing: Existing = "refuse",
+    command: str = "",
+    profile: bool = False,
+) -> dict[str, Any]:
+    """Train a model on shards until it ends, or until Ctrl-C.
+
+    Writes recipe.toml, run.json, log.jsonl, first_batch.json and .png, checkpoint/best.safetensors
+    (the best validation HR@10), checkpoint/last.safetensors (where --resume goes on), curves.png.
+
+    Args:
+        home: where the target's shards are.
+        run_dir: the run's folder.
+        recipe: everything else.
+        existing: what to do if the folder holds a run: refuse, resume or overwrite it.
+        command: as the user typed it, for run.json.
+        profile: print where the time of a step goes, once that is measured.
+
+    Returns:
+        run, ended (epochs, patience, max_steps, max_minutes or interrupted), steps, epochs,
+        best_hr@10 and best_epoch on the validation items, popularity_hr@10, seconds.
+
+    Raises:
+        InputError, ArtefactError, RecipeError: before anything is written or replaced.
+        PmmError: the loss or a weight is no number. StorageError: the disk is full.
+    """
+    recipe = with_whole_paths(recipe)
+    data = TrainingSet(open_parts(home, recipe), mixing=recipe.mixing, read=recipe.model.modality)
+    with run_folder.claim(run_dir):
+        going_on = run_folder.settle(run_dir, existing)
+        if going_on:
+            _require_same(run_dir, recipe, data)
+        begins = not (going_on and (run_dir / LAST).exists())  # else nothing of its start is needed
+        session = Session(run_dir, data, recipe.model, recipe.train, fresh=begins, profile=profile)
+        report = take_over(session.model, recipe.start) if recipe.start and begins else None
+        if going_on:
+            _restore(session)
+        elif existing == "overwrite":  # nothing that could be refused stands after this
+            run_folder.clear(run_dir)
+        about = {"command": command, "seed": recipe.train.seed, "shards": data.fingerprint}
+        about |= {"target": data.target, "device": str(session.device), **session.sizes()}
+        run_folder.describe(run_dir, dump(recipe), about)
+        if report is not None:
+            write_report(run_dir, report)
+            print(report, file=sys.stderr)
+        with storage_errors(run_dir):
+            log = Log(run_dir / LOG, session.state.log_bytes)
+            with closing(log), Interrupt() as interrupt, memory_errors(recipe.train.batch_users):
+                session.go(log, interrupt)
+            records = curves.read_log(run_dir / LOG)
+            curves.draw(records, run_dir / "curves.png", title=f"{run_dir.name}: {data.target}")
+        return _result(session)
+
+
+def store_activations(home: Home, recipe: Recipe, *, force: bool = False) -> dict[str, str]:
+    """Store what the frozen trunks of a recipe's model make of the items that it is trained on.
+
+    Args:
+        home: where the shards are, and the activations go.
+        recipe: whose encoders, cut and type of storage count.
+        force: compute again what is there.
+
+    Returns:
+        the folders of `activations/`, and whether each was written or found.
+
+    Raises:
+        ArtefactError, InputError: no shards, or the model cannot read them.
+        StorageError: the disk is full.
+    """
+    recipe = with_whole_paths(recipe)
+    storage = "fp16" if recipe.train.cache == "off" else recipe.train.cache
+    found: dict[str, str] = {}
+    for shards in open_parts(home, recipe):
+        features = features_of(recipe.model, [shards], pick_device(recipe.train.device))
+        model = build_model(recipe.model, shards.n_items, features, fresh=False).eval()
+        require_tokens(shards, model)
+        require_pictures(shards, model)
+        model.to(pick_device(recipe.train.device))
+        found |= write_trunks(shards, trunks_of(model), storage, force=force)
+    return found
+
+
+@contextmanager
+def memory_errors(batch_users: int) -> Iterator[None]:
+    """Say what to do where an accelerator's memory does not suffice.
+
+    Raises:
+        PmmError: instead of torch's own error.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise PmmError(
+            f"batches of {batch_users} users do not fit into the accelerator's memory. Run again "
+            f"with --batch-users {max(2, batch_users // 2)} --overwrite"
+        ) from error
+
+
+def _restore(session: Session) -> None:
+    """Take up the last checkpoint; a run that was stopped before its first starts again."""
+    if (session.run_dir / LAST).exists():
+        session.restore()
+    else:
+        print(f"{session.run_dir} has no checkpoint yet: from the start", file=sys.stderr)
+
+
+def _result(session: Session) -> dict[str, Any]:
+    state = session.state
+    return {
+        "run": str(session.run_dir),
+        "ended": session.ended,
+        "steps": state.step,
+        "epochs": state.epoch,
+        "best_hr@10": state.best if state.best_epoch >= 0 else None,
+        "best_epoch": state.best_epoch if state.best_epoch >= 0 else None,
+        "popularity_hr@10": session.popularity["hr@10"],
+        "seconds": round(state.seconds, 1),
+    }
+
+
+def _require_same(run_dir: Path, recipe: Recipe, data: TrainingSet) -> None:
+    """Refuse to resume another recipe, or on shards that were made anew."""
+    values = read_recipe(run_dir / RECIPE)
+    before = with_whole_paths(resolve(Recipe, values, origin=str(run_dir / RECIPE)))
+    former, now = asdict(before), asdict(recipe)
+    # A falling learning rate depends on how many epochs there will be.
+    changeable = CHANGEABLE - ({"epochs"} if recipe.train.schedule != "constant" else set())
+    if former["model"]["name"] != now["model"]["name"]:  # of which nothing else can be compared
+        former["model"], now["model"] = ({"name": each["model"]["name"]} for each in (former, now))
+    changed = [
+        f"{section}.{name} was {old!r}, is {now[section][name]!r}"
+        for section in ("model", "train")
+        for name, old in former[section].items()
+        if old != now[section][name] and not (section == "train" and name in changeable)
+    ]
+    changed += [
+        f"{name} was {former[name]!r}, is {now[name]!r}"
+        for name in ("stage", "target", "sources", "mixing", "start")
+        if _folded(former[name]) != _folded(now[name])
+    ]
+    if changed:
+        raise RecipeError(
+            f"{run_dir} was started with another recipe ({'; '.join(changed)}). Resume it with the "
+            "same options, or choose another --name"
+        )
+    made_on = run_folder.shards_of(run_dir)
+    if made_on != data.fingerprint:
+        places = ", ".join(str(part.place) for part in data.parts)
+        raise StaleArtefact(
+            f"{run_dir} was trained on shards {made_on[:8]}, but {places} is now "
+            f"{data.fingerprint[:8]}. Train again with --overwrite, or choose another --name"
+        )
+
+
+def _folded(value: Any) -> str:
+    return str(value).casefold()

@@ -1,0 +1,1 @@
+"""The embedded world's raw files, in the layouts of the real datasets."""
