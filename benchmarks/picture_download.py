@@ -105,11 +105,8 @@ def served(width: int, height: int) -> Iterator[str]:
 
 def fetch(base: str, folder: Path, processes: int, count: int) -> None:
     """Download with ours; print seconds by the clock and of the processors, helpers included."""
-    from pmm.ingest.download.picture_download import (
-        DownloadOptions,
-        PictureStore,
-        download_pictures,
-    )
+    from pmm.ingest.download.picture_download import DownloadOptions, download_pictures
+    from pmm.ingest.download.picture_store import PictureStore
 
     wanted = [(str(n), [f"{base}/{n}.jpg"]) for n in range(count)]
     options = DownloadOptions(processes=processes)

@@ -41,7 +41,8 @@ from pmm.evaluate.metrics import summarise
 from pmm.model.baselines.baseline import BaselineOptions
 from pmm.model.features.item_features import ItemFeatures
 from pmm.runs.loading import load_run
-from pmm.runs.recipe import Recipe, TrainOptions
+from pmm.runs.recipe import Recipe
+from pmm.runs.train_options import TrainOptions
 from pmm.storage.home import Home
 from pmm.train.training import train
 
@@ -145,7 +146,7 @@ def main() -> None:
     print(f"RecBole {version}, {len(lists)} users, {len(of_item)} items, {samples} samples a step")
     with (
         patch("pmm.train.trainer.features_of", features_of),
-        patch("pmm.evaluate.evaluation.features_of", features_of),
+        patch("pmm.runs.loading.features_of", features_of),
         tempfile.TemporaryDirectory() as name,
     ):
         root = Path(name)

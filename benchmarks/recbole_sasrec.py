@@ -42,7 +42,8 @@ from pmm.evaluate.metrics import summarise
 from pmm.model.baselines.baseline import BaselineOptions, Loss
 from pmm.model.registry import Recommender, build_model
 from pmm.runs.loading import load_run
-from pmm.runs.recipe import Recipe, TrainOptions
+from pmm.runs.recipe import Recipe
+from pmm.runs.train_options import TrainOptions
 from pmm.shards.read import Shards
 from pmm.shards.write import ShardOptions, write_shards
 from pmm.storage.artefact import build

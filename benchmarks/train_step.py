@@ -34,10 +34,10 @@ from transformers import XLMRobertaConfig
 from benchmarks.results import record
 from pmm.data.batch import Batch
 from pmm.model.encoders.attention_heads import split_heads
-from pmm.model.encoders.cut_encoders import TextSpec, VisionSpec
+from pmm.model.encoders.specs import TextSpec, VisionSpec
 from pmm.model.pmmrec.fusion import MergeFusion
 from pmm.model.pmmrec.pmmrec import Pmmrec, PmmrecOptions
-from pmm.runs.recipe import TrainOptions
+from pmm.runs.train_options import TrainOptions
 from pmm.shards.items import Items
 from pmm.shards.memory import keep_freed_memory
 from pmm.train.trainer import make_optimiser

@@ -18,7 +18,7 @@ from pmm.errors import InputError, PmmError
 from pmm.storage.home import Home, resolve_home, slug
 
 if TYPE_CHECKING:
-    from pmm.runs.request import Wish
+    from pmm.runs.request import TrainRequest
 
 COMMANDS = (
     "ingest",
@@ -213,7 +213,7 @@ def cache_command(
 
     Training does it on first use; the same encoders and shards are never computed twice.
     """
-    from pmm.runs.request import Wish
+    from pmm.runs.request import TrainRequest
     from pmm.runs.resolve import resolve_run
     from pmm.train.training import store_activations
 
@@ -221,8 +221,8 @@ def cache_command(
     training = {"device": device, "cache": storage}
     values = _values(recipe, text_encoder, vision_encoder, train_blocks, training, set_)
     for name in target:
-        wish = Wish(target=name, modality=modality)
-        resolved = resolve_run(place, place.run(_run_name(wish)), wish, values)
+        request = TrainRequest(target=name, modality=modality)
+        resolved = resolve_run(place, place.run(_run_name(request)), request, values)
         for folder, state in store_activations(place, resolved, force=force).items():
             print(f"{folder}: {state}")
     print(f'Next: pmm train --stage scratch --target "{target[0]}", with the same encoders')
@@ -323,13 +323,13 @@ def train_command(
     for their own papers' settings; docs/paper.md has all values and their sources.
     """
     from pmm.runs.folder import Existing
-    from pmm.runs.request import Wish
+    from pmm.runs.request import TrainRequest
     from pmm.runs.resolve import resolve_run
     from pmm.train.training import train
 
     if resume and overwrite:
         raise InputError("--resume and --overwrite exclude each other")
-    wish = Wish(
+    request = TrainRequest(
         stage=stage,
         model=model,
         target=target,
@@ -342,7 +342,7 @@ def train_command(
         preset=preset,
     )
     place = resolve_home(home)
-    run_dir = place.run(name or _run_name(wish))
+    run_dir = place.run(name or _run_name(request))
     training = {
         "epochs": epochs,
         "batch_users": batch_users,
@@ -352,7 +352,7 @@ def train_command(
         "device": device,
     }
     values = _values(recipe, text_encoder, vision_encoder, train_blocks, training, set_)
-    resolved = resolve_run(place, run_dir, wish, values, resume=resume)
+    resolved = resolve_run(place, run_dir, request, values, resume=resume)
     existing: Existing = "resume" if resume else "overwrite" if overwrite else "refuse"
     result = train(place, run_dir, resolved, existing=existing, command=_command(), profile=profile)
     _print_result(result)
@@ -392,11 +392,11 @@ def tune_command(
     The first trial has the model's defaults. Values that are given are kept. Stopped and started
     again, the search goes on. Needs the extra "tune".
     """
-    from pmm.runs.request import Wish
+    from pmm.runs.request import TrainRequest
     from pmm.tune.search import trials_table, tune
 
     place = resolve_home(home)
-    wish = Wish(
+    request = TrainRequest(
         stage=stage, model=model, target=target, start=start, transfer=transfer, modality=modality
     )
     training = {"epochs": epochs, "batch_users": batch_users, "device": device}
@@ -404,7 +404,7 @@ def tune_command(
     command = _command(leave_out="--overwrite")
     found = tune(
         place,
-        wish,
+        request,
         values,
         budget=budget,
         seed=seed,
@@ -422,20 +422,20 @@ def tune_command(
         print(f"Next: {each}")
 
 
-def _run_name(wish: "Wish") -> str:
+def _run_name(request: "TrainRequest") -> str:
     """What a run is called where nobody said: hm-shoes-scratch, hm-shoes-finetune-text, pretrain.
 
-    >>> from pmm.runs.request import Wish
-    >>> _run_name(Wish(stage="pretrain", sources=("HM", "Kwai")))
+    >>> from pmm.runs.request import TrainRequest
+    >>> _run_name(TrainRequest(stage="pretrain", sources=("HM", "Kwai")))
     'pretrain-hm-kwai'
-    >>> _run_name(Wish(target="HM Shoes", model="sasrec"))
+    >>> _run_name(TrainRequest(target="HM Shoes", model="sasrec"))
     'hm-shoes-scratch-sasrec'
     """
-    parts = [wish.stage, *map(slug, wish.sources)]
-    if wish.target:
-        parts = [slug(wish.target), wish.stage]
-    own = [] if wish.model in (None, "pmmrec") else [wish.model]
-    return "-".join([*parts, *own, *([wish.transfer] if wish.transfer else [])])
+    parts = [request.stage, *map(slug, request.sources)]
+    if request.target:
+        parts = [slug(request.target), request.stage]
+    own = [] if request.model in (None, "pmmrec") else [request.model]
+    return "-".join([*parts, *own, *([request.transfer] if request.transfer else [])])
 
 
 def _print_result(result: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ import pyarrow as pa
 from PIL import Image
 
 from pmm.demo.small_encoders import SmallSizes, save_small_encoders
-from pmm.model.encoders.cut_encoders import TextSpec, VisionSpec
+from pmm.model.encoders.specs import TextSpec, VisionSpec
 from pmm.model.pmmrec.pmmrec import PmmrecOptions
 from pmm.shards.read import Shards
 from pmm.shards.write import ShardOptions, write_shards

@@ -27,6 +27,7 @@ ROOMS = (
     "data",
     "model.losses",
     "model.encoders",
+    "model.protocol",
     "model.features",
     "model.user_encoders",
     "model.pmmrec",

@@ -10,19 +10,19 @@ import pytest
 
 from pmm.errors import BrokenArtefact, InputError, PmmError, RecipeError, StaleArtefact
 from pmm.runs.recipe import Recipe
-from pmm.runs.request import ModelName, Wish
+from pmm.runs.request import ModelName, TrainRequest
 from pmm.runs.resolve import resolve_run
 from pmm.storage.home import Home
 from pmm.storage.toml import read_recipe, resolve
-from pmm.train import trainer as session
+from pmm.train import trainer
 from pmm.train.training import train
+from pmm.tune import search as module
 from pmm.tune.search import SPACE, space_of, trials_table, tune
-from pmm.tune.search import search as module
 
 pytest.importorskip("optuna", reason="the extra `tune` is not installed")
 
 TIMES = {"seconds"}
-WISH = Wish(target="HM", model="sasrec")
+REQUEST = TrainRequest(target="HM", model="sasrec")
 SEED = 7  # whose six trials have both similarities
 VALUES: dict[str, Any] = {
     "model": {"max_length": 6, "user_blocks": 1, "width": 16},
@@ -54,7 +54,7 @@ def whole(
     root = tmp_path_factory.mktemp("whole")
     for part in ("shards", "targets"):
         shutil.copytree(shop.home.root / part, root / part)
-    return Home(root), tune(Home(root), WISH, VALUES, budget=6, seed=SEED)
+    return Home(root), tune(Home(root), REQUEST, VALUES, budget=6, seed=SEED)
 
 
 def rows(found: dict[str, Any]) -> list[dict[str, Any]]:
@@ -71,21 +71,21 @@ class Killed(BaseException):
 
 def cut_at(monkeypatch: pytest.MonkeyPatch, steps: int, error: BaseException) -> None:
     """Raise at one step, counted over all trials."""
-    real, done = session.Session._step, []
+    real, done = trainer.Trainer._step, []
 
-    def step(self: session.Session, batch: Any) -> None:
+    def step(self: trainer.Trainer, batch: Any) -> None:
         done.append(batch)
         if len(done) == steps + 1:
             raise error
         real(self, batch)
 
-    monkeypatch.setattr(session.Session, "_step", step)
+    monkeypatch.setattr(trainer.Trainer, "_step", step)
 
 
 def test_the_first_trial_is_a_run_of_the_defaults(whole: tuple[Home, dict[str, Any]]) -> None:
     home, found = whole
     plain = resolve_run(
-        home, home.run("plain"), WISH, {**VALUES, "train": {**VALUES["train"], "seed": SEED}}
+        home, home.run("plain"), REQUEST, {**VALUES, "train": {**VALUES["train"], "seed": SEED}}
     )
     trial = resolve(Recipe, read_recipe(home.run("hm-sasrec-tune-1") / "recipe.toml"))
     assert trial == plain
@@ -142,7 +142,7 @@ def test_given_values_are_kept_in_all_trials(whole: tuple[Home, dict[str, Any]])
 
 def test_the_best_recipe_trains_the_best_trial(whole: tuple[Home, dict[str, Any]]) -> None:
     home, found = whole
-    again = resolve_run(home, home.run("again"), WISH, read_recipe(Path(found["recipe"])))
+    again = resolve_run(home, home.run("again"), REQUEST, read_recipe(Path(found["recipe"])))
     assert again == resolve(Recipe, read_recipe(Path(found["run"]) / "recipe.toml"))
     assert found["best"]["hr@10"] == max(row["hr@10"] for row in found["rows"])
     text = Path(found["recipe"]).read_text()
@@ -159,19 +159,19 @@ def test_a_killed_search_goes_on_to_the_same_rows(
     with monkeypatch.context() as patch:
         cut_at(patch, steps, Killed())
         with pytest.raises(Killed):
-            tune(home, WISH, {**VALUES, **saved}, budget=6, seed=SEED)
+            tune(home, REQUEST, {**VALUES, **saved}, budget=6, seed=SEED)
     assert len(lines(home)) == steps // 4
-    found = tune(home, WISH, {**VALUES, **saved}, budget=6, seed=SEED)
+    found = tune(home, REQUEST, {**VALUES, **saved}, budget=6, seed=SEED)
     assert rows(found) == rows(whole[1])
 
 
 def test_a_row_cut_off_by_a_kill_is_trained_again(
     whole: tuple[Home, dict[str, Any]], home: Home
 ) -> None:
-    tune(home, WISH, VALUES, budget=3, seed=SEED)
+    tune(home, REQUEST, VALUES, budget=3, seed=SEED)
     path = home.root / "tuning" / "hm" / "sasrec" / "trials.jsonl"
     path.write_bytes(path.read_bytes()[:-20])
-    found = tune(home, WISH, VALUES, budget=3, seed=SEED)
+    found = tune(home, REQUEST, VALUES, budget=3, seed=SEED)
     assert rows(found) == rows(whole[1])[:3]
     assert len(lines(home)) == 3
 
@@ -179,12 +179,12 @@ def test_a_row_cut_off_by_a_kill_is_trained_again(
 def test_the_budget_counts_what_was_done_before(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = tune(home, WISH, VALUES, budget=2, seed=SEED)
-    more = tune(home, WISH, VALUES, budget=3, seed=SEED)
+    first = tune(home, REQUEST, VALUES, budget=2, seed=SEED)
+    more = tune(home, REQUEST, VALUES, budget=3, seed=SEED)
     assert more["rows"][:2] == first["rows"]
     assert len(more["rows"]) == 3
     monkeypatch.setattr(module, "train", None)  # nothing is trained any more
-    assert tune(home, WISH, VALUES, budget=2, seed=SEED) == first
+    assert tune(home, REQUEST, VALUES, budget=2, seed=SEED) == first
     assert len(lines(home)) == 3
 
 
@@ -192,7 +192,7 @@ def test_a_failed_trial_is_a_row_and_the_search_goes_on(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cut_at(monkeypatch, 5, PmmError("the loss of step 2 is nan."))
-    found = tune(home, WISH, VALUES, budget=3)
+    found = tune(home, REQUEST, VALUES, budget=3)
     assert [row["state"] for row in found["rows"]] == ["finished", "failed", "finished"]
     assert found["rows"][1]["error"] == "the loss of step 2 is nan."
     assert found["rows"][1]["hr@10"] is None
@@ -202,7 +202,7 @@ def test_a_failed_trial_is_a_row_and_the_search_goes_on(
 def test_rates_without_a_number_fail_every_trial_and_say_so(home: Home) -> None:
     absurd = {"train": {**VALUES["train"], "lr": 1e38}, "model": VALUES["model"]}
     with pytest.raises(PmmError, match="all 2 trials failed, the first with: ") as raised:
-        tune(home, WISH, absurd, budget=2)
+        tune(home, REQUEST, absurd, budget=2)
     assert type(raised.value) is PmmError
     assert [json.loads(line)["state"] for line in lines(home)] == ["failed", "failed"]
 
@@ -210,13 +210,13 @@ def test_rates_without_a_number_fail_every_trial_and_say_so(home: Home) -> None:
 def test_another_error_ends_the_search(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     cut_at(monkeypatch, 4, InputError("no such thing"))
     with pytest.raises(InputError, match="no such thing"):
-        tune(home, WISH, VALUES, budget=3)
+        tune(home, REQUEST, VALUES, budget=3)
     assert len(lines(home)) == 1
 
 
 def test_an_interrupted_trial_is_no_row(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "train", lambda *_, **__: {"ended": "interrupted"})
-    found = tune(home, WISH, VALUES, budget=2)
+    found = tune(home, REQUEST, VALUES, budget=2)
     assert (found["ended"], found["rows"], found["best"], found["next"]) == (
         "interrupted",
         [],
@@ -226,33 +226,33 @@ def test_an_interrupted_trial_is_no_row(home: Home, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_search_does_not_go_on_with_other_options(home: Home) -> None:
-    tune(home, WISH, VALUES, budget=1)
+    tune(home, REQUEST, VALUES, budget=1)
     other = {**VALUES, "train": {**VALUES["train"], "max_steps": 5}}
     with pytest.raises(RecipeError, match=r"train\.max_steps was 4, is 5.*--overwrite"):
-        tune(home, WISH, other, budget=1)
+        tune(home, REQUEST, other, budget=1)
     with pytest.raises(RecipeError, match="seed was 0, is 1"):
-        tune(home, WISH, VALUES, budget=1, seed=1)
-    found = tune(home, WISH, other, budget=1, overwrite=True)
+        tune(home, REQUEST, VALUES, budget=1, seed=1)
+    found = tune(home, REQUEST, other, budget=1, overwrite=True)
     assert found["rows"][0]["steps"] == 5
     about = home.root / "tuning" / "hm" / "sasrec" / "search.json"
     about.write_text(about.read_text().replace('"shards": "', '"shards": "0'))
     with pytest.raises(StaleArtefact, match="searched on shards 0"):
-        tune(home, WISH, other, budget=1)
+        tune(home, REQUEST, other, budget=1)
     about.write_text("{")
     with pytest.raises(BrokenArtefact, match="--overwrite"):
-        tune(home, WISH, other, budget=1)
+        tune(home, REQUEST, other, budget=1)
 
 
 def test_rows_of_another_search_are_refused(home: Home) -> None:
-    tune(home, WISH, VALUES, budget=2)
+    tune(home, REQUEST, VALUES, budget=2)
     path = home.root / "tuning" / "hm" / "sasrec" / "trials.jsonl"
     path.write_text("".join(path.read_text().splitlines(keepends=True)[1:]))
     with pytest.raises(BrokenArtefact, match=r"trials\.jsonl:1 is no row of trial 1"):
-        tune(home, WISH, VALUES, budget=2)
+        tune(home, REQUEST, VALUES, budget=2)
 
 
 def test_minutes_end_a_trial(home: Home) -> None:
-    found = tune(home, WISH, VALUES, budget=1, minutes=1e-9)
+    found = tune(home, REQUEST, VALUES, budget=1, minutes=1e-9)
     assert found["rows"][0]["ended"] == "max_minutes"
     assert "max_minutes" not in read_recipe(Path(found["recipe"]))["train"]
 
@@ -260,25 +260,25 @@ def test_minutes_end_a_trial(home: Home) -> None:
 def test_wrong_input_is_refused_before_anything_is_written(home: Home) -> None:
     everything = {"train.lr": 1.0, "train.weight_decay": 0.0, "model.width": 16}
     everything |= {"model.dropout": 0.1, "model.similarity": "dot", "model.logq": "on"}
-    wrong: list[tuple[Wish, dict[str, Any], dict[str, Any], str]] = [
-        (WISH, VALUES, {"budget": 0}, "--budget 0"),
-        (WISH, VALUES, {"budget": 1, "seed": -1}, "--seed -1"),
-        (WISH, VALUES, {"budget": 1, "minutes": float("nan")}, "--minutes nan"),
-        (Wish(stage="pretrain"), {}, {"budget": 1}, "--stage scratch or finetune"),
-        (WISH, module._nested(everything), {"budget": 1}, "nothing to search"),
+    wrong: list[tuple[TrainRequest, dict[str, Any], dict[str, Any], str]] = [
+        (REQUEST, VALUES, {"budget": 0}, "--budget 0"),
+        (REQUEST, VALUES, {"budget": 1, "seed": -1}, "--seed -1"),
+        (REQUEST, VALUES, {"budget": 1, "minutes": float("nan")}, "--minutes nan"),
+        (TrainRequest(stage="pretrain"), {}, {"budget": 1}, "--stage scratch or finetune"),
+        (REQUEST, module._nested(everything), {"budget": 1}, "nothing to search"),
     ]
-    for wish, values, options, message in wrong:
+    for request, values, options, message in wrong:
         with pytest.raises(InputError, match=message):
-            tune(home, wish, values, **options)
+            tune(home, request, values, **options)
     with pytest.raises(RecipeError, match="did you mean"):
-        tune(home, WISH, {"train": {"epoch": 1}}, budget=1)
+        tune(home, REQUEST, {"train": {"epoch": 1}}, budget=1)
     assert not (home.root / "tuning").exists()
 
 
 def test_a_missing_optuna_names_the_extra(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(module.sys.modules, "optuna", None)
     with pytest.raises(InputError, match=r"pmm\[tune\]"):
-        tune(home, WISH, VALUES, budget=1)
+        tune(home, REQUEST, VALUES, budget=1)
 
 
 def test_every_model_has_a_space() -> None:
@@ -290,13 +290,13 @@ def test_every_model_has_a_space() -> None:
 
 @pytest.mark.parametrize("model", sorted(SPACE))
 def test_what_is_searched_can_be_set(home: Home, shop: Any, model: Any) -> None:
-    wish = Wish(target="HM", model=model)
+    request = TrainRequest(target="HM", model=model)
     sides = {"text": {"encoder": shop.options.text.encoder}}
     sides |= {"vision": {"encoder": shop.options.vision.encoder}}
     reads = {} if model in ("sasrec", "gru4rec", "nextitnet") else {"model": sides}
-    search = module._prepare(home, wish, reads, budget=1, seed=0, minutes=0.0)
+    search = module._prepare(home, request, reads, budget=1, seed=0, minutes=0.0)
     first = module._ask(search, [])
-    assert search.recipe(first) == resolve_run(home, home.run("x"), wish, search.values)
+    assert search.recipe(first) == resolve_run(home, home.run("x"), request, search.values)
     row = {"number": 1, "parameters": first, "hr@10": 0.5}
     drawn = module._ask(search, [row])
     assert drawn.keys() <= search.space.keys() <= space_of(model).keys()
@@ -308,9 +308,9 @@ def test_a_fine_tuning_is_searched_from_its_run(home: Home, shop: Any) -> None:
     """Its width is that of the run, and it stands beside the search from scratch."""
     options = {"model": {"width": 16, "max_length": 6, "user_blocks": 1}, "train": VALUES["train"]}
     options["model"]["text"] = {"encoder": shop.options.text.encoder}
-    wish = Wish(target="HM", model="unisrec")
-    train(home, home.run("before"), resolve_run(home, home.run("before"), wish, options))
-    after = Wish(stage="finetune", target="HM", start=home.run("before"))
+    request = TrainRequest(target="HM", model="unisrec")
+    train(home, home.run("before"), resolve_run(home, home.run("before"), request, options))
+    after = TrainRequest(stage="finetune", target="HM", start=home.run("before"))
     found = tune(home, after, {"train": VALUES["train"]}, budget=2)
     assert Path(found["folder"]) == home.root / "tuning" / "hm" / "unisrec-finetune-full"
     assert [row["run"] for row in found["rows"]] == [

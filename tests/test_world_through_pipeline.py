@@ -26,7 +26,8 @@ from pmm.ingest.download.picture_download import DownloadOptions
 from pmm.ingest.sources.amazon.amazon import AmazonFiles, ingest_amazon
 from pmm.ingest.sources.csv import CsvFiles, ingest_csv
 from pmm.ingest.sources.hm import ingest_hm
-from pmm.ingest.sources.video.bili import VideoFiles, ingest_bili
+from pmm.ingest.sources.video.bili import ingest_bili
+from pmm.ingest.sources.video.datasets import VideoFiles
 from pmm.ingest.sources.video.kwai import KwaiFiles, ingest_kwai
 from pmm.ingest.targets.target_tables import IngestOptions
 from pmm.shards.read import Shards
@@ -503,13 +504,13 @@ def test_every_planted_defect_is_counted_by_the_writer_and_by_the_source(made: I
         plan, listed = planted.dataset.plan, set(planted.dataset.numbers) - planted.unlisted
         assert counts == counts | plan.counts()
         texts = [made.layout.text(made.world, planted.dataset, number) for number in listed]
-        fates = dict(card["items"])
-        fates.pop("with_picture_urls", None)
+        drop_counts = dict(card["items"])
+        drop_counts.pop("with_picture_urls", None)
         twice = {"repeated item id": planted.relisted} if planted.relisted else {}
         unseen = planted.hidden & listed
         if "download" in made.id:
             unseen |= listed - set(planted.dataset.actions.item.tolist())  # nobody asks for it
-        assert fates == {
+        assert drop_counts == {
             "read": len(listed) + planted.relisted + planted.foreign,
             "kept": len(listed) + planted.foreign,
             "dropped": twice,

@@ -161,7 +161,8 @@ def ingest_bili_command(
     home: HomeOption = None,
 ) -> None:
     """Bilibili, as in NineRec or in the paper's own code."""
-    from pmm.ingest.sources.video.bili import VideoFiles, ingest_bili
+    from pmm.ingest.sources.video.bili import ingest_bili
+    from pmm.ingest.sources.video.datasets import VideoFiles
 
     place = resolve_home(home)
     if download:

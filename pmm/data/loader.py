@@ -50,7 +50,7 @@ def train_batches(
     max_length: int = MAX_LENGTH,
     start_step: int = 0,
     ahead: int = 2,
-) -> "Prefetched":
+) -> "BatchLoader":
     """The batches of one epoch from `start_step` on; every position stands in exactly one.
 
     A row holds the `max_length + 1` most recent items of the user's training part.
@@ -77,10 +77,10 @@ def train_batches(
         positions = batch_positions(len(data), batch_users, step)
         return data.collate(data.rows(positions, seed=seed, epoch=epoch, length=max_length + 1))
 
-    return Prefetched(make, start_step, steps_per_epoch(len(data), batch_users), ahead)
+    return BatchLoader(make, start_step, steps_per_epoch(len(data), batch_users), ahead)
 
 
-class Prefetched:
+class BatchLoader:
     """Batches made ahead by threads, in order. Close it, or use it in a `with` block.
 
     An error while a batch is made is raised where that batch would have come.

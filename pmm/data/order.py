@@ -5,6 +5,7 @@ has nothing to remember and any number of workers agree.
 """
 
 import hashlib
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -54,3 +55,6 @@ def _mixed(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return values ^ (values >> np.uint64(31))
+
+
+Mixing = Literal["proportional", "equal"]

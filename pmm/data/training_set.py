@@ -7,21 +7,21 @@ before it. With one part everything is as in its shards.
 import copy
 import hashlib
 from collections.abc import Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from pmm.data.batch import Batch
-from pmm.data.order import shuffled
+from pmm.data.order import Mixing, shuffled
 from pmm.errors import InputError
 from pmm.shards.items import Items, concatenate
-from pmm.shards.read import Modality, Shards
+from pmm.shards.kinds import Reads
+from pmm.shards.read import Shards
 from pmm.storage.schemas import PAD
 
 Numbers: TypeAlias = npt.NDArray[np.int64]
-Mixing = Literal["proportional", "equal"]
 
 
 class TrainingSet:
@@ -46,7 +46,7 @@ class TrainingSet:
         parts: Sequence[Shards],
         *,
         mixing: Mixing = "proportional",
-        read: Modality = "both",
+        read: Reads = "both",
     ) -> None:
         self.parts, self.mixing, self.read = tuple(parts), mixing, read
         _require_alike(self.parts, read)
@@ -172,7 +172,7 @@ def trainable_users(shards: Shards) -> Numbers:
     return np.flatnonzero(shards.sequences().train.lengths >= 2)
 
 
-def _require_alike(parts: Sequence[Shards], read: Modality) -> None:
+def _require_alike(parts: Sequence[Shards], read: Reads) -> None:
     """Refuse parts whose tokens or pictures cannot stand in one batch."""
     first = parts[0]
     for part in parts[1:]:

@@ -24,7 +24,7 @@ from pmm.evaluate.metrics import summarise
 from pmm.evaluate.report import rankings_table
 from pmm.inspect import rows_account
 from pmm.runs.folder import LOG
-from pmm.runs.request import Wish
+from pmm.runs.request import TrainRequest
 from pmm.runs.resolve import resolve_run
 from pmm.shards.sequence_shards import Split
 from pmm.storage.home import SOURCES, Home
@@ -105,11 +105,13 @@ def _train(home: Home, encoders: Path, epochs: int | None, seed: int, command: s
     training = {"train": {"epochs": min(epochs or EPOCHS, EPOCHS), "seed": seed}}
     recipe = merge(read_recipe_beside(encoders / "recipe.toml"), training)
     longer = {"train": {"epochs": min(epochs or PRETRAIN_EPOCHS, PRETRAIN_EPOCHS)}}
-    start = Wish(stage="finetune", target=TARGET, start=home.run(PRETRAINED), transfer="full")
-    with _one_thread(), _beside(home, SCRATCH, Wish(target=TARGET), recipe, command):
+    start = TrainRequest(
+        stage="finetune", target=TARGET, start=home.run(PRETRAINED), transfer="full"
+    )
+    with _one_thread(), _beside(home, SCRATCH, TrainRequest(target=TARGET), recipe, command):
         with _step(5, "pre-train on four sources", "pmm train --stage pretrain"):
-            wish = Wish(stage="pretrain")
-            _say(_trained(home, PRETRAINED, wish, merge(recipe, longer), command))
+            request = TrainRequest(stage="pretrain")
+            _say(_trained(home, PRETRAINED, request, merge(recipe, longer), command))
         with _step(6, "fine-tune on one target", f'pmm train --stage finetune --target "{TARGET}"'):
             _say(_trained(home, FINETUNED, start, recipe, command))
     with _step(7, "the same from scratch", f'pmm train --stage scratch --target "{TARGET}"'):
@@ -175,7 +177,7 @@ def _train_beside(log: Path, home: Home, *training: Any) -> None:
 
 
 def _trained(
-    home: Home, name: str, wish: Wish, values: Mapping[str, Any], command: str = ""
+    home: Home, name: str, request: TrainRequest, values: Mapping[str, Any], command: str = ""
 ) -> str:
     """Train a run, or go on with it; one that a demo with other options left is replaced.
 
@@ -183,7 +185,7 @@ def _trained(
         KeyboardInterrupt: somebody stopped it; its state is saved.
     """
     place = home.run(name)
-    recipe = resolve_run(home, place, wish, values)
+    recipe = resolve_run(home, place, request, values)
     try:
         result = train(home, place, recipe, existing="resume", command=command)
     except (RecipeError, StaleArtefact):

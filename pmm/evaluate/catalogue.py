@@ -18,7 +18,8 @@ from pmm.model.registry import Recommender
 from pmm.progress import progress
 from pmm.runs.device import mixed
 from pmm.shards.items import Items
-from pmm.shards.read import Modality, Shards
+from pmm.shards.kinds import Reads
+from pmm.shards.read import Shards
 from pmm.shards.sequence_shards import Lists
 
 ENCODED_USERS = 256
@@ -61,7 +62,7 @@ def embed_catalogue(
         return Catalogue(input_ND=input_ND, score_ND=model.item_vectors(input_ND))
 
 
-def _read_ahead(shards: Shards, chunk: int, read: Modality) -> Iterator[Items]:
+def _read_ahead(shards: Shards, chunk: int, read: Reads) -> Iterator[Items]:
     """All items in order; a thread decodes the next pictures while these are encoded."""
     chunks = shards.iterate(chunk, read=read)
     with ThreadPoolExecutor(1, thread_name_prefix="pmm-catalogue") as pool:

@@ -1,13 +1,11 @@
 """Where the arithmetic runs, and in which precision."""
 
 from contextlib import AbstractContextManager
-from typing import Literal
 
 import torch
 
 from pmm.errors import InputError
-
-Precision = Literal["auto", "fp32", "bf16", "fp16"]
+from pmm.runs.train_options import Precision
 
 _TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 

@@ -1,103 +1,13 @@
 """All that a run is made of: a TOML file in its folder."""
 
-import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from pmm.data.training_set import Mixing
+from pmm.data.order import Mixing
 from pmm.model.pmmrec.pmmrec import PmmrecOptions
 from pmm.model.registry import ModelOptions, knows_ids
-from pmm.runs.device import Precision
-from pmm.shards.activations import Storage
-
-Schedule = Literal["constant", "linear"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainOptions:
-    """How a model is trained (docs/paper.md R34, R43)."""
-
-    seed: int = 0
-    epochs: int = 30
-    """At most; early stopping usually ends a run before."""
-    batch_users: int = 64
-    micro_batches: int = 1
-    """Parts of a batch that go through the model one after the other, to use less memory.
-
-    Their gradients are averaged. Users of other parts are then no negatives (an in-batch loss has
-    fewer of them), so the result is another one than of the batch as a whole."""
-    recompute: bool = False
-    """Keep few activations for the backward pass and compute the others again: less memory, about a
-    third more time, the same gradients."""
-    lr: float = 1e-4
-    """Of everything but the encoders."""
-    encoder_lr: float = 1e-4
-    """Of the encoders' top blocks."""
-    warmup_steps: int = 0
-    """Steps over which the learning rates rise from near 0."""
-    schedule: Schedule = "constant"
-    """"linear": after the warm-up the learning rates fall to 0 at the end of the last epoch."""
-    weight_decay: float = 0.1
-    """Of everything but the encoders, norms and biases."""
-    beta2: float = 0.999
-    """Of AdamW, the memory of squared gradients."""
-    decay_norms: bool = False
-    """Decay norms and biases too, as the published code does."""
-    patience: int = 10
-    """Evaluations without a better validation HR@10 after which a run ends; 0 never ends one."""
-    eval_every: int = 1
-    """Epochs between evaluations."""
-    precision: Precision = "auto"
-    device: str = "auto"
-    max_steps: int = 0
-    """End after so many steps; 0 has no limit."""
-    max_minutes: float = 0.0
-    """End after so long, resumed time included; 0 has no limit."""
-    log_every: int = 10
-    """Steps between two lines of the log."""
-    save_every: int = 500
-    """Steps between two checkpoints inside an epoch; there is one after each epoch anyway."""
-    cache: Storage | Literal["off"] = "fp16"
-    """How the outputs of the encoders' frozen trunks are stored; "off" computes them in each step.
-
-    The dropout in frozen blocks is off either way (docs/paper.md R12)."""
-    ahead: int = 2
-    """Batches (and threads) prepared ahead of the step."""
-
-    def __post_init__(self) -> None:
-        least = {"epochs": 1, "batch_users": 2, "eval_every": 1, "log_every": 1, "save_every": 1}
-        least |= {"micro_batches": 1}
-        least |= dict.fromkeys(("lr", "encoder_lr", "weight_decay", "patience"), 0)
-        least |= dict.fromkeys(("max_steps", "max_minutes", "warmup_steps"), 0) | {"ahead": 1}
-        low = [
-            f"{name} must be at least {n}" for name, n in least.items() if getattr(self, name) < n
-        ]
-        low += [
-            f"{name} must be finite"
-            for name in ("lr", "encoder_lr", "weight_decay")
-            if not math.isfinite(getattr(self, name))
-        ]
-        if not 0 <= self.beta2 < 1:
-            low.append("beta2 must be at least 0 and below 1")
-        if self.batch_users < 2 * self.micro_batches:
-            low.append("batch_users must be at least twice micro_batches")
-        if low:
-            raise ValueError("; ".join(low))
-
-    def lr_factor(self, step: int, steps_per_epoch: int) -> float:
-        """What the learning rates are multiplied by in a step, which is counted from 0.
-
-        >>> options = TrainOptions(epochs=2, warmup_steps=2, schedule="linear")
-        >>> [round(options.lr_factor(step, 3), 2) for step in range(6)]
-        [0.33, 0.67, 1.0, 0.75, 0.5, 0.25]
-        """
-        warm = min(1.0, (step + 1) / (self.warmup_steps + 1))
-        if self.schedule == "constant":
-            return warm
-        whole = self.epochs * steps_per_epoch
-        return min(warm, (whole - step) / max(1, whole - self.warmup_steps))
-
+from pmm.runs.train_options import TrainOptions
 
 Transfer = Literal["full", "item", "user", "text", "vision"]
 

@@ -1,25 +1,24 @@
-"""From what a user said (stage, preset, recipe file, options) to the recipe of a run."""
+"""What a user asks of a training, apart from single values of the recipe."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pmm.data.training_set import Mixing
+from pmm.data.order import Mixing
 from pmm.errors import InputError
 from pmm.model.baselines.baseline import (
-    GRID,
     BaselineName,
 )
 from pmm.model.pmmrec.pmmrec import Preset
-from pmm.runs.recipe import Stage, Transfer, why_scratch_only
+from pmm.runs.recipe import Stage, Transfer
+from pmm.shards.kinds import Modality
 
-Modality = Literal["both", "text", "vision"]
 ModelName = Literal["pmmrec", "morec"] | BaselineName
 AnyPreset = Preset | Literal["original"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wish:
+class TrainRequest:
     """What the command line was asked for, apart from single values."""
 
     stage: Stage = "scratch"
@@ -56,29 +55,3 @@ class Wish:
             raise InputError("--from and --transfer belong to --stage finetune")
         if self.stage == "finetune" and self.modality:
             raise InputError("in --stage finetune --transfer text or vision says the modality")
-        if self.model in GRID and GRID[self.model].knows_ids and self.stage != "scratch":
-            raise InputError(why_scratch_only(self.model, self.stage))
-        if self.model not in (None, *GRID) and self.preset == "original":
-            raise InputError("--preset original belongs to the baselines, see --model")
-        _refuse_of_pmmrec(self)
-
-
-def _refuse_of_pmmrec(wish: Wish) -> None:
-    """Refuse options of PMMRec with another model.
-
-    Raises:
-        InputError: names them.
-    """
-    if wish.model not in GRID:
-        return
-    given = [each for each in ("objectives", "modality") if getattr(wish, each)]
-    given += ["preset"] * (wish.preset not in (None, "original"))
-    if given:
-        raise InputError(
-            f"{' and '.join(f'--{each}' for each in given)} belong to --model pmmrec; found "
-            f"--model {wish.model}, which knows items by {GRID[wish.model].reads} alone"
-        )
-    if wish.transfer not in (None, "full"):
-        raise InputError(
-            f"--transfer {wish.transfer} belongs to --model pmmrec; {wish.model} has full alone"
-        )

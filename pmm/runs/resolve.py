@@ -13,13 +13,14 @@ from pmm.model.baselines.baseline import (
     at_stage,
     baseline_options,
 )
-from pmm.model.encoders.cut_encoders import TextSpec
+from pmm.model.encoders.specs import TextSpec
 from pmm.model.pmmrec.pmmrec import ALL_OBJECTIVES, PmmrecOptions, Preset, Weights, morec, preset
 from pmm.runs.folder import RECIPE
 from pmm.runs.loading import open_parts
 from pmm.runs.recipe import Recipe, Start, Transfer, why_scratch_only
-from pmm.runs.request import Modality, Wish, _refuse_of_pmmrec
+from pmm.runs.request import TrainRequest
 from pmm.runs.weights import BEST, read_tensors
+from pmm.shards.kinds import Modality
 from pmm.shards.read import Shards
 from pmm.storage.home import SOURCES, Home
 from pmm.storage.toml import merge, read_recipe, resolve
@@ -60,7 +61,7 @@ _ORIGINAL_TRAINING: dict[BaselineName, dict[str, Any]] = {
 def resolve_run(
     home: Home,
     run_dir: Path,
-    wish: Wish,
+    request: TrainRequest,
     values: Mapping[str, Any],
     *,
     resume: bool = False,
@@ -76,15 +77,16 @@ def resolve_run(
         InputError, MissingArtefact: no such target, source or run, no shards, or the shards hold
             the tokens of a local encoder and nobody said where it is.
     """
-    asked = _asked(home, wish)
+    _refuse_misfits(request)
+    asked = _asked(home, request)
     if resume and (run_dir / RECIPE).is_file():
         before = read_recipe(run_dir / RECIPE)
-        _require_same_model(run_dir, before, wish)
+        _require_same_model(run_dir, before, request)
         return resolve(Recipe, merge(before, values, asked))
-    name = _model_name(wish, values, asked)
+    name = _model_name(request, values, asked)
     if name in GRID:
-        return _of_baseline(home, name, wish, values, asked)
-    base = _of_pmmrec(wish, asked, with_morec=name == "morec")
+        return _of_baseline(home, name, request, values, asked)
+    base = _of_pmmrec(request, asked, with_morec=name == "morec")
     draft = resolve(Recipe, merge(base, values, asked))
     first = open_parts(home, draft)[0]
     assert isinstance(draft.model, PmmrecOptions)
@@ -94,37 +96,43 @@ def resolve_run(
     return resolve(Recipe, merge(base, _encoder_of(first), values, asked))
 
 
-def _of_pmmrec(wish: Wish, asked: Mapping[str, Any], *, with_morec: bool) -> dict[str, Any]:
+def _of_pmmrec(
+    request: TrainRequest, asked: Mapping[str, Any], *, with_morec: bool
+) -> dict[str, Any]:
     """The values of PMMRec's preset or of the run that it starts from, and of its stage.
 
     Raises:
         InputError: MoRec++ is asked for with objectives or a preset of PMMRec.
     """
-    if with_morec and (wish.objectives == "all" or wish.preset):
+    if with_morec and (request.objectives == "all" or request.preset):
         raise InputError("--objectives and --preset belong to --model pmmrec; found --model morec")
-    name = wish.preset or "default"
+    name = request.preset or "default"
     if name == "original":
         raise InputError("--preset original belongs to the baselines, see --model")
     base: dict[str, Any] = {"model": asdict(morec() if with_morec else preset(name))}
-    if wish.stage == "finetune":
-        base = {"model": _model_of(Path(asked["start"]["run"]), wish.transfer or "full")}
+    if request.stage == "finetune":
+        base = {"model": _model_of(Path(asked["start"]["run"]), request.transfer or "full")}
         base["train"] = {"patience": FINETUNE_PATIENCE}
     base = merge(base, {"train": _TRAINING[name]})
-    if wish.modality:
-        base = merge(base, {"model": {"modality": wish.modality}})
-    weights = Weights() if with_morec else _weights(wish, base["model"]["modality"])
+    if request.modality:
+        base = merge(base, {"model": {"modality": request.modality}})
+    weights = Weights() if with_morec else _weights(request, base["model"]["modality"])
     return merge(base, {"model": {"weights": asdict(weights)}})
 
 
 def _of_baseline(
-    home: Home, name: BaselineName, wish: Wish, values: Mapping[str, Any], asked: Mapping[str, Any]
+    home: Home,
+    name: BaselineName,
+    request: TrainRequest,
+    values: Mapping[str, Any],
+    asked: Mapping[str, Any],
 ) -> Recipe:
     """The recipe of a baseline; errors as `resolve_run`."""
-    if wish.stage != "scratch" and GRID[name].knows_ids:
-        origin = f"--from {wish.start}: " if wish.start else ""
-        raise InputError(origin + why_scratch_only(name, wish.stage))
-    _refuse_of_pmmrec(replace(wish, model=name))
-    original = wish.preset == "original"
+    if request.stage != "scratch" and GRID[name].knows_ids:
+        origin = f"--from {request.start}: " if request.start else ""
+        raise InputError(origin + why_scratch_only(name, request.stage))
+    _refuse_of_pmmrec(replace(request, model=name))
+    original = request.preset == "original"
     options = baseline_options(name, original=original)
     encoders = sorted({"text", "vision"} & _model_table(values).keys())
     if encoders and options.features == "none":
@@ -134,14 +142,14 @@ def _of_baseline(
         )
     training = _BASELINE_TRAINING | (_ORIGINAL_TRAINING[name] if original else {})
     model = asdict(options)
-    if wish.stage != "scratch":
-        if wish.stage == "finetune":
-            model = _model_of(Path(asked["start"]["run"]), wish.transfer or "full")
+    if request.stage != "scratch":
+        if request.stage == "finetune":
+            model = _model_of(Path(asked["start"]["run"]), request.transfer or "full")
             training = training | {"patience": FINETUNE_PATIENCE}
-        model = asdict(at_stage(resolve(BaselineOptions, model), wish.stage, original=original))
+        model = asdict(at_stage(resolve(BaselineOptions, model), request.stage, original=original))
     base = {"model": model, "train": training}
     recipe = resolve(Recipe, merge(base, values, asked))
-    if name == "vqrec" and wish.stage == "finetune":  # what remains has most of the epochs
+    if name == "vqrec" and request.stage == "finetune":  # what remains has most of the epochs
         most = {"permutation_epochs": min(options.permutation_epochs, recipe.train.epochs // 3)}
         base = merge(base, {"model": most})
         recipe = resolve(Recipe, merge(base, values, asked))
@@ -174,17 +182,17 @@ def _model_table(values: Mapping[str, Any]) -> Mapping[str, Any]:
     return model if isinstance(model, Mapping) else {}
 
 
-def _model_name(wish: Wish, values: Mapping[str, Any], asked: Mapping[str, Any]) -> Any:
+def _model_name(request: TrainRequest, values: Mapping[str, Any], asked: Mapping[str, Any]) -> Any:
     """Which model is asked for; a fine-tuning's is that of the run which it starts from.
 
     Raises:
         InputError: the command line, the recipe and that run say different things.
     """
     told = _model_table(values).get("name")
-    if wish.model and told not in (None, wish.model):
-        raise InputError(f"--model {wish.model}, but the recipe says model.name = {told!r}")
-    name = wish.model or told
-    if wish.stage == "finetune":
+    if request.model and told not in (None, request.model):
+        raise InputError(f"--model {request.model}, but the recipe says model.name = {told!r}")
+    name = request.model or told
+    if request.stage == "finetune":
         run = Path(asked["start"]["run"])
         if (run / RECIPE).is_file():
             held = _model_table(read_recipe(run / RECIPE)).get("name", "pmmrec")
@@ -194,34 +202,34 @@ def _model_name(wish: Wish, values: Mapping[str, Any], asked: Mapping[str, Any])
     return name or "pmmrec"
 
 
-def _require_same_model(run_dir: Path, before: Mapping[str, Any], wish: Wish) -> None:
+def _require_same_model(run_dir: Path, before: Mapping[str, Any], request: TrainRequest) -> None:
     """Refuse to resume a run as that of another model.
 
     Raises:
         RecipeError: names both.
     """
     held = _model_table(before).get("name", "pmmrec")
-    if wish.model not in (None, held):
+    if request.model not in (None, held):
         raise RecipeError(
-            f"{run_dir} is a run of {held}, not of {wish.model}: resume it with --model {held}, or "
-            "choose another --name"
+            f"{run_dir} is a run of {held}, not of {request.model}: resume it with "
+            f"--model {held}, or choose another --name"
         )
 
 
-def _asked(home: Home, wish: Wish) -> dict[str, Any]:
-    """The recipe's values that the wish alone decides."""
-    asked: dict[str, Any] = {"stage": wish.stage}
-    if wish.stage == "pretrain":
-        asked["sources"] = [home.find_target(name) for name in wish.sources or SOURCES]
+def _asked(home: Home, request: TrainRequest) -> dict[str, Any]:
+    """The recipe's values that the request alone decides."""
+    asked: dict[str, Any] = {"stage": request.stage}
+    if request.stage == "pretrain":
+        asked["sources"] = [home.find_target(name) for name in request.sources or SOURCES]
         if len(set(asked["sources"])) < len(asked["sources"]):
             raise InputError(f"--sources names one twice: {', '.join(asked['sources'])}")
     else:
-        asked["target"] = home.find_target(wish.target or "")
-    if wish.mixing:
-        asked["mixing"] = wish.mixing
-    if wish.start is not None:
-        run = wish.start if wish.start.exists() else home.run(wish.start.name)
-        start = Start(run=str(run.absolute()), transfer=wish.transfer or "full")
+        asked["target"] = home.find_target(request.target or "")
+    if request.mixing:
+        asked["mixing"] = request.mixing
+    if request.start is not None:
+        run = request.start if request.start.exists() else home.run(request.start.name)
+        start = Start(run=str(run.absolute()), transfer=request.transfer or "full")
         asked["start"] = asdict(start)
     return asked
 
@@ -246,10 +254,45 @@ def _model_of(run: Path, transfer: Transfer) -> dict[str, Any]:
     return model
 
 
-def _weights(wish: Wish, modality: Modality) -> Weights:
-    objectives = wish.objectives or ("all" if wish.stage == "pretrain" else "dap")
+def _weights(request: TrainRequest, modality: Modality) -> Weights:
+    objectives = request.objectives or ("all" if request.stage == "pretrain" else "dap")
     if objectives == "dap":
         return Weights()
     if modality != "both":  # nothing to align
         return Weights(nid=ALL_OBJECTIVES.nid, rcl=ALL_OBJECTIVES.rcl)
     return ALL_OBJECTIVES
+
+
+def _refuse_misfits(request: TrainRequest) -> None:
+    """Refuse options that do not go with the model.
+
+    Raises:
+        InputError: names them.
+    """
+    if request.model in GRID and GRID[request.model].knows_ids and request.stage != "scratch":
+        raise InputError(why_scratch_only(request.model, request.stage))
+    if request.model not in (None, *GRID) and request.preset == "original":
+        raise InputError("--preset original belongs to the baselines, see --model")
+    _refuse_of_pmmrec(request)
+
+
+def _refuse_of_pmmrec(request: TrainRequest) -> None:
+    """Refuse options of PMMRec with another model.
+
+    Raises:
+        InputError: names them.
+    """
+    if request.model not in GRID:
+        return
+    given = [each for each in ("objectives", "modality") if getattr(request, each)]
+    given += ["preset"] * (request.preset not in (None, "original"))
+    if given:
+        raise InputError(
+            f"{' and '.join(f'--{each}' for each in given)} belong to --model pmmrec; found "
+            f"--model {request.model}, which knows items by {GRID[request.model].reads} alone"
+        )
+    if request.transfer not in (None, "full"):
+        raise InputError(
+            f"--transfer {request.transfer} belongs to --model pmmrec; {request.model} has full "
+            "alone"
+        )

@@ -1,7 +1,7 @@
 """The state of a stopped run: weights, optimiser and position in one safetensors file.
 
 One file is replaced by one rename, so a kill during the write leaves the state before. Random
-numbers need no place in it: those of a step are drawn from (seed, step), see `session.py`.
+numbers need no place in it: those of a step are drawn from (seed, step), see `pmm.train.trainer`.
 """
 
 from dataclasses import asdict, dataclass, field

@@ -21,13 +21,13 @@ from torch import Tensor
 
 from pmm.errors import BrokenArtefact
 from pmm.progress import Progress, progress
-from pmm.shards.items import Items, Side
+from pmm.shards.items import Items
+from pmm.shards.kinds import Side, Storage
 from pmm.shards.memory import free_bytes
 from pmm.shards.read import Shards
 from pmm.storage.artefact import Built, atomic_file, build, fingerprint
 
 Numbers = npt.NDArray[np.int64]
-Storage = Literal["fp16", "fp32"]
 Tier = Literal["device", "memory", "map"]
 
 ITEMS_A_FILE = 4096

@@ -7,16 +7,13 @@ D width of an encoder, H = W = 224 picture side.
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional
-
-Side = Literal["text", "vision"]
-"""The two modalities, by the encoder that reads them."""
 
 
 class HiddenStates(Protocol):

@@ -10,7 +10,7 @@ import mmap
 from collections.abc import Iterator, Mapping
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -18,8 +18,9 @@ import torch
 
 from pmm.errors import BrokenArtefact, SchemaError
 from pmm.shards.item_shards import OFFSETS, tar_name
-from pmm.shards.items import HiddenStates, Items, Side
+from pmm.shards.items import HiddenStates, Items
 from pmm.shards.jpeg import decode
+from pmm.shards.kinds import Reads, Side
 from pmm.shards.sequence_shards import Lists, Sequences, read_sequences
 from pmm.shards.tars import map_tar
 from pmm.shards.write import command, shards_manifest
@@ -28,8 +29,6 @@ from pmm.storage.home import Home
 from pmm.storage.schemas import read_table
 
 Numbers: TypeAlias = npt.NDArray[np.int64]
-Modality = Literal["both", "text", "vision", "none"]
-"""What of an item's content is read; "none" where its number is all that a model knows."""
 
 TARS_OPEN = 256
 """Item tars mapped at a time: each map holds a file open, and systems allow 1,024 or fewer."""
@@ -175,7 +174,7 @@ class Shards:
         except ValueError as error:
             raise self._damaged(item, "picture", error) from error
 
-    def items(self, numbers: Numbers, *, read: Modality = "both") -> Items:
+    def items(self, numbers: Numbers, *, read: Reads = "both") -> Items:
         """The content of distinct items, whose numbers must ascend.
 
         Tokens are padded to the longest text among them. Where activations of the pictures are
@@ -214,7 +213,7 @@ class Shards:
             picture_hidden_IPD=picture.gather(numbers) if picture else None,
         )
 
-    def iterate(self, chunk: int, *, read: Modality = "both") -> Iterator[Items]:
+    def iterate(self, chunk: int, *, read: Reads = "both") -> Iterator[Items]:
         """All items in order, `chunk` at a time: a catalogue in bounded memory."""
         for start in range(1, self.n_items + 1, chunk):
             numbers = np.arange(start, min(start + chunk, self.n_items + 1))

@@ -65,7 +65,7 @@ def resolve(kind: type[Options], values: Mapping[str, Any], *, origin: str = "re
             them in one message.
 
     >>> @dataclasses.dataclass(frozen=True, kw_only=True)
-    ... class Options:
+    ... class Rates:
     ...     rate: float = 0.1
     ...     pool: Literal["mean", "cls"] = "mean"
     >>> resolve(Rates, {"rate": 1})

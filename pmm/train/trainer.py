@@ -19,7 +19,7 @@ from torch.optim import AdamW
 
 from pmm import __version__
 from pmm.data.batch import Batch
-from pmm.data.loader import Prefetched, steps_per_epoch, train_batches
+from pmm.data.loader import BatchLoader, steps_per_epoch, train_batches
 from pmm.data.training_set import TrainingSet
 from pmm.errors import PmmError
 from pmm.evaluate.evaluation import EvaluateOptions, drop_evaluations, evaluate_model, references
@@ -31,8 +31,8 @@ from pmm.progress import Progress, progress
 from pmm.runs.compatibility import require_features, require_pictures, require_tokens
 from pmm.runs.device import mixed, pick_device, pick_precision
 from pmm.runs.folder import Log
-from pmm.runs.recipe import TrainOptions
 from pmm.runs.state import LAST, State, load_state, save_state
+from pmm.runs.train_options import TrainOptions
 from pmm.runs.weights import (
     BEST,
     frozen_digest,
@@ -40,7 +40,7 @@ from pmm.runs.weights import (
     save_weights,
     trained_tensors,
 )
-from pmm.shards.activations import Storage
+from pmm.shards.kinds import Storage
 from pmm.shards.memory import keep_freed_memory
 from pmm.train import first_batch
 from pmm.train.interrupt import Interrupt
@@ -52,8 +52,8 @@ Ended = Literal["", "epochs", "patience", "max_steps", "max_minutes", "interrupt
 VALID = EvaluateOptions(split="valid")
 
 
-class Session:
-    """One run; `go` trains it until it ends."""
+class Trainer:
+    """One run; `fit` trains it until it ends."""
 
     def __init__(
         self,
@@ -112,7 +112,7 @@ class Session:
             "steps_per_epoch": self.steps_per_epoch,
         }
 
-    def go(self, log: Log, interrupt: Interrupt) -> None:
+    def fit(self, log: Log, interrupt: Interrupt) -> None:
         """Train until an end; then `ended` says which, and the folder holds the last state.
 
         Raises:
@@ -181,7 +181,7 @@ class Session:
                     self._save(log)
             self._log_steps(log, batches, bar)
 
-    def _profiled(self, batches: Prefetched) -> Iterator[Batch]:
+    def _profiled(self, batches: BatchLoader) -> Iterator[Batch]:
         """The batches; where a profile was asked for, what each step took, told at its end."""
         profile, since, waited = self._profile, time.perf_counter(), batches.waited
         for batch in batches:
@@ -220,7 +220,7 @@ class Session:
         self.state.step += 1
         self.state.index += 1
 
-    def _log_steps(self, log: Log, batches: Prefetched, bar: Progress) -> None:
+    def _log_steps(self, log: Log, batches: BatchLoader, bar: Progress) -> None:
         """One line for the steps since the last: mean losses, users/s, share of time waiting."""
         if not self._pending:
             return

@@ -26,7 +26,7 @@ from pmm.storage.home import Home
 from pmm.storage.toml import dump, read_recipe, resolve
 from pmm.train import curves
 from pmm.train.interrupt import Interrupt
-from pmm.train.trainer import Session
+from pmm.train.trainer import Trainer
 
 
 def train(
@@ -66,25 +66,25 @@ def train(
         if going_on:
             _require_same(run_dir, recipe, data)
         begins = not (going_on and (run_dir / LAST).exists())  # else nothing of its start is needed
-        session = Session(run_dir, data, recipe.model, recipe.train, fresh=begins, profile=profile)
-        report = take_over(session.model, recipe.start) if recipe.start and begins else None
+        trainer = Trainer(run_dir, data, recipe.model, recipe.train, fresh=begins, profile=profile)
+        report = take_over(trainer.model, recipe.start) if recipe.start and begins else None
         if going_on:
-            _restore(session)
+            _restore(trainer)
         elif existing == "overwrite":  # nothing that could be refused stands after this
             run_folder.clear(run_dir)
         about = {"command": command, "seed": recipe.train.seed, "shards": data.fingerprint}
-        about |= {"target": data.target, "device": str(session.device), **session.sizes()}
+        about |= {"target": data.target, "device": str(trainer.device), **trainer.sizes()}
         run_folder.describe(run_dir, dump(recipe), about)
         if report is not None:
             write_report(run_dir, report)
             print(report, file=sys.stderr)
         with storage_errors(run_dir):
-            log = Log(run_dir / LOG, session.state.log_bytes)
+            log = Log(run_dir / LOG, trainer.state.log_bytes)
             with closing(log), Interrupt() as interrupt, memory_errors(recipe.train.batch_users):
-                session.go(log, interrupt)
+                trainer.fit(log, interrupt)
             records = curves.read_log(run_dir / LOG)
             curves.draw(records, run_dir / "curves.png", title=f"{run_dir.name}: {data.target}")
-        return _result(session)
+        return _result(trainer)
 
 
 def store_activations(home: Home, recipe: Recipe, *, force: bool = False) -> dict[str, str]:
@@ -131,24 +131,24 @@ def memory_errors(batch_users: int) -> Iterator[None]:
         ) from error
 
 
-def _restore(session: Session) -> None:
+def _restore(trainer: Trainer) -> None:
     """Take up the last checkpoint; a run that was stopped before its first starts again."""
-    if (session.run_dir / LAST).exists():
-        session.restore()
+    if (trainer.run_dir / LAST).exists():
+        trainer.restore()
     else:
-        print(f"{session.run_dir} has no checkpoint yet: from the start", file=sys.stderr)
+        print(f"{trainer.run_dir} has no checkpoint yet: from the start", file=sys.stderr)
 
 
-def _result(session: Session) -> dict[str, Any]:
-    state = session.state
+def _result(trainer: Trainer) -> dict[str, Any]:
+    state = trainer.state
     return {
-        "run": str(session.run_dir),
-        "ended": session.ended,
+        "run": str(trainer.run_dir),
+        "ended": trainer.ended,
         "steps": state.step,
         "epochs": state.epoch,
         "best_hr@10": state.best if state.best_epoch >= 0 else None,
         "best_epoch": state.best_epoch if state.best_epoch >= 0 else None,
-        "popularity_hr@10": session.popularity["hr@10"],
+        "popularity_hr@10": trainer.popularity["hr@10"],
         "seconds": round(state.seconds, 1),
     }
 

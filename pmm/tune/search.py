@@ -32,7 +32,7 @@ from pmm.runs import folder as run_folder
 from pmm.runs.folder import LOG, Log
 from pmm.runs.loading import open_parts
 from pmm.runs.recipe import Recipe, with_whole_paths
-from pmm.runs.request import Wish
+from pmm.runs.request import TrainRequest
 from pmm.runs.resolve import resolve_run
 from pmm.storage.artefact import atomic_file, exclusive, storage_errors, write_json
 from pmm.storage.home import Home, resolve_home, slug
@@ -138,7 +138,7 @@ def space_of(model: str) -> Space:
 
 def tune(
     home: Home,
-    wish: Wish,
+    request: TrainRequest,
     values: Mapping[str, Any],
     *,
     budget: int,
@@ -151,7 +151,7 @@ def tune(
 
     Args:
         home: where the shards are, and the search and its runs go.
-        wish: model, target, and how each trial is trained; not in pre-training.
+        request: model, target, and how each trial is trained; not in pre-training.
         values: of the recipe, kept in all trials and not searched.
         budget: trials, failed ones included. What earlier calls did counts; of more than these the
             first count, so that models with the same budget can be compared.
@@ -170,7 +170,7 @@ def tune(
         RecipeError, StaleArtefact: the folder holds a search from other options or on other shards.
         PmmError: all trials failed.
     """
-    search = _prepare(home, wish, values, budget=budget, seed=seed, minutes=minutes)
+    search = _prepare(home, request, values, budget=budget, seed=seed, minutes=minutes)
     search = replace(search, command=command)
     with _claimed(search.folder):
         if overwrite:
@@ -214,7 +214,7 @@ class _Search:
     """One search: what stays the same in all its trials."""
 
     home: Home
-    wish: Wish
+    request: TrainRequest
     values: Mapping[str, Any]
     minutes: float
     base: Recipe
@@ -249,11 +249,17 @@ class _Search:
         """Of a trial."""
         limit = {"train": {"max_minutes": self.minutes or None}}
         asked = merge(self.values, limit, _nested(parameters))
-        return resolve_run(self.home, self.run(1), self.wish, asked)
+        return resolve_run(self.home, self.run(1), self.request, asked)
 
 
 def _prepare(
-    home: Home, wish: Wish, values: Mapping[str, Any], *, budget: int, seed: int, minutes: float
+    home: Home,
+    request: TrainRequest,
+    values: Mapping[str, Any],
+    *,
+    budget: int,
+    seed: int,
+    minutes: float,
 ) -> _Search:
     """What is to be searched; errors as `tune`, before anything is written."""
     _optuna()
@@ -263,15 +269,15 @@ def _prepare(
         raise InputError(f"--seed {seed} should be 0 or above")
     if not (math.isfinite(minutes) and minutes >= 0):
         raise InputError(f"--minutes {minutes} should be 0 (no limit) or above")
-    if wish.stage == "pretrain":
+    if request.stage == "pretrain":
         raise InputError("pmm tune searches on one --target: --stage scratch or finetune")
     values = merge({"train": {"seed": seed}}, values)
     limit = {"train": {"max_minutes": minutes or None}}
-    base = with_whole_paths(resolve_run(home, home.run("tune"), wish, merge(values, limit)))
+    base = with_whole_paths(resolve_run(home, home.run("tune"), request, merge(values, limit)))
     (shards,) = open_parts(home, base)
     return _Search(
         home=home,
-        wish=wish,
+        request=request,
         values=values,
         minutes=minutes,
         base=base,
@@ -579,10 +585,10 @@ def _hardware(run_dir: Path) -> str:
 
 def _command_to_train(search: _Search) -> str:
     """The command that trains with the best recipe."""
-    wish, words = search.wish, ["pmm", "train", "--recipe", str(search.folder / BEST)]
-    options = {"stage": wish.stage, "target": search.base.target}
+    request, words = search.request, ["pmm", "train", "--recipe", str(search.folder / BEST)]
+    options = {"stage": request.stage, "target": search.base.target}
     options["from"] = search.base.start.run if search.base.start else ""
-    options |= {name: getattr(wish, name) or "" for name in _SAID}
+    options |= {name: getattr(request, name) or "" for name in _SAID}
     if search.home.root != resolve_home(None).root:
         options["home"] = str(search.home.root)
     for name, value in options.items():
@@ -591,7 +597,7 @@ def _command_to_train(search: _Search) -> str:
 
 
 _SAID = ("transfer", "objectives", "modality", "preset")
-"""What a wish says and a recipe does not, or not alone."""
+"""What a request says and a recipe does not, or not alone."""
 
 
 def _result(search: _Search, rows: list[dict[str, Any]], ended: str) -> dict[str, Any]:

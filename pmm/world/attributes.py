@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-Modality = Literal["text", "picture"]
+Channel = Literal["text", "picture"]
 Sees = Literal["both", "text", "picture"]
 Lag = Literal[1, 2]
 LAGS: tuple[Lag, ...] = (1, 2)
@@ -33,7 +33,7 @@ class Attribute:
     name: str
     moves: tuple[int, ...]
     lag: Lag
-    shows: tuple[Modality, ...]
+    shows: tuple[Channel, ...]
 
     @property
     def size(self) -> int:

@@ -10,11 +10,9 @@ import pytest
 import torch
 
 from pmm.errors import BrokenArtefact, InputError, MissingArtefact, PmmError, StaleArtefact
-from pmm.evaluate import evaluation as run
-from pmm.evaluate.catalogue import user_vectors
+from pmm.evaluate.catalogue import embed_catalogue, user_vectors
 from pmm.evaluate.evaluation import (
     EvaluateOptions,
-    embed_catalogue,
     evaluate_model,
     evaluate_run,
     gallery_rows,
@@ -22,6 +20,7 @@ from pmm.evaluate.evaluation import (
     references,
 )
 from pmm.model.pmmrec.pmmrec import Pmmrec
+from pmm.runs import loading
 from pmm.runs.recipe import Recipe
 from pmm.runs.weights import BEST, frozen_digest, load_weights, save_weights
 from pmm.shards.read import Shards
@@ -215,7 +214,7 @@ def test_the_step_is_that_of_the_weights_when_training_replaces_them_meanwhile(
         save_weights(run_dir / BEST, model, about)
         return Pmmrec(options)
 
-    monkeypatch.setattr(run, "build_model", build_slowly)
+    monkeypatch.setattr(loading, "build_model", build_slowly)
     found = evaluate_run(shop.home, run_dir, EvaluateOptions(gallery_users=0))
     assert (found["step"], found["epoch"]) == (7, 2.0)
 

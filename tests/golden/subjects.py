@@ -22,7 +22,8 @@ from pmm.evaluate.evaluation import EvaluateOptions, evaluate_run
 from pmm.ingest.sources.amazon.amazon import AmazonFiles, ingest_amazon
 from pmm.ingest.sources.csv import CsvFiles, ingest_csv
 from pmm.ingest.sources.hm import ingest_hm
-from pmm.ingest.sources.video.bili import VideoFiles, ingest_bili
+from pmm.ingest.sources.video.bili import ingest_bili
+from pmm.ingest.sources.video.datasets import VideoFiles
 from pmm.ingest.sources.video.kwai import KwaiFiles, ingest_kwai
 from pmm.ingest.targets.target_tables import IngestOptions
 from pmm.model.baselines.baseline import GRID, BaselineOptions, at_stage, baseline_options
@@ -31,7 +32,7 @@ from pmm.model.features.quantise import learn_codes
 from pmm.model.pmmrec.pmmrec import ALL_OBJECTIVES, Weights, morec, parameter_groups, preset
 from pmm.model.registry import build_model
 from pmm.runs.recipe import Recipe
-from pmm.runs.request import Wish
+from pmm.runs.request import TrainRequest
 from pmm.runs.resolve import resolve_run
 from pmm.runs.weights import kept_tensors
 from pmm.shards.items import Items
@@ -291,7 +292,7 @@ def make_home(root: Path) -> Made:
     for target in (*SHARDED, *OLD):
         write_shards(home, target, ShardOptions(text_encoder=str(encoders / "text"), workers=1))
     made = Made(home, encoders)
-    store_activations(home, resolved(made, "pmmrec", Wish(target="HM Shoes")))
+    store_activations(home, resolved(made, "pmmrec", TrainRequest(target="HM Shoes")))
     return replace(made, manifests=read_manifests(made), activations=read_activations(made))
 
 
@@ -368,15 +369,15 @@ def read_activations(made: Made) -> dict[str, list[float]]:
 # --- Recipes --------------------------------------------------------------------------------------
 
 
-def resolved(made: Made, model: str, wish: Wish, run: str = "new") -> Recipe:
+def resolved(made: Made, model: str, request: TrainRequest, run: str = "new") -> Recipe:
     """The recipe of a run for which nothing is said but the encoders' places."""
     reads = model not in GRID or baseline_options(model).features != "none"  # type: ignore[arg-type]
     places = {side: {"encoder": str(made.encoders / side)} for side in ("text", "vision")}
     values = {"model": places} if reads else {}
-    return resolve_run(made.home, made.home.run(run), wish, values)
+    return resolve_run(made.home, made.home.run(run), request, values)
 
 
-def _wishes() -> dict[str, tuple[str, dict[str, Any]]]:
+def _requests() -> dict[str, tuple[str, dict[str, Any]]]:
     shoes: dict[str, Any] = {"target": "hm shoes"}
     found: dict[str, tuple[str, dict[str, Any]]] = {}
     for name in ("default", "paper", "official"):
@@ -405,8 +406,8 @@ def _wishes() -> dict[str, tuple[str, dict[str, Any]]]:
     return found
 
 
-WISHES = _wishes()
-"""Name -> model and wish of every recipe that is kept."""
+REQUESTS = _requests()
+"""Name -> model and request of every recipe that is kept."""
 
 
 def recipe_text(made: Made, name: str) -> str:
@@ -415,16 +416,16 @@ def recipe_text(made: Made, name: str) -> str:
     A fine-tuning starts from the run "before", or from a folder that holds the recipe of the
     pre-training alone.
     """
-    model, given = WISHES[name]
+    model, given = REQUESTS[name]
     start = given.get("start")
     if start is not None and start.name == "before":
         place_run(made, "pmmrec", as_name="before")
     elif start is not None:
         folder = made.home.run(start.name)
         folder.mkdir(parents=True, exist_ok=True)
-        before = resolved(made, model, Wish(**WISHES[start.name][1]))
+        before = resolved(made, model, TrainRequest(**REQUESTS[start.name][1]))
         (folder / "recipe.toml").write_text(dump(before), encoding="utf-8")
-    return made.without_place(dump(resolved(made, model, Wish(**given))))
+    return made.without_place(dump(resolved(made, model, TrainRequest(**given))))
 
 
 # --- Runs that were made before -------------------------------------------------------------------
@@ -446,16 +447,16 @@ MADE_BEFORE: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"model": {"weights": {"dap": 1.0}}},
     ),
 }
-"""Name -> wish and values of each run below runs/."""
+"""Name -> request and values of each run below runs/."""
 
 
 def _recipe_of(made: Made, name: str) -> Recipe:
-    wish, values = MADE_BEFORE[name]
+    request, values = MADE_BEFORE[name]
     given = merge({"train": {**_SHORT, "device": "cpu"}}, values)
-    if wish.get("model") != "sasrec":
+    if request.get("model") != "sasrec":
         places = {side: {"encoder": str(made.encoders / side)} for side in ("text", "vision")}
         given = merge(given, {"model": places})
-    return resolve_run(made.home, made.home.run(name), Wish(**wish), given)
+    return resolve_run(made.home, made.home.run(name), TrainRequest(**request), given)
 
 
 def train_again(made: Made, name: str) -> None:
@@ -506,8 +507,8 @@ def last_loss(place: Path) -> float:
 
 def resolve_to_resume(made: Made, name: str, place: Path) -> Recipe:
     """What the command line makes of `--resume` without any other option."""
-    wish = dict(MADE_BEFORE[name][0])
-    return resolve_run(made.home, place, Wish(**wish), {}, resume=True)
+    request = dict(MADE_BEFORE[name][0])
+    return resolve_run(made.home, place, TrainRequest(**request), {}, resume=True)
 
 
 def recipe_text_of(made: Made, recipe: Recipe | Path) -> str:

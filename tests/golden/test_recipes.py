@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 from pmm_golden_compare import check_text
-from pmm_golden_subjects import WISHES, recipe_text
+from pmm_golden_subjects import REQUESTS, recipe_text
 
 
-@pytest.mark.parametrize("name", WISHES)
+@pytest.mark.parametrize("name", REQUESTS)
 def test_the_resolved_recipe_is_that_of_before(made: Any, name: str) -> None:
     check_text(f"recipes/{name}.toml", recipe_text(made, name))

@@ -3,8 +3,9 @@ import shutil
 import pytest
 
 from pmm.errors import InputError
-from pmm.ingest.sources.video.bili import BILI_TARGETS, VideoFiles, bili_name, ingest_bili
+from pmm.ingest.sources.video.bili import BILI_TARGETS, bili_name, ingest_bili
 from pmm.ingest.sources.video.dataset_files import Listing, walk
+from pmm.ingest.sources.video.datasets import VideoFiles
 from pmm.ingest.targets.target_tables import IngestOptions
 
 

@@ -256,19 +256,21 @@ Kept = list[tuple[str, str, int | None]]
 def slow_fates(table: Table, at: dict[str, int], unit: str | None) -> tuple[Kept, Counter[str]]:
     """The interactions that must be kept, in order, and the counts of all rows."""
     kept: Kept = []
-    fates = Counter({"read": len(table.rows) + table.malformed, "malformed row": table.malformed})
+    drop_counts = Counter(
+        {"read": len(table.rows) + table.malformed, "malformed row": table.malformed}
+    )
     for row in table.rows:
         user, item = row[at["user"]].strip(), row[at["item"]].strip()
         moment = slow_time(row[at["time"]], unit) if unit else None
         if not user:
-            fates["empty user id"] += 1
+            drop_counts["empty user id"] += 1
         elif not item:
-            fates["empty item id"] += 1
+            drop_counts["empty item id"] += 1
         elif unit and moment is None:
-            fates["unreadable time"] += 1
+            drop_counts["unreadable time"] += 1
         else:
             kept.append((user, item, moment))
-    return kept, +fates
+    return kept, +drop_counts
 
 
 def read_whole(raw: Raw) -> tuple[Reading, Kept, bool]:
@@ -285,13 +287,13 @@ def consume(reading: Reading) -> tuple[Reading, Kept]:
 
 
 def require_conservation(reading: Reading, kept: Kept) -> Counter[str]:
-    fates = Counter(reading.row_fates)
-    fates.pop("zero times", None)
-    assert fates["read"] == len(kept) + fates.total() - fates["read"]
-    items = reading.item_fates
+    drop_counts = Counter(reading.row_counts)
+    drop_counts.pop("zero times", None)
+    assert drop_counts["read"] == len(kept) + drop_counts.total() - drop_counts["read"]
+    items = reading.item_counts
     assert items["read"] == items["kept"] + sum(items["dropped"].values())
     assert items["kept"] == reading.items.num_rows
-    return +fates
+    return +drop_counts
 
 
 def texts_of(reading: Reading) -> dict[str, str]:
@@ -357,7 +359,7 @@ def test_damaged_items_read_as_a_slow_reading_says(tmp_path, small_blocks, seed)
         path.write_bytes(damage(raw, rng))
         small_blocks(rng)
         try:
-            items, fates, notes = generic._read_items(path, columns, None)
+            items, drop_counts, notes = generic._read_items(path, columns, None)
         except PmmError:
             continue
         fields = len(columns.split(",")) if columns else None
@@ -373,7 +375,7 @@ def test_damaged_items_read_as_a_slow_reading_says(tmp_path, small_blocks, seed)
             )
         wanted.pop("", None)
         assert {row["item_id"]: row["text"] for row in items.to_pylist()} == wanted
-        assert fates["read"] == fates["kept"] + sum(fates["dropped"].values())
+        assert drop_counts["read"] == drop_counts["kept"] + sum(drop_counts["dropped"].values())
         confirmed += 1
     assert confirmed > 30
 
@@ -408,9 +410,9 @@ def test_damaged_files_of_hm_read_as_a_slow_reading_says(tmp_path, small_blocks,
         table = slow_read(sales, sniff(sales, latin=latin)[0], header=True)
         roles = {"user": "customer_id", "item": "article_id", "time": "t_dat"}
         at = {role: table.names.index(name) for role, name in roles.items()}
-        wanted, fates = slow_fates(table, at, "date")
+        wanted, drop_counts = slow_fates(table, at, "date")
         assert kept == [(user, repaired(item), moment) for user, item, moment in wanted]
-        assert require_conservation(reading, kept) == fates
+        assert require_conservation(reading, kept) == drop_counts
         assert texts_of(reading) == slow_articles(listed)
         confirmed += 1
     assert confirmed > 30

@@ -12,13 +12,13 @@ from pmm.ingest.readers.delimited import MALFORMED, sniff, stream
 
 
 def read(path, latin=False):
-    """The rows below the header as lists, and the fates."""
+    """The rows below the header as lists, and the drop_counts."""
     dialect, head = sniff(path, latin=latin)
     names = {name: at for at, name in enumerate(head[0])}
-    fates = Counter()
-    batches = list(stream(path, dialect, names, header=True, fates=fates))
+    drop_counts = Counter()
+    batches = list(stream(path, dialect, names, header=True, drop_counts=drop_counts))
     columns = [[v for b in batches for v in b[name].to_pylist()] for name in names]
-    return [list(row) for row in zip(*columns, strict=True)], fates
+    return [list(row) for row in zip(*columns, strict=True)], drop_counts
 
 
 @pytest.mark.parametrize(
@@ -47,9 +47,9 @@ def test_a_file_reads_as_its_rows(tmp_path, raw, rows):
     for packed in (False, True):
         path = tmp_path / "file.data"
         path.write_bytes(gzip.compress(raw, mtime=0) if packed else raw)
-        found, fates = read(path)
+        found, drop_counts = read(path)
         assert found == rows
-        assert fates["read"] == len(rows)
+        assert drop_counts["read"] == len(rows)
 
 
 @pytest.mark.parametrize("block", [40, 64, 101])
@@ -65,18 +65,18 @@ def test_blocks_may_cut_rows_anywhere(tmp_path, monkeypatch, block):
 def test_rows_with_another_number_of_fields_are_counted(tmp_path):
     path = tmp_path / "f.csv"
     path.write_text("a,b\n1,2\n3\n4,5,6\n7,8\n9,10\n11,12\n")
-    rows, fates = read(path)
+    rows, drop_counts = read(path)
     assert [row[0] for row in rows] == ["1", "7", "9", "11"]
-    assert fates == {"read": 6, MALFORMED: 2}
+    assert drop_counts == {"read": 6, MALFORMED: 2}
 
 
 def test_lines_swallowed_by_an_open_quote_count_as_malformed(tmp_path):
     path = tmp_path / "f.csv"
     good = "".join(f"{n},{n}\n" for n in range(50_000))  # beyond the head
     path.write_text(f'a,b\n{good}"20,20\n21,21\n22,22')
-    rows, fates = read(path)
+    rows, drop_counts = read(path)
     assert len(rows) == 50_000
-    assert fates == {"read": 50_003, MALFORMED: 3}
+    assert drop_counts == {"read": 50_003, MALFORMED: 3}
 
 
 @pytest.mark.parametrize("end", ["\n", "\r", "\r\n"])
@@ -90,9 +90,9 @@ def test_empty_lines_that_a_quote_swallows_are_no_rows(tmp_path, end):
 def test_the_byte_that_stands_for_two_colons_is_no_delimiter(tmp_path):
     path = tmp_path / "f.dat"
     path.write_text("a::b\n1\x1f::2\n1\x1f2::3\n4\x1f5\n6::7\n")
-    rows, fates = read(path)
+    rows, drop_counts = read(path)
     assert rows == [["1\x1a", "2"], ["1\x1a2", "3"], ["6", "7"]]
-    assert fates == {"read": 4, MALFORMED: 1}
+    assert drop_counts == {"read": 4, MALFORMED: 1}
 
 
 def test_a_known_number_of_fields_chooses_the_delimiter(tmp_path):
@@ -104,12 +104,12 @@ def test_a_known_number_of_fields_chooses_the_delimiter(tmp_path):
 
 
 def test_several_files_may_share_their_counts(tmp_path):
-    fates = Counter()
+    drop_counts = Counter()
     for name, bad in (("one", 2), ("two", 3)):
         path = tmp_path / name
         path.write_text("a,b\n" + "1,2\n" * 9 + "1\n" * bad)
-        list(stream(path, sniff(path)[0], {"a": 0}, header=True, fates=fates))
-    assert fates == {"read": 23, MALFORMED: 5}
+        list(stream(path, sniff(path)[0], {"a": 0}, header=True, drop_counts=drop_counts))
+    assert drop_counts == {"read": 23, MALFORMED: 5}
 
 
 def test_mostly_malformed_rows_are_an_error_with_an_example(tmp_path):

@@ -213,22 +213,22 @@ def seconds(text, unit):
 
 
 def expected_reviews(raw, keys, unit, literal):
-    """Rows and fates as the slowest reader finds them."""
-    fates, rows, seen = Counter(), [], set()
+    """Rows and drop_counts as the slowest reader finds them."""
+    drop_counts, rows, seen = Counter(), [], set()
     for line in raw.removeprefix(b"\xef\xbb\xbf").split(b"\n"):
         line = line.strip()
         if not line:
             continue
-        fates["read"] += 1
+        drop_counts["read"] += 1
         value = as_object(line, literal)
         if value is None:
-            fates[MALFORMED] += 1
+            drop_counts[MALFORMED] += 1
         elif line in seen:
-            fates[IDENTICAL] += 1
+            drop_counts[IDENTICAL] += 1
         else:
             seen.add(line)
-            take(fates, rows, *(plain(value.get(key)) for key in keys), unit)
-    return rows, +fates
+            take(drop_counts, rows, *(plain(value.get(key)) for key in keys), unit)
+    return rows, +drop_counts
 
 
 def expected_ratings(raw, unit):
@@ -244,13 +244,13 @@ def expected_ratings(raw, unit):
         return None
     hits = [sum(row[at].strip() in ITEMS for row in rows) for at in (0, 1)]
     user, item = (0, 1) if hits[1] > hits[0] else (1, 0)
-    fates, kept = Counter(read=len(rows)), []
+    drop_counts, kept = Counter(read=len(rows)), []
     for row in rows:
-        take(fates, kept, row[user], row[item], row[3], unit)
-    return kept, +fates
+        take(drop_counts, kept, row[user], row[item], row[3], unit)
+    return kept, +drop_counts
 
 
-def take(fates, rows, user, item, time, unit):
+def take(drop_counts, rows, user, item, time, unit):
     user, item, time = user.strip(), item.strip(), seconds(time, unit)
     reasons = {
         "empty user id": user == "",
@@ -260,13 +260,13 @@ def take(fates, rows, user, item, time, unit):
     reason = next((name for name, fails in reasons.items() if fails), None)
     if reason is None:
         rows.append((user, item, time))
-        fates["zero times"] += time == 0
+        drop_counts["zero times"] += time == 0
     else:
-        fates[reason] += 1
+        drop_counts[reason] += 1
 
 
 def ours(folder):
-    """What a pass over the folder gives: rows, fates, items, the release."""
+    """What a pass over the folder gives: rows, drop_counts, items, the release."""
     release = find_release(folder)
     raw = _raw(Home(folder.parent / "home"), release, _no_images())
     try:
@@ -278,28 +278,28 @@ def ours(folder):
     rows = [
         (row["user_id"], row["item_id"], row["timestamp"]) for t in tables for row in t.to_pylist()
     ]
-    return rows, +reading.row_fates, reading, release
+    return rows, +reading.row_counts, reading, release
 
 
 def read_or_error(folder):
     """What `ours` gives, None where it ends in an error of our own; the counts add up."""
     began = time.monotonic()
     try:
-        rows, fates, reading, release = ours(folder)
+        rows, drop_counts, reading, release = ours(folder)
     except PmmError:
         return None
     finally:
         assert time.monotonic() - began < PATIENCE_S
-    dropped = sum(n for reason, n in fates.items() if reason not in ("read", "zero times"))
-    assert fates["read"] == len(rows) + dropped
-    items = reading.item_fates
+    dropped = sum(n for reason, n in drop_counts.items() if reason not in ("read", "zero times"))
+    assert drop_counts["read"] == len(rows) + dropped
+    items = reading.item_counts
     assert items["read"] == items["kept"] + sum(items["dropped"].values())
-    return rows, fates, reading, release
+    return rows, drop_counts, reading, release
 
 
 def require_interactions(found, raw):
     """The rows are those of a plain reader; the unit of time may be either that fits."""
-    rows, fates, _, release = found
+    rows, drop_counts, _, release = found
     file = release.interactions[0]
     if file.lines is None:
         wanted = [expected_ratings(raw, unit) for unit in ("s", "ms")]
@@ -309,26 +309,26 @@ def require_interactions(found, raw):
             keys = ("user_id", "parent_asin", "timestamp")
         literal = file.lines.literal
         wanted = [expected_reviews(raw, keys, unit, literal) for unit in ("s", "ms")]
-    assert None in wanted or (rows, fates) in wanted
+    assert None in wanted or (rows, drop_counts) in wanted
 
 
 def expected_items(raw, key, literal):
-    """Item id -> title, and the fates of the lines."""
-    found, fates = {}, Counter()
+    """Item id -> title, and the drop_counts of the lines."""
+    found, drop_counts = {}, Counter()
     for line in raw.removeprefix(b"\xef\xbb\xbf").split(b"\n"):
         if not line.strip():
             continue
-        fates["read"] += 1
+        drop_counts["read"] += 1
         value = as_object(line.strip(), literal)
         if value is None:
-            fates[MALFORMED] += 1
+            drop_counts[MALFORMED] += 1
             continue
         item, pictured = plain(value.get(key)).strip(), bool(picture_urls(value))
-        fates["empty item id"] += not item
-        fates["repeated item id"] += item in found
+        drop_counts["empty item id"] += not item
+        drop_counts["repeated item id"] += item in found
         if item and (item not in found or (pictured and not found[item][1])):
             found[item] = (plain(value.get("title")), pictured)
-    return {item: title for item, (title, _) in found.items()}, +fates
+    return {item: title for item, (title, _) in found.items()}, +drop_counts
 
 
 def require_items(found, raw):
@@ -341,8 +341,8 @@ def require_items(found, raw):
     assert rows.keys() == wanted.keys()
     for item, title in wanted.items():
         assert not re.fullmatch(r"T \d", title) or rows[item].startswith(title)
-    fates = reading.item_fates
-    assert Counter({"read": fates["read"], **fates["dropped"]}) == lines
+    drop_counts = reading.item_counts
+    assert Counter({"read": drop_counts["read"], **drop_counts["dropped"]}) == lines
 
 
 def damage(raw, rng):

@@ -17,7 +17,7 @@ import pytest
 from pmm.errors import PmmError
 from pmm.ingest.readers.pickled_image import PickleRefused, read_pickled_image
 from pmm.ingest.sources.video.dataset_files import Dataset
-from pmm.ingest.sources.video.datasets import Covers, Plan, dataset_raw
+from pmm.ingest.sources.video.datasets import PictureSource, Plan, dataset_raw
 from pmm.ingest.sources.video.hashtags import read_tag_table
 from pmm.ingest.sources.video.kwai import read_categories
 from pmm.storage.home import Home
@@ -100,35 +100,35 @@ def split_lines(text: str) -> list[str]:
 
 
 def histories(text: str) -> tuple[list[tuple], Counter[str]]:
-    rows, fates = [], Counter()
+    rows, drop_counts = [], Counter()
     for line in split_lines(text):
         fields = line.split("\t")
         items = [item for item in fields[-1].split(" ") if item] if len(fields) == 2 else []
-        fates["read"] += max(1, len(items))
+        drop_counts["read"] += max(1, len(items))
         if len(fields) != 2:
-            fates["malformed row"] += 1
+            drop_counts["malformed row"] += 1
         elif not items:
-            fates["user without items"] += 1
+            drop_counts["user without items"] += 1
         for item in items:
             if not fields[0].strip():
-                fates["empty user id"] += 1
+                drop_counts["empty user id"] += 1
             elif not item.strip():
-                fates["empty item id"] += 1
+                drop_counts["empty item id"] += 1
             else:
                 rows.append((fields[0].strip(), item.strip(), None))
-    return rows, fates
+    return rows, drop_counts
 
 
 def pairs(text: str, detected: dict) -> tuple[list[tuple], Counter[str]] | None:
     if detected["delimiter"] != "comma" or detected["time"] != "s":
         return None
-    rows, fates = [], Counter()
+    rows, drop_counts = [], Counter()
     at = {role: int(name.split()[1]) - 1 for role, name in detected["columns"].items()}
     split = [line.split(",") for line in split_lines(text)]
     for fields in split[detected["header"] :]:
-        fates["read"] += 1
+        drop_counts["read"] += 1
         if len(fields) != len(split[0]):
-            fates["malformed row"] += 1
+            drop_counts["malformed row"] += 1
             continue
         user, item, when = (fields[at[role]].strip() for role in ("user", "item", "time"))
         if when and not re.fullmatch(r"\d{1,10}", when, re.ASCII):
@@ -136,37 +136,37 @@ def pairs(text: str, detected: dict) -> tuple[list[tuple], Counter[str]] | None:
         fault = "empty user id" * (not user) or "empty item id" * (not item)
         fault = fault or "unreadable time" * (not when)
         if fault:
-            fates[fault] += 1
+            drop_counts[fault] += 1
         else:
             rows.append((user, item, int(when)))
-    return rows, fates
+    return rows, drop_counts
 
 
 def titles(text: str, name: str, detected: dict) -> tuple[dict[str, str], Counter[str]] | None:
     delimiter = "\t" if name.endswith(".tsv") else ","
     if delimiter == "," and detected.get("delimiter") != "comma":
         return None
-    found, fates = {}, Counter()
+    found, drop_counts = {}, Counter()
     lines = [line for line in split_lines(text) if delimiter == "," or line.strip()]
     width = len(lines[0].split(","))
     for line in lines[int(detected.get("header", False)) :]:
-        fates["read"] += 1
+        drop_counts["read"] += 1
         fields = line.split("\t", 1) if delimiter == "\t" else line.split(",")
         if len(fields) != (2 if delimiter == "\t" else width):
-            fates["malformed row"] += 1
+            drop_counts["malformed row"] += 1
         elif not fields[0].strip():
-            fates["empty item id"] += 1
+            drop_counts["empty item id"] += 1
         elif fields[0].strip() in found:
-            fates["repeated item id"] += 1
+            drop_counts["repeated item id"] += 1
         else:
             found[fields[0].strip()] = " ".join(fields[1].split())
-    return found, fates
+    return found, drop_counts
 
 
 def read(home: Home, dataset: Dataset):
-    """The reading, its interactions as tuples, and the rows' fates."""
+    """The reading, its interactions as tuples, and the rows' drop_counts."""
     plan = Plan(name="D", rules={"D": None})
-    raw = dataset_raw(home, plan, dataset, Covers(home, "D", dataset), "zh")
+    raw = dataset_raw(home, plan, dataset, PictureSource(home, "D", dataset), "zh")
     for latin in (False, True):
         try:
             reading = raw.read(latin)
@@ -185,11 +185,11 @@ def read(home: Home, dataset: Dataset):
 
 def judged(dataset: Dataset, reading, rows) -> bool:
     """Whether the judge had an opinion; it must be the reading's."""
-    fates = Counter({reason: n for reason, n in reading.row_fates.items() if n})
-    fates.pop("zero times", None)
-    read_rows = fates.pop("read", 0)
-    assert read_rows == len(rows) + fates.total()
-    items = reading.item_fates
+    drop_counts = Counter({reason: n for reason, n in reading.row_counts.items() if n})
+    drop_counts.pop("zero times", None)
+    read_rows = drop_counts.pop("read", 0)
+    assert read_rows == len(rows) + drop_counts.total()
+    items = reading.item_counts
     assert items["read"] == items["kept"] + sum(items["dropped"].values())
     detected = reading.notes["detected"]
     text = plain_text(dataset.titles[0].read_bytes())
@@ -206,7 +206,7 @@ def judged(dataset: Dataset, reading, rows) -> bool:
     if truth is None:
         return False
     assert rows == truth[0]
-    assert Counter({"read": read_rows, **fates}) == truth[1]
+    assert Counter({"read": read_rows, **drop_counts}) == truth[1]
     return True
 
 

@@ -11,27 +11,27 @@ from pmm.ingest.tables.interactions import Cleaner
 
 @pytest.fixture
 def read(tmp_path):
-    """Rows (user, item, order) of the bytes of a file, and the fates that are not 0."""
+    """Rows (user, item, order) of the bytes of a file, and the drop_counts that are not 0."""
 
     def run(raw, latin=False):
         path = tmp_path / "d_users.tsv"
         path.write_bytes(raw.encode() if isinstance(raw, str) else raw)
-        fates = Counter()
+        drop_counts = Counter()
         rows = []
-        batches = stream_histories(path, sniff_histories(path, latin=latin), fates)
-        for table in Cleaner(place=str(path), unit=None).clean(batches, fates):
+        batches = stream_histories(path, sniff_histories(path, latin=latin), drop_counts)
+        for table in Cleaner(place=str(path), unit=None).clean(batches, drop_counts):
             columns = table.to_pydict()
             assert set(columns["timestamp"]) == {None}
             rows += zip(columns["user_id"], columns["item_id"], columns["order"], strict=True)
-        return rows, {reason: n for reason, n in fates.items() if n}
+        return rows, {reason: n for reason, n in drop_counts.items() if n}
 
     return run
 
 
 def test_every_item_of_a_line_is_a_row_in_order(read):
-    rows, fates = read("u1\tv3 v1 v3\nu2\tv2\n")
+    rows, drop_counts = read("u1\tv3 v1 v3\nu2\tv2\n")
     assert rows == [("u1", "v3", 0), ("u1", "v1", 1), ("u1", "v3", 2), ("u2", "v2", 3)]
-    assert fates == {"read": 4}
+    assert drop_counts == {"read": 4}
 
 
 @pytest.mark.parametrize(
@@ -46,9 +46,9 @@ def test_every_item_of_a_line_is_a_row_in_order(read):
     ],
 )
 def test_spaces_line_ends_marks_and_packing_do_not_matter(read, raw):
-    rows, fates = read(raw)
+    rows, drop_counts = read(raw)
     assert [row[:2] for row in rows] == [("u1", "a"), ("u1", "b"), ("u2", "c")]
-    assert fates == {"read": 3}
+    assert drop_counts == {"read": 3}
 
 
 def test_a_user_with_two_lines_has_the_items_of_both_in_file_order(read):
@@ -57,21 +57,21 @@ def test_a_user_with_two_lines_has_the_items_of_both_in_file_order(read):
 
 
 def test_a_line_without_items_is_counted_as_one_row(read):
-    rows, fates = read("u\ta\nv\t\nw\t  \nx\tb c\n")
+    rows, drop_counts = read("u\ta\nv\t\nw\t  \nx\tb c\n")
     assert [row[0] for row in rows] == ["u", "x", "x"]
-    assert fates == {"read": 5, NO_ITEMS: 2}
+    assert drop_counts == {"read": 5, NO_ITEMS: 2}
 
 
 def test_lines_with_no_tab_or_several_are_malformed(read):
-    rows, fates = read("u\ta\nv\nw\tb\tc\nx\td\ny\te\n")
+    rows, drop_counts = read("u\ta\nv\nw\tb\tc\nx\td\ny\te\n")
     assert [row[0] for row in rows] == ["u", "x", "y"]
-    assert fates == {"read": 5, MALFORMED: 2}
+    assert drop_counts == {"read": 5, MALFORMED: 2}
 
 
 def test_items_without_a_user_are_counted_each(read):
-    rows, fates = read("u\ta\n \tb c\n")
+    rows, drop_counts = read("u\ta\n \tb c\n")
     assert rows == [("u", "a", 0)]
-    assert fates == {"read": 3, "empty user id": 2}
+    assert drop_counts == {"read": 3, "empty user id": 2}
 
 
 def test_quotes_and_commas_are_letters_like_any_other(read):
@@ -93,14 +93,14 @@ def test_a_byte_far_down_that_is_not_utf8_asks_for_latin_1(read):
     raw = b"u\ta b\n" * 60_000 + b"caf\xe9\ta\n"
     with pytest.raises(UnicodeError):
         read(raw)
-    rows, fates = read(raw, latin=True)
+    rows, drop_counts = read(raw, latin=True)
     assert rows[-1] == ("caf\u00e9", "a", 120_000)
-    assert fates == {"read": 120_001}
+    assert drop_counts == {"read": 120_001}
 
 
 def test_batches_may_begin_anywhere(read, monkeypatch):
     monkeypatch.setattr("pmm.ingest.readers.delimited._BLOCK_BYTES", 64)
-    rows, fates = read(
+    rows, drop_counts = read(
         "".join(f"u{n}\t{' '.join(f'i{k}' for k in range(n % 5))}\n" for n in range(99))
     )
     assert rows == [
@@ -109,4 +109,4 @@ def test_batches_may_begin_anywhere(read, monkeypatch):
             (f"u{n}", f"i{k}") for n in range(99) for k in range(n % 5)
         )
     ]
-    assert fates == {"read": 196 + 20, NO_ITEMS: 20}
+    assert drop_counts == {"read": 196 + 20, NO_ITEMS: 20}

@@ -38,7 +38,7 @@ def test_order_is_that_of_the_bytes():
 @pytest.mark.parametrize(("prefer", "text"), [(False, "first"), (True, "pictured")])
 def test_of_repeated_rows_the_first_wins_or_the_first_with_a_picture(prefer, text):
     rows = ItemRows(prefer_picture=prefer)
-    rows.fates["read"] = 5
+    rows.drop_counts["read"] = 5
     rows.add("a", "first", None, [])
     rows.add("a", "second", None, [])
     rows.add("a", "pictured", None, [], ["http://x/1.jpg"])
@@ -69,7 +69,7 @@ def test_chunks_do_not_show(monkeypatch):
     expected = {f"{n * 37 % 50:02}": f"text {n}" for n in range(50, 100)}
     assert {row["item_id"]: row["text"] for row in listed(rows)} == expected
     assert [row["item_id"] for row in listed(rows)] == sorted(expected)
-    assert rows.fates["repeated item id"] == 50
+    assert rows.drop_counts["repeated item id"] == 50
 
 
 def test_no_rows_give_an_empty_table():

@@ -46,12 +46,14 @@ def rows_of(batch):
 
 
 def read(*paths):
-    """Rows, fates and notes of some files."""
-    fates, notes = Counter(), Counter()
-    batches = stream_lines([sniff_lines(p) for p in paths], FIELDS, fates=fates, notes=notes)
+    """Rows, drop_counts and notes of some files."""
+    drop_counts, notes = Counter(), Counter()
+    batches = stream_lines(
+        [sniff_lines(p) for p in paths], FIELDS, drop_counts=drop_counts, notes=notes
+    )
     rows = [row for batch in batches for row in rows_of(batch)]
-    assert fates["read"] == len(rows) + fates[MALFORMED]
-    return rows, fates, notes
+    assert drop_counts["read"] == len(rows) + drop_counts[MALFORMED]
+    return rows, drop_counts, notes
 
 
 def numbered(count, user="u"):
@@ -61,9 +63,9 @@ def numbered(count, user="u"):
 @pytest.mark.parametrize("name", ["a.json", "a.json.gz"])
 @small_blocks
 def test_plain_and_packed_files_give_the_same_rows(write, name):
-    rows, fates, _ = read(write(numbered(50), name))
+    rows, drop_counts, _ = read(write(numbered(50), name))
     assert rows == [(f"u{n}", str(n)) for n in range(50)]
-    assert fates[MALFORMED] == 0
+    assert drop_counts[MALFORMED] == 0
 
 
 def test_a_packed_file_is_known_by_its_content(write):
@@ -98,10 +100,10 @@ def test_a_file_of_several_gzip_members_is_read_to_its_end(write):
     ],
 )
 def test_values_become_text(write, line, row):
-    rows, fates, _ = read(write(numbered(2) + line + "\n" + numbered(2)))
+    rows, drop_counts, _ = read(write(numbered(2) + line + "\n" + numbered(2)))
     assert rows[2] == row
     assert len(rows) == 5
-    assert not fates[MALFORMED]
+    assert not drop_counts[MALFORMED]
 
 
 @pytest.mark.parametrize(
@@ -125,9 +127,9 @@ def test_values_become_text(write, line, row):
     ],
 )
 def test_lines_that_hold_no_object_are_counted(write, line):
-    rows, fates, _ = read(write(numbered(2) + line + "\n" + numbered(1)))
+    rows, drop_counts, _ = read(write(numbered(2) + line + "\n" + numbered(1)))
     assert len(rows) == 3
-    assert fates[MALFORMED] == 1
+    assert drop_counts[MALFORMED] == 1
 
 
 @pytest.mark.parametrize(
@@ -141,17 +143,17 @@ def test_lines_that_hold_no_object_are_counted(write, line):
     ],
 )
 def test_line_ends_blank_lines_and_a_byte_order_mark_do_not_matter(write, content):
-    rows, fates, _ = read(write(content))
+    rows, drop_counts, _ = read(write(content))
     assert rows == [("a", "1"), ("b", "2")]
-    assert not fates[MALFORMED]
+    assert not drop_counts[MALFORMED]
 
 
 def test_broken_characters_are_replaced_and_counted(write):
     line = b'{"u": "a", "note": "caf\xe9", "t": 1}\n{"u": "b\xff", "t": 2}\n'
-    rows, fates, notes = read(write(numbered(1).encode() + line))
+    rows, drop_counts, notes = read(write(numbered(1).encode() + line))
     assert rows[1:] == [("a", "1"), ("b\ufffd", "2")]
     assert notes[BAD_UTF8] == 2
-    assert not fates[MALFORMED]
+    assert not drop_counts[MALFORMED]
 
 
 @small_blocks
@@ -204,16 +206,16 @@ def test_python_literals_are_read_where_a_file_is_written_so(write):
     lines = "{'u': 'it\\'s', 't': 1, 'x': True, 'n': None}\n{'u': \"b\\d\", 't': 2.5}\n{'u': }\n"
     path = write(lines)
     assert sniff_lines(path).describe()["lines"] == "Python literals"
-    rows, fates, _ = read(path)
+    rows, drop_counts, _ = read(path)
     assert rows == [("it's", "1"), ("b\\d", "2.5")]
-    assert fates[MALFORMED] == 1
+    assert drop_counts[MALFORMED] == 1
 
 
 @small_blocks
 def test_a_reader_that_stops_early_leaves_no_thread(write):
     before = set(threading.enumerate())
     path = write(numbered(2000), "a.json.gz")
-    batches = stream_lines([sniff_lines(path)], FIELDS, fates=Counter(), notes=Counter())
+    batches = stream_lines([sniff_lines(path)], FIELDS, drop_counts=Counter(), notes=Counter())
     next(batches)
     batches.close()
     assert set(threading.enumerate()) == before
@@ -263,12 +265,12 @@ def test_blocks_hold_whole_lines_and_all_bytes(write):
 def test_identical_lines_count_once_over_all_files(write):
     first = write(numbered(30) + numbered(5), "a.json")
     second = write(numbered(10) + '{"u": "u1",  "t": 1}\r\n{"u": "u1", "t": 1}', "b.json.gz")
-    fates = Counter()
+    drop_counts = Counter()
     files = [sniff_lines(first), sniff_lines(second)]
-    batches = stream_lines(files, FIELDS, fates=fates, notes=Counter())
-    rows = [row for batch in without_identical(batches, fates) for row in rows_of(batch)]
+    batches = stream_lines(files, FIELDS, drop_counts=drop_counts, notes=Counter())
+    rows = [row for batch in without_identical(batches, drop_counts) for row in rows_of(batch)]
     assert sorted(rows) == sorted([*((f"u{n}", str(n)) for n in range(30)), ("u1", "1")])
-    assert fates[IDENTICAL] == 16
+    assert drop_counts[IDENTICAL] == 16
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -4,9 +4,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from pmm.errors import InputError
-from pmm.ingest.sources.video.bili import VideoFiles, ingest_bili
+from pmm.ingest.sources.video.bili import ingest_bili
 from pmm.ingest.sources.video.dataset_files import Dataset, Remnant
-from pmm.ingest.sources.video.datasets import find_datasets
+from pmm.ingest.sources.video.datasets import VideoFiles, find_datasets
 from pmm.ingest.sources.video.ninerec import read_titles
 from pmm.ingest.targets.target_tables import IngestOptions
 

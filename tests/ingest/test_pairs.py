@@ -33,10 +33,10 @@ def test_the_item_column_is_the_one_that_holds_ids_of_the_items_file(detect, pac
     raw = lines(*([row[k] for k in order] for row in rows)).encode()
     path, layout = detect(gzip.compress(raw, mtime=0) if packed else raw)
     assert layout.columns == {"user": 1 - at, "item": at, "time": 2}
-    fates = Counter()
-    (batch,) = stream_pairs(path, layout, fates)
+    drop_counts = Counter()
+    (batch,) = stream_pairs(path, layout, drop_counts)
     assert batch["item_id"].to_pylist() == [row[0] for row in rows]
-    assert fates["read"] == 50
+    assert drop_counts["read"] == 50
 
 
 def test_users_whose_first_numbers_are_item_ids_too_are_told_apart_by_the_whole_file(detect):
@@ -78,8 +78,8 @@ def test_a_header_decides_whatever_the_values(detect):
 def test_names_that_nobody_knows_stand_above_the_rows(detect):
     path, layout = detect("video,member,when\n" + lines(*[(f"v{n}", n, 7) for n in range(1, 9)]))
     assert layout.header
-    fates = Counter()
-    assert sum(batch.num_rows for batch in stream_pairs(path, layout, fates)) == 8
+    drop_counts = Counter()
+    assert sum(batch.num_rows for batch in stream_pairs(path, layout, drop_counts)) == 8
 
 
 def test_rows_of_letters_are_no_header(detect):

@@ -18,9 +18,9 @@ import pytest
 from PIL import Image
 
 from pmm.errors import InputError, StorageError
-from pmm.ingest.download.picture_download import DownloadOptions, PictureStore, download_pictures
+from pmm.ingest.download.picture_download import DownloadOptions, download_pictures
 from pmm.ingest.download.picture_judge import SUFFIX_OF, judge
-from pmm.ingest.download.picture_store import Journal, Result
+from pmm.ingest.download.picture_store import Journal, PictureStore, Result
 
 NAME = "pmm_tests_bad_server"
 if NAME not in sys.modules:
@@ -450,7 +450,8 @@ def test_ctrl_c_writes_what_there_is_and_the_next_run_goes_on(server, store):
 RUN = """
 import sys, json
 from pathlib import Path
-from pmm.ingest.download.picture_download import DownloadOptions, PictureStore, download_pictures
+from pmm.ingest.download.picture_download import (DownloadOptions, download_pictures)
+from pmm.ingest.download.picture_store import (PictureStore)
 wanted = [(str(n), [f"{sys.argv[2]}/{n}"]) for n in range(int(sys.argv[3]))]
 print(json.dumps(download_pictures(PictureStore(Path(sys.argv[1])), wanted, DownloadOptions())))
 """
@@ -483,7 +484,8 @@ FULL = """
 import resource, sys
 from pathlib import Path
 from pmm.errors import StorageError
-from pmm.ingest.download.picture_download import DownloadOptions, PictureStore, download_pictures
+from pmm.ingest.download.picture_download import (DownloadOptions, download_pictures)
+from pmm.ingest.download.picture_store import (PictureStore)
 store = PictureStore(Path(sys.argv[1]))
 resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
 try:

@@ -10,7 +10,8 @@ from PIL import Image
 
 from pmm.errors import InputError
 from pmm.ingest.readers.titles import read_title_lines
-from pmm.ingest.sources.video.bili import VideoFiles, ingest_bili
+from pmm.ingest.sources.video.bili import ingest_bili
+from pmm.ingest.sources.video.datasets import VideoFiles
 from pmm.ingest.targets.target_tables import IngestOptions
 from pmm.world.lmdb_image import LMDB_Image
 

@@ -9,7 +9,7 @@ import torch
 
 from pmm.data.batch import Batch
 from pmm.demo.small_encoders import SmallSizes, save_small_encoders
-from pmm.model.encoders.cut_encoders import TextSpec, VisionSpec
+from pmm.model.encoders.specs import TextSpec, VisionSpec
 from pmm.model.pmmrec.pmmrec import Pmmrec, PmmrecOptions
 from pmm.shards.items import Items
 

@@ -12,7 +12,7 @@ from transformers import XLMRobertaConfig
 from pmm.data.batch import Batch
 from pmm.errors import InputError, RecipeError
 from pmm.evaluate.catalogue import embed_catalogue
-from pmm.model.encoders.cut_encoders import TextSpec, VisionSpec
+from pmm.model.encoders.specs import TextSpec, VisionSpec
 from pmm.model.features.trunks import with_activations
 from pmm.model.pmmrec.fusion import MergeFusion
 from pmm.model.pmmrec.pmmrec import Pmmrec, PmmrecOptions, Weights, morec, parameter_groups

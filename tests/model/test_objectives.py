@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from pmm.data.batch import Batch
-from pmm.model.pmmrec.pmmrec import ALL_OBJECTIVES, CorruptionOptions, Pmmrec, Weights, preset
+from pmm.model.losses.noised_items import CorruptionOptions
+from pmm.model.pmmrec.pmmrec import ALL_OBJECTIVES, Pmmrec, Weights, preset
 
 HARD = CorruptionOptions(shuffle=0.6, replace=0.3)
 

@@ -17,7 +17,8 @@ from pmm.demo.public_encoders import (
 )
 from pmm.demo.teaching import _contrast, embed_pictures, embed_texts
 from pmm.errors import InputError
-from pmm.model.encoders.cut_encoders import TextSpec, VisionSpec, load_text, load_vision
+from pmm.model.encoders.cut_encoders import load_text, load_vision
+from pmm.model.encoders.specs import TextSpec, VisionSpec
 from pmm.world.attributes import ATTRIBUTES
 from pmm.world.corpus import draw_corpus
 

@@ -11,7 +11,7 @@ import torch
 
 from pmm.data.batch import Batch
 from pmm.data.loader import (
-    Prefetched,
+    BatchLoader,
     batch_positions,
     steps_per_epoch,
     train_batches,
@@ -157,7 +157,7 @@ def test_an_error_in_a_batch_comes_where_the_batch_would(shards: Shards) -> None
             raise OSError("gone")
         return batch
 
-    batches = Prefetched(make, 0, 5, ahead=3)
+    batches = BatchLoader(make, 0, 5, ahead=3)
     assert [next(batches), next(batches)] == [batch, batch]
     with pytest.raises(OSError, match="gone"):
         next(batches)

@@ -18,16 +18,17 @@ from pmm.evaluate.evaluation import EvaluateOptions, evaluate_run
 from pmm.model.baselines.baseline import BaselineOptions
 from pmm.runs.loading import load_run
 from pmm.runs.recipe import Recipe
-from pmm.runs.request import Wish
+from pmm.runs.request import TrainRequest
 from pmm.runs.resolve import resolve_run
 from pmm.runs.state import LAST
+from pmm.runs.train_options import TrainOptions
 from pmm.runs.weights import BEST, read_tensors
 from pmm.shards.item_shards import OFFSETS
 from pmm.storage.home import Home
 from pmm.storage.schemas import RANKS, read_table
 from pmm.storage.toml import read_recipe
-from pmm.train import trainer as session
-from pmm.train.training import TrainOptions, train
+from pmm.train import trainer
+from pmm.train.training import train
 
 TIMES = {"users_per_s", "waiting", "seconds"}
 
@@ -56,9 +57,9 @@ class Killed(BaseException):
 
 
 def stop_before(step: int) -> Callable[..., None]:
-    real = session.Session._step
+    real = trainer.Trainer._step
 
-    def cut(self: session.Session, batch: Any) -> None:
+    def cut(self: trainer.Trainer, batch: Any) -> None:
         if self.state.step == step:
             raise Killed
         real(self, batch)
@@ -71,7 +72,7 @@ def test_a_killed_run_resumes_to_the_same_bits(
     shop: Any, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(session.Session, "_step", stop_before(step))
+        patch.setattr(trainer.Trainer, "_step", stop_before(step))
         with pytest.raises(Killed):
             train(shop.home, tmp_path / "run", recipe())
     torch.manual_seed(step)
@@ -108,8 +109,10 @@ def test_nothing_of_the_items_content_is_read(shop: Any, tmp_path: Path) -> None
         if name == "damaged":
             shutil.rmtree(home.root / "encoders")
             damage(home)
-        wish = Wish(target="HM", model="sasrec")
-        run = resolve_run(home, home.run("new"), wish, {"train": {"epochs": 1, "batch_users": 8}})
+        request = TrainRequest(target="HM", model="sasrec")
+        run = resolve_run(
+            home, home.run("new"), request, {"train": {"epochs": 1, "batch_users": 8}}
+        )
         train(home, home.run("new"), run)
         evaluate_run(home, home.run("new"), EvaluateOptions(cold=True, gallery_users=0))
         ranks = read_table(home.run("new") / "ranks.parquet", RANKS)
@@ -162,11 +165,11 @@ def test_a_run_goes_on_without_saying_the_model_again(
     shop: Any, whole: Path, tmp_path: Path
 ) -> None:
     run_dir = shutil.copytree(whole, tmp_path / "run")
-    again = resolve_run(shop.home, run_dir, Wish(target="HM"), {}, resume=True)
+    again = resolve_run(shop.home, run_dir, TrainRequest(target="HM"), {}, resume=True)
     assert again.model == recipe().model
     assert train(shop.home, run_dir, again, existing="resume")["steps"] == 9
     with pytest.raises(RecipeError, match="is a run of sasrec, not of pmmrec"):
-        resolve_run(shop.home, run_dir, Wish(target="HM", model="pmmrec"), {}, resume=True)
+        resolve_run(shop.home, run_dir, TrainRequest(target="HM", model="pmmrec"), {}, resume=True)
     other = Recipe(target="HM", model=shop.options, train=recipe().train)
     with pytest.raises(RecipeError, match=r"\(model.name was 'sasrec', is 'pmmrec'\)"):
         train(shop.home, run_dir, other, existing="resume")
@@ -174,26 +177,30 @@ def test_a_run_goes_on_without_saying_the_model_again(
 
 def test_a_recipe_file_can_name_the_model(shop: Any) -> None:
     values = {"model": {"name": "sasrec", "tau": 0.5}, "train": {"seed": 3}}
-    found = resolve_run(shop.home, shop.home.run("new"), Wish(target="HM"), values)
+    found = resolve_run(shop.home, shop.home.run("new"), TrainRequest(target="HM"), values)
     assert found.model == BaselineOptions(tau=0.5)
     assert (found.train.seed, found.train.lr, found.train.batch_users) == (3, 1e-3, 256)
     with pytest.raises(InputError, match=r"but the recipe says model.name = 'sasrec'"):
-        resolve_run(shop.home, shop.home.run("x"), Wish(target="HM", model="pmmrec"), values)
+        resolve_run(
+            shop.home, shop.home.run("x"), TrainRequest(target="HM", model="pmmrec"), values
+        )
     with pytest.raises(
         RecipeError, match=r"model.name = 'bert' should be one of 'pmmrec', 'morec', 'sas"
     ):
-        resolve_run(shop.home, shop.home.run("x"), Wish(target="HM"), {"model": {"name": "bert"}})
+        resolve_run(
+            shop.home, shop.home.run("x"), TrainRequest(target="HM"), {"model": {"name": "bert"}}
+        )
     with pytest.raises(RecipeError, match=r'unknown key "model.wdth" \(did you mean "width"\?\)'):
         resolve_run(
             shop.home,
             shop.home.run("x"),
-            Wish(target="HM", model="sasrec"),
+            TrainRequest(target="HM", model="sasrec"),
             {"model": {"wdth": 1}},
         )
 
 
 @pytest.mark.parametrize(
-    ("wish", "message"),
+    ("options", "message"),
     [
         ({"stage": "pretrain"}, "cannot be trained in --stage pretrain, only in --stage scratch"),
         ({"stage": "finetune", "target": "HM", "start": Path("x")}, "in --stage finetune, only"),
@@ -201,19 +208,22 @@ def test_a_recipe_file_can_name_the_model(shop: Any) -> None:
         ({"target": "HM", "modality": "text", "objectives": "all"}, "--objectives and --modality"),
     ],
 )
-def test_what_needs_content_is_refused_with_ids(wish: dict[str, Any], message: str) -> None:
+def test_what_needs_content_is_refused_with_ids(
+    shop: Any, options: dict[str, Any], message: str
+) -> None:
+    request = TrainRequest(model="sasrec", **options)
     with pytest.raises(InputError, match=message):
-        Wish(model="sasrec", **wish)
+        resolve_run(shop.home, shop.home.run("new"), request, {})
 
 
 def test_encoders_and_stages_of_content_are_refused_wherever_they_are_said(
     shop: Any, whole: Path
 ) -> None:
-    wish, new = Wish(target="HM", model="sasrec"), shop.home.run("new")
+    request, new = TrainRequest(target="HM", model="sasrec"), shop.home.run("new")
     text = {"model": {"text": {"encoder": "xlm-roberta-base"}}}
     with pytest.raises(InputError, match="reads no text: leave out --text-encoder"):
-        resolve_run(shop.home, new, wish, text)
-    start = Wish(stage="finetune", target="HM", start=whole)
+        resolve_run(shop.home, new, request, text)
+    start = TrainRequest(stage="finetune", target="HM", start=whole)
     with pytest.raises(InputError, match=r"--from .*sasrec knows items by their numbers"):
         resolve_run(shop.home, new, start, {})
     with pytest.raises(ValueError, match="cannot be trained in --stage pretrain"):

@@ -22,14 +22,15 @@ from pmm.model.pmmrec.pmmrec import PmmrecOptions
 from pmm.runs.folder import LOG
 from pmm.runs.loading import load_run
 from pmm.runs.recipe import Recipe, Start
-from pmm.runs.request import Wish
+from pmm.runs.request import TrainRequest
 from pmm.runs.resolve import resolve_run
 from pmm.runs.state import LAST
+from pmm.runs.train_options import TrainOptions
 from pmm.runs.transfer import REPORT
 from pmm.runs.weights import BEST, kept_tensors, read_tensors
 from pmm.storage.home import Home
 from pmm.train.curves import read_log
-from pmm.train.training import TrainOptions, train
+from pmm.train.training import train
 
 SMALL = {"width": 16, "max_length": 6, "user_blocks": 1, "parts": 4, "centroids": 8, "inner": 32}
 TRANSFER = [name for name, cell in GRID.items() if not cell.knows_ids]
@@ -127,11 +128,11 @@ def test_vectors_of_another_encoder_are_refused(world: Any, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("name", TRANSFER)
 def test_what_was_pre_trained_is_taken_over(world: Any, name: str) -> None:
-    _, after, wish = pre_trained(world, name)
-    before = wish.start
+    _, after, request = pre_trained(world, name)
+    before = request.start
     assert before is not None
     values = {"train": {"epochs": 3, "batch_users": 8}}
-    found = resolve_run(world.home, after, wish, values)
+    found = resolve_run(world.home, after, request, values)
     assert isinstance(found.model, BaselineOptions)
     assert found.model.name == name
     train(world.home, after, found, existing="overwrite")
@@ -147,23 +148,26 @@ def test_what_was_pre_trained_is_taken_over(world: Any, name: str) -> None:
 
 
 def test_morec_is_pmmrec_with_another_fusion(world: Any) -> None:
-    wish = Wish(target="HM Shoes", model="morec")
+    request = TrainRequest(target="HM Shoes", model="morec")
     encoder = {"model": {"text": {"encoder": world.options.text.encoder}}}
-    found = resolve_run(world.home, world.home.run("new"), wish, encoder)
+    found = resolve_run(world.home, world.home.run("new"), request, encoder)
     assert isinstance(found.model, PmmrecOptions)
     assert (found.model.name, found.model.fusion) == ("morec", "concat")
     with pytest.raises(InputError, match="belong to --model pmmrec"):
-        resolve_run(world.home, world.home.run("new"), replace(wish, objectives="all"), encoder)
+        resolve_run(world.home, world.home.run("new"), replace(request, objectives="all"), encoder)
 
 
 def test_the_settings_of_the_papers_are_asked_for_by_name(world: Any) -> None:
-    wish = Wish(target="HM Shoes", model="gru4rec", preset="original")
-    found = resolve_run(world.home, world.home.run("new"), wish, {})
+    request = TrainRequest(target="HM Shoes", model="gru4rec", preset="original")
+    found = resolve_run(world.home, world.home.run("new"), request, {})
     assert isinstance(found.model, BaselineOptions)
     assert (found.model.width, found.model.loss, found.train.batch_users) == (100, "bpr", 50)
     with pytest.raises(InputError, match="--preset original belongs to the baselines"):
         resolve_run(
-            world.home, world.home.run("new"), Wish(target="HM Shoes", preset="original"), {}
+            world.home,
+            world.home.run("new"),
+            TrainRequest(target="HM Shoes", preset="original"),
+            {},
         )
 
 
@@ -182,10 +186,10 @@ ORIGINAL = {
 
 @pytest.mark.parametrize("name", GRID)
 def test_each_has_the_settings_of_its_paper(world: Any, name: Any) -> None:
-    wish = Wish(target="HM Shoes", model=name, preset="original")
+    request = TrainRequest(target="HM Shoes", model=name, preset="original")
     of_text = GRID[name].items != "ids"
     values = {"model": {"text": {"encoder": world.options.text.encoder}}} if of_text else {}
-    found = resolve_run(world.home, world.home.run("new"), wish, values)
+    found = resolve_run(world.home, world.home.run("new"), request, values)
     model, train = found.model, found.train
     assert isinstance(model, BaselineOptions)
     assert ORIGINAL[name] == (
@@ -208,16 +212,16 @@ def test_the_order_of_codes_has_at_most_a_third_of_the_epochs(
 
 
 def test_patience_waits_until_the_order_of_codes_is_fixed(world: Any) -> None:
-    home, run, wish = pre_trained(world, "vqrec")
+    home, run, request = pre_trained(world, "vqrec")
     values = {"model": {"permutation_epochs": 3}, "train": {"epochs": 6, "patience": 1, "lr": 0.0}}
-    found = train(home, run, resolve_run(home, run, wish, values), existing="overwrite")
+    found = train(home, run, resolve_run(home, run, request, values), existing="overwrite")
     waited = [each["waited"] for each in read_log(run / LOG) if each["kind"] == "evaluation"]
     assert waited[:3] == [0, 0, 0]
     assert found["ended"] == "patience"
     assert found["epochs"] >= 4
 
 
-def pre_trained(world: Any, name: Any) -> tuple[Home, Path, Wish]:
+def pre_trained(world: Any, name: Any) -> tuple[Home, Path, TrainRequest]:
     """The home, the run to come and what is wished: to fine-tune one that was pre-trained."""
     before = world.home.run(f"before-{name}")
     if not before.exists():
@@ -226,10 +230,10 @@ def pre_trained(world: Any, name: Any) -> tuple[Home, Path, Wish]:
             for side in ("text", "vision")
         }
         values = {"model": {**SMALL, **sides}, "train": {"epochs": 2, "batch_users": 8}}
-        wish = Wish(stage="pretrain", model=name, sources=("HM", "Kwai"))
-        train(world.home, before, resolve_run(world.home, before, wish, values))
-    wish = Wish(stage="finetune", target="HM Shoes", start=before)
-    return world.home, world.home.run(f"after-{name}"), wish
+        request = TrainRequest(stage="pretrain", model=name, sources=("HM", "Kwai"))
+        train(world.home, before, resolve_run(world.home, before, request, values))
+    request = TrainRequest(stage="finetune", target="HM Shoes", start=before)
+    return world.home, world.home.run(f"after-{name}"), request
 
 
 def test_other_tokens_are_refused_before_anything_is_computed(world: Any, tmp_path: Path) -> None:

@@ -16,12 +16,13 @@ from pmm.errors import BrokenArtefact
 from pmm.evaluate.evaluation import EvaluateOptions, evaluate_run
 from pmm.model.pmmrec.pmmrec import ALL_OBJECTIVES
 from pmm.runs.recipe import Recipe
-from pmm.runs.request import Wish
+from pmm.runs.request import TrainRequest
 from pmm.runs.resolve import resolve_run
+from pmm.runs.train_options import TrainOptions
 from pmm.runs.weights import BEST, read_tensors
 from pmm.shards.item_shards import OFFSETS
 from pmm.storage.schemas import SHARD_ITEMS, read_table
-from pmm.train.training import TrainOptions, train
+from pmm.train.training import train
 
 TRAIN = TrainOptions(epochs=1, batch_users=8, lr=2e-3, encoder_lr=1e-3)
 MEMBER = {"text": "jpg", "vision": "tokens"}
@@ -61,10 +62,10 @@ def test_a_damaged_other_modality_changes_nothing(
         home = dataclasses.replace(start.home, root=tmp_path / name)
         if name == "damaged":
             damage(home, MEMBER[modality])
-        wish = Wish(
+        request = TrainRequest(
             stage="finetune", target="HM Shoes", start=start.home.run("start"), transfer=modality
         )
-        recipe = resolve_run(home, home.run("new"), wish, {})
+        recipe = resolve_run(home, home.run("new"), request, {})
         options = dataclasses.replace(TRAIN, cache=cache)
         train(home, home.run("new"), dataclasses.replace(recipe, train=options))
         metrics = evaluate_run(home, home.run("new"), EvaluateOptions(cold=True, gallery_users=0))
@@ -78,8 +79,8 @@ def test_the_damage_is_one(start: Any, tmp_path: Path) -> None:
     shutil.copytree(start.home.root, tmp_path / "home")
     home = dataclasses.replace(start.home, root=tmp_path / "home")
     damage(home, "jpg")
-    wish = Wish(stage="finetune", target="HM Shoes", start=start.home.run("start"))
-    recipe = resolve_run(home, home.run("new"), wish, {})
+    request = TrainRequest(stage="finetune", target="HM Shoes", start=start.home.run("start"))
+    recipe = resolve_run(home, home.run("new"), request, {})
     with pytest.raises(BrokenArtefact, match="the picture of item"):
         train(home, home.run("new"), dataclasses.replace(recipe, train=TRAIN))
 

@@ -17,14 +17,15 @@ from pmm.evaluate.evaluation import EvaluateOptions, evaluate_run
 from pmm.model.pmmrec.pmmrec import ALL_OBJECTIVES, Pmmrec, Weights
 from pmm.runs.loading import targets_of
 from pmm.runs.recipe import Recipe, Start
-from pmm.runs.request import Wish
+from pmm.runs.request import TrainRequest
 from pmm.runs.resolve import resolve_run
+from pmm.runs.train_options import TrainOptions
 from pmm.runs.transfer import PARTS, REPORT, take_over
 from pmm.runs.weights import BEST, read_tensors, write_tensors
 from pmm.shards.read import Shards
 from pmm.storage.home import Home
-from pmm.train import trainer as session
-from pmm.train.training import TrainOptions, train
+from pmm.train import trainer
+from pmm.train.training import train
 
 TRAIN = TrainOptions(epochs=2, batch_users=8, lr=2e-3, encoder_lr=1e-3, log_every=2)
 
@@ -56,8 +57,10 @@ def pretraining(shop: Any, **changes: Any) -> Recipe:
 
 def finetuning(world: World, transfer: Any, target: str = "HM Shoes", **changes: Any) -> Recipe:
     """The recipe that `pmm train --stage finetune --from RUN` makes."""
-    wish = Wish(stage="finetune", target=target, start=world.run, transfer=transfer, **changes)
-    recipe = resolve_run(world.home, world.home.run("new"), wish, {})
+    request = TrainRequest(
+        stage="finetune", target=target, start=world.run, transfer=transfer, **changes
+    )
+    recipe = resolve_run(world.home, world.home.run("new"), request, {})
     return dataclasses.replace(recipe, train=TRAIN)
 
 
@@ -81,7 +84,7 @@ def test_the_log_shows_each_loss_and_each_source(world: World) -> None:
 def test_a_stopped_pretraining_goes_on_as_if_it_was_not(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, done = session.Session._step, []
+    real, done = trainer.Trainer._step, []
 
     def step(self: Any, batch: Any) -> None:
         if len(done) == 4:
@@ -90,7 +93,7 @@ def test_a_stopped_pretraining_goes_on_as_if_it_was_not(
         done.append(True)
         real(self, batch)
 
-    monkeypatch.setattr(session.Session, "_step", step)
+    monkeypatch.setattr(trainer.Trainer, "_step", step)
     recipe = pretraining(world.shop, save_every=1)
     with pytest.raises(KeyboardInterrupt):
         train(world.home, tmp_path / "run", recipe)
@@ -252,7 +255,7 @@ def test_a_pretrained_run_ranks_its_sources_and_targets_it_never_saw(world: Worl
 
 
 @pytest.mark.parametrize(
-    ("wish", "said"),
+    ("options", "said"),
     [
         ({"stage": "pretrain", "target": "HM"}, "not on a --target"),
         ({"stage": "scratch"}, "needs --target"),
@@ -265,9 +268,9 @@ def test_a_pretrained_run_ranks_its_sources_and_targets_it_never_saw(world: Worl
         ),
     ],
 )
-def test_options_that_do_not_go_together_are_refused(wish: dict[str, Any], said: str) -> None:
+def test_options_that_do_not_go_together_are_refused(options: dict[str, Any], said: str) -> None:
     with pytest.raises(InputError, match=said):
-        Wish(**wish)
+        TrainRequest(**options)
 
 
 def test_a_run_that_is_not_there_is_named(world: World) -> None:

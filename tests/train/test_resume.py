@@ -17,9 +17,10 @@ from pmm.data.training_set import TrainingSet
 from pmm.errors import PmmError, RecipeError
 from pmm.runs.recipe import Recipe
 from pmm.runs.state import LAST
+from pmm.runs.train_options import TrainOptions
 from pmm.runs.weights import BEST, read_tensors
-from pmm.train import trainer as session
-from pmm.train.training import TrainOptions, memory_errors, train
+from pmm.train import trainer
+from pmm.train.training import memory_errors, train
 
 TIMES = {"users_per_s", "waiting", "seconds"}
 
@@ -60,9 +61,9 @@ def assert_equal_runs(one: Path, other: Path) -> None:
 
 def stop_before(step: int, how: Callable[[], None]) -> Callable[..., None]:
     """A step function that is cut off once."""
-    real, done = session.Session._step, []
+    real, done = trainer.Trainer._step, []
 
-    def cut(self: session.Session, batch: Any) -> None:
+    def cut(self: trainer.Trainer, batch: Any) -> None:
         if self.state.step == step and not done:
             done.append(step)
             how()
@@ -84,7 +85,7 @@ def test_a_killed_run_resumes_to_the_same_bits(
     shop: Any, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(session.Session, "_step", stop_before(step, kill))
+        patch.setattr(trainer.Trainer, "_step", stop_before(step, kill))
         with pytest.raises(Killed):
             train(shop.home, tmp_path / "run", recipe(shop))
     torch.manual_seed(step)  # the state of the generator is no part of a run
@@ -95,7 +96,7 @@ def test_a_killed_run_resumes_to_the_same_bits(
 def test_a_run_killed_twice_in_one_epoch_and_while_it_saves_resumes_to_the_same_bits(
     shop: Any, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = session.save_state
+    real = trainer.save_state
 
     def cut_off(run_dir: Path, *rest: Any, **named: Any) -> None:
         (run_dir / "checkpoint").mkdir(exist_ok=True)
@@ -104,11 +105,11 @@ def test_a_run_killed_twice_in_one_epoch_and_while_it_saves_resumes_to_the_same_
 
     for step, existing in ((4, "refuse"), (5, "resume")):
         with monkeypatch.context() as patch:
-            patch.setattr(session.Session, "_step", stop_before(step, kill))
+            patch.setattr(trainer.Trainer, "_step", stop_before(step, kill))
             with pytest.raises(Killed):
                 train(shop.home, tmp_path / "run", recipe(shop), existing=existing)
     with monkeypatch.context() as patch:
-        patch.setattr(session, "save_state", cut_off)
+        patch.setattr(trainer, "save_state", cut_off)
         with pytest.raises(Killed):
             train(shop.home, tmp_path / "run", recipe(shop), existing="resume")
     train(shop.home, tmp_path / "run", recipe(shop), existing="resume")
@@ -124,7 +125,7 @@ def test_ctrl_c_saves_after_the_step_in_hand(
 
     before = signal.getsignal(signal.SIGINT)
     with monkeypatch.context() as patch:
-        patch.setattr(session.Session, "_step", stop_before(step, press))
+        patch.setattr(trainer.Trainer, "_step", stop_before(step, press))
         stopped = train(shop.home, tmp_path / "run", recipe(shop))
     assert (stopped["ended"], stopped["steps"]) == ("interrupted", step + 1)
     assert signal.getsignal(signal.SIGINT) is before
@@ -139,7 +140,7 @@ def test_ctrl_c_during_an_evaluation_evaluates_again_on_resume(
         signal.raise_signal(signal.SIGTERM)
 
     with monkeypatch.context() as patch:
-        patch.setattr(session, "evaluate_model", press)
+        patch.setattr(trainer, "evaluate_model", press)
         stopped = train(shop.home, tmp_path / "run", recipe(shop))
     assert (stopped["ended"], stopped["steps"]) == ("interrupted", 3)
     assert not [record for record in log(tmp_path / "run") if record["kind"] == "evaluation"]
@@ -153,7 +154,7 @@ def test_the_loss_scaler_of_fp16_is_part_of_the_state(
     half = recipe(shop, precision="fp16", epochs=2)
     train(shop.home, tmp_path / "whole", half)
     with monkeypatch.context() as patch:
-        patch.setattr(session.Session, "_step", stop_before(5, kill))
+        patch.setattr(trainer.Trainer, "_step", stop_before(5, kill))
         with pytest.raises(Killed):
             train(shop.home, tmp_path / "run", half)
     train(shop.home, tmp_path / "run", half, existing="resume")
@@ -193,14 +194,14 @@ def test_a_process_that_is_killed_outright_resumes_to_the_same_bits(
 def test_ctrl_c_while_the_best_weights_are_saved_counts_the_evaluation_once(
     shop: Any, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = session.save_weights
+    real = trainer.save_weights
 
     def press(*rest: Any) -> None:
         signal.raise_signal(signal.SIGINT)
         real(*rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(session, "save_weights", press)
+        patch.setattr(trainer, "save_weights", press)
         stopped = train(shop.home, tmp_path / "run", recipe(shop))
     assert (stopped["ended"], stopped["steps"]) == ("interrupted", 3)
     train(shop.home, tmp_path / "run", recipe(shop), existing="resume")
@@ -222,7 +223,7 @@ def test_more_epochs_are_refused_where_the_learning_rate_falls_towards_the_last(
 def test_the_learning_rates_of_all_groups_rise_and_fall(shop: Any, tmp_path: Path) -> None:
     options = recipe(shop).train
     data = TrainingSet([shop.shards()])
-    made = session.Session(tmp_path, data, shop.options, options)
+    made = trainer.Trainer(tmp_path, data, shop.options, options)
     seen = []
     for _ in range(12):
         made._step(data.collate(data.rows(np.arange(8), seed=0, epoch=0, length=7)))

@@ -10,7 +10,7 @@ import torch
 from pmm.errors import BrokenArtefact
 from pmm.model.pmmrec.pmmrec import ALL_OBJECTIVES, Pmmrec, Weights
 from pmm.runs.recipe import Recipe, Start
-from pmm.runs.request import Wish
+from pmm.runs.request import TrainRequest
 from pmm.runs.resolve import resolve_run
 from pmm.runs.transfer import take_over
 from pmm.runs.weights import (
@@ -37,9 +37,9 @@ def start(shop: Any, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def resolved(shop: Any, **wish: Any) -> Recipe:
+def resolved(shop: Any, **request: Any) -> Recipe:
     values = {"model": {"text": {"encoder": shop.options.text.encoder}}}
-    return resolve_run(shop.home, shop.home.run("new"), Wish(**wish), values)
+    return resolve_run(shop.home, shop.home.run("new"), TrainRequest(**request), values)
 
 
 def test_a_checkpoint_that_does_not_name_its_trunks_starts_nothing(shop: Any, start: Path) -> None:
@@ -60,8 +60,8 @@ def test_presets_train_as_their_columns_say(shop: Any) -> None:
 
 def test_given_values_win_over_a_preset(shop: Any) -> None:
     values = {"train": {"patience": 3}, "model": {"text": {"encoder": shop.options.text.encoder}}}
-    wish = Wish(target="HM", preset="official")
-    train = resolve_run(shop.home, shop.home.run("new"), wish, values).train
+    request = TrainRequest(target="HM", preset="official")
+    train = resolve_run(shop.home, shop.home.run("new"), request, values).train
     assert (train.patience, train.precision) == (3, "fp16")
 
 

@@ -29,20 +29,20 @@ from pmm.evaluate.catalogue import embed_catalogue, user_vectors
 from pmm.evaluate.evaluation import EvaluateOptions, evaluate_run
 from pmm.evaluate.ranking import Queries, rank_users
 from pmm.model.baselines.baseline import BaselineOptions
-from pmm.model.encoders.cut_encoders import TextSpec, VisionSpec
+from pmm.model.encoders.specs import TextSpec, VisionSpec
 from pmm.model.pmmrec.pmmrec import Pmmrec
 from pmm.model.registry import ModelOptions
 from pmm.runs import folder as run_folder
 from pmm.runs.loading import load_run
 from pmm.runs.recipe import Recipe
 from pmm.runs.state import LAST
+from pmm.runs.train_options import TrainOptions
 from pmm.runs.weights import BEST, read_header, read_tensors
 from pmm.shards.read import Shards
 from pmm.shards.sequence_shards import Lists
-from pmm.train import curves
-from pmm.train import trainer as session
+from pmm.train import curves, trainer
 from pmm.train.trainer import make_optimiser
-from pmm.train.training import TrainOptions, train
+from pmm.train.training import train
 
 
 def recipe(shop: Any, **changes: Any) -> Recipe:
@@ -174,7 +174,7 @@ def test_what_is_computed_again_trains_the_same_weights(shop: Any, tmp_path: Pat
 def test_a_batch_in_parts_has_the_mean_of_their_gradients(shop: Any, tmp_path: Path) -> None:
     options = recipe(shop, micro_batches=3, max_steps=1)
     model = dataclasses.replace(shop.options, dropout=0.0)
-    one = session.Session(tmp_path, data_of(shop), model, options.train)
+    one = trainer.Trainer(tmp_path, data_of(shop), model, options.train)
     length = one.model.max_length
     (batch, *_) = train_batches(one.data, seed=0, epoch=0, batch_users=8, max_length=length)
     one.model.text.eval()  # the only dropout that is left
@@ -220,14 +220,14 @@ def test_bf16_on_the_cpu_gives_finite_losses_and_ranks(shop: Any, tmp_path: Path
 def test_weights_that_are_no_numbers_are_not_saved(
     shop: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def poison(run: session.Session, batch: Any) -> None:
+    def poison(run: trainer.Trainer, batch: Any) -> None:
         real(run, batch)
         if run.state.step == 3:  # the last of the first epoch
             with torch.no_grad():
                 run.model.user_encoder.norm.weight.fill_(torch.nan)
 
-    real = session.Session._step
-    monkeypatch.setattr(session.Session, "_step", poison)
+    real = trainer.Trainer._step
+    monkeypatch.setattr(trainer.Trainer, "_step", poison)
     with pytest.raises(PmmError, match=r"step 3 left 1 of \d+ weights without a number"):
         train(shop.home, tmp_path / "run", recipe(shop, eval_every=2))
     assert not (tmp_path / "run" / LAST).exists()

@@ -151,7 +151,7 @@ def stream(
     wanted: Mapping[str, int],
     *,
     header: bool,
-    fates: Counter[str],
+    drop_counts: Counter[str],
 ) -> Iterator[pa.RecordBatch]:
     """The wanted columns in batches of dictionary-coded strings.
 
@@ -160,7 +160,7 @@ def stream(
         dialect: from `sniff`.
         wanted: column name -> its position in a row.
         header: whether the first row holds names.
-        fates: counts malformed rows under `MALFORMED` and all rows under "read", at the end.
+        drop_counts: counts malformed rows under `MALFORMED` and all rows under "read", at the end.
 
     Raises:
         InputError: the file is damaged, or more than half of its rows are malformed.
@@ -184,8 +184,8 @@ def stream(
             bar.advance(batch.num_rows)
             yield batch
     malformed = sum(skipped)
-    fates[MALFORMED] += malformed
-    fates["read"] += read + malformed
+    drop_counts[MALFORMED] += malformed
+    drop_counts["read"] += read + malformed
     if malformed > read:
         raise InputError(
             f"{path}: {malformed:,} of {read + malformed:,} rows do not have "

@@ -63,31 +63,31 @@ def _append(runs: list[NDArray[np.uint64]], run: NDArray[np.uint64]) -> None:
 
 
 def without_identical(
-    batches: Iterable[pa.RecordBatch], fates: Counter[str]
+    batches: Iterable[pa.RecordBatch], drop_counts: Counter[str]
 ) -> Iterator[pa.RecordBatch]:
     """Batches without the column `LINE` and without the rows whose line stood before.
 
     Args:
         batches: from `pmm.ingest.readers.json_lines.stream_lines`.
-        fates: counts the dropped rows under `IDENTICAL`.
+        drop_counts: counts the dropped rows under `IDENTICAL`.
     """
     seen = SeenHashes()
     waiting: list[pa.RecordBatch] = []
     for batch in batches:
         waiting.append(batch)
         if sum(each.num_rows for each in waiting) >= _GROUP_ROWS:
-            yield from _first_rows(waiting, seen, fates)
+            yield from _first_rows(waiting, seen, drop_counts)
             waiting = []
-    yield from _first_rows(waiting, seen, fates)
+    yield from _first_rows(waiting, seen, drop_counts)
 
 
 def _first_rows(
-    batches: list[pa.RecordBatch], seen: SeenHashes, fates: Counter[str]
+    batches: list[pa.RecordBatch], seen: SeenHashes, drop_counts: Counter[str]
 ) -> Iterator[pa.RecordBatch]:
     if not batches:
         return
     first = seen.add(np.concatenate([batch[LINE].to_numpy() for batch in batches]))
-    fates[IDENTICAL] += len(first) - int(np.count_nonzero(first))
+    drop_counts[IDENTICAL] += len(first) - int(np.count_nonzero(first))
     start = 0
     for batch in batches:
         stays = first[start : start + batch.num_rows]

@@ -34,15 +34,16 @@ def sniff_histories(path: Path, *, latin: bool = False) -> Dialect:
     return dataclasses.replace(dialect, delimiter="\t", quoted=False, fields=2)
 
 
-def stream_histories(path: Path, dialect: Dialect, fates: Counter[str]) -> Iterator[pa.RecordBatch]:
+def stream_histories(
+    path: Path, dialect: Dialect, drop_counts: Counter[str]
+) -> Iterator[pa.RecordBatch]:
     """One row an item: `user_id` and `item_id`, dictionary-coded, in the order of the file.
 
     Runs of spaces count as one. A user with two lines has the items of both, in file order.
 
     Args:
-        path: the file.
-        dialect: from `sniff_histories`.
-        fates: counts under "read" the items, the lines without an item (also under `NO_ITEMS`)
+        path: the file. dialect: from `sniff_histories`. drop_counts: counts under "read" the items,
+        the lines without an item (also under `NO_ITEMS`)
             and the lines with no tab or several (also under `MALFORMED`).
 
     Raises:
@@ -52,14 +53,14 @@ def stream_histories(path: Path, dialect: Dialect, fates: Counter[str]) -> Itera
     lines: Counter[str] = Counter()
     wanted = {"user_id": 0, "items": 1}
     try:
-        for batch in stream(path, dialect, wanted, header=False, fates=lines):
+        for batch in stream(path, dialect, wanted, header=False, drop_counts=lines):
             rows, without = _rows(batch)
-            fates[NO_ITEMS] += without
-            fates["read"] += without + rows.num_rows
+            drop_counts[NO_ITEMS] += without
+            drop_counts["read"] += without + rows.num_rows
             yield rows
     finally:
-        fates[MALFORMED] += lines[MALFORMED]
-        fates["read"] += lines[MALFORMED]
+        drop_counts[MALFORMED] += lines[MALFORMED]
+        drop_counts["read"] += lines[MALFORMED]
 
 
 def _rows(batch: pa.RecordBatch) -> tuple[pa.RecordBatch, int]:

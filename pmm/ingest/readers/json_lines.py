@@ -116,7 +116,7 @@ def stream_lines(
     files: Sequence[LinesFile],
     fields: Sequence[Field],
     *,
-    fates: Counter[str],
+    drop_counts: Counter[str],
     notes: Counter[str],
 ) -> Iterator[pa.RecordBatch]:
     """The wanted columns of several files, dictionary-coded strings, and the column `LINE`.
@@ -128,7 +128,7 @@ def stream_lines(
     Args:
         files: from `sniff_lines`.
         fields: the wanted columns.
-        fates: counts malformed lines under `MALFORMED`, all lines under "read".
+        drop_counts: counts malformed lines under `MALFORMED`, all lines under "read".
         notes: counts lines whose broken characters were replaced under `BAD_UTF8`.
 
     Raises:
@@ -151,8 +151,8 @@ def stream_lines(
                 lane.require_json()
                 continue
             lanes.append(lane)
-            fates["read"] += parsed.rows.num_rows + parsed.malformed
-            fates[MALFORMED] += parsed.malformed
+            drop_counts["read"] += parsed.rows.num_rows + parsed.malformed
+            drop_counts[MALFORMED] += parsed.malformed
             if parsed.replaced:
                 notes[BAD_UTF8] += parsed.replaced
             bar.advance(parsed.rows.num_rows)

@@ -125,7 +125,7 @@ def _item_column(
         if shares[at] >= _SURE and shares[1 - at] <= _FOREIGN:
             return at, _shown(shares, f"the first {len(whole):,} rows")
     seen = [_Overlap(known), _Overlap(known)]
-    for batch in stream(path, dialect, {"0": 0, "1": 1}, header=header, fates=Counter()):
+    for batch in stream(path, dialect, {"0": 0, "1": 1}, header=header, drop_counts=Counter()):
         for overlap, column in zip(seen, batch.columns, strict=True):
             overlap.add(column)
     shares, covers = [each.share() for each in seen], [each.covers() for each in seen]
@@ -179,10 +179,14 @@ class _Overlap:
         return float(self._met.mean()) if len(self._met) else 0.0
 
 
-def stream_pairs(path: Path, layout: PairLayout, fates: Counter[str]) -> Iterator[pa.RecordBatch]:
+def stream_pairs(
+    path: Path, layout: PairLayout, drop_counts: Counter[str]
+) -> Iterator[pa.RecordBatch]:
     """The columns `user_id`, `item_id` and, where there are times, `timestamp`.
 
     Raises:
         InputError, UnicodeError: as `pmm.ingest.readers.delimited.stream`.
     """
-    return stream(path, layout.dialect, layout.wanted(), header=layout.header, fates=fates)
+    return stream(
+        path, layout.dialect, layout.wanted(), header=layout.header, drop_counts=drop_counts
+    )

@@ -32,7 +32,7 @@ class Titles:
 
     rows: list[tuple[str, str]]
     """Item id, trimmed, and the raw title, in the order of the file."""
-    fates: Counter[str]
+    drop_counts: Counter[str]
     """"read", and the malformed rows."""
     notes: dict[str, Any]
     """For the card: what was detected."""
@@ -66,13 +66,13 @@ def read_title_table(path: Path, text: int = 0) -> Titles:
 
     def read(dialect: Dialect) -> Titles:
         rows: list[tuple[str, str]] = []
-        fates: Counter[str] = Counter()
-        for batch in stream(path, dialect, wanted, header=header, fates=fates):
+        drop_counts: Counter[str] = Counter()
+        for batch in stream(path, dialect, wanted, header=header, drop_counts=drop_counts):
             ids = pc.utf8_trim_whitespace(batch["item"].dictionary_decode())
             rows += zip(ids.to_pylist(), batch["title"].to_pylist(), strict=True)
         shown = {name: first[at] if header else f"field {at + 1}" for name, at in wanted.items()}
         notes = {**dialect.describe(), "header": header, "columns": shown}
-        return Titles(rows=rows, fates=fates, notes=notes)
+        return Titles(rows=rows, drop_counts=drop_counts, notes=notes)
 
     return in_any_encoding(dialect, read)
 
@@ -87,25 +87,25 @@ def read_title_lines(path: Path) -> Titles:
             have no tab.
     """
     rows: list[tuple[str, str]] = []
-    fates: Counter[str] = Counter()
+    drop_counts: Counter[str] = Counter()
     raw, _ = head_of(path, -1)
     encoding = _encoding(raw)
     for line in _lines(path, raw, encoding):
-        fates["read"] += 1
+        drop_counts["read"] += 1
         item_id, tab, title = line.partition("\t")
         if tab:
             rows.append((item_id.strip(), title.replace("\t", " ")))
         else:
-            fates[MALFORMED] += 1
-    if not fates["read"]:
+            drop_counts[MALFORMED] += 1
+    if not drop_counts["read"]:
         raise InputError(f"{path} is empty")
-    if fates[MALFORMED] * 2 > fates["read"]:
+    if drop_counts[MALFORMED] * 2 > drop_counts["read"]:
         raise InputError(
-            f"{path}: {fates[MALFORMED]:,} of {fates['read']:,} lines have no tab; expected is a "
-            "line an item, item<TAB>title"
+            f"{path}: {drop_counts[MALFORMED]:,} of {drop_counts['read']:,} lines have no tab; "
+            "expected is a line an item, item<TAB>title"
         )
     notes = {"encoding": encoding.removesuffix("-sig"), "columns": {"item": "field 1"}}
-    return Titles(rows=rows, fates=fates, notes=notes)
+    return Titles(rows=rows, drop_counts=drop_counts, notes=notes)
 
 
 def _encoding(raw: bytes) -> str:

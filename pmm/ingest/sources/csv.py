@@ -146,19 +146,21 @@ def _raw(home: Home, name: str, files: CsvFiles) -> Raw:
 
 def _read(files: CsvFiles, pictures: Pictures | None, latin: bool) -> Reading:
     layout = _detect(files.interactions, files.columns, latin)
-    items, item_fates, item_notes = _read_items(files.items, files.item_columns, pictures)
+    items, item_counts, item_notes = _read_items(files.items, files.item_columns, pictures)
     wanted: dict[str, int] = {"user_id": layout.roles["user"], "item_id": layout.roles["item"]}
     place = str(files.interactions)
     if layout.unit is not None:
         wanted["timestamp"] = layout.roles["time"]
         place += f", column {layout.names[wanted['timestamp']]!r}"
-    fates: Counter[str] = Counter()
-    batches = stream(files.interactions, layout.dialect, wanted, header=layout.header, fates=fates)
+    drop_counts: Counter[str] = Counter()
+    batches = stream(
+        files.interactions, layout.dialect, wanted, header=layout.header, drop_counts=drop_counts
+    )
     return Reading(
         items=items,
-        item_fates=item_fates,
-        interactions=Cleaner(place=place, unit=layout.unit).clean(batches, fates),
-        row_fates=fates,
+        item_counts=item_counts,
+        interactions=Cleaner(place=place, unit=layout.unit).clean(batches, drop_counts),
+        row_counts=drop_counts,
         notes={"detected": {"interactions": layout.describe(), "items": item_notes}},
     )
 
@@ -223,7 +225,7 @@ def _unknown_columns(path: Path, first: list[str], roles: dict[Role, int]) -> In
 def _read_items(
     path: Path, columns: str | None, pictures: Pictures | None
 ) -> tuple[pa.Table, dict[str, Any], dict[str, Any]]:
-    """The items, their fates, and what was detected."""
+    """The items, their drop_counts, and what was detected."""
     dialect, head = sniff(path, fields=len(columns.split(",")) if columns else None)
     layout = _item_layout(path, head, columns, pictures is not None)
     wanted = {str(role): at for role, at in layout.roles.items()}
@@ -231,7 +233,9 @@ def _read_items(
 
     def read(dialect: Dialect) -> ItemRows:
         rows = ItemRows()
-        for batch in stream(path, dialect, wanted, header=layout.header, fates=rows.fates):
+        for batch in stream(
+            path, dialect, wanted, header=layout.header, drop_counts=rows.drop_counts
+        ):
             _add_items(rows, batch, layout, pictures)
         return rows
 

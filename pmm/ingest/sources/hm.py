@@ -112,18 +112,18 @@ def _require_files(folder: Path) -> None:
 
 
 def _read(folder: Path, pictures: Pictures | None, latin: bool) -> Reading:
-    items, item_fates = _read_articles(folder / ARTICLES, pictures)
-    fates: Counter[str] = Counter()
+    items, item_counts = _read_articles(folder / ARTICLES, pictures)
+    drop_counts: Counter[str] = Counter()
     path = folder / TRANSACTIONS
     dialect, head = sniff(path, latin=latin)
     wanted = _positions(path, head[0], _TRANSACTION_COLUMNS)
     cleaner = Cleaner(place=f"{path}, column t_dat", unit="date", repair=repair_ids)
-    batches = stream(path, dialect, wanted, header=True, fates=fates)
+    batches = stream(path, dialect, wanted, header=True, drop_counts=drop_counts)
     return Reading(
         items=items,
-        item_fates=item_fates,
-        interactions=cleaner.clean(batches, fates),
-        row_fates=fates,
+        item_counts=item_counts,
+        interactions=cleaner.clean(batches, drop_counts),
+        row_counts=drop_counts,
         notes={"detected": {TRANSACTIONS: dialect.describe()}},
     )
 
@@ -134,7 +134,7 @@ def _read_articles(path: Path, pictures: Pictures | None) -> tuple[pa.Table, dic
 
     def read(dialect: Dialect) -> ItemRows:
         rows = ItemRows()
-        for batch in stream(path, dialect, wanted, header=True, fates=rows.fates):
+        for batch in stream(path, dialect, wanted, header=True, drop_counts=rows.drop_counts):
             for article in _articles(batch):
                 item_id = article["article_id"]
                 tags = [clean_text(article[name]) for name in CATEGORY_COLUMNS]

@@ -31,7 +31,9 @@ class Cleaner:
     unit: Unit | None
     repair: Repair | None = None
 
-    def clean(self, batches: Iterable[pa.RecordBatch], fates: Counter[str]) -> Iterator[pa.Table]:
+    def clean(
+        self, batches: Iterable[pa.RecordBatch], drop_counts: Counter[str]
+    ) -> Iterator[pa.Table]:
         """Clean interactions in tables of about a million rows, in the order of the file.
 
         `order` counts the rows of the file that have the right number of fields. Rows without
@@ -46,7 +48,7 @@ class Cleaner:
         rows = 0
         unread: list[str] = []
         for batch in batches:
-            piece = self._clean_batch(batch, order, fates, unread)
+            piece = self._clean_batch(batch, order, drop_counts, unread)
             order += batch.num_rows
             if rows + piece.num_rows > ROW_GROUP and rows:
                 yield pa.Table.from_batches(waiting).unify_dictionaries()
@@ -55,15 +57,15 @@ class Cleaner:
             rows += piece.num_rows
         if rows:
             yield pa.Table.from_batches(waiting).unify_dictionaries()
-        if fates[NO_TIME] * 2 > order:
+        if drop_counts[NO_TIME] * 2 > order:
             shown = ", ".join(repr(text) for text in unread[:3])
             raise InputError(
-                f"{self.place}: {fates[NO_TIME]:,} of {order:,} times cannot be read, e.g. "
+                f"{self.place}: {drop_counts[NO_TIME]:,} of {order:,} times cannot be read, e.g. "
                 f"{shown}; accepted: {ACCEPTED}"
             )
 
     def _clean_batch(
-        self, batch: pa.RecordBatch, order: int, fates: Counter[str], unread: list[str]
+        self, batch: pa.RecordBatch, order: int, drop_counts: Counter[str], unread: list[str]
     ) -> pa.RecordBatch:
         user = _trimmed(batch["user_id"], None)
         item = _trimmed(batch["item_id"], self.repair)
@@ -79,14 +81,14 @@ class Cleaner:
         rest = None
         for reason, mask in ((NO_USER, no_user), (NO_ITEM, no_item), (NO_TIME, no_time)):
             fresh = mask if rest is None else pc.and_(mask, rest)
-            fates[reason] += pc.sum(fresh).as_py() or 0
+            drop_counts[reason] += pc.sum(fresh).as_py() or 0
             rest = pc.invert(mask) if rest is None else pc.and_not(rest, mask)
         clean = pa.RecordBatch.from_arrays(
             [user, item, time, positions], names=INTERACTIONS.schema.names
         )
         if not pc.all(rest).as_py():
             clean = clean.filter(rest)
-        fates["zero times"] += pc.sum(pc.equal(clean["timestamp"], 0)).as_py() or 0
+        drop_counts["zero times"] += pc.sum(pc.equal(clean["timestamp"], 0)).as_py() or 0
         return clean
 
 

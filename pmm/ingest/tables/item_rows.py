@@ -31,7 +31,7 @@ class ItemRows:
     """
 
     def __init__(self, *, prefer_picture: bool = False) -> None:
-        self.fates: Counter[str] = Counter()
+        self.drop_counts: Counter[str] = Counter()
         self._prefer_picture = prefer_picture
         # Item id -> 2 * number of its row, plus 1 if that row has a picture.
         self._row: dict[str, int] = {}
@@ -57,12 +57,12 @@ class ItemRows:
             urls: where its picture can be fetched, best first.
         """
         if not item_id:
-            self.fates["empty item id"] += 1
+            self.drop_counts["empty item id"] += 1
             return
         pictured = image is not None or bool(urls)
         earlier = self._row.get(item_id)
         if earlier is not None:
-            self.fates["repeated item id"] += 1
+            self.drop_counts["repeated item id"] += 1
             if not (self._prefer_picture and pictured and not earlier & 1):
                 return
         self._row[item_id] = 2 * self._rows + pictured
@@ -75,8 +75,10 @@ class ItemRows:
         """The items in ascending order of their ids, and the counts for the card."""
         names = [name for name in SOURCE_ITEMS.schema.names if name != "item_id"]
         reasons = (MALFORMED, "empty item id", "repeated item id")
-        dropped = {reason: self.fates[reason] for reason in reasons if self.fates[reason]}
-        counts = {"read": self.fates["read"], "kept": len(self._row), "dropped": dropped}
+        dropped = {
+            reason: self.drop_counts[reason] for reason in reasons if self.drop_counts[reason]
+        }
+        counts = {"read": self.drop_counts["read"], "kept": len(self._row), "dropped": dropped}
         return self._table(names, SOURCE_ITEMS.schema), counts
 
     def urls(self) -> pa.Table:

@@ -50,10 +50,11 @@ class Reading:
 
     items: pa.Table
     """As `pmm.storage.schemas.SOURCE_ITEMS`; every item id once."""
-    item_fates: dict[str, Any]
+    item_counts: dict[str, Any]
     interactions: Iterator[pa.Table]
-    """As `pmm.storage.schemas.INTERACTIONS`, dictionary-coded, in file order; fills `row_fates`."""
-    row_fates: Counter[str]
+    """As `pmm.storage.schemas.INTERACTIONS`, dictionary-coded, in file order; fills
+    `row_counts`."""
+    row_counts: Counter[str]
     """"read", "zero times", and a count for each reason to drop a row."""
     notes: dict[str, Any]
     """Further entries of the card: what was detected."""
@@ -167,7 +168,7 @@ def _write(
             _take_over(in_place / "interactions.parquet", path)
         else:
             kept = write_table(path, reading.interactions, INTERACTIONS)
-            rows_card = {**_fates(reading, kept), **(rows_card or {})}
+            rows_card = {**_row_account(reading, kept), **(rows_card or {})}
     card = _card(raw, reading, rows_card or {})
     with atomic_file(draft / "card.json") as path:
         write_json(path, card)
@@ -183,13 +184,13 @@ def _take_over(source: Path, path: Path) -> None:
         shutil.copyfile(source, path)
 
 
-def _fates(reading: Reading, kept: int) -> dict[str, Any]:
-    fates = dict(reading.row_fates)
-    read, zero = fates.pop("read", 0), fates.pop("zero times", 0)
+def _row_account(reading: Reading, kept: int) -> dict[str, Any]:
+    drop_counts = dict(reading.row_counts)
+    read, zero = drop_counts.pop("read", 0), drop_counts.pop("zero times", 0)
     return {
         "read": read,
         "kept": kept,
-        "dropped": {reason: n for reason, n in fates.items() if n},
+        "dropped": {reason: n for reason, n in drop_counts.items() if n},
         "zero_times": zero,
         **reading.row_notes,
     }
@@ -201,7 +202,7 @@ def _card(raw: Raw, reading: Reading, rows: dict[str, Any]) -> dict[str, Any]:
         "source": raw.name,
         "interactions": rows,
         "items": {
-            **reading.item_fates,
+            **reading.item_counts,
             "without_image": items["image"].null_count,
             "without_text": pc.sum(pc.equal(items["text"], "")).as_py() or 0,
         },

@@ -19,10 +19,10 @@ class Rows:
         time = None if self.timestamp is None else self.timestamp[positions]
         return Rows(user=self.user[positions], item=self.item[positions], timestamp=time)
 
-    def keep(self, mask: NDArray[np.bool_], reason: str, fates: dict[str, int]) -> "Rows":
+    def keep(self, mask: NDArray[np.bool_], reason: str, drop_counts: dict[str, int]) -> "Rows":
         """The rows where a mask is True; the others are counted under a reason."""
         dropped = len(mask) - int(np.count_nonzero(mask))
-        fates[reason] = fates.get(reason, 0) + dropped
+        drop_counts[reason] = drop_counts.get(reason, 0) + dropped
         return self.at(mask) if dropped else self
 
     def ordered(self) -> "Rows":

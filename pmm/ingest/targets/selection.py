@@ -21,41 +21,43 @@ UNPICTURED = "item without picture"
 
 
 def usable_rows(
-    source: Source, missing_image: Literal["drop", "text-only"], fates: dict[str, int]
+    source: Source, missing_image: Literal["drop", "text-only"], drop_counts: dict[str, int]
 ) -> Rows:
     """Rows whose item is listed and has the content that the options ask for.
 
     Args:
         source: all interactions.
         missing_image: drop items without a picture, or only those without picture and text.
-        fates: counts the dropped rows by reason.
+        drop_counts: counts the dropped rows by reason.
 
     Raises:
         InputError: nothing is left.
     """
     rows = Rows(user=source.user, item=source.item, timestamp=source.timestamp)
     listed = source.listed_at >= 0
-    rows = rows.keep(listed[rows.item], UNLISTED, fates)
+    rows = rows.keep(listed[rows.item], UNLISTED, drop_counts)
     image = np.zeros(len(listed), bool)
     image[listed] = source.items["image"].is_valid().to_numpy()[source.listed_at[listed]]
     match missing_image:
         case "drop":
-            rows = rows.keep(image[rows.item], UNPICTURED, fates)
+            rows = rows.keep(image[rows.item], UNPICTURED, drop_counts)
         case "text-only":
             text = np.zeros(len(listed), bool)
             has_text = pc.not_equal(source.items["text"], "").to_numpy()
             text[listed] = has_text[source.listed_at[listed]]
-            rows = rows.keep((image | text)[rows.item], "item without picture and text", fates)
+            rows = rows.keep(
+                (image | text)[rows.item], "item without picture and text", drop_counts
+            )
     if not len(rows.user):
-        _refuse_nothing(source, fates)
+        _refuse_nothing(source, drop_counts)
     return rows
 
 
-def _refuse_nothing(source: Source, fates: dict[str, int]) -> None:
-    listing = "; ".join(f"{reason}: {n:,} rows" for reason, n in fates.items() if n)
+def _refuse_nothing(source: Source, drop_counts: dict[str, int]) -> None:
+    listing = "; ".join(f"{reason}: {n:,} rows" for reason, n in drop_counts.items() if n)
     listing = listing or "the file of interactions has no rows"
     advice = ""
-    if fates.get(UNPICTURED, 0) > fates.get(UNLISTED, 0):
+    if drop_counts.get(UNPICTURED, 0) > drop_counts.get(UNLISTED, 0):
         pictures = source.card["pictures"]
         where = f" below {pictures}" if pictures else ", for there is no folder of pictures"
         advice = (
@@ -68,7 +70,7 @@ def _refuse_nothing(source: Source, fates: dict[str, int]) -> None:
         if outcomes:
             told = ", ".join(f"{name}: {n:,}" for name, n in sorted(outcomes.items()))
             advice += f". Outcomes of the download: {told}"
-    elif fates.get(UNLISTED):
+    elif drop_counts.get(UNLISTED):
         sold = [repr(source.item_ids[code].as_py()) for code in np.unique(source.item)[:3].tolist()]
         listed = [repr(each) for each in source.items["item_id"][:3].to_pylist()]
         advice = (
@@ -86,7 +88,7 @@ def carve_rows(
     columns: Sequence[str],
     source: Source,
     user_core: int,
-    fates: dict[str, int],
+    drop_counts: dict[str, int],
 ) -> Rows:
     """Rows of the items that a rule names, of users with at least `user_core` rows among them.
 
@@ -101,13 +103,13 @@ def carve_rows(
     inside = np.zeros(len(source.item_ids), bool)
     listed = source.listed_at >= 0
     inside[listed] = matches[source.listed_at[listed]]
-    carved = rows.keep(inside[rows.item], "outside the target", fates)
+    carved = rows.keep(inside[rows.item], "outside the target", drop_counts)
     least = max(user_core, LEAST)
     counts = np.bincount(carved.user, minlength=len(source.user_ids))
     kept = carved.keep(
         (counts >= user_core)[carved.user],
         f"user with fewer than {user_core} inside the target",
-        fates,
+        drop_counts,
     )
     if not (counts >= least).any():
         raise NothingLeft(
@@ -119,7 +121,7 @@ def carve_rows(
 
 
 def sample_users(
-    rows: Rows, ids: pa.StringArray, users: int, seed: int, fates: dict[str, int]
+    rows: Rows, ids: pa.StringArray, users: int, seed: int, drop_counts: dict[str, int]
 ) -> Rows:
     """The users whose hash with the seed is least: the same in every version of every library."""
 
@@ -128,4 +130,4 @@ def sample_users(
 
     chosen = np.zeros(len(ids), bool)
     chosen[sorted(np.unique(rows.user).tolist(), key=place)[:users]] = True
-    return rows.keep(chosen[rows.user], "user not in the sample", fates)
+    return rows.keep(chosen[rows.user], "user not in the sample", drop_counts)

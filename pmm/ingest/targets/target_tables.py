@@ -87,14 +87,14 @@ class Cored:
     @cached_property
     def result(self) -> tuple[Rows, Core, dict[str, int]]:
         """(rows of the core in order, the core, rows dropped by reason)."""
-        fates = dict(self.source.card["interactions"]["dropped"])
-        rows = usable_rows(self.source, self.options.missing_image, fates).ordered()
+        drop_counts = dict(self.source.card["interactions"]["dropped"])
+        rows = usable_rows(self.source, self.options.missing_image, drop_counts).ordered()
         if self.options.repeats == "first":
-            rows = rows.keep(rows.first_of_pairs(), "repeat of an earlier row", fates)
+            rows = rows.keep(rows.first_of_pairs(), "repeat of an earlier row", drop_counts)
         core = require_core(rows.user, rows.item, self.options.user_core, self.options.item_core)
         for number, each in enumerate(core.rounds, start=1):
-            fates[f"core round {number}"] = each.dropped
-        return rows.at(core.rows), core, fates
+            drop_counts[f"core round {number}"] = each.dropped
+        return rows.at(core.rows), core, drop_counts
 
 
 def choose_targets(rules: Mapping[str, Rule | None], asked: Sequence[str]) -> list[str]:
@@ -194,7 +194,7 @@ def _build(
 
 
 def _split(
-    rows: Rows, split: Literal["leave-one-out", "temporal"], fates: dict[str, int]
+    rows: Rows, split: Literal["leave-one-out", "temporal"], drop_counts: dict[str, int]
 ) -> tuple[Rows, NDArray[np.int8]]:
     match split:
         case "leave-one-out":
@@ -204,7 +204,7 @@ def _split(
             parts = temporal(rows.user, rows.timestamp)
             reason = "outside the temporal split"
     stays = parts != LEFT_OUT
-    return rows.keep(stays, reason, fates), parts[stays]
+    return rows.keep(stays, reason, drop_counts), parts[stays]
 
 
 def _write_target(
@@ -212,13 +212,13 @@ def _write_target(
 ) -> dict[str, int]:
     """Write a target's three tables and its card; return the counts for the manifest."""
     options, source = cored.options, cored.source
-    rows, _, core_fates = cored.result
-    fates = dict(core_fates)
+    rows, _, core_drop_counts = cored.result
+    drop_counts = dict(core_drop_counts)
     if rule is not None:
-        rows = carve_rows(rows, name, rule, columns, source, options.user_core, fates)
+        rows = carve_rows(rows, name, rule, columns, source, options.user_core, drop_counts)
     if options.users is not None:
-        rows = sample_users(rows, source.user_ids, options.users, options.seed, fates)
-    rows, parts = _split(rows, options.split, fates)
+        rows = sample_users(rows, source.user_ids, options.users, options.seed, drop_counts)
+    rows, parts = _split(rows, options.split, drop_counts)
     if not len(rows.user):
         raise NothingLeft(
             f"{name}: no user has {LEAST} interactions, which the split needs; "
@@ -239,7 +239,9 @@ def _write_target(
         cuts = write_table(path, _cold_batches(user, item, is_cold), COLD)
     counts = {"users": len(users), "items": len(codes), "actions": len(item)}
     card = {
-        **_provenance(name, rule, cored, fates, statistics(**counts, pairs=rows.distinct_pairs())),
+        **_provenance(
+            name, rule, cored, drop_counts, statistics(**counts, pairs=rows.distinct_pairs())
+        ),
         "tied_timestamps": rows.share_of_ties(),
         "items_without_image": items["image"].null_count,
         "items_without_text": pc.sum(pc.equal(items["text"], "")).as_py(),
@@ -252,7 +254,7 @@ def _write_target(
 
 
 def _provenance(
-    name: str, rule: Rule | None, cored: Cored, fates: dict[str, int], stats: dict[str, float]
+    name: str, rule: Rule | None, cored: Cored, drop_counts: dict[str, int], stats: dict[str, float]
 ) -> dict[str, Any]:
     """The card's entries on where the target comes from and how it compares with the paper's."""
     _, core, _ = cored.result
@@ -272,7 +274,7 @@ def _provenance(
         "rows": {
             "read": source["interactions"]["read"],
             "kept": stats["actions"],
-            "dropped": {reason: n for reason, n in fates.items() if n},
+            "dropped": {reason: n for reason, n in drop_counts.items() if n},
         },
         "statistics": stats,
         **beside_paper(name, stats),

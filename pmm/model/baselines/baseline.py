@@ -23,7 +23,7 @@ from pmm.model.baselines.carca import CarcaEncoder, CarcaHead, ItemMix
 from pmm.model.baselines.code_items import CodeItems, CodePermutation, fake_codes
 from pmm.model.baselines.fdsa import FdsaEncoder
 from pmm.model.baselines.item_table import ItemTable
-from pmm.model.encoders.cut_encoders import TextSpec, VisionSpec
+from pmm.model.encoders.specs import TextSpec, VisionSpec
 from pmm.model.features.item_features import Features, ItemFeatures, Scaling
 from pmm.model.features.quantise import learn_codes, learn_codes_faiss
 from pmm.model.losses.next_item import (
@@ -51,7 +51,7 @@ from pmm.model.user_encoders.gru import GruEncoder
 from pmm.model.user_encoders.post_norm import PostNormEncoder
 from pmm.model.user_encoders.transformer import UserEncoder
 from pmm.shards.items import Items
-from pmm.shards.read import Modality
+from pmm.shards.kinds import Reads
 
 BaselineName = Literal[
     "sasrec", "gru4rec", "nextitnet", "fdsa", "carca", "unisrec", "vqrec", "peterrec"
@@ -194,7 +194,7 @@ class BaselineOptions:
             raise ValueError("; ".join(faults))
 
     @property
-    def modality(self) -> Modality:
+    def modality(self) -> Reads:
         """What of an item's content is in a batch: nothing, frozen vectors go by its number."""
         return "none"
 

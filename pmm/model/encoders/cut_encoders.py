@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import huggingface_hub
 import numpy as np
@@ -31,6 +31,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from pmm.errors import InputError, nearest
 from pmm.model.encoders.packing import Packing
+from pmm.model.encoders.specs import TextSpec, TrainBlocks, VisionSpec
 from pmm.shards.hub import (
     cached_or_downloaded,
     first_line,
@@ -42,39 +43,6 @@ from pmm.shards.hub import (
 TEXT_FAMILIES = ("bert", "roberta", "xlm-roberta", "camembert")
 TRUNK_PICTURES = 128
 """Pictures that a trunk takes at a time: as floats, 1,000 of them fill 600 MB."""
-
-
-TrainBlocks: TypeAlias = int | Literal["all"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class TextSpec:
-    """Which text encoder, and how much of it trains."""
-
-    encoder: str = "xlm-roberta-base"
-    """Name on the model hub, or a folder with `config.json` and weights."""
-    train_blocks: TrainBlocks = 2
-    """Number of blocks at the top that train; 0 freezes the whole encoder, "all" trains its
-    embeddings too."""
-    random_seed: int | None = None
-    """None: pre-trained weights are required. A number: random weights drawn from this seed."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class VisionSpec:
-    """Which vision tower, how much of it trains, and what it is shown."""
-
-    encoder: str = "ViT-B-32"
-    """open_clip's name of a model, or a folder in its local-dir format (config and weights)."""
-    pretrained: str = "openai"
-    """open_clip's tag of the weights; not used for a folder."""
-    train_blocks: TrainBlocks = 2
-    """Number of blocks at the top that train; 0 freezes the whole tower, "all" trains its
-    embeddings too."""
-    random_seed: int | None = None
-    """None: pre-trained weights are required. A number: random weights drawn from this seed."""
-    image_norm: Literal["encoder", "half"] = "encoder"
-    """Mean and deviation of the pixels: the checkpoint's, or 0.5 as the published code (R39)."""
 
 
 def attend(

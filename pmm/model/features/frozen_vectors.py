@@ -18,17 +18,12 @@ from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
 from pmm.errors import InputError
-from pmm.model.encoders.cut_encoders import (
-    TextSpec,
-    VisionSpec,
-    load_text,
-    load_tower,
-    pixel_scale,
-    require_size,
-)
+from pmm.model.encoders.cut_encoders import load_text, load_tower, pixel_scale, require_size
+from pmm.model.encoders.specs import TextSpec, VisionSpec
 from pmm.model.features.trunks import activations_folder, described, tensors_digest
-from pmm.shards.activations import Activations, Storage, Trunk, write_activations
+from pmm.shards.activations import Activations, Trunk, write_activations
 from pmm.shards.items import Items
+from pmm.shards.kinds import Storage
 from pmm.shards.read import Shards
 
 ITEMS_AT_ONCE = 8_192

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pmm.errors import InputError
-from pmm.model.encoders.cut_encoders import TextSpec, VisionSpec
+from pmm.model.encoders.specs import TextSpec, VisionSpec
 from pmm.model.features.frozen_vectors import FrozenVectors, frozen_vectors, standardise, whiten
 from pmm.shards.read import Shards
 

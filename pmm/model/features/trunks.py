@@ -8,19 +8,17 @@ import hashlib
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from pmm.errors import InputError
 from pmm.model.encoders.cut_encoders import CutEncoder, TextEncoder, VisionEncoder
-from pmm.shards.activations import Activations, Storage, Trunk, place_of, write_activations
-from pmm.shards.items import Items, Side
+from pmm.model.protocol import HasEncoders
+from pmm.shards.activations import Activations, Trunk, place_of, write_activations
+from pmm.shards.items import Items
+from pmm.shards.kinds import Side, Storage
 from pmm.shards.read import Shards
-
-if TYPE_CHECKING:
-    from pmm.model.registry import Recommender
 
 
 def tensors_digest(tensors: Iterable[tuple[str, Tensor]]) -> str:
@@ -33,7 +31,7 @@ def tensors_digest(tensors: Iterable[tuple[str, Tensor]]) -> str:
     return whole.hexdigest()
 
 
-def trunks_of(model: "Recommender") -> list[Trunk]:
+def trunks_of(model: HasEncoders) -> list[Trunk]:
     """The trunks of the encoders that a model has, in float32 on the model's device.
 
     An encoder that trains from its embeddings on has none.
@@ -82,7 +80,7 @@ def write_trunks(
 
 def with_activations(
     shards: Shards,
-    model: "Recommender",
+    model: HasEncoders,
     storage: Storage | None,
     *,
     write: bool,

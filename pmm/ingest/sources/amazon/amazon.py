@@ -17,7 +17,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pmm.errors import InputError
-from pmm.ingest.download.picture_download import DownloadOptions, PictureStore, download_pictures
+from pmm.ingest.download.picture_download import DownloadOptions, download_pictures
+from pmm.ingest.download.picture_store import PictureStore
 from pmm.ingest.readers.picture_folder import Pictures
 from pmm.ingest.sources.amazon.editions import Release, find_release
 from pmm.ingest.sources.amazon.metadata import read_products
@@ -177,7 +178,7 @@ def _read(release: Release, images: _Images, latin: bool) -> Reading:
     notes: Counter[str] = Counter()
     rows = ItemRows(prefer_picture=True)
     read_products(release.metadata, release.edition, rows, notes)
-    items, item_fates = rows.finish()
+    items, item_counts = rows.finish()
     urls, known = rows.urls(), rows.ids()
     ratings = [
         plan_ratings(each, release.edition, known, latin=latin)
@@ -185,13 +186,13 @@ def _read(release: Release, images: _Images, latin: bool) -> Reading:
         if each.kind == "ratings"
     ]
     outcomes = {} if images.outcomes is None else {"picture_outcomes": images.outcomes}
-    fates: Counter[str] = Counter()
+    drop_counts: Counter[str] = Counter()
     row_notes: dict[str, Any] = {}
     return Reading(
         items=_with_images(items, images),
-        item_fates={**item_fates, "with_picture_urls": urls.num_rows, **notes},
-        interactions=_counted(release, ratings, known, fates, row_notes),
-        row_fates=fates,
+        item_counts={**item_counts, "with_picture_urls": urls.num_rows, **notes},
+        interactions=_counted(release, ratings, known, drop_counts, row_notes),
+        row_counts=drop_counts,
         notes={"detected": {**release.describe(), **describe_ratings(ratings)}, **outcomes},
         row_notes=row_notes,
         urls=urls,
@@ -208,13 +209,13 @@ def _counted(
     release: Release,
     ratings: Sequence[Ratings],
     known: Container[str],
-    fates: Counter[str],
+    drop_counts: Counter[str],
     row_notes: dict[str, Any],
 ) -> Iterator[pa.Table]:
     """The interactions; at their end `row_notes` says how many items have no metadata."""
     unlisted: set[str] = set()
     notes: Counter[str] = Counter()
-    for table in read_interactions(release, ratings, fates, notes):
+    for table in read_interactions(release, ratings, drop_counts, notes):
         sold = pc.unique(table["item_id"]).to_pylist()
         unlisted.update(each for each in sold if each not in known)
         yield table

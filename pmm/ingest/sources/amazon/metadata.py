@@ -152,8 +152,8 @@ def read_products(
                 if cleaned.replaced:
                     notes[BAD_UTF8] += cleaned.replaced
                 bar.advance(len(cleaned.rows))
-        rows.fates["read"] += total
-        rows.fates[MALFORMED] += malformed
+        rows.drop_counts["read"] += total
+        rows.drop_counts[MALFORMED] += malformed
         if malformed * 2 > total:
             shown = example[:120].decode("utf-8", "replace")
             raise InputError(

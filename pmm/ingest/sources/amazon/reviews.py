@@ -108,14 +108,14 @@ def _ratings(
 
 
 def read_interactions(
-    release: Release, ratings: Sequence[Ratings], fates: Counter[str], notes: Counter[str]
+    release: Release, ratings: Sequence[Ratings], drop_counts: Counter[str], notes: Counter[str]
 ) -> Iterator[pa.Table]:
     """All interactions of a release, clean.
 
     Args:
         release: from `find_release`.
         ratings: how its files of ratings are read.
-        fates: counts every row.
+        drop_counts: counts every row.
         notes: counts repaired lines.
 
     Raises:
@@ -123,24 +123,28 @@ def read_interactions(
     """
     reviews = [each.lines for each in release.interactions if each.lines is not None]
     unit = _unit(release, reviews, ratings)
-    batches = _batches(release.edition, reviews, ratings, fates, notes)
-    return Cleaner(place=f"{release.folder}, times of reviews", unit=unit).clean(batches, fates)
+    batches = _batches(release.edition, reviews, ratings, drop_counts, notes)
+    return Cleaner(place=f"{release.folder}, times of reviews", unit=unit).clean(
+        batches, drop_counts
+    )
 
 
 def _batches(
     edition: Edition,
     reviews: Sequence[LinesFile],
     ratings: Sequence[Ratings],
-    fates: Counter[str],
+    drop_counts: Counter[str],
     notes: Counter[str],
 ) -> Iterator[pa.RecordBatch]:
     if reviews:
-        lines = stream_lines(reviews, FIELDS[edition], fates=fates, notes=notes)
-        yield from without_identical(lines, fates)
+        lines = stream_lines(reviews, FIELDS[edition], drop_counts=drop_counts, notes=notes)
+        yield from without_identical(lines, drop_counts)
     for each in ratings:
         own: Counter[str] = Counter()
-        yield from stream(each.file.path, each.dialect, each.columns, header=each.header, fates=own)
-        fates.update(own)
+        yield from stream(
+            each.file.path, each.dialect, each.columns, header=each.header, drop_counts=own
+        )
+        drop_counts.update(own)
 
 
 def _unit(release: Release, reviews: Sequence[LinesFile], ratings: Sequence[Ratings]) -> Unit:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from pmm.ingest.sources.video.datasets import Plan, Shelf, VideoFiles, ingest_plans
+from pmm.ingest.sources.video.datasets import DatasetIndex, Plan, VideoFiles, ingest_plans
 from pmm.ingest.targets.rules import Rule
 from pmm.ingest.targets.target_tables import IngestOptions, choose_targets
 from pmm.storage.home import Home
@@ -39,7 +39,7 @@ def ingest_bili(
             or nothing is left.
     """
     asked = choose_targets(BILI_TARGETS, targets) if targets else []
-    shelf = Shelf("bili", (files.raw or home.raw("bili")).absolute(), bili_name)
+    shelf = DatasetIndex("bili", (files.raw or home.raw("bili")).absolute(), bili_name)
     shelf.require_something(asked or BILI_TARGETS, of=asked or BILI_TARGETS)
     names = [name for name in BILI_TARGETS if name in (*_PAPERS, *asked) or shelf.has(name)]
     plans = [Plan(name=name, rules={name: None}) for name in names]

@@ -73,7 +73,7 @@ class Plan:
     tagging: Tagging = NO_TAGS
 
 
-class Shelf:
+class DatasetIndex:
     """The datasets below a raw folder, by the names that a source gives them."""
 
     def __init__(self, source: str, raw: Path, name_of: Callable[[str], str | None]) -> None:
@@ -149,7 +149,7 @@ def find_datasets(raw: Path) -> Iterator[Dataset | Remnant]:
 
 def ingest_plans(
     home: Home,
-    shelf: Shelf,
+    shelf: DatasetIndex,
     plans: Sequence[Plan],
     language: Language,
     asked: Sequence[str],
@@ -196,7 +196,7 @@ def ingest_plans(
     return cards
 
 
-def _reason_to_leave_out(shelf: Shelf, plan: Plan, options: IngestOptions) -> str:
+def _reason_to_leave_out(shelf: DatasetIndex, plan: Plan, options: IngestOptions) -> str:
     """Why a dataset that was not asked for by name is left out; "" where it is not."""
     if not shelf.has(plan.name):
         lack = "; ".join(shelf.lack([plan.name]))
@@ -226,7 +226,7 @@ def _ingest_plan(
     lack = _lack_of_pictures(dataset, options)
     if lack:
         raise InputError(f"{plan.name}: {lack}")
-    covers = Covers(home, plan.name, dataset)
+    covers = PictureSource(home, plan.name, dataset)
     tables = write_tables(home, dataset_raw(home, plan, dataset, covers, language))
     covers.tidy()
     try:
@@ -238,7 +238,7 @@ def _ingest_plan(
         raise type(error)(f"{plan.name}: {error}") from error
 
 
-class Covers:
+class PictureSource:
     """The pictures of a dataset, in a folder or a store."""
 
     def __init__(self, home: Home, name: str, dataset: Dataset) -> None:
@@ -277,7 +277,7 @@ class Covers:
 
 
 def dataset_raw(
-    home: Home, plan: Plan, dataset: Dataset, covers: Covers, language: Language
+    home: Home, plan: Plan, dataset: Dataset, covers: PictureSource, language: Language
 ) -> Raw:
     """A dataset's files as `pmm.ingest.tables.source_tables.write_tables` takes them."""
     titles = dataset.titles[0]
@@ -307,21 +307,21 @@ def dataset_raw(
 def _read(
     dataset: Dataset,
     path: Path,
-    covers: Covers,
+    covers: PictureSource,
     tagging: Tagging,
     language: Language,
     latin: bool,
 ) -> Reading:
     titles = _titles(dataset, path, language)
-    items, item_fates = _items(titles, covers, tagging)
-    fates: Counter[str] = Counter()
+    items, item_counts = _items(titles, covers, tagging)
+    drop_counts: Counter[str] = Counter()
     known = items["item_id"].combine_chunks()
-    rows, layout = _interactions(dataset.interactions, known, fates, latin)
+    rows, layout = _interactions(dataset.interactions, known, drop_counts, latin)
     return Reading(
         items=items,
-        item_fates=item_fates,
+        item_counts=item_counts,
         interactions=rows,
-        row_fates=fates,
+        row_counts=drop_counts,
         notes={
             "detected": {
                 "dataset": {"name": dataset.name, "layout": dataset.layout},
@@ -344,9 +344,11 @@ def _titles(dataset: Dataset, path: Path, language: Language) -> Titles:
             return read_title_table(path)
 
 
-def _items(titles: Titles, covers: Covers, tagging: Tagging) -> tuple[pa.Table, dict[str, Any]]:
+def _items(
+    titles: Titles, covers: PictureSource, tagging: Tagging
+) -> tuple[pa.Table, dict[str, Any]]:
     rows = ItemRows()
-    rows.fates = titles.fates.copy()
+    rows.drop_counts = titles.drop_counts.copy()
     for item_id, title in titles.rows:
         text = clean_text(title)
         rows.add(item_id, text, covers.of_item(item_id), tagging.tags(item_id, text))
@@ -354,15 +356,15 @@ def _items(titles: Titles, covers: Covers, tagging: Tagging) -> tuple[pa.Table, 
 
 
 def _interactions(
-    path: Path, known: pa.Array, fates: Counter[str], latin: bool
+    path: Path, known: pa.Array, drop_counts: Counter[str], latin: bool
 ) -> tuple[Iterator[pa.Table], dict[str, Any]]:
     """The interactions, and how the file is read."""
     if path.name.lower().removesuffix(".gz").endswith(_HISTORIES):
         dialect = sniff_histories(path, latin=latin)
         cleaner = Cleaner(place=str(path), unit=None)
-        rows = cleaner.clean(stream_histories(path, dialect, fates), fates)
+        rows = cleaner.clean(stream_histories(path, dialect, drop_counts), drop_counts)
         return rows, {**dialect.describe(), "form": "histories", "time": "none: items in order"}
     layout = detect_pairs(path, known, latin=latin)
     cleaner = Cleaner(place=str(path), unit=layout.unit)
-    batches = stream_pairs(path, layout, fates)
-    return cleaner.clean(batches, fates), {"form": "pairs", **layout.describe()}
+    batches = stream_pairs(path, layout, drop_counts)
+    return cleaner.clean(batches, drop_counts), {"form": "pairs", **layout.describe()}

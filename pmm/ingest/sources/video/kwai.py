@@ -19,7 +19,7 @@ from pmm.errors import InputError
 from pmm.ingest.readers.columns import find_roles
 from pmm.ingest.readers.delimited import in_any_encoding, sniff, stream
 from pmm.ingest.readers.plain_file import require_file
-from pmm.ingest.sources.video.datasets import Plan, Shelf, Tagging, VideoFiles, ingest_plans
+from pmm.ingest.sources.video.datasets import DatasetIndex, Plan, Tagging, VideoFiles, ingest_plans
 from pmm.ingest.sources.video.hashtags import (
     DEFAULT_TAGS,
     TagTable,
@@ -74,7 +74,7 @@ def ingest_kwai(
     def name_of(name: str) -> str | None:
         return kwai_name(name, carving.rules)
 
-    shelf = Shelf("kwai", (files.raw or home.raw("kwai")).absolute(), name_of)
+    shelf = DatasetIndex("kwai", (files.raw or home.raw("kwai")).absolute(), name_of)
     own = [name for name in known if name != _SOURCE and shelf.has(name)]
     needed = [name if name in own else _SOURCE for name in asked] if asked else known
     shelf.require_something(needed, of=[*needed, *asked])
@@ -158,7 +158,7 @@ def _written(asked: str) -> str:
 
 
 def read_categories(path: Path) -> tuple[dict[str, list[str]], dict[str, Any]]:
-    """The folded categories of each item, and the fates of the rows.
+    """The folded categories of each item, and the drop_counts of the rows.
 
     Args:
         path: two columns, item and category, in this order unless a header says otherwise.
@@ -172,22 +172,22 @@ def read_categories(path: Path) -> tuple[dict[str, list[str]], dict[str, Any]]:
     wanted = {"item": roles["item"], "category": roles["categories"]} if header else None
 
     def read(encoded: Any) -> tuple[dict[str, list[str]], Counter[str]]:
-        fates: Counter[str] = Counter()
+        drop_counts: Counter[str] = Counter()
         categories: dict[str, list[str]] = {}
         columns = wanted or {"item": 0, "category": 1}
-        for batch in stream(path, encoded, columns, header=header, fates=fates):
+        for batch in stream(path, encoded, columns, header=header, drop_counts=drop_counts):
             ids = pc.utf8_trim_whitespace(batch["item"].dictionary_decode()).to_pylist()
             for item, raw in zip(ids, batch["category"].to_pylist(), strict=True):
                 category = " ".join(fold_tag(raw).split())
                 reason = _fault(item, category, categories)
-                fates[reason or "kept"] += 1
+                drop_counts[reason or "kept"] += 1
                 if reason is None:
                     categories.setdefault(item, []).append(category)
-        return categories, fates
+        return categories, drop_counts
 
-    categories, fates = in_any_encoding(dialect, read)
-    counts = {"read": fates.pop("read", 0), "kept": fates.pop("kept", 0)}
-    dropped = {reason: n for reason, n in fates.items() if n}
+    categories, drop_counts = in_any_encoding(dialect, read)
+    counts = {"read": drop_counts.pop("read", 0), "kept": drop_counts.pop("kept", 0)}
+    dropped = {reason: n for reason, n in drop_counts.items() if n}
     return categories, {"file": path.name, **dialect.describe(), **counts, "dropped": dropped}
 
 

@@ -1,0 +1,36 @@
+"""Which encoders a model has, and how much of each trains; nothing here loads one."""
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+TrainBlocks: TypeAlias = int | Literal["all"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextSpec:
+    """Which text encoder, and how much of it trains."""
+
+    encoder: str = "xlm-roberta-base"
+    """Name on the model hub, or a folder with `config.json` and weights."""
+    train_blocks: TrainBlocks = 2
+    """Number of blocks at the top that train; 0 freezes the whole encoder, "all" trains its
+    embeddings too."""
+    random_seed: int | None = None
+    """None: pre-trained weights are required. A number: random weights drawn from this seed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VisionSpec:
+    """Which vision tower, how much of it trains, and what it is shown."""
+
+    encoder: str = "ViT-B-32"
+    """open_clip's name of a model, or a folder in its local-dir format (config and weights)."""
+    pretrained: str = "openai"
+    """open_clip's tag of the weights; not used for a folder."""
+    train_blocks: TrainBlocks = 2
+    """Number of blocks at the top that train; 0 freezes the whole tower, "all" trains its
+    embeddings too."""
+    random_seed: int | None = None
+    """None: pre-trained weights are required. A number: random weights drawn from this seed."""
+    image_norm: Literal["encoder", "half"] = "encoder"
+    """Mean and deviation of the pixels: the checkpoint's, or 0.5 as the published code (R39)."""

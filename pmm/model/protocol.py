@@ -1,0 +1,26 @@
+"""What the rest of the program asks of a model."""
+
+from collections.abc import Iterator
+from typing import Protocol
+
+from torch import nn
+
+from pmm.model.encoders.cut_encoders import TextEncoder, VisionEncoder
+
+
+class HasEncoders(Protocol):
+    """A model with encoders of content; None where it has none."""
+
+    @property
+    def text(self) -> TextEncoder | None:
+        """What reads texts."""
+        ...
+
+    @property
+    def vision(self) -> VisionEncoder | None:
+        """What reads pictures."""
+        ...
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """All weights."""
+        ...
