@@ -37,7 +37,8 @@ from pmm.demo.world_datasets import (
     shard_targets,
     write_platforms,
 )
-from pmm.evaluate.evaluation import EvaluateOptions, references
+from pmm.evaluate.evaluate_options import EvaluateOptions
+from pmm.evaluate.evaluation import references
 from pmm.evaluate.metrics import summarise
 from pmm.model.baselines.baseline import GRID
 from pmm.shards.read import Shards

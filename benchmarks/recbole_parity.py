@@ -36,7 +36,8 @@ from benchmarks.recbole_sasrec import (
     write_ours,
     write_theirs,
 )
-from pmm.evaluate.evaluation import EvaluateOptions, evaluate_model
+from pmm.evaluate.evaluate_options import EvaluateOptions
+from pmm.evaluate.evaluation import evaluate_model
 from pmm.evaluate.metrics import summarise
 from pmm.model.baselines.baseline import BaselineOptions
 from pmm.model.features.item_features import ItemFeatures

@@ -37,7 +37,8 @@ from benchmarks.results import record
 from benchmarks.train_step import gemm_peak
 from pmm.data.loader import train_batches
 from pmm.data.training_set import TrainingSet
-from pmm.evaluate.evaluation import EvaluateOptions, evaluate_model
+from pmm.evaluate.evaluate_options import EvaluateOptions
+from pmm.evaluate.evaluation import evaluate_model
 from pmm.evaluate.metrics import summarise
 from pmm.model.baselines.baseline import BaselineOptions, Loss
 from pmm.model.registry import Recommender, build_model
@@ -45,7 +46,8 @@ from pmm.runs.loading import load_run
 from pmm.runs.recipe import Recipe
 from pmm.runs.train_options import TrainOptions
 from pmm.shards.read import Shards
-from pmm.shards.write import ShardOptions, write_shards
+from pmm.shards.shard_options import ShardOptions
+from pmm.shards.write import write_shards
 from pmm.storage.artefact import build
 from pmm.storage.home import Home
 from pmm.storage.schemas import SEQUENCES, TARGET_ITEMS, write_table

@@ -33,13 +33,13 @@ from transformers import XLMRobertaConfig
 
 from benchmarks.results import record
 from pmm.data.batch import Batch
+from pmm.memory import keep_freed_memory
 from pmm.model.encoders.attention_heads import split_heads
 from pmm.model.encoders.specs import TextSpec, VisionSpec
 from pmm.model.pmmrec.fusion import MergeFusion
 from pmm.model.pmmrec.pmmrec import Pmmrec, PmmrecOptions
 from pmm.runs.train_options import TrainOptions
 from pmm.shards.items import Items
-from pmm.shards.memory import keep_freed_memory
 from pmm.train.trainer import make_optimiser
 
 TOKENS, LONGEST = 50, 20

@@ -13,7 +13,8 @@ from pmm.demo.small_encoders import SmallSizes, save_small_encoders
 from pmm.model.encoders.specs import TextSpec, VisionSpec
 from pmm.model.pmmrec.pmmrec import PmmrecOptions
 from pmm.shards.read import Shards
-from pmm.shards.write import ShardOptions, write_shards
+from pmm.shards.shard_options import ShardOptions
+from pmm.shards.write import write_shards
 from pmm.storage.artefact import build
 from pmm.storage.home import Home
 from pmm.storage.schemas import COLD, SEQUENCES, TARGET_ITEMS, write_table

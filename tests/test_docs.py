@@ -20,8 +20,9 @@ PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *ROOT.glob("b
 
 def commands(command: Any, name: str) -> list[tuple[str, Any]]:
     found = [(name, command)]
-    for below, each in getattr(command, "commands", {}).items():
-        found += commands(each, f"{name} {below}")
+    if hasattr(command, "list_commands"):
+        for below in command.list_commands(None):
+            found += commands(command.get_command(None, below), f"{name} {below}")
     return found
 
 

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "pmm"
-LEAVES = ("errors", "cores", "progress", "text_table")
+LEAVES = ("errors", "cores", "flags", "font", "memory", "progress", "text_table")
 """Modules that every room may import; they import nothing but each other and `pmm.__version__`."""
 ROOMS = (
     "storage",
@@ -122,7 +122,9 @@ def test_no_room_has_more_files_than_a_reader_takes_in_at_a_glance() -> None:
 
 
 def test_no_two_files_have_one_name() -> None:
-    counts = Counter(path.name for path in SOURCES if path.name != "__init__.py")
+    """But for those of commands, which have the commands' names."""
+    named = [path for path in SOURCES if path.parent.name != "commands"]
+    counts = Counter(path.name for path in named if path.name != "__init__.py")
     assert [name for name, count in counts.items() if count > 1] == []
 
 
@@ -141,7 +143,7 @@ def test_no_function_is_longer_than_a_screen() -> None:
     long = []
     for path in SOURCES:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.FunctionDef) and path.name not in ("cli.py", "ingest.py"):
+            if isinstance(node, ast.FunctionDef):
                 length = (node.end_lineno or 0) - node.lineno + 1
                 if length > 60:
                     long.append(f"{path.relative_to(ROOT)}:{node.name} ({length})")
@@ -160,7 +162,7 @@ def test_every_public_function_and_class_says_what_it_does() -> None:
     assert not silent
 
 
-@pytest.mark.parametrize("room", ["pmm.ingest", "pmm.world", "pmm.cli"])
+@pytest.mark.parametrize("room", ["pmm.ingest", "pmm.world", "pmm.commands", "pmm.cli"])
 def test_early_rooms_and_the_command_line_start_without_torch(room: str) -> None:
     modules = [
         ".".join(path.relative_to(ROOT).with_suffix("").parts)

@@ -31,7 +31,8 @@ from pmm.ingest.sources.video.datasets import VideoFiles
 from pmm.ingest.sources.video.kwai import KwaiFiles, ingest_kwai
 from pmm.ingest.targets.target_tables import IngestOptions
 from pmm.shards.read import Shards
-from pmm.shards.write import ShardOptions, write_shards
+from pmm.shards.shard_options import ShardOptions
+from pmm.shards.write import write_shards
 from pmm.storage.home import Home
 from pmm.storage.schemas import SEQUENCES, SHARD_ITEMS, TARGET_ITEMS, read_table
 from pmm.world import World, generate

@@ -26,7 +26,7 @@ from pmm.inspect import rows_account
 from pmm.runs.folder import LOG
 from pmm.runs.request import TrainRequest
 from pmm.runs.resolve import resolve_run
-from pmm.shards.sequence_shards import Split
+from pmm.shards.kinds import Split
 from pmm.storage.home import SOURCES, Home
 from pmm.storage.toml import merge, read_recipe_beside
 from pmm.train import curves

@@ -17,8 +17,9 @@ from pmm.ingest.sources.video.bili import ingest_bili
 from pmm.ingest.sources.video.datasets import VideoFiles
 from pmm.ingest.sources.video.kwai import KwaiFiles, ingest_kwai
 from pmm.ingest.targets.target_tables import IngestOptions
-from pmm.shards.sequence_shards import Split
-from pmm.shards.write import ShardOptions, write_shards
+from pmm.shards.kinds import Split
+from pmm.shards.shard_options import ShardOptions
+from pmm.shards.write import write_shards
 from pmm.storage.artefact import build
 from pmm.storage.home import Home
 from pmm.storage.schemas import RANKS, SEQUENCES, TARGET_ITEMS, read_table

@@ -15,7 +15,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pmm.errors import InputError, MissingArtefact
-from pmm.evaluate.evaluation import Asked, ranks_file
+from pmm.evaluate.evaluate_options import Asked
+from pmm.evaluate.evaluation import ranks_file
 from pmm.evaluate.metrics import CUTOFFS
 from pmm.storage.schemas import RANKS, read_table
 from pmm.text_table import text_table

@@ -4,17 +4,15 @@ Shape legend: N items of the catalogue, U users of a chunk, L window of recent i
 """
 
 import hashlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
 from torch import Tensor
 
-from pmm.errors import InputError
 from pmm.evaluate import gallery
 from pmm.evaluate.catalogue import (
     Catalogue,
@@ -23,6 +21,7 @@ from pmm.evaluate.catalogue import (
     score_catalogue,
 )
 from pmm.evaluate.cold import ColdCuts, cold_cuts, summarise_cuts
+from pmm.evaluate.evaluate_options import Asked, EvaluateOptions, EvaluateRequest
 from pmm.evaluate.metrics import headline, summarise
 from pmm.evaluate.neighbours import item_neighbours, rank_by_content, rank_by_neighbours, unit
 from pmm.evaluate.popularity_and_chance import rank_by_chance, rank_by_popularity
@@ -31,46 +30,12 @@ from pmm.model.baselines.baseline import BaselineOptions
 from pmm.model.features.frozen_vectors import frozen_vectors
 from pmm.model.registry import ModelOptions, Recommender
 from pmm.runs.device import pick_precision
-from pmm.runs.loading import is_own, load_run
+from pmm.runs.loading import is_own, load_run, targets_of
+from pmm.shards.kinds import Split
 from pmm.shards.read import Shards
-from pmm.shards.sequence_shards import Split
 from pmm.storage.artefact import atomic_file, storage_errors, write_json
 from pmm.storage.home import Home, slug
 from pmm.storage.schemas import RANKS, write_table
-
-Asked = Split | Literal["cold", "cold-all"]
-"""What is ranked: a split, or the cold cuts, those held out or all."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluateOptions:
-    """How a run is evaluated."""
-
-    split: Split = "test"
-    """Which item is asked for: the last of each user, or the second last."""
-    keep_history: bool = False
-    """Rank the items that a user has had already, too."""
-    seed: int = 0
-    """Of the chance reference and of the users in the gallery."""
-    cold: bool = False
-    """Also rank the cuts that end on a cold item (paper IV-A; R47)."""
-    neighbours: bool = False
-    """Also rank by neighbours, without training: items that share users, and items whose frozen
-    vectors are near (of the modalities that the model reads; not for a model on ids alone)."""
-    gallery_users: int = 6
-    """Users shown in gallery.png; 0 draws none."""
-    items_per_chunk: int = 64
-    """Items encoded together; on a CPU 64 take 15% less time an item than 256."""
-    users_per_chunk: int = 1024
-    """Users ranked together."""
-
-    def __post_init__(self) -> None:
-        least = {"seed": 0, "gallery_users": 0, "items_per_chunk": 1, "users_per_chunk": 1}
-        low = [
-            f"{name} must be at least {n}" for name, n in least.items() if getattr(self, name) < n
-        ]
-        if low:
-            raise InputError("; ".join(low))
 
 
 def questions(shards: Shards, split: Split) -> Queries:
@@ -318,6 +283,17 @@ def evaluate_run(
         with storage_errors(run_dir):
             _draw_gallery(run_dir / f"gallery{suffix}.png", shards, rows, options, metrics)
     return metrics
+
+
+def evaluate_as_asked(request: EvaluateRequest) -> Iterator[dict[str, Any]]:
+    """What `evaluate_run` returns, for the target that was asked for or for each of the run's.
+
+    Raises:
+        as `evaluate_run`.
+    """
+    home, run_dir = request.place()
+    for name in [request.target] if request.target else targets_of(run_dir):
+        yield evaluate_run(home, run_dir, request, device=request.device, target=name)
 
 
 def _evaluate_cold(

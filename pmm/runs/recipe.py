@@ -2,14 +2,11 @@
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
 
 from pmm.data.order import Mixing
 from pmm.model.pmmrec.pmmrec import PmmrecOptions
 from pmm.model.registry import ModelOptions, knows_ids
-from pmm.runs.train_options import TrainOptions
-
-Transfer = Literal["full", "item", "user", "text", "vision"]
+from pmm.runs.train_options import Stage, TrainOptions, Transfer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,9 +16,6 @@ class Start:
     run: str
     """The folder of the pre-trained run."""
     transfer: Transfer = "full"
-
-
-Stage = Literal["scratch", "pretrain", "finetune"]
 
 
 CHANGEABLE = frozenset(

@@ -17,8 +17,9 @@ from pmm.model.encoders.specs import TextSpec
 from pmm.model.pmmrec.pmmrec import ALL_OBJECTIVES, PmmrecOptions, Preset, Weights, morec, preset
 from pmm.runs.folder import RECIPE
 from pmm.runs.loading import open_parts
-from pmm.runs.recipe import Recipe, Start, Transfer, why_scratch_only
+from pmm.runs.recipe import Recipe, Start, why_scratch_only
 from pmm.runs.request import TrainRequest
+from pmm.runs.train_options import Transfer
 from pmm.runs.weights import BEST, read_tensors
 from pmm.shards.kinds import Modality
 from pmm.shards.read import Shards
@@ -77,6 +78,7 @@ def resolve_run(
         InputError, MissingArtefact: no such target, source or run, no shards, or the shards hold
             the tokens of a local encoder and nobody said where it is.
     """
+    values = merge(request.values(), values)
     _refuse_misfits(request)
     asked = _asked(home, request)
     if resume and (run_dir / RECIPE).is_file():
@@ -228,7 +230,7 @@ def _asked(home: Home, request: TrainRequest) -> dict[str, Any]:
     if request.mixing:
         asked["mixing"] = request.mixing
     if request.start is not None:
-        run = request.start if request.start.exists() else home.run(request.start.name)
+        run = home.find_run(request.start)
         start = Start(run=str(run.absolute()), transfer=request.transfer or "full")
         asked["start"] = asdict(start)
     return asked

@@ -6,6 +6,12 @@ from typing import Literal
 
 from pmm.shards.kinds import Storage
 
+Stage = Literal["scratch", "pretrain", "finetune"]
+"""From public encoders, on the sources, or from a pre-trained run."""
+
+Transfer = Literal["full", "item", "user", "text", "vision"]
+"""What a fine-tuning takes over (paper III-E)."""
+
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 
@@ -17,9 +23,11 @@ class TrainOptions:
     """How a model is trained (docs/paper.md R34, R43)."""
 
     seed: int = 0
+    """Of weights, order and dropout."""
     epochs: int = 30
-    """At most; early stopping usually ends a run before."""
+    """At most so many; early stopping usually ends a run before."""
     batch_users: int = 64
+    """Users of a batch."""
     micro_batches: int = 1
     """Parts of a batch that go through the model one after the other, to use less memory.
 
@@ -47,7 +55,9 @@ class TrainOptions:
     eval_every: int = 1
     """Epochs between evaluations."""
     precision: Precision = "auto"
+    """Of the matrix products; weights and optimiser state are always float32."""
     device: str = "auto"
+    """auto, cpu, cuda, cuda:1, mps."""
     max_steps: int = 0
     """End after so many steps; 0 has no limit."""
     max_minutes: float = 0.0

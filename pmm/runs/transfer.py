@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from pmm.errors import BrokenArtefact, InputError, StaleArtefact
 from pmm.model.baselines.baseline import Baseline
-from pmm.runs.recipe import Start, Transfer
+from pmm.runs.recipe import Start
+from pmm.runs.train_options import Transfer
 from pmm.runs.weights import BEST, frozen_digests, kept_tensors, read_tensors
 from pmm.storage.artefact import atomic_file, storage_errors, write_json
 

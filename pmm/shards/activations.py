@@ -20,10 +20,10 @@ import torch
 from torch import Tensor
 
 from pmm.errors import BrokenArtefact
+from pmm.memory import free_bytes
 from pmm.progress import Progress, progress
 from pmm.shards.items import Items
 from pmm.shards.kinds import Side, Storage
-from pmm.shards.memory import free_bytes
 from pmm.shards.read import Shards
 from pmm.storage.artefact import Built, atomic_file, build, fingerprint
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from pmm.shards.font import caption_font
+from pmm.font import caption_font
 from pmm.shards.jpeg import Pixels
 from pmm.shards.read import Shards
 from pmm.storage.artefact import atomic_file

@@ -24,6 +24,8 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch.nn import functional
 
+from pmm.shards.shard_options import MAX_PIXELS
+
 Pixels: TypeAlias = npt.NDArray[np.uint8]
 
 Reason = Literal[
@@ -37,8 +39,6 @@ Reason = Literal[
     "broken",  # begins as a picture, cannot be decoded
 ]
 
-MAX_PIXELS = 120_000_000
-"""Largest picture that is decoded: above the 108 megapixels of phones. Takes 1 GiB or so."""
 
 MAX_BYTES = 512 * 2**20
 

@@ -16,3 +16,6 @@ Modality = Literal["both", "text", "vision"]
 
 Reads = Literal["both", "text", "vision", "none"]
 """What of an item's content is read; "none" where its number is all that a model knows."""
+
+
+Split = Literal["valid", "test"]

@@ -7,7 +7,7 @@ oldest first), `valid`, `test`; the raw user ids stay in the target's table.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -15,13 +15,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pmm.errors import BrokenArtefact
+from pmm.shards.kinds import Split
 from pmm.shards.tars import TarWriter, map_tar, members
 from pmm.storage.artefact import atomic_file
 from pmm.storage.schemas import PAD, SEQUENCES
 
 Ints: TypeAlias = npt.NDArray[np.int32]
 Offsets: TypeAlias = npt.NDArray[np.int64]
-Split = Literal["valid", "test"]
 
 USERS_PER_BLOCK = 4096
 BLOCKS_PER_TAR = 64

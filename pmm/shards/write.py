@@ -6,7 +6,6 @@ depend on how many there are. What a killed run has finished is kept by the next
 
 import json
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +23,9 @@ from pmm.shards.item_shards import (
     table_name,
     tar_name,
 )
-from pmm.shards.jpeg import MAX_PIXELS, Encoding
+from pmm.shards.jpeg import Encoding
 from pmm.shards.sequence_shards import write_sequence_shards
+from pmm.shards.shard_options import ShardOptions
 from pmm.shards.tokens import Encoder, Tokenizer, load_tokenizer
 from pmm.shards.workers import Setting, in_process, pooled
 from pmm.storage.artefact import (
@@ -41,45 +41,6 @@ from pmm.storage.home import Home
 from pmm.storage.schemas import SEQUENCES, SHARD_ITEMS, TARGET_ITEMS, read_table, write_table
 
 KIND = "shards"
-
-
-@dataclass(frozen=True, kw_only=True)
-class ShardOptions:
-    """How a target becomes shards. The last three options leave no trace in the bytes."""
-
-    text_encoder: str = "xlm-roberta-base"
-    """Whose tokenizer: a name on the model hub, or a local folder."""
-    max_tokens: int = 50
-    """Sub-word tokens of a text at most, the special ones included (paper: 50 words)."""
-    picture_size: int = 224
-    """Side of the square, pixels."""
-    jpeg_quality: int = 90
-    max_pixels: int = MAX_PIXELS
-    """Larger pictures are taken for decompression bombs: their items become text-only."""
-    items_per_shard: int = 1000
-    """About 16 MB a tar at quality 90."""
-    pictures: Path | None = None
-    """The folder of raw pictures, if it is no longer where the target's card says."""
-    allow_no_pictures: bool = False
-    """Accept a target of which not a single picture can be read."""
-    workers: int | None = None
-    """Processes; as many as there are cores by default."""
-
-    def __post_init__(self) -> None:
-        low = [
-            f"{name} is {value}, the least is {least}"
-            for name, value, least in (
-                ("picture_size", self.picture_size, 8),
-                ("max_pixels", self.max_pixels, 1),
-                ("items_per_shard", self.items_per_shard, 1),
-                ("workers", 1 if self.workers is None else self.workers, 1),
-            )
-            if value < least
-        ]
-        if not 1 <= self.jpeg_quality <= 100:
-            low.append(f"jpeg_quality is {self.jpeg_quality}, it goes from 1 to 100")
-        if low:
-            raise InputError("; ".join(low))
 
 
 def command(target: str) -> str:

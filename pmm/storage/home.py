@@ -90,6 +90,21 @@ class Home:
         """A training run."""
         return self.root / "runs" / slug(name)
 
+    def find_run(self, run: Path) -> Path:
+        """A run by its folder, by its name below the home folder, or by how its name begins.
+
+        Raises:
+            InputError: several names begin so; the message lists them.
+        """
+        named = self.run(run.name)
+        if run.exists() or named.exists():
+            return run if run.exists() else named
+        begin = sorted(each for each in named.parent.glob(f"{named.name}-*") if each.is_dir())
+        if len(begin) > 1:
+            names = ", ".join(each.name for each in begin[:10])
+            raise InputError(f"which run is {run}? There are {names}: give one whole name")
+        return begin[0] if begin else named
+
     def tuning(self, name: str) -> Path:
         """The searches for options on a target, one folder a model."""
         return self.root / "tuning" / slug(name)

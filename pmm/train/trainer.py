@@ -22,8 +22,10 @@ from pmm.data.batch import Batch
 from pmm.data.loader import BatchLoader, steps_per_epoch, train_batches
 from pmm.data.training_set import TrainingSet
 from pmm.errors import PmmError
-from pmm.evaluate.evaluation import EvaluateOptions, drop_evaluations, evaluate_model, references
+from pmm.evaluate.evaluate_options import EvaluateOptions
+from pmm.evaluate.evaluation import drop_evaluations, evaluate_model, references
 from pmm.evaluate.metrics import headline, mean_summary, summarise
+from pmm.memory import keep_freed_memory
 from pmm.model.features.trunks import with_activations
 from pmm.model.pmmrec.pmmrec import parameter_groups
 from pmm.model.registry import ModelOptions, Recommender, build_model, features_of
@@ -41,7 +43,6 @@ from pmm.runs.weights import (
     trained_tensors,
 )
 from pmm.shards.kinds import Storage
-from pmm.shards.memory import keep_freed_memory
 from pmm.train import first_batch
 from pmm.train.interrupt import Interrupt
 from pmm.train.profile import StepProfile

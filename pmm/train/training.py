@@ -18,7 +18,10 @@ from pmm.runs.compatibility import require_pictures, require_tokens
 from pmm.runs.device import pick_device
 from pmm.runs.folder import LOG, RECIPE, Existing, Log
 from pmm.runs.loading import open_parts
+from pmm.runs.names import run_folder_of
 from pmm.runs.recipe import CHANGEABLE, Recipe, with_whole_paths
+from pmm.runs.request import CacheRequest, TrainRequest
+from pmm.runs.resolve import resolve_run
 from pmm.runs.state import LAST
 from pmm.runs.transfer import take_over, write_report
 from pmm.storage.artefact import storage_errors
@@ -27,6 +30,22 @@ from pmm.storage.toml import dump, read_recipe, resolve
 from pmm.train import curves
 from pmm.train.interrupt import Interrupt
 from pmm.train.trainer import Trainer
+
+
+def train_as_asked(request: TrainRequest, *, command: str = "") -> dict[str, Any]:
+    """Train what was asked for; returns and raises what `train` and `resolve_run` do.
+
+    Args:
+        request: what is trained, on what, and how.
+        command: as the user typed it, for run.json.
+    """
+    home = request.place()
+    run_dir = run_folder_of(home, request)
+    recipe = resolve_run(home, run_dir, request, {}, resume=request.resume)
+    existing: Existing = "refuse"
+    if request.resume or request.overwrite:
+        existing = "resume" if request.resume else "overwrite"
+    return train(home, run_dir, recipe, existing=existing, command=command, profile=request.profile)
 
 
 def train(
@@ -112,6 +131,17 @@ def store_activations(home: Home, recipe: Recipe, *, force: bool = False) -> dic
         require_pictures(shards, model)
         model.to(pick_device(recipe.train.device))
         found |= write_trunks(shards, trunks_of(model), storage, force=force)
+    return found
+
+
+def store_as_asked(request: CacheRequest) -> dict[str, str]:
+    """`store_activations` of each target that was asked for; raises what that and resolving do."""
+    home = request.place()
+    found: dict[str, str] = {}
+    for name in request.target:
+        asked = TrainRequest(target=name, modality=request.modality, home=request.home)
+        recipe = resolve_run(home, run_folder_of(home, asked), asked, request.values())
+        found |= store_activations(home, recipe, force=request.force)
     return found
 
 

@@ -12,7 +12,8 @@ import torch
 from pmm.errors import StaleArtefact
 from pmm.evaluate.catalogue import embed_catalogue, rank_queries
 from pmm.evaluate.cold import cold_cuts
-from pmm.evaluate.evaluation import EvaluateOptions, evaluate_run
+from pmm.evaluate.evaluate_options import EvaluateOptions
+from pmm.evaluate.evaluation import evaluate_run
 from pmm.evaluate.metrics import hit_rate
 from pmm.evaluate.ranking import Queries
 from pmm.model.pmmrec.pmmrec import Pmmrec

@@ -11,8 +11,8 @@ import torch
 
 from pmm.errors import BrokenArtefact, InputError, MissingArtefact, PmmError, StaleArtefact
 from pmm.evaluate.catalogue import embed_catalogue, user_vectors
+from pmm.evaluate.evaluate_options import EvaluateOptions
 from pmm.evaluate.evaluation import (
-    EvaluateOptions,
     evaluate_model,
     evaluate_run,
     gallery_rows,

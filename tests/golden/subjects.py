@@ -18,7 +18,8 @@ from pmm.cli import app
 from pmm.data.batch import Batch
 from pmm.demo.public_encoders import put_public_encoders
 from pmm.demo.small_encoders import SmallSizes, save_small_encoders
-from pmm.evaluate.evaluation import EvaluateOptions, evaluate_run
+from pmm.evaluate.evaluate_options import EvaluateOptions
+from pmm.evaluate.evaluation import evaluate_run
 from pmm.ingest.sources.amazon.amazon import AmazonFiles, ingest_amazon
 from pmm.ingest.sources.csv import CsvFiles, ingest_csv
 from pmm.ingest.sources.hm import ingest_hm
@@ -36,7 +37,8 @@ from pmm.runs.request import TrainRequest
 from pmm.runs.resolve import resolve_run
 from pmm.runs.weights import kept_tensors
 from pmm.shards.items import Items
-from pmm.shards.write import ShardOptions, write_shards
+from pmm.shards.shard_options import ShardOptions
+from pmm.shards.write import write_shards
 from pmm.storage.artefact import build, fingerprint
 from pmm.storage.home import Home
 from pmm.storage.toml import dump, merge, read_recipe, resolve

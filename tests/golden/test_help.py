@@ -14,8 +14,9 @@ from typer.testing import CliRunner
 
 def commands(command: Any, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
     """The path of a command and of all below it."""
-    below = getattr(command, "commands", {})
-    return [path, *(each for name in below for each in commands(below[name], (*path, name)))]
+    below = command.list_commands(None) if hasattr(command, "list_commands") else []
+    deeper = {name: command.get_command(None, name) for name in below}
+    return [path, *(each for name in below for each in commands(deeper[name], (*path, name)))]
 
 
 COMMANDS = commands(typer.main.get_command(COMMAND_LINE))

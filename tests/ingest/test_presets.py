@@ -10,8 +10,9 @@ import pytest
 
 from pmm.errors import InputError
 from pmm.ingest.sources.csv import ingest_csv
-from pmm.ingest.sources.csv_presets import PRESETS, Preset, preset_files
+from pmm.ingest.sources.csv_presets import PRESETS, preset_files
 from pmm.ingest.targets.target_tables import IngestOptions
+from pmm.model.pmmrec.pmmrec import Preset
 from pmm.storage.home import Home
 
 Write = Callable[..., Path]

@@ -12,7 +12,7 @@ import tokenizers
 import transformers
 from PIL import Image
 
-from pmm.shards.write import ShardOptions
+from pmm.shards.shard_options import ShardOptions
 from pmm.storage.artefact import build
 from pmm.storage.home import Home
 from pmm.storage.schemas import COLD, SEQUENCES, TARGET_ITEMS, write_table

@@ -14,8 +14,9 @@ from pmm.errors import BrokenArtefact, MissingArtefact, StaleArtefact
 from pmm.shards import read, sequence_shards
 from pmm.shards.jpeg import shrink
 from pmm.shards.read import Shards
+from pmm.shards.shard_options import ShardOptions
 from pmm.shards.tars import members
-from pmm.shards.write import ShardOptions, write_shards
+from pmm.shards.write import write_shards
 from pmm.storage.home import Home
 from pmm.storage.schemas import SEQUENCES, TARGET_ITEMS, read_table
 

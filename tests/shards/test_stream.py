@@ -20,7 +20,8 @@ from pmm.data.order import shuffled
 from pmm.data.training_set import TrainingSet, trainable_users
 from pmm.errors import InputError
 from pmm.shards.read import Shards
-from pmm.shards.write import ShardOptions, write_shards
+from pmm.shards.shard_options import ShardOptions
+from pmm.shards.write import write_shards
 from pmm.storage.home import Home
 
 Make = Callable[..., Home]

@@ -17,7 +17,8 @@ import pytest
 import webdataset
 
 from pmm.errors import InputError, MissingArtefact, PmmError, StorageError
-from pmm.shards.write import ShardOptions, write_shards
+from pmm.shards.shard_options import ShardOptions
+from pmm.shards.write import write_shards
 from pmm.storage.home import Home
 from pmm.storage.schemas import SHARD_ITEMS, read_table
 
@@ -127,7 +128,8 @@ import os, signal, sys
 from pathlib import Path
 import pmm.shards.workers as workers
 from pmm.storage.home import Home
-from pmm.shards.write import ShardOptions, write_shards
+from pmm.shards.write import (write_shards)
+from pmm.shards.shard_options import (ShardOptions)
 
 written, limit = workers.write_item_shard, int(sys.argv[3])
 def write(folder, shard, *rest, **named):
@@ -167,7 +169,8 @@ import os, sys, time
 from pathlib import Path
 from pmm.storage.home import Home
 from pmm.shards import write
-from pmm.shards.write import ShardOptions, write_shards
+from pmm.shards.write import (write_shards)
+from pmm.shards.shard_options import (ShardOptions)
 options = ShardOptions(text_encoder=sys.argv[2], picture_size=32, items_per_shard=1, workers=2)
 if __name__ == "__main__":
     write_shards(Home(Path(sys.argv[1])), "HM", options)

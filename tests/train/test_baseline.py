@@ -14,7 +14,8 @@ import torch
 
 from pmm.cli import main
 from pmm.errors import BrokenArtefact, InputError, RecipeError, StaleArtefact
-from pmm.evaluate.evaluation import EvaluateOptions, evaluate_run
+from pmm.evaluate.evaluate_options import EvaluateOptions
+from pmm.evaluate.evaluation import evaluate_run
 from pmm.model.baselines.baseline import BaselineOptions
 from pmm.runs.loading import load_run
 from pmm.runs.recipe import Recipe
@@ -138,7 +139,7 @@ def test_the_command_line_trains_resumes_evaluates_and_compares(
     shop: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     home = shutil.copytree(shop.home.root, tmp_path / "home")
-    run = home / "runs" / "hm-scratch-sasrec"
+    run = home / "runs" / "hm-scratch-sasrec-width-32-lr-0.002"
     to_train = ("train", "--home", home, "--stage", "scratch", "--target", "HM", "--model")
     to_train += ("sasrec", "--set", "model.width=32", "--set", "train.lr=2e-3")
     pmm(*to_train, "--epochs", 1)

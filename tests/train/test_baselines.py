@@ -15,7 +15,8 @@ from safetensors.torch import load_file, save_file
 
 from pmm.demo.small_encoders import SmallSizes, save_small_encoders
 from pmm.errors import InputError, StaleArtefact
-from pmm.evaluate.evaluation import EvaluateOptions, evaluate_run
+from pmm.evaluate.evaluate_options import EvaluateOptions
+from pmm.evaluate.evaluation import evaluate_run
 from pmm.model.baselines import baseline
 from pmm.model.baselines.baseline import GRID, Baseline, BaselineOptions, baseline_options
 from pmm.model.pmmrec.pmmrec import PmmrecOptions

@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from pmm.errors import BrokenArtefact, InputError, MissingArtefact, PmmError, StaleArtefact
-from pmm.evaluate.evaluation import EvaluateOptions, evaluate_run
+from pmm.evaluate.evaluate_options import EvaluateOptions
+from pmm.evaluate.evaluation import evaluate_run
 from pmm.model.pmmrec.pmmrec import ALL_OBJECTIVES, Pmmrec, Weights
 from pmm.runs.loading import targets_of
 from pmm.runs.recipe import Recipe, Start

@@ -26,7 +26,8 @@ from pmm.errors import (
     StorageError,
 )
 from pmm.evaluate.catalogue import embed_catalogue, user_vectors
-from pmm.evaluate.evaluation import EvaluateOptions, evaluate_run
+from pmm.evaluate.evaluate_options import EvaluateOptions
+from pmm.evaluate.evaluation import evaluate_run
 from pmm.evaluate.ranking import Queries, rank_users
 from pmm.model.baselines.baseline import BaselineOptions
 from pmm.model.encoders.specs import TextSpec, VisionSpec

@@ -360,3 +360,11 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except FileNotFoundError:
         return 0
+
+
+def download_and_tell(
+    source: str, folder: Path, *, names: Sequence[str] = (), edition: Edition = "2018"
+) -> None:
+    """`download_raw`, with a line on the standard output for each file; errors are the same."""
+    for each in download_raw(source, folder, names=names, edition=edition):
+        print(f"{each.name}: {each.state}, {each.bytes:,} bytes")

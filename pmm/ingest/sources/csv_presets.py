@@ -8,15 +8,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 from pmm.errors import InputError
+from pmm.flags import Flag
+from pmm.ingest.download.raw_download import download_and_tell
 from pmm.ingest.download.raw_guide import missing_raw
 from pmm.ingest.readers.columns import find_roles
 from pmm.ingest.readers.delimited import sniff
-from pmm.ingest.sources.csv import CsvFiles
+from pmm.ingest.sources.csv import CsvFiles, ingest_csv
+from pmm.ingest.sources.source_registry import SourceEntry
+from pmm.ingest.sources.source_request import SourceRequest
 
-Preset = Literal["pixelrec", "movielens", "recbole"]
+KnownDataset = Literal["pixelrec", "movielens", "recbole"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +47,7 @@ _GENRES = (
     *("Thriller", "War", "Western"),
 )
 
-PRESETS: dict[Preset, tuple[Form, ...]] = {
+PRESETS: dict[KnownDataset, tuple[Form, ...]] = {
     "pixelrec": (
         Form(
             interactions=(
@@ -76,10 +80,10 @@ PRESETS: dict[Preset, tuple[Form, ...]] = {
     ),
     "recbole": (Form(interactions=("*.inter",), items="*.item", pictures=("images", "cover")),),
 }
-"""Preset -> the forms that are known."""
+"""KnownDataset -> the forms that are known."""
 
 
-def preset_files(preset: Preset, folder: Path, images: Path | None = None) -> CsvFiles:
+def preset_files(preset: KnownDataset, folder: Path, images: Path | None = None) -> CsvFiles:
     """The files of a known dataset in a folder, ready for `ingest_csv`.
 
     Args:
@@ -126,7 +130,7 @@ def _fitting(form: Form, names: dict[str, list[Path]]) -> Iterator[Path]:
             yield from paths
 
 
-def _not_one(preset: Preset, folder: Path, found: list[Path]) -> InputError:
+def _not_one(preset: KnownDataset, folder: Path, found: list[Path]) -> InputError:
     if found:
         return InputError(
             f"{folder}: {_listed(found)} all hold interactions of {preset}; leave one of them "
@@ -142,7 +146,7 @@ def _not_one(preset: Preset, folder: Path, found: list[Path]) -> InputError:
 
 
 def _items(
-    preset: Preset, folder: Path, form: Form, interactions: Path, names: dict[str, list[Path]]
+    preset: KnownDataset, folder: Path, form: Form, interactions: Path, names: dict[str, list[Path]]
 ) -> Path:
     """The one items file that belongs to the interactions."""
     if form.items is None:
@@ -179,3 +183,67 @@ def _holds_items(path: Path) -> bool:
 def _listed(paths: list[Path]) -> str:
     *others, last = [path.name for path in paths]
     return f"{', '.join(others)} and {last}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CsvRequest(SourceRequest):
+    """What `pmm ingest csv` can be asked."""
+
+    name: Annotated[str, Flag(group="data")]
+    """The name of the new dataset."""
+    interactions: Annotated[Path | None, Flag(group="data")] = None
+    """One row an interaction: user, item, time."""
+    items: Annotated[Path | None, Flag(group="data")] = None
+    """One row an item: id, title, description, image."""
+    images: Annotated[Path | None, Flag(group="data")] = None
+    """Folder of pictures, found by path or by item id."""
+    columns: Annotated[str | None, Flag(group="data")] = None
+    """Columns of a file without header, as user,item,rating,timestamp."""
+    preset: Annotated[KnownDataset | None, Flag(group="data")] = None
+    """Find the files of a known dataset in the folder --raw."""
+    raw: Annotated[Path | None, Flag(group="data", shown="HOME/raw/PRESET")] = None
+    """With --preset: the folder."""
+    download: Annotated[tuple[str, ...], Flag(group="data")] = ()
+    """With --preset: first fetch this release, e.g. ml-1m."""
+
+
+def ingest_as_asked(request: CsvRequest) -> list[dict[str, Any]]:
+    """Any user-item-time table.
+
+    Delimited by `,` `;` tab `::` or `|`, with or without header, gz or plain.
+    """
+    return ingest_csv(request.place(), request.name, _files(request), request.options())
+
+
+def _files(request: CsvRequest) -> CsvFiles:
+    """The files that a request names, or that its preset finds.
+
+    Raises:
+        InputError: it names both, or none; or a preset finds nothing.
+    """
+    if request.preset is not None:
+        if request.interactions or request.items or request.columns:
+            raise InputError("--preset finds --interactions, --items and --columns itself")
+        folder = request.raw or request.place().raw(request.preset)
+        if request.download:
+            download_and_tell(request.preset, folder, names=request.download)
+        return preset_files(request.preset, folder, request.images)
+    if request.raw or request.download:
+        raise InputError("--raw and --download go with --preset; give --interactions and --items")
+    if request.interactions is None or request.items is None:
+        raise InputError(
+            "give --interactions FILE and --items FILE, or --preset pixelrec, movielens or recbole"
+        )
+    return CsvFiles(
+        interactions=request.interactions,
+        items=request.items,
+        images=request.images,
+        columns=request.columns,
+    )
+
+
+SOURCE = SourceEntry(
+    request=CsvRequest,
+    ingest=ingest_as_asked,
+    example="pmm ingest csv --name shop --interactions ratings.csv --items items.csv",
+)

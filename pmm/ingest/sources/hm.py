@@ -10,17 +10,22 @@ their description.
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pmm.errors import InputError
+from pmm.flags import Flag
+from pmm.ingest.download.raw_download import download_and_tell
 from pmm.ingest.download.raw_guide import missing_raw
 from pmm.ingest.readers.delimited import Dialect, describe_columns, in_any_encoding, sniff, stream
 from pmm.ingest.readers.picture_folder import Pictures
 from pmm.ingest.readers.text import clean_text, join_text
+from pmm.ingest.sources.source_registry import SourceEntry
+from pmm.ingest.sources.source_request import PlatformRequest
 from pmm.ingest.tables.interactions import Cleaner
 from pmm.ingest.tables.item_rows import ItemRows
 from pmm.ingest.tables.source_tables import Raw, Reading, write_tables
@@ -168,3 +173,26 @@ def _positions(path: Path, header: Sequence[str], columns: dict[str, str]) -> di
             "with its header"
         )
     return {ours: names.index(theirs) for ours, theirs in columns.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class HmRequest(PlatformRequest):
+    """What `pmm ingest hm` can be asked."""
+
+    raw: Annotated[Path | None, Flag(group="data", shown="HOME/raw/hm")] = None
+    """The competition's files."""
+
+
+def ingest_as_asked(request: HmRequest) -> list[dict[str, Any]]:
+    """H&M's Kaggle files: transactions_train.csv, articles.csv, images/."""
+    home = request.place()
+    if request.download:
+        download_and_tell("hm", request.raw or home.raw("hm"))
+    return ingest_hm(home, request.raw, request.target, request.options())
+
+
+SOURCE = SourceEntry(
+    request=HmRequest,
+    ingest=ingest_as_asked,
+    example='pmm ingest hm --raw ~/hm --target "HM Shoes"',
+)

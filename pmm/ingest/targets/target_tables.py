@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pmm.errors import InputError, nearest
+from pmm.flags import Flag
 from pmm.ingest.tables.source_tables import Source, load_source
 from pmm.ingest.targets.k_core import Core, NothingLeft, require_core
 from pmm.ingest.targets.rows import Rows
@@ -50,20 +51,21 @@ from pmm.storage.schemas import COLD, SEQUENCES, TARGET_ITEMS, write_table
 class IngestOptions:
     """How a source becomes targets (paper IV-A where it says)."""
 
-    user_core: int = 5
-    """Least interactions of a user, in the core and inside a carved target; 0 = off."""
-    item_core: int = 5
-    """Least interactions of an item in the core; 0 = off."""
-    repeats: Literal["keep", "first"] = "keep"
+    user_core: Annotated[int, Flag(group="data")] = 5
+    """Least interactions of a user, in the core and inside a carved target; 0 switches it off."""
+    item_core: Annotated[int, Flag(group="data")] = 5
+    """Least interactions of an item in the core; 0 switches it off."""
+    repeats: Annotated[Literal["keep", "first"], Flag(group="data")] = "keep"
     """The same user and item again: keep all rows, or the earliest only."""
-    users: int | None = None
-    """Sample this many users of each target; None = all."""
-    seed: int = 0
+    users: Annotated[int | None, Flag(group="data", shown="all")] = None
+    """Sample this many users of each target after the core."""
+    seed: Annotated[int, Flag(group="data")] = 0
     """Of the sample of users."""
-    split: Literal["leave-one-out", "temporal"] = "leave-one-out"
-    missing_image: Literal["drop", "text-only"] = "drop"
+    split: Annotated[Literal["leave-one-out", "temporal"], Flag(group="data")] = "leave-one-out"
+    """Each user's last two items, or two points in time for all."""
+    missing_image: Annotated[Literal["drop", "text-only"], Flag(group="data")] = "drop"
     """Items without a picture: drop them before the core, or keep them if they have text."""
-    cold_below: int = 10
+    cold_below: Annotated[int, Flag(group="data")] = 10
     """Items with fewer training occurrences are cold."""
 
     def __post_init__(self) -> None:

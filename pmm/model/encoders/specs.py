@@ -11,10 +11,10 @@ class TextSpec:
     """Which text encoder, and how much of it trains."""
 
     encoder: str = "xlm-roberta-base"
-    """Name on the model hub, or a folder with `config.json` and weights."""
+    """Hub name or folder. The folder has `config.json` and weights."""
     train_blocks: TrainBlocks = 2
-    """Number of blocks at the top that train; 0 freezes the whole encoder, "all" trains its
-    embeddings too."""
+    """Top blocks of each encoder that train; 0 freezes it, "all" trains everything, the embeddings
+    too."""
     random_seed: int | None = None
     """None: pre-trained weights are required. A number: random weights drawn from this seed."""
 
@@ -24,7 +24,7 @@ class VisionSpec:
     """Which vision tower, how much of it trains, and what it is shown."""
 
     encoder: str = "ViT-B-32"
-    """open_clip's name of a model, or a folder in its local-dir format (config and weights)."""
+    """open_clip name or folder. The folder is in its local-dir format: config and weights."""
     pretrained: str = "openai"
     """open_clip's tag of the weights; not used for a folder."""
     train_blocks: TrainBlocks = 2

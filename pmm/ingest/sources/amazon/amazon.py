@@ -10,15 +10,17 @@ from collections import Counter
 from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pmm.errors import InputError
+from pmm.flags import Flag
 from pmm.ingest.download.picture_download import DownloadOptions, download_pictures
 from pmm.ingest.download.picture_store import PictureStore
+from pmm.ingest.download.raw_download import download_and_tell
 from pmm.ingest.readers.picture_folder import Pictures
 from pmm.ingest.sources.amazon.editions import Release, find_release
 from pmm.ingest.sources.amazon.metadata import read_products
@@ -28,6 +30,8 @@ from pmm.ingest.sources.amazon.reviews import (
     plan_ratings,
     read_interactions,
 )
+from pmm.ingest.sources.source_registry import SourceEntry
+from pmm.ingest.sources.source_request import PlatformRequest
 from pmm.ingest.tables.item_rows import ItemRows
 from pmm.ingest.tables.source_tables import Raw, Reading, load_source, write_tables
 from pmm.ingest.targets.rules import AMAZON_TARGETS
@@ -221,3 +225,44 @@ def _counted(
         yield table
     row_notes.update(notes)
     row_notes["items_without_metadata"] = len(unlisted)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AmazonRequest(PlatformRequest):
+    """What `pmm ingest amazon` can be asked."""
+
+    raw: Annotated[Path | None, Flag(group="data", shown="HOME/raw/amazon")] = None
+    """Folder of reviews and metadata."""
+    category: Annotated[tuple[str, ...], Flag(group="data", shown="all there")] = ()
+    """As in the files' names, e.g. All_Beauty; repeatable."""
+    images: Annotated[str | None, Flag(group="data")] = None
+    """A folder of <asin>.jpg; or the word download: fetch what is needed."""
+    connections: Annotated[int, Flag(group="data")] = 8
+    """With --images download: connections to a host at most."""
+    edition: Annotated[Literal["2018", "2023"], Flag(group="data")] = "2018"
+    """With --download: which release."""
+
+
+def ingest_as_asked(request: AmazonRequest) -> list[dict[str, Any]]:
+    """Amazon reviews of 2018 or 2023: reviews or ratings, and metadata."""
+    home = request.place()
+    if request.download:
+        folder = request.raw or home.raw("amazon")
+        download_and_tell("amazon", folder, names=request.category, edition=request.edition)
+    pictures: Path | Literal["download"] | None = None
+    if request.images is not None:
+        pictures = "download" if request.images == "download" else Path(request.images)
+    files = AmazonFiles(
+        raw=request.raw,
+        categories=request.category,
+        images=pictures,
+        download=DownloadOptions(connections_per_host=request.connections),
+    )
+    return ingest_amazon(home, files, request.target, request.options())
+
+
+SOURCE = SourceEntry(
+    request=AmazonRequest,
+    ingest=ingest_as_asked,
+    example="pmm ingest amazon --raw ~/amazon --category AMAZON_FASHION --images download",
+)

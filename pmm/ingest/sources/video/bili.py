@@ -2,9 +2,20 @@
 
 import re
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
 
-from pmm.ingest.sources.video.datasets import DatasetIndex, Plan, VideoFiles, ingest_plans
+from pmm.flags import Flag
+from pmm.ingest.download.raw_download import download_and_tell
+from pmm.ingest.sources.source_registry import SourceEntry
+from pmm.ingest.sources.video.datasets import (
+    DatasetIndex,
+    Plan,
+    VideoFiles,
+    VideoRequest,
+    ingest_plans,
+)
 from pmm.ingest.targets.rules import Rule
 from pmm.ingest.targets.target_tables import IngestOptions, choose_targets
 from pmm.storage.home import Home
@@ -58,3 +69,27 @@ def bili_name(name: str) -> str | None:
     parts = folded.split("_")
     subs = (name for name in BILI_TARGETS if name != _SOURCE and name.lower()[5:] in parts)
     return next(subs, _SOURCE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BiliRequest(VideoRequest):
+    """What `pmm ingest bili` can be asked."""
+
+    raw: Annotated[Path | None, Flag(group="data", shown="HOME/raw/bili")] = None
+    """Folder with NineRec's or PMMRec's files."""
+
+
+def ingest_as_asked(request: BiliRequest) -> list[dict[str, Any]]:
+    """Bilibili, as in NineRec or in the paper's own code."""
+    home = request.place()
+    if request.download:
+        download_and_tell("bili", request.raw or home.raw("bili"))
+    files = VideoFiles(raw=request.raw, language=request.language)
+    return ingest_bili(home, files, request.target, request.options())
+
+
+SOURCE = SourceEntry(
+    request=BiliRequest,
+    ingest=ingest_as_asked,
+    example='pmm ingest bili --raw ~/NineRec --target "Bili Food"',
+)

@@ -8,11 +8,12 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pyarrow as pa
 
 from pmm.errors import InputError
+from pmm.flags import Flag
 from pmm.ingest.download.raw_guide import missing_raw
 from pmm.ingest.readers.histories import sniff_histories, stream_histories
 from pmm.ingest.readers.lmdb_pictures import Extracted, extract, forget_other_states, store_keys
@@ -20,6 +21,7 @@ from pmm.ingest.readers.pairs import detect_pairs, stream_pairs
 from pmm.ingest.readers.picture_folder import Pictures
 from pmm.ingest.readers.text import clean_text
 from pmm.ingest.readers.titles import Titles, read_title_lines, read_title_table
+from pmm.ingest.sources.source_request import PlatformRequest
 from pmm.ingest.sources.video import microlens, ninerec
 from pmm.ingest.sources.video import pmmrec_code as pmmrec_files
 from pmm.ingest.sources.video.dataset_files import Dataset, Remnant, walk
@@ -43,6 +45,14 @@ class VideoFiles:
     raw: Path | None = None
     """The folder; None = raw/<source> in the home folder."""
     language: Language = "zh"
+    """Of the titles, where the files have both."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoRequest(PlatformRequest):
+    """What `pmm ingest` can be asked of a video platform."""
+
+    language: Annotated[Language, Flag(group="data")] = "zh"
     """Of the titles, where the files have both."""
 
 

@@ -11,15 +11,25 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pyarrow.compute as pc
 
 from pmm.errors import InputError
+from pmm.flags import Flag
+from pmm.ingest.download.raw_download import download_and_tell
 from pmm.ingest.readers.columns import find_roles
 from pmm.ingest.readers.delimited import in_any_encoding, sniff, stream
 from pmm.ingest.readers.plain_file import require_file
-from pmm.ingest.sources.video.datasets import DatasetIndex, Plan, Tagging, VideoFiles, ingest_plans
+from pmm.ingest.sources.source_registry import SourceEntry
+from pmm.ingest.sources.video.datasets import (
+    DatasetIndex,
+    Plan,
+    Tagging,
+    VideoFiles,
+    VideoRequest,
+    ingest_plans,
+)
 from pmm.ingest.sources.video.hashtags import (
     DEFAULT_TAGS,
     TagTable,
@@ -197,3 +207,36 @@ def _fault(item: str, category: str, categories: Mapping[str, list[str]]) -> str
     if not category:
         return "empty category"
     return "repeated row" if category in categories.get(item, []) else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class KwaiRequest(VideoRequest):
+    """What `pmm ingest kwai` can be asked."""
+
+    raw: Annotated[Path | None, Flag(group="data", shown="HOME/raw/kwai")] = None
+    """Folder with NineRec's, PMMRec's or MicroLens' files."""
+    item_categories: Annotated[Path | None, Flag(group="data")] = None
+    """A table item,category that says what is food, movie …"""
+    hashtags: Annotated[Path | None, Flag(group="data")] = None
+    """A TOML of hashtags a target, over those of docs/paper.md."""
+
+
+def ingest_as_asked(request: KwaiRequest) -> list[dict[str, Any]]:
+    """Kuaishou, as in NineRec, MicroLens or the paper's own code."""
+    home = request.place()
+    if request.download:
+        download_and_tell("kwai", request.raw or home.raw("kwai"))
+    files = KwaiFiles(
+        raw=request.raw,
+        language=request.language,
+        item_categories=request.item_categories,
+        hashtags=request.hashtags,
+    )
+    return ingest_kwai(home, files, request.target, request.options())
+
+
+SOURCE = SourceEntry(
+    request=KwaiRequest,
+    ingest=ingest_as_asked,
+    example='pmm ingest kwai --raw ~/MicroLens --target "Kwai Movie"',
+)

@@ -1,0 +1,41 @@
+"""`pmm tune`: a search for hyper-parameters."""
+
+import typer
+
+from pmm.commands.from_request import GroupedCommand, make_command, typed_command
+from pmm.runs.request import TuneRequest
+
+
+def run(request: TuneRequest) -> None:
+    """Search a model's hyper-parameters; the same budget for every model.
+
+    The best has the highest validation HR@10. The first trial has the model's defaults. Values that
+    are given are kept. Stopped and started again, the search goes on. Needs the extra "tune".
+    """
+    from pmm.tune.search import trials_table, tune
+
+    again = typed_command(leave_out="--overwrite")
+    found = tune(
+        request.place(),
+        request.of_each_trial(),
+        request.values(),
+        budget=request.budget,
+        seed=request.seed,
+        minutes=request.minutes,
+        overwrite=request.overwrite,
+        command=again,
+    )
+    if found["rows"]:
+        print(trials_table(found["rows"]))
+    if found["ended"] == "interrupted":
+        print(f"Go on: {again}")
+        raise typer.Exit(130)
+    print(f"Best options: {found['recipe']}")
+    for each in found["next"]:
+        print(f"Next: {each}")
+
+
+def command() -> GroupedCommand:
+    """The command."""
+    example = 'pmm tune --target "HM Shoes" --model gru4rec --budget 20'
+    return make_command("tune", TuneRequest, run, example=example)

@@ -1,0 +1,39 @@
+"""What `pmm ingest` can be asked of any source."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from pmm.flags import Flag
+from pmm.ingest.targets.target_tables import IngestOptions
+from pmm.storage.home import Home, resolve_home
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceRequest(IngestOptions):
+    """How a source becomes targets, and where; a source's own request adds its raw files."""
+
+    home: Annotated[Path | None, Flag(group="output", shown="$PMM_HOME or ./pmm-data")] = None
+    """Folder of all artefacts."""
+
+    def place(self) -> Home:
+        """The home folder."""
+        return resolve_home(self.home)
+
+    def options(self) -> IngestOptions:
+        """How the source becomes targets, without its files: what a target's manifest records."""
+        names = [field.name for field in dataclasses.fields(IngestOptions)]
+        return IngestOptions(**{name: getattr(self, name) for name in names})
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlatformRequest(SourceRequest):
+    """The same of a source with raw files of known names and with several targets."""
+
+    raw: Annotated[Path | None, Flag(group="data", shown="HOME/raw/SOURCE")] = None
+    """Folder of the raw files."""
+    target: Annotated[tuple[str, ...], Flag(group="data", shown="all")] = ()
+    """One of its datasets; repeatable."""
+    download: Annotated[bool, Flag(group="data")] = False
+    """First fetch the raw files that have public addresses."""

@@ -1,0 +1,63 @@
+"""How a target becomes shards: options, without anything that computes."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from pmm.errors import InputError
+from pmm.flags import Flag
+
+MAX_PIXELS = 120_000_000
+"""Largest picture that is decoded: above the 108 megapixels of phones. Takes 1 GiB or so."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardOptions:
+    """How a target becomes shards. The last three options leave no trace in the bytes."""
+
+    text_encoder: Annotated[str, Flag(group="model")] = "xlm-roberta-base"
+    """Whose tokenizer: a name on the model hub, or a local folder."""
+    max_tokens: Annotated[int, Flag(group="model")] = 50
+    """Sub-word tokens of a text at most, the special ones included (paper: 50 words)."""
+    picture_size: int = 224
+    """Side of the square, pixels."""
+    jpeg_quality: Annotated[int, Flag(group="data")] = 90
+    """Of the pictures, 1 to 100."""
+    max_pixels: int = MAX_PIXELS
+    """Larger pictures are taken for decompression bombs: their items become text-only."""
+    items_per_shard: int = 1000
+    """About 16 MB a tar at quality 90."""
+    pictures: Annotated[Path | None, Flag(group="data")] = None
+    """The folder of raw pictures, if it is no longer where the target's card says."""
+    allow_no_pictures: Annotated[bool, Flag(group="data")] = False
+    """Accept a target of which not a single picture can be read."""
+    workers: Annotated[int | None, Flag(group="output", shown="all cores")] = None
+    """Processes; as many as there are cores by default."""
+
+    def __post_init__(self) -> None:
+        low = [
+            f"{name} is {value}, the least is {least}"
+            for name, value, least in (
+                ("picture_size", self.picture_size, 8),
+                ("max_pixels", self.max_pixels, 1),
+                ("items_per_shard", self.items_per_shard, 1),
+                ("workers", 1 if self.workers is None else self.workers, 1),
+            )
+            if value < least
+        ]
+        if not 1 <= self.jpeg_quality <= 100:
+            low.append(f"jpeg_quality is {self.jpeg_quality}, it goes from 1 to 100")
+        if low:
+            raise InputError("; ".join(low))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardRequest(ShardOptions):
+    """What `pmm shard` can be asked: a target, and how it becomes shards."""
+
+    target: Annotated[str, Flag(group="data")]
+    """A dataset by name, as "HM Shoes"."""
+    home: Annotated[Path | None, Flag(group="output", shown="$PMM_HOME or ./pmm-data")] = None
+    """Folder of all artefacts."""
+    force: Annotated[bool, Flag(group="output")] = False
+    """Write again though nothing changed."""
