@@ -1,3 +1,72 @@
-"""PMM: recommenders that know items by what they say and show (PMMRec, ICDE 2024)."""
+"""PMM: recommenders that know items by what they say and show (PMMRec, ICDE 2024).
 
-__version__ = "0.1.0"
+The stages are functions, with the options of the commands of the same names::
+
+    import pmm
+
+    pmm.ingest("csv", name="shop", interactions="ratings.csv", items="items.csv", images="pictures")
+    pmm.shard(target="shop")
+    run = pmm.train(target="shop")
+    pmm.evaluate(run.place)
+    run.metrics["model"]["hr@10"]
+    run.ranks  # a Polars frame: user, target, rank, candidates, train_count
+
+`ingest`, `train`, `tune` and `evaluate` are rooms of the code, too (`pmm.train.trainer`): these
+packages can be called. Nothing heavy is imported before the first call.
+"""
+
+import importlib
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from pmm.errors import PmmError
+from pmm.version import __version__
+
+if TYPE_CHECKING:
+    from pmm.api import Run, cache, compare, evaluate, ingest, load, shard, train, tune
+
+__all__ = [
+    "PmmError",
+    "Run",
+    "__version__",
+    "cache",
+    "compare",
+    "evaluate",
+    "ingest",
+    "load",
+    "shard",
+    "train",
+    "tune",
+]
+
+
+class _Stage(ModuleType):
+    """A package that is also the function of its name in `pmm.api`."""
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        return getattr(importlib.import_module("pmm.api"), self.__name__.partition(".")[2])(
+            *args, **options
+        )
+
+    @property
+    def __signature__(self) -> Any:
+        import inspect
+
+        function = getattr(importlib.import_module("pmm.api"), self.__name__.partition(".")[2])
+        return inspect.signature(function)
+
+
+for _name in ("ingest", "train", "tune", "evaluate"):
+    importlib.import_module(f"pmm.{_name}")
+    sys.modules[f"pmm.{_name}"].__class__ = _Stage
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'pmm' has no attribute {name!r}")
+    return getattr(importlib.import_module("pmm.api"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

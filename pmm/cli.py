@@ -10,9 +10,9 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from pmm import __version__
 from pmm.commands.from_request import LazyGroup
 from pmm.errors import PmmError
+from pmm.version import __version__
 
 COMMANDS = {
     "ingest": "Filter and split a raw dataset.",

@@ -15,9 +15,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pmm.errors import InputError, MissingArtefact
-from pmm.evaluate.evaluate_options import Asked
+from pmm.evaluate.evaluate_options import Asked, CompareRequest
 from pmm.evaluate.evaluation import ranks_file
 from pmm.evaluate.metrics import CUTOFFS
+from pmm.storage.home import resolve_home
 from pmm.storage.schemas import RANKS, read_table
 from pmm.text_table import text_table
 
@@ -41,6 +42,14 @@ class Difference:
     def difference(self) -> float:
         """Second minus first."""
         return self.second - self.first
+
+
+def compare_as_asked(request: CompareRequest) -> list[Difference]:
+    """The differences of two runs that a request names; raises as `compare_runs`."""
+    home = resolve_home(request.home)
+    one, other = (home.find_run(each) for each in (request.first, request.second))
+    target = home.find_target(request.target) if request.target else None
+    return compare_runs(one, other, asked=request.split, target=target, seed=request.seed)
 
 
 def compare_runs(

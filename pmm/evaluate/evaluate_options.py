@@ -1,6 +1,6 @@
 """What an evaluation can be asked."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -9,7 +9,7 @@ from pmm.flags import Flag
 from pmm.shards.kinds import Split
 from pmm.storage.home import Home, resolve_home
 
-Asked = Split | Literal["cold", "cold-all"]
+Asked = Literal["test", "valid", "cold", "cold-all"]
 """What is ranked: a split, or the cold cuts, those held out or all."""
 
 
@@ -48,7 +48,7 @@ class EvaluateOptions:
 class EvaluateRequest(EvaluateOptions):
     """What `pmm evaluate` can be asked: a run, and how it is evaluated."""
 
-    run: Annotated[Path, Flag(argument=True)]
+    run: Annotated[Path, Flag(argument=True)] = field(kw_only=False)
     """Folder of a run, or its name."""
     target: Annotated[str | None, Flag(group="data", shown="its own")] = None
     """Another dataset, ranked without training."""
@@ -60,6 +60,24 @@ class EvaluateRequest(EvaluateOptions):
     def place(self) -> tuple[Home, Path]:
         """The home folder and the run's folder."""
         home = resolve_home(self.home)
-        if self.home is None and self.run.exists():
+        if self.home is None and self.run.parent.exists():
             home = Home.holding(self.run, "runs") or home
         return home, home.find_run(self.run)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareRequest:
+    """What `pmm compare` can be asked."""
+
+    first: Annotated[Path, Flag(argument=True)] = field(kw_only=False)
+    """A run's folder, or its name."""
+    second: Annotated[Path, Flag(argument=True)] = field(kw_only=False)
+    """Another one, of the same target."""
+    split: Annotated[Asked, Flag(group="data")] = "test"
+    """Which of their evaluations; cold: the held-out cuts."""
+    target: Annotated[str | None, Flag(group="data")] = None
+    """What they ranked, if not what they were trained on."""
+    seed: Annotated[int, Flag(group="output")] = 0
+    """Of the bootstrap's draws."""
+    home: Annotated[Path | None, Flag(group="output", shown="$PMM_HOME or ./pmm-data")] = None
+    """Folder of all artefacts."""

@@ -15,10 +15,10 @@ from typing import Any, Literal
 
 import torch
 
-from pmm import __version__
 from pmm.cores import cores
 from pmm.errors import BrokenArtefact, InputError
 from pmm.storage.artefact import atomic_file, exclusive, storage_errors, write_json
+from pmm.version import __version__
 
 RECIPE, RUN, LOG = "recipe.toml", "run.json", "log.jsonl"
 

@@ -21,8 +21,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from pmm import __version__
 from pmm.errors import BrokenArtefact, InputError, MissingArtefact, StaleArtefact, StorageError
+from pmm.version import __version__
 
 MANIFEST = "manifest.json"
 _TEMPORARY = ".tmp-"

@@ -91,7 +91,7 @@ class Home:
         return self.root / "runs" / slug(name)
 
     def find_run(self, run: Path) -> Path:
-        """A run by its folder, by its name below the home folder, or by how its name begins.
+        """A run by its folder, by its name below the home folder, or by how either begins.
 
         Raises:
             InputError: several names begin so; the message lists them.
@@ -99,7 +99,9 @@ class Home:
         named = self.run(run.name)
         if run.exists() or named.exists():
             return run if run.exists() else named
-        begin = sorted(each for each in named.parent.glob(f"{named.name}-*") if each.is_dir())
+        folders = [run.parent, named.parent] if run.name != str(run) else [named.parent]
+        every = (each for folder in folders for each in folder.glob(f"{named.name}-*"))
+        begin = sorted({each.absolute() for each in every if each.is_dir()})
         if len(begin) > 1:
             names = ", ".join(each.name for each in begin[:10])
             raise InputError(f"which run is {run}? There are {names}: give one whole name")

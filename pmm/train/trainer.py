@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 from torch.optim import AdamW
 
-from pmm import __version__
 from pmm.data.batch import Batch
 from pmm.data.loader import BatchLoader, steps_per_epoch, train_batches
 from pmm.data.training_set import TrainingSet
@@ -46,6 +45,7 @@ from pmm.shards.kinds import Storage
 from pmm.train import first_batch
 from pmm.train.interrupt import Interrupt
 from pmm.train.profile import StepProfile
+from pmm.version import __version__
 
 Ended = Literal["", "epochs", "patience", "max_steps", "max_minutes", "interrupted"]
 

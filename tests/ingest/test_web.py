@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pmm import __version__
 from pmm.ingest.download.polite_http import Hosts, Web, WebError, WebOptions, host_of, read_body
+from pmm.version import __version__
 
 NAME = "pmm_tests_bad_server"
 if NAME not in sys.modules:

@@ -113,5 +113,8 @@ def test_text_transfer_from_the_command_line_to_a_target_whose_pictures_are_miss
     assert set(rows["reason"].to_pylist()) == {"no-image"}
     run = home / "runs" / "pretrain-hm"
     pmm("train", *shoes, "--stage", "finetune", "--from", run, "--transfer", "text", *few)
-    pmm("evaluate", poor / "runs" / "hm-shoes-finetune-text", "--cold")
-    assert (poor / "runs" / "hm-shoes-finetune-text" / "ranks-cold.parquet").is_file()
+    pmm("evaluate", poor / "runs" / "hm-shoes-finetune-from-pretrain-hm", "--cold")
+    (ranks,) = (poor / "runs").glob(
+        "hm-shoes-finetune-from-pretrain-hm-*-text-*/ranks-cold.parquet"
+    )
+    assert ranks.is_file()

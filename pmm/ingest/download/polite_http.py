@@ -28,7 +28,7 @@ from urllib3.exceptions import (
 )
 from urllib3.util import Retry, Timeout, parse_url
 
-from pmm import __version__
+from pmm.version import __version__
 
 USER_AGENT = f"pmm/{__version__}"
 

@@ -1,0 +1,340 @@
+"""The door for Python: the stages as functions, with the options of the commands, and a run.
+
+Each function takes what the dataclass of its command takes (`pmm.train` the fields of
+`pmm.runs.request.TrainRequest`), so that options are declared once and type checkers know them.
+Where a path is asked for, a string does as well.
+
+The examples run in a home folder that holds a tiny shop and a run on it; `home` is its place.
+"""
+
+import dataclasses
+import functools
+import inspect
+import json
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+from pmm.errors import InputError, MissingArtefact, nearest
+from pmm.evaluate.evaluate_options import CompareRequest, EvaluateRequest
+from pmm.ingest.sources.source_registry import find_source
+from pmm.runs.request import CacheRequest, TrainRequest, TuneRequest
+from pmm.shards.shard_options import ShardRequest
+from pmm.storage.home import Home, resolve_home
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from pmm.evaluate.compare import Difference
+    from pmm.runs.recipe import Recipe
+    from pmm.shards.read import Shards
+
+Options = ParamSpec("Options")
+Request = TypeVar("Request")
+Result = TypeVar("Result")
+
+METRICS, RANKS_TABLE = "metrics.json", "ranks.parquet"
+
+
+def _asked_as(
+    kind: Callable[Options, Request],
+) -> Callable[[Callable[[Request], Result]], Callable[Options, Result]]:
+    """Let a function of a request be called with the request's own fields."""
+
+    def wrap(function: Callable[[Request], Result]) -> Callable[Options, Result]:
+        @functools.wraps(function)
+        def door(*args: Options.args, **options: Options.kwargs) -> Result:
+            return function(_request(kind, args, options))
+
+        door.__signature__ = _plain_signature(kind)  # type: ignore[attr-defined]
+        return door
+
+    return wrap
+
+
+def _plain_signature(kind: Callable[..., Any]) -> inspect.Signature:
+    """A dataclass's signature without what its annotations say of the command line."""
+    hints = typing.get_type_hints(kind)
+    signature = inspect.signature(kind)
+    plain = [p.replace(annotation=hints[name]) for name, p in signature.parameters.items()]
+    return signature.replace(parameters=plain, return_annotation=inspect.Signature.empty)
+
+
+def _request(kind: Callable[..., Request], args: Any, options: Mapping[str, Any]) -> Request:
+    """A request of options as Python users write them: strings for paths, lists for tuples.
+
+    Raises:
+        InputError: an option that the request does not have, or one that is missing.
+    """
+    assert isinstance(kind, type)
+    hints = typing.get_type_hints(kind)
+    names = [field.name for field in dataclasses.fields(kind)]
+    for name in options:
+        if name not in names:
+            raise InputError(f'unknown option "{name}" ({nearest(name, names)})')
+    given = dict(zip(_by_place(kind), args, strict=False)) | dict(options)
+    absent = [
+        field.name
+        for field in dataclasses.fields(kind)
+        if field.name not in given
+        and field.default is dataclasses.MISSING
+        and field.default_factory is dataclasses.MISSING
+    ]
+    if absent:
+        raise InputError(f"say also {', '.join(absent)}")
+    made: Request = kind(**{name: _fitted(hints[name], each) for name, each in given.items()})
+    return made
+
+
+def _by_place(kind: type) -> list[str]:
+    """The fields of a dataclass that may be given by their place."""
+    return [field.name for field in dataclasses.fields(kind) if not field.kw_only]
+
+
+def _fitted(hint: Any, value: Any) -> Any:
+    inner = (hint, *typing.get_args(hint))
+    if isinstance(value, str) and Path in inner and str not in inner:
+        return Path(value)
+    if typing.get_origin(hint) is tuple:
+        return (value,) if isinstance(value, str) else tuple(value)
+    return value
+
+
+def ingest(source: str, **options: Any) -> list[dict[str, Any]]:
+    """Read a source's raw files into tables and targets (`pmm ingest SOURCE`).
+
+    Args:
+        source: "amazon", "hm", "bili", "kwai", "csv", or one that was registered.
+        options: of the source's command, with `_` for `-`.
+
+    Returns:
+        The cards of the targets: what was kept, and what was dropped for which reason.
+
+    Raises:
+        InputError: an unknown source or option, or raw files that cannot be used.
+
+    >>> (card,) = pmm.ingest(
+    ...     "csv",
+    ...     name="shop",
+    ...     interactions=home / "raw" / "interactions.csv",
+    ...     items=home / "raw" / "items.csv",
+    ...     images=home / "raw" / "images",
+    ...     home=home,
+    ... )
+    >>> card["target"], card["statistics"]["users"] > 100
+    ('shop', True)
+    """
+    entry = find_source(source)
+    return entry.ingest(_request(entry.request, (), options))
+
+
+@_asked_as(ShardRequest)
+def shard(request: ShardRequest) -> "Shards":
+    """Make WebDataset shards of a target (`pmm shard`) and open them.
+
+    Returns:
+        The shards: `n_items`, `n_users`, `picture(item)`, `record(item)`, `sequences()`.
+
+    Raises:
+        PmmError: the target has not been ingested, or its tokenizer or pictures cannot be had.
+
+    >>> shards = pmm.shard(target="shop", text_encoder=str(home / "encoders" / "text"), home=home)
+    >>> shards.picture(1).shape
+    (224, 224, 3)
+    """
+    from pmm.shards.read import Shards
+    from pmm.shards.write import write_shards
+
+    home = resolve_home(request.home)
+    name = home.find_target(request.target)
+    write_shards(home, name, request, force=request.force)
+    return Shards.of(home, name)
+
+
+@_asked_as(CacheRequest)
+def cache(request: CacheRequest) -> dict[str, str]:
+    """Store what the frozen parts of the encoders make of each item (`pmm cache`).
+
+    Returns:
+        Folder of activations -> "written" or "unchanged, nothing to do".
+
+    Raises:
+        PmmError: there are no shards, or the encoders cannot read them.
+    """
+    from pmm.train.training import store_as_asked
+
+    return store_as_asked(request)
+
+
+@_asked_as(TrainRequest)
+def train(request: TrainRequest) -> "Run":
+    """Train a model until it ends, or until Ctrl-C (`pmm train`).
+
+    Returns:
+        The run; `Run.log` has its losses and validation metrics.
+
+    Raises:
+        PmmError: what was asked does not go together, there are no shards, or the loss is no
+            number.
+
+    >>> run = pmm.train(target="shop", model="gru4rec", epochs=1, overwrite=True, home=home)
+    >>> run.name
+    'shop-scratch-gru4rec'
+    >>> run.log.filter(kind="evaluation")["epoch"].to_list()
+    [1.0]
+    """
+    from pmm.train.training import train_as_asked
+
+    told = {
+        field.name: getattr(request, field.name)
+        for field in dataclasses.fields(request)
+        if getattr(request, field.name) != field.default
+    }
+    said = ", ".join(f"{name}={value!r}" for name, value in told.items())
+    result = train_as_asked(request, command=f"pmm.train({said})")
+    return Run(place=Path(result["run"]), home=request.place())
+
+
+@_asked_as(TuneRequest)
+def tune(request: TuneRequest) -> dict[str, Any]:
+    """Search a model's hyper-parameters (`pmm tune`).
+
+    Returns:
+        folder, ended, rows, best, run, recipe and next, as `pmm.tune.search.tune`.
+
+    Raises:
+        PmmError: as of that.
+    """
+    from pmm.tune.search import tune as search
+
+    return search(
+        request.place(),
+        request.of_each_trial(),
+        request.values(),
+        budget=request.budget,
+        seed=request.seed,
+        minutes=request.minutes,
+        overwrite=request.overwrite,
+    )
+
+
+@_asked_as(EvaluateRequest)
+def evaluate(request: EvaluateRequest) -> dict[str, Any]:
+    """Rank the whole catalogue for every user with a run's best weights (`pmm evaluate`).
+
+    Returns:
+        What metrics.json holds, fractions; of a run on several sources those of the last one.
+
+    Raises:
+        PmmError: no such run, no shards, or the run does not fit them.
+
+    >>> found = pmm.evaluate("shop-scratch-sasrec", home=home, seed=1)
+    >>> 0 <= found["model"]["ndcg@10"] <= found["model"]["hr@10"] <= 1
+    True
+    """
+    from pmm.evaluate.evaluation import evaluate_as_asked
+
+    return list(evaluate_as_asked(request))[-1]
+
+
+@_asked_as(CompareRequest)
+def compare(request: CompareRequest) -> "list[Difference]":
+    """The differences of two runs' metrics, with bootstrap intervals (`pmm compare`).
+
+    Raises:
+        PmmError: one has not been evaluated, or they ranked other users.
+    """
+    from pmm.evaluate.compare import compare_as_asked
+
+    return compare_as_asked(request)
+
+
+def load(run: Path | str, home: Path | str | None = None) -> "Run":
+    """A run by its folder, by its name in a home folder, or by how its name begins.
+
+    Raises:
+        MissingArtefact: there is none.
+        InputError: several names begin so.
+
+    >>> pmm.load("shop-scratch-sasrec", home=home).recipe.model.name
+    'sasrec'
+    """
+    place = resolve_home(None if home is None else Path(home))
+    found = place.find_run(Path(run))
+    if not (found / "recipe.toml").is_file():
+        raise MissingArtefact(f"{found} is no run: it has no recipe.toml. Run: pmm train")
+    if home is None:
+        place = Home.holding(found, "runs") or place
+    return Run(place=found, home=place)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A run: the folder that a training makes, and that an evaluation writes into."""
+
+    place: Path
+    """Its folder."""
+    home: Home
+    """The home folder, where its shards are."""
+
+    @property
+    def name(self) -> str:
+        """Its folder's name."""
+        return self.place.name
+
+    @property
+    def recipe(self) -> "Recipe":
+        """All that it was made of.
+
+        Raises:
+            MissingArtefact, BrokenArtefact: there is no whole recipe.
+        """
+        from pmm.runs.loading import saved_recipe
+
+        return saved_recipe(self.place)
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """What the evaluation on the test items wrote, fractions: "model", "popularity", "random".
+
+        Raises:
+            MissingArtefact: it has not been evaluated.
+
+        >>> run = pmm.load("shop-scratch-sasrec", home=home)
+        >>> sorted(run.metrics["model"].keys() & {"hr@10", "ndcg@10"})
+        ['hr@10', 'ndcg@10']
+        """
+        found: dict[str, Any] = json.loads(self._evaluated(METRICS).read_text(encoding="utf-8"))
+        return found
+
+    @property
+    def ranks(self) -> "pl.DataFrame":
+        """A row a user: user, target, rank (1 is best), candidates, train_count of the target.
+
+        Raises:
+            MissingArtefact: it has not been evaluated.
+
+        >>> ranks = pmm.load("shop-scratch-sasrec", home=home).ranks
+        >>> ranks.columns
+        ['user', 'target', 'rank', 'candidates', 'train_count']
+        """
+        import polars as pl
+
+        return pl.read_parquet(self._evaluated(RANKS_TABLE))
+
+    @property
+    def log(self) -> "pl.DataFrame":
+        """The records of its log: steps with their losses, evaluations with their metrics."""
+        import polars as pl
+
+        from pmm.train.curves import read_log
+
+        return pl.DataFrame(read_log(self.place / "log.jsonl"), infer_schema_length=None)
+
+    def _evaluated(self, name: str) -> Path:
+        path = self.place / name
+        if not path.is_file():
+            raise MissingArtefact(f"{path} is not there. Run: pmm evaluate {self.place}")
+        return path
