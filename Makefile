@@ -6,9 +6,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # One thread a worker: the tests run on all cores already.
 TEST_ENV := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
 DEMO_HOME ?= pmm-demo
+EMPTY := .venv-wheel
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fix bench clean
+.PHONY: help demo test fix bench wheel clean
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 10
@@ -45,5 +46,13 @@ fix: $(VENV)/.installed-dev  ## format, and mend what the linter can mend
 bench: $(VENV)/.installed-dev  ## run the benchmarks and rewrite benchmarks/results.md
 	$(BIN)/python -m benchmarks
 
+wheel: $(VENV)/.installed-dev  ## build the wheel, and run the demo from it in an empty environment
+	rm -rf build dist $(EMPTY)
+	$(BIN)/python -m build --wheel --no-isolation
+	$(PYTHON) -m venv $(EMPTY)
+	$(EMPTY)/bin/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt dist/*.whl
+	cd $(EMPTY) && bin/pmm demo --home demo --size tiny --epochs 1
+	rm -rf $(EMPTY)
+
 clean:  ## remove the environment and the demo's home
-	rm -rf $(VENV) $(DEMO_HOME)
+	rm -rf $(VENV) $(DEMO_HOME) $(EMPTY) build dist

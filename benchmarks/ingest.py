@@ -123,7 +123,7 @@ def child(way: str, raw: Path, out: Path) -> None:
 def measure(way: str, raw: Path, out: Path) -> dict[str, Any] | str:
     """What a way took: seconds, peak by stage, the whole, the peak; or why it failed."""
     if way == "DuckDB" and importlib.util.find_spec("duckdb") is None:
-        return "not installed (pip install pmm[bench])"
+        return "not installed (pip install 'pmmrec[bench]')"
     command = [sys.executable, "-m", "benchmarks.ingest", "--child", way, str(raw), str(out)]
     start = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

@@ -1,4 +1,4 @@
-"""The door for Python: what it exports, how fast it opens, and that it says what the commands say."""
+"""The door for Python: what it exports, how fast it opens, what it can be asked."""
 
 import inspect
 import subprocess

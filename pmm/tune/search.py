@@ -418,7 +418,7 @@ def _optuna() -> Any:
     except ImportError as error:
         raise InputError(
             f"pmm tune needs Optuna, which cannot be imported ({error}). Install PMM with its "
-            "extra: pip install 'pmm[tune]', or from a checkout pip install -e '.[tune]'"
+            "extra: pip install 'pmmrec[tune]', or from a checkout pip install -e '.[tune]'"
         ) from error
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna

@@ -218,7 +218,7 @@ def test_without_vectors_or_with_broken_ones_it_says_so() -> None:
 
 def test_without_faiss_it_says_what_to_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "faiss", None)
-    with pytest.raises(InputError, match=r"Run: pip install 'pmm\[faiss\]'"):
+    with pytest.raises(InputError, match=r"Run: pip install 'pmmrec\[faiss\]'"):
         learn_codes_faiss(vectors(300, 8), torch.arange(300), parts=2, centroids=16)
 
 

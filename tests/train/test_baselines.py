@@ -95,7 +95,7 @@ def test_codes_by_faiss_are_asked_for_by_an_option(
     asked = recipe(world, "vqrec")
     assert isinstance(asked.model, BaselineOptions)
     monkeypatch.setitem(sys.modules, "faiss", None)
-    with pytest.raises(InputError, match=r"Run: pip install 'pmm\[faiss\]'"):
+    with pytest.raises(InputError, match=r"Run: pip install 'pmmrec\[faiss\]'"):
         train(
             world.home,
             world.home.run("vqrec-faiss"),

@@ -174,7 +174,7 @@ def _faiss() -> ModuleType:
     except ImportError as error:
         raise InputError(
             "faiss is not installed, and these codes are learned with it. "
-            "Run: pip install 'pmm[faiss]'"
+            "Run: pip install 'pmmrec[faiss]'"
         ) from error
 
 
