@@ -621,7 +621,9 @@ def world_command(
 
 @app.command("inspect", epilog="Example: pmm inspect pmm-data/shards/hm")
 def inspect_command(
-    path: Annotated[Path, typer.Argument(help="An artefact, a run, or one of their files.")],
+    path: Annotated[
+        str, typer.Argument(help="An artefact, a run, one of their files; or the URL of shards.")
+    ],
     rows: Annotated[int, typer.Option(help="First rows of each table.")] = 5,
     sheet: Annotated[
         Path | None, typer.Option(help="Where to draw the contact sheet of shards.")

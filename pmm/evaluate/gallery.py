@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from pmm.shards.contact_sheet import wrap
-from pmm.shards.font import caption_font
+from pmm.shards.contact_sheet import caption_font, wrap
 from pmm.storage.artefact import atomic_file
 
 Pixels = NDArray[np.uint8]
