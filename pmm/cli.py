@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 from pmm import __version__
 from pmm.commands.ingest import HomeOption, at_home, ingest_app
 from pmm.errors import InputError, PmmError
+from pmm.messages import configure_logging
 from pmm.storage.home import Home, resolve_home, slug
 
 if TYPE_CHECKING:
@@ -140,8 +141,15 @@ def _options(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Tell all that happens, with times.")
+    ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Tell warnings and errors only.")
+    ] = False,
 ) -> None:
     del version
+    configure_logging(verbose, quiet)
 
 
 @app.command(

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "pmm"
-LEAVES = ("errors", "cores", "progress", "text_table")
+LEAVES = ("errors", "cores", "messages", "progress", "text_table")
 """Modules that every room may import; they import nothing but each other and `pmm.__version__`."""
 ROOMS = (
     "storage",

@@ -8,6 +8,7 @@ Random access by offset is `pmm.shards.read`.
 """
 
 import json
+import logging
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from pmm.shards.jpeg import decode
 from pmm.shards.kinds import Reads
 from pmm.shards.sequence_shards import Lists
 from pmm.shards.tars import BLOCK, parse_header
+
+logger = logging.getLogger(__name__)
 
 _PARTS: dict[Reads, tuple[str, ...]] = {
     "both": ("jpg", "tokens.npy"),
@@ -63,6 +66,7 @@ def stream_samples(
     def members(opened: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         for each in opened:
             url = each["url"]
+            logger.debug("reading %s", url)
             try:
                 for name, data in _members(each["stream"], url, parts, made_by):
                     yield {"fname": name, "data": data, "__url__": url}

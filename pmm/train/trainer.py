@@ -6,7 +6,7 @@ anywhere and resumed does what it would have done.
 """
 
 import hashlib
-import sys
+import logging
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
@@ -46,6 +46,8 @@ from pmm.train import first_batch
 from pmm.train.interrupt import Interrupt
 from pmm.train.profile import StepProfile
 
+logger = logging.getLogger(__name__)
+
 Ended = Literal["", "epochs", "patience", "max_steps", "max_minutes", "interrupted"]
 
 
@@ -68,6 +70,7 @@ class Trainer:
         self.run_dir, self.options = run_dir, options
         self.device = pick_device(options.device)
         self.dtype = pick_precision(options.precision, self.device)
+        logger.debug("device %s, precision %s", self.device, self.dtype)
         for shards in data.parts:
             require_features(shards, model_options)
         features = features_of(model_options, data.parts, self.device)
@@ -190,7 +193,7 @@ class Trainer:
             if profile and profile.running and self.state.step > first:
                 profile.end_step(batches.waited - waited, time.perf_counter() - since)
                 if not profile.running:
-                    print(profile.table(), file=sys.stderr)
+                    logger.info(profile.table())
             since, waited = time.perf_counter(), batches.waited
 
     def _step(self, batch: Batch) -> None:
@@ -304,7 +307,7 @@ class Trainer:
         seconds = time.perf_counter() - start
         state.seconds += seconds
         mark = "best so far" if better else f"best {100 * state.best:.2f}"
-        print(f"epoch {epoch:.4g}, validation: {headline(found)} ({mark})", file=sys.stderr)
+        logger.info("epoch %.4g, validation: %s (%s)", epoch, headline(found), mark)
         log.write(
             {
                 "kind": "evaluation",
@@ -341,6 +344,7 @@ class Trainer:
         self._refuse_nan_weights()
         self.state.log_bytes = log.bytes
         self.state.scaler = self.scaler.state_dict()
+        logger.debug("step %d: saving %s", self.state.step, self.run_dir / LAST)
         save_state(self.run_dir, self.model, self.optimiser, self.state, frozen=self.frozen)
 
 

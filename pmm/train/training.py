@@ -1,6 +1,6 @@
 """`pmm train`: shards of a target, or of several sources -> a run's folder with its checkpoints."""
 
-import sys
+import logging
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict
@@ -27,6 +27,8 @@ from pmm.storage.toml import dump, read_recipe, resolve
 from pmm.train import curves
 from pmm.train.interrupt import Interrupt
 from pmm.train.trainer import Trainer
+
+logger = logging.getLogger(__name__)
 
 
 def train(
@@ -77,7 +79,7 @@ def train(
         run_folder.describe(run_dir, dump(recipe), about)
         if report is not None:
             write_report(run_dir, report)
-            print(report, file=sys.stderr)
+            logger.info(report)
         with storage_errors(run_dir):
             log = Log(run_dir / LOG, trainer.state.log_bytes)
             with closing(log), Interrupt() as interrupt, memory_errors(recipe.train.batch_users):
@@ -136,7 +138,7 @@ def _restore(trainer: Trainer) -> None:
     if (trainer.run_dir / LAST).exists():
         trainer.restore()
     else:
-        print(f"{trainer.run_dir} has no checkpoint yet: from the start", file=sys.stderr)
+        logger.info("%s has no checkpoint yet: from the start", trainer.run_dir)
 
 
 def _result(trainer: Trainer) -> dict[str, Any]:

@@ -455,15 +455,17 @@ def test_a_folder_that_cannot_be_written_is_named() -> None:
 
 
 def test_a_profile_tells_all_of_a_steps_time_and_changes_nothing(
-    shop_maker: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    shop_maker: ModuleType, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO", "pmm")
     shop = shop_maker.open_shop(tmp_path)
     options = TrainOptions(epochs=30, batch_users=4, patience=0, eval_every=30)
     recipe = Recipe(target="HM", model=shop.options, train=options)
     train(shop.home, tmp_path / "plain", recipe)
-    assert "ms a step" not in capsys.readouterr().err
+    assert "ms a step" not in caplog.text
     train(shop.home, tmp_path / "profiled", recipe, profile=True)
-    table = [line for line in capsys.readouterr().err.splitlines() if line[-3:-2] == "."]
+    said = "\n".join(caplog.messages)
+    table = [line for line in said.splitlines() if line[-3:-2] == "."]
     share = {line[:26].rstrip(): float(line.split()[-1]) for line in table}
     inside = [each for name, each in share.items() if name.startswith("  ")]
     assert sum(inside) == pytest.approx(share["forward"], abs=0.1)
