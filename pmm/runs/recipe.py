@@ -26,6 +26,7 @@ Stage = Literal["scratch", "pretrain", "finetune"]
 
 CHANGEABLE = frozenset(
     {"epochs", "patience", "max_steps", "max_minutes", "log_every", "save_every", "ahead"}
+    | {"trackers"}
 )
 """Training options that a resumed run may change: they do not touch what a step does."""
 

@@ -16,10 +16,11 @@ from pmm.model.registry import build_model, features_of
 from pmm.runs import folder as run_folder
 from pmm.runs.compatibility import require_pictures, require_tokens
 from pmm.runs.device import pick_device
-from pmm.runs.folder import LOG, RECIPE, Existing, Log
+from pmm.runs.folder import LOG, RECIPE, Existing
 from pmm.runs.loading import open_parts
 from pmm.runs.recipe import CHANGEABLE, Recipe, with_whole_paths
 from pmm.runs.state import LAST
+from pmm.runs.trackers import TrackedLog, require_trackers
 from pmm.runs.transfer import take_over, write_report
 from pmm.storage.artefact import storage_errors
 from pmm.storage.home import Home
@@ -42,8 +43,9 @@ def train(
 ) -> dict[str, Any]:
     """Train a model on shards until it ends, or until Ctrl-C.
 
-    Writes recipe.toml, run.json, log.jsonl, first_batch.json and .png, checkpoint/best.safetensors
-    (the best validation HR@10), checkpoint/last.safetensors (where --resume goes on), curves.png.
+    Writes recipe.toml, run.json, log.jsonl, what `train.trackers` asks for, first_batch.json and
+    .png, checkpoint/best.safetensors (the best validation HR@10), checkpoint/last.safetensors
+    (where --resume goes on), curves.png.
 
     Args:
         home: where the target's shards are.
@@ -62,6 +64,7 @@ def train(
         PmmError: the loss or a weight is no number. StorageError: the disk is full.
     """
     recipe = with_whole_paths(recipe)
+    require_trackers(recipe.train.trackers)
     data = TrainingSet(open_parts(home, recipe), mixing=recipe.mixing, read=recipe.model.modality)
     with run_folder.claim(run_dir):
         going_on = run_folder.settle(run_dir, existing)
@@ -81,7 +84,8 @@ def train(
             write_report(run_dir, report)
             logger.info(report)
         with storage_errors(run_dir):
-            log = Log(run_dir / LOG, trainer.state.log_bytes)
+            names, about = recipe.train.trackers, asdict(recipe)
+            log = TrackedLog(run_dir / LOG, trainer.state, names, about=about)
             with closing(log), Interrupt() as interrupt, memory_errors(recipe.train.batch_users):
                 trainer.fit(log, interrupt)
             records = curves.read_log(run_dir / LOG)
