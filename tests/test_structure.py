@@ -10,7 +10,17 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "pmm"
-LEAVES = ("errors", "cores", "flags", "font", "memory", "progress", "text_table", "version")
+LEAVES = (
+    "errors",
+    "cores",
+    "flags",
+    "font",
+    "memory",
+    "messages",
+    "progress",
+    "text_table",
+    "version",
+)
 """Modules that every room may import; they import nothing but each other and `pmm.__version__`."""
 ROOMS = (
     "storage",

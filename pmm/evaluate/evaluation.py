@@ -31,6 +31,7 @@ from pmm.model.features.frozen_vectors import frozen_vectors
 from pmm.model.registry import ModelOptions, Recommender
 from pmm.runs.device import pick_precision
 from pmm.runs.loading import is_own, load_run, targets_of
+from pmm.runs.trackers import drop_shown_evaluations, show_evaluation
 from pmm.shards.kinds import Split
 from pmm.shards.read import Shards
 from pmm.storage.artefact import atomic_file, storage_errors, write_json
@@ -192,6 +193,7 @@ def drop_evaluations(run_dir: Path) -> None:
     for pattern in ("metrics*.json", "ranks*.parquet", "gallery*.png"):
         for path in run_dir.glob(pattern):
             path.unlink(missing_ok=True)
+    drop_shown_evaluations(run_dir)
 
 
 def _suffix(split: Split, other_target: str = "") -> str:
@@ -258,12 +260,8 @@ def evaluate_run(
     catalogue = embed_catalogue(model, shards, dtype=dtype, items_per_chunk=options.items_per_chunk)
     ranks = evaluate_model(model, shards, options, dtype=dtype, catalogue=catalogue)
     ranked_by = rankers(shards, options, model.options, next(model.parameters()).device)
-    facts: dict[str, Any] = {
-        "run": run_dir.name,
-        "target": shards.target,
-        "shards": shards.fingerprint,
-    }
-    facts |= {"step": about["step"], "epoch": about["epoch"]}
+    facts: dict[str, Any] = {"run": run_dir.name, "target": shards.target}
+    facts |= {"shards": shards.fingerprint, "step": about["step"], "epoch": about["epoch"]}
     own = is_own(run_dir, shards.target)
     suffix = _suffix(options.split, "" if own else shards.target)
     if options.cold:
@@ -282,6 +280,7 @@ def evaluate_run(
         rows = gallery_rows(model, shards, ranks, options, catalogue, dtype=dtype)
         with storage_errors(run_dir):
             _draw_gallery(run_dir / f"gallery{suffix}.png", shards, rows, options, metrics)
+    show_evaluation(run_dir, suffix, metrics)
     return metrics
 
 

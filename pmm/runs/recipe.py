@@ -20,6 +20,7 @@ class Start:
 
 CHANGEABLE = frozenset(
     {"epochs", "patience", "max_steps", "max_minutes", "log_every", "save_every", "ahead"}
+    | {"trackers"}
 )
 """Training options that a resumed run may change: they do not touch what a step does."""
 

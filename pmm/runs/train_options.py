@@ -18,6 +18,9 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Schedule = Literal["constant", "linear"]
 
 
+TrackerName = Literal["tensorboard", "wandb", "mlflow"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions:
     """How a model is trained (docs/paper.md R34, R43)."""
@@ -72,6 +75,9 @@ class TrainOptions:
     The dropout in frozen blocks is off either way (docs/paper.md R12)."""
     ahead: int = 2
     """Batches (and threads) prepared ahead of the step."""
+
+    trackers: tuple[TrackerName, ...] = ("tensorboard",)
+    """Where the run can be watched, beside its log.jsonl (`pmm.runs.trackers`)."""
 
     def __post_init__(self) -> None:
         least = {"epochs": 1, "batch_users": 2, "eval_every": 1, "log_every": 1, "save_every": 1}

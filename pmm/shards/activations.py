@@ -9,8 +9,10 @@ rows.
 Shape suffixes: I items, T text tokens, P picture tokens, K tokens of either, D the trunk's width.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -97,13 +99,16 @@ def write_activations(
 
     def write(draft: Path) -> dict[str, int]:
         with progress(len(numbers), label, "items") as bar:
-            for k, start in enumerate(range(0, len(numbers), ITEMS_A_FILE)):
-                part = numbers[start : start + ITEMS_A_FILE]
-                path = draft / f"{k:05d}.npy"
-                if path.exists():
-                    bar.advance(len(part))
-                else:
-                    _write_file(path, shards, trunk, part, _TYPES[storage], items_at_once, bar)
+            parts = np.split(numbers, range(ITEMS_A_FILE, len(numbers), ITEMS_A_FILE))
+            todo = {draft / f"{k:05d}.npy": part for k, part in enumerate(parts) if len(part)}
+            for path in [path for path in todo if path.exists()]:
+                bar.advance(len(todo.pop(path)))
+            batches = [_batches(part, items_at_once) for part in todo.values()]
+            coming = shards.in_order([each for part in batches for each in part], read=trunk.side)
+            with closing(coming):
+                for (path, part), own in zip(todo.items(), batches, strict=True):
+                    items = islice(coming, len(own))
+                    _write_file(path, items, row_counts(shards, trunk)[part], trunk, storage, bar)
         return {"items": len(numbers), "rows": int(row_counts(shards, trunk)[numbers].sum())}
 
     return build(
@@ -202,23 +207,23 @@ def _tier(size: int, device: torch.device) -> Tier:
     return "memory" if size < MOST_OF_MEMORY * free_bytes() else "map"
 
 
+def _batches(numbers: Numbers, size: int) -> list[Numbers]:
+    return np.split(numbers, range(size, len(numbers), size))
+
+
 def _write_file(
     path: Path,
-    shards: Shards,
+    batches: Iterator[Items],
+    counts: Numbers,
     trunk: Trunk,
-    numbers: Numbers,
-    dtype: type[np.floating[Any]],
-    items_at_once: int,
+    storage: Storage,
     bar: Progress,
 ) -> None:
-    counts = row_counts(shards, trunk)[numbers]
-    shape = (int(counts.sum()), trunk.row)
+    shape, row = (int(counts.sum()), trunk.row), 0
     with atomic_file(path) as temporary:
-        stored = np.lib.format.open_memmap(temporary, mode="w+", dtype=dtype, shape=shape)
-        row = 0
-        for start in range(0, len(numbers), items_at_once):
-            own = counts[start : start + items_at_once]
-            items = shards.items(numbers[start : start + items_at_once], read=trunk.side)
+        stored = np.lib.format.open_memmap(temporary, mode="w+", dtype=_TYPES[storage], shape=shape)
+        for items in batches:
+            own, counts = np.split(counts, [len(items.item_I)])
             hidden_IKD = trunk.run(items).float().cpu().numpy()
             values_IKR = hidden_IKD.reshape(len(own), -1, trunk.row)
             values = values_IKR[np.arange(values_IKR.shape[1]) < own[:, None]]

@@ -6,7 +6,7 @@ anywhere and resumed does what it would have done.
 """
 
 import hashlib
-import sys
+import logging
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
@@ -31,8 +31,8 @@ from pmm.model.registry import ModelOptions, Recommender, build_model, features_
 from pmm.progress import Progress, progress
 from pmm.runs.compatibility import require_features, require_pictures, require_tokens
 from pmm.runs.device import mixed, pick_device, pick_precision
-from pmm.runs.folder import Log
 from pmm.runs.state import LAST, State, load_state, save_state
+from pmm.runs.trackers import TrackedLog
 from pmm.runs.train_options import TrainOptions
 from pmm.runs.weights import (
     BEST,
@@ -46,6 +46,8 @@ from pmm.train import first_batch
 from pmm.train.interrupt import Interrupt
 from pmm.train.profile import StepProfile
 from pmm.version import __version__
+
+logger = logging.getLogger(__name__)
 
 Ended = Literal["", "epochs", "patience", "max_steps", "max_minutes", "interrupted"]
 
@@ -69,6 +71,7 @@ class Trainer:
         self.run_dir, self.options = run_dir, options
         self.device = pick_device(options.device)
         self.dtype = pick_precision(options.precision, self.device)
+        logger.debug("device %s, precision %s", self.device, self.dtype)
         for shards in data.parts:
             require_features(shards, model_options)
         features = features_of(model_options, data.parts, self.device)
@@ -113,7 +116,7 @@ class Trainer:
             "steps_per_epoch": self.steps_per_epoch,
         }
 
-    def fit(self, log: Log, interrupt: Interrupt) -> None:
+    def fit(self, log: TrackedLog, interrupt: Interrupt) -> None:
         """Train until an end; then `ended` says which, and the folder holds the last state.
 
         Raises:
@@ -150,7 +153,7 @@ class Trainer:
             return "max_minutes"
         return ""
 
-    def _train_epoch(self, log: Log, interrupt: Interrupt) -> None:
+    def _train_epoch(self, log: TrackedLog, interrupt: Interrupt) -> None:
         """Steps up to the end of the epoch, or to where the run is over or interrupted."""
         state, options = self.state, self.options
         batches = train_batches(
@@ -170,6 +173,7 @@ class Trainer:
             for batch in self._profiled(batches):
                 if state.step == 0:
                     first_batch.write(self.run_dir, batch, self.data)
+                    log.picture("first_batch", self.run_dir / "first_batch.png", 0)
                     self._since, self._waited = time.perf_counter(), batches.waited
                 self._step(batch)
                 if state.step % options.log_every == 0 or state.index == self.steps_per_epoch:
@@ -191,7 +195,7 @@ class Trainer:
             if profile and profile.running and self.state.step > first:
                 profile.end_step(batches.waited - waited, time.perf_counter() - since)
                 if not profile.running:
-                    print(profile.table(), file=sys.stderr)
+                    logger.info(profile.table())
             since, waited = time.perf_counter(), batches.waited
 
     def _step(self, batch: Batch) -> None:
@@ -221,7 +225,7 @@ class Trainer:
         self.state.step += 1
         self.state.index += 1
 
-    def _log_steps(self, log: Log, batches: BatchLoader, bar: Progress) -> None:
+    def _log_steps(self, log: TrackedLog, batches: BatchLoader, bar: Progress) -> None:
         """One line for the steps since the last: mean losses, users/s, share of time waiting."""
         if not self._pending:
             return
@@ -241,7 +245,8 @@ class Trainer:
                 **means,
                 "users_per_s": round(self._users / seconds, 2),
                 "waiting": round(share, 4),
-            }
+            },
+            {f"lr/{group['name']}": group["lr"] for group in self.optimiser.param_groups},
         )
         rate = f"{self._users / seconds:.1f}"
         bar.advance(0, loss=f"{means['loss']:.3f}", users_per_s=rate, waiting=f"{share:.0%}")
@@ -274,7 +279,7 @@ class Trainer:
             "with --overwrite"
         )
 
-    def _end_epoch(self, log: Log, interrupt: Interrupt) -> None:
+    def _end_epoch(self, log: TrackedLog, interrupt: Interrupt) -> None:
         """Evaluate where one is due, then stand before the next epoch.
 
         Where the evaluation was broken off the run stays where it is, and evaluates on resume.
@@ -287,7 +292,7 @@ class Trainer:
         state.epoch, state.index = done, 0
         self._save(log)
 
-    def _evaluate(self, log: Log, interrupt: Interrupt) -> None:
+    def _evaluate(self, log: TrackedLog, interrupt: Interrupt) -> None:
         """Rank the validation items, keep the best weights, count the evaluations without gain."""
         start = time.perf_counter()
         try:
@@ -305,7 +310,7 @@ class Trainer:
         seconds = time.perf_counter() - start
         state.seconds += seconds
         mark = "best so far" if better else f"best {100 * state.best:.2f}"
-        print(f"epoch {epoch:.4g}, validation: {headline(found)} ({mark})", file=sys.stderr)
+        logger.info("epoch %.4g, validation: %s (%s)", epoch, headline(found), mark)
         log.write(
             {
                 "kind": "evaluation",
@@ -338,10 +343,11 @@ class Trainer:
         drop_evaluations(self.run_dir)
         save_weights(self.run_dir / BEST, self.model, about)
 
-    def _save(self, log: Log) -> None:
+    def _save(self, log: TrackedLog) -> None:
         self._refuse_nan_weights()
         self.state.log_bytes = log.bytes
         self.state.scaler = self.scaler.state_dict()
+        logger.debug("step %d: saving %s", self.state.step, self.run_dir / LAST)
         save_state(self.run_dir, self.model, self.optimiser, self.state, frozen=self.frozen)
 
 

@@ -12,10 +12,10 @@ trials.jsonl (one row a finished trial) and best.toml (a recipe), and a run for 
 import hashlib
 import importlib
 import json
+import logging
 import math
 import re
 import shlex
-import sys
 import time
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
@@ -40,6 +40,8 @@ from pmm.storage.toml import dump, merge, resolve
 from pmm.text_table import text_table
 from pmm.train.curves import read_log
 from pmm.train.training import train
+
+logger = logging.getLogger(__name__)
 
 SEARCH, TRIALS, BEST = "search.json", "trials.jsonl", "best.toml"
 STARTUP = 10
@@ -340,7 +342,7 @@ def _run_trial(
     parameters = _ask(search, rows)
     run_dir = search.run(number)
     told = ", ".join(f"{_short(path)} {_written(value)}" for path, value in parameters.items())
-    print(f"trial {number} of {budget}: {told}", file=sys.stderr)
+    logger.info("trial %d of %d: %s", number, budget, told)
     recipe = search.recipe(parameters)
     row: dict[str, Any] = {"number": number, "state": "finished", "parameters": parameters}
     began = time.perf_counter()
@@ -349,7 +351,7 @@ def _run_trial(
     except PmmError as error:
         if type(error) is not PmmError:  # options, files, a full disk: not the trial's fault
             raise
-        print(f"trial {number} failed: {error}", file=sys.stderr)
+        logger.warning("trial %d failed: %s", number, error)
         seconds = round(time.perf_counter() - began, 1)
         row |= {"state": "failed", "hr@10": None, "ndcg@10": None, "steps": None, "epochs": None}
         row |= {"seconds": seconds, "ended": "failed", "error": str(error)}

@@ -93,7 +93,9 @@ def test_eight_users_are_learnt_by_heart(name: str, shop_maker: ModuleType, tmp_
 
 def test_a_run_writes_what_it_says(trained: tuple[Path, dict[str, Any]]) -> None:
     run_dir, result = trained
-    assert {path.name for path in run_dir.iterdir()} - {".lock"} == {
+    names = {path.name for path in run_dir.iterdir()} - {".lock"}
+    assert sum(name.startswith("events.out.tfevents.") for name in names) == 1
+    assert {name for name in names if not name.startswith("events.")} == {
         *("recipe.toml", "run.json", "log.jsonl", "checkpoint", "curves.png"),
         *("first_batch.json", "first_batch.png"),
     }
@@ -456,15 +458,17 @@ def test_a_folder_that_cannot_be_written_is_named() -> None:
 
 
 def test_a_profile_tells_all_of_a_steps_time_and_changes_nothing(
-    shop_maker: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    shop_maker: ModuleType, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO", "pmm")
     shop = shop_maker.open_shop(tmp_path)
     options = TrainOptions(epochs=30, batch_users=4, patience=0, eval_every=30)
     recipe = Recipe(target="HM", model=shop.options, train=options)
     train(shop.home, tmp_path / "plain", recipe)
-    assert "ms a step" not in capsys.readouterr().err
+    assert "ms a step" not in caplog.text
     train(shop.home, tmp_path / "profiled", recipe, profile=True)
-    table = [line for line in capsys.readouterr().err.splitlines() if line[-3:-2] == "."]
+    said = "\n".join(caplog.messages)
+    table = [line for line in said.splitlines() if line[-3:-2] == "."]
     share = {line[:26].rstrip(): float(line.split()[-1]) for line in table}
     inside = [each for name, each in share.items() if name.startswith("  ")]
     assert sum(inside) == pytest.approx(share["forward"], abs=0.1)

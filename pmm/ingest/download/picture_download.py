@@ -8,7 +8,7 @@ each thread has a line to a helper process that does it.
 
 import itertools
 import json
-import sys
+import logging
 import tempfile
 import threading
 import time
@@ -25,6 +25,8 @@ from pmm.ingest.download.picture_store import Journal, PictureStore
 from pmm.ingest.download.polite_http import WebOptions
 from pmm.progress import Progress, progress
 from pmm.storage.artefact import exclusive, storage_errors
+
+logger = logging.getLogger(__name__)
 
 __all__ = ["DownloadOptions", "PictureStore", "download_pictures"]
 
@@ -132,7 +134,7 @@ def _download(
             journal.close()
     for host in sorted(schedule.given_up):
         told = f"{host} was given up after {options.give_up_errors} connection errors in a row"
-        print(f"{told}; run the same command again to ask for the rest", file=sys.stderr)
+        logger.warning("%s; run the same command again to ask for the rest", told)
     return dict(sorted(counts.items()))
 
 

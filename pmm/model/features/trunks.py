@@ -5,7 +5,7 @@ itself (docs/paper.md R12), but for the rounding of the stored type.
 """
 
 import hashlib
-import sys
+import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -19,6 +19,8 @@ from pmm.shards.activations import Activations, Trunk, place_of, write_activatio
 from pmm.shards.items import Items
 from pmm.shards.kinds import Side, Storage
 from pmm.shards.read import Shards
+
+logger = logging.getLogger(__name__)
 
 
 def tensors_digest(tensors: Iterable[tuple[str, Tensor]]) -> str:
@@ -116,7 +118,7 @@ def with_activations(
             if write:
                 state = "written" if wrote.get(str(place)) == "written" else "found"
                 what = f"activations of the {trunk.side} trunk on {shards.target}"
-                print(described(what, state, found), file=sys.stderr)
+                logger.info(described(what, state, found))
             break
     return shards.with_activations(held)
 
