@@ -13,8 +13,9 @@ from typing import Self
 
 import numpy as np
 
+from pmm.arrays import Int64s
 from pmm.data.batch import Batch
-from pmm.data.training_set import Numbers, TrainingSet
+from pmm.data.training_set import TrainingSet
 from pmm.errors import InputError
 
 MAX_LENGTH = 20
@@ -31,7 +32,7 @@ def steps_per_epoch(n_users: int, batch_users: int) -> int:
     return max(1, whole + (rest > 1))
 
 
-def batch_positions(n_users: int, batch_users: int, step: int) -> Numbers:
+def batch_positions(n_users: int, batch_users: int, step: int) -> Int64s:
     """Which positions of the epoch's order a step takes.
 
     >>> [batch_positions(5, 2, step).tolist() for step in range(2)]

@@ -49,7 +49,7 @@ _OVERSAMPLE = 2
 
 
 @dataclass(frozen=True, kw_only=True)
-class Encoding:
+class PictureFormat:
     """How pictures are stored."""
 
     size: int = 224
@@ -82,7 +82,7 @@ class Picture:
     """Of the file's bytes; None where they could not be read."""
 
 
-def shrink_file(folder: Path, relative: str, encoding: Encoding) -> Picture:
+def shrink_file(folder: Path, relative: str, encoding: PictureFormat) -> Picture:
     """The picture at `folder/relative`, squashed and encoded. Failures become reasons."""
     try:
         data = read_file(folder, relative)

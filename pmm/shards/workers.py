@@ -15,8 +15,8 @@ from typing import TypeAlias
 
 from pmm.errors import PmmError
 from pmm.shards.item_shards import Item, write_item_shard
-from pmm.shards.jpeg import Encoding
-from pmm.shards.tokens import Encoder, Tokenizer
+from pmm.shards.jpeg import PictureFormat
+from pmm.shards.tokens import TokenEncoder, Tokenizer
 
 Task: TypeAlias = tuple[int, list[Item]]
 """A shard's number and its items."""
@@ -28,19 +28,19 @@ class Setting:
 
     folder: Path
     pictures: Path | None
-    encoding: Encoding
+    encoding: PictureFormat
     tokenizer: Tokenizer
     max_tokens: int
 
 
 def in_process(tasks: Iterable[Task], setting: Setting) -> Iterator[int]:
     """Write shards in this process; yields the number of items of each."""
-    encoder = Encoder(setting.tokenizer, setting.max_tokens)
+    encoder = TokenEncoder(setting.tokenizer, setting.max_tokens)
     for shard, rows in tasks:
         yield _write_one(shard, rows, setting, encoder)
 
 
-def _write_one(shard: int, rows: list[Item], setting: Setting, encoder: Encoder) -> int:
+def _write_one(shard: int, rows: list[Item], setting: Setting, encoder: TokenEncoder) -> int:
     write_item_shard(
         setting.folder,
         shard,
@@ -92,14 +92,14 @@ def _pool(setting: Setting, workers: int) -> Iterator[ProcessPoolExecutor]:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-_worker: tuple[Setting, Encoder] | None = None
+_worker: tuple[Setting, TokenEncoder] | None = None
 
 
 def _start(setting: Setting) -> None:
     global _worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
     threading.Thread(target=_follow_parent, daemon=True).start()
-    _worker = (setting, Encoder(setting.tokenizer, setting.max_tokens))
+    _worker = (setting, TokenEncoder(setting.tokenizer, setting.max_tokens))
 
 
 def _follow_parent() -> None:

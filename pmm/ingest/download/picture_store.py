@@ -3,10 +3,10 @@
 ::
 
     pictures/ab/<sha256>.jpg   each different picture once, under the suffix of its true format
-    journal.jsonl              one line an address, as it is settled; only ever appended to
+    journal.jsonl              one line an address, once its outcome is known; only appended to
     outcomes.parquet           one row an item, made from the journal when a download ends
 
-The journal is the truth: after a kill it says what need not be asked again.
+The journal decides: after a kill it says which addresses need not be asked again.
 """
 
 import hashlib

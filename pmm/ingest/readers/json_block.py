@@ -1,4 +1,4 @@
-"""A block of JSON lines as columns: by Arrow's reader, and by Python's where that one stumbles.
+"""A block of JSON lines as columns: by Arrow's reader, and by Python's where Arrow refuses them.
 
 Results on good lines are equal. A bad line costs little: the lines around it are halved until the
 stretch that holds it is short, and only that stretch is read by Python.
@@ -27,7 +27,7 @@ _LITERALS = threading.Lock()
 
 
 @dataclass(frozen=True, kw_only=True)
-class Field:
+class JsonField:
     """A wanted column."""
 
     name: str
@@ -94,7 +94,7 @@ def text_of(value: object) -> str:
         return ""
 
 
-def parse_block(block: bytes, fields: Sequence[Field], *, literal: bool = False) -> Parsed:
+def parse_block(block: bytes, fields: Sequence[JsonField], *, literal: bool = False) -> Parsed:
     """The rows of some lines, each of which ends with a line end; see `stream_lines`."""
     rows = None if literal else _parse_fast(block, fields)
     return Parsed(rows=rows) if rows is not None else _parse(split_lines(block), fields, literal)
@@ -105,7 +105,7 @@ def split_lines(block: bytes) -> list[bytes]:
     return [line for line in (each.strip() for each in block.split(b"\n")) if line]
 
 
-def _parse(lines: list[bytes], fields: Sequence[Field], literal: bool) -> Parsed:
+def _parse(lines: list[bytes], fields: Sequence[JsonField], literal: bool) -> Parsed:
     """The rows of some lines: fast wherever a stretch of them is free of faults."""
     if literal or len(lines) <= _FEW_LINES:
         return _parse_slowly(lines, fields, literal)
@@ -123,7 +123,7 @@ def _parse(lines: list[bytes], fields: Sequence[Field], literal: bool) -> Parsed
     )
 
 
-def _parse_slowly(lines: list[bytes], fields: Sequence[Field], literal: bool) -> Parsed:
+def _parse_slowly(lines: list[bytes], fields: Sequence[JsonField], literal: bool) -> Parsed:
     columns: list[list[str]] = [[] for _ in fields]
     good: list[bytes] = []
     replaced = 0
@@ -147,7 +147,7 @@ def _parse_slowly(lines: list[bytes], fields: Sequence[Field], literal: bool) ->
     )
 
 
-def _parse_fast(block: bytes, fields: Sequence[Field]) -> pa.RecordBatch | None:
+def _parse_fast(block: bytes, fields: Sequence[JsonField]) -> pa.RecordBatch | None:
     """The rows by Arrow's reader, or None where it might differ from Python's.
 
     Arrow refuses whatever JSON does not allow, but would take two objects on one line for two
@@ -194,7 +194,7 @@ def _hash(lines: pa.Array) -> NDArray[np.uint64]:
 
 
 def _batch(
-    arrays: list[pa.Array], line: NDArray[np.uint64], fields: Sequence[Field]
+    arrays: list[pa.Array], line: NDArray[np.uint64], fields: Sequence[JsonField]
 ) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(
         [*arrays, pa.array(line)], names=[*(field.name for field in fields), LINE]

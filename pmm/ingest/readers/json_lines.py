@@ -23,7 +23,7 @@ from isal import igzip, isal_zlib
 from pmm.cores import cores
 from pmm.errors import InputError
 from pmm.ingest.readers.delimited import MALFORMED, PACKINGS, damaged, head_of
-from pmm.ingest.readers.json_block import Field, Parsed, parse_block, read_line, split_lines
+from pmm.ingest.readers.json_block import JsonField, Parsed, parse_block, read_line, split_lines
 from pmm.progress import progress
 
 BAD_UTF8 = "lines with invalid UTF-8"
@@ -114,7 +114,7 @@ def read_blocks(file: LinesFile) -> Iterator[bytes]:
 
 def stream_lines(
     files: Sequence[LinesFile],
-    fields: Sequence[Field],
+    fields: Sequence[JsonField],
     *,
     drop_counts: Counter[str],
     notes: Counter[str],
@@ -163,7 +163,9 @@ def stream_lines(
 class _Lane:
     """One file, unpacked by a thread of its own that runs a few blocks ahead of the reader."""
 
-    def __init__(self, file: LinesFile, fields: Sequence[Field], pool: ThreadPoolExecutor) -> None:
+    def __init__(
+        self, file: LinesFile, fields: Sequence[JsonField], pool: ThreadPoolExecutor
+    ) -> None:
         self._file, self._fields, self._pool = file, fields, pool
         self._ahead: queue.Queue[Future[Parsed] | BaseException | None] = queue.Queue(_AHEAD)
         self._closed = threading.Event()

@@ -9,13 +9,13 @@ _FOLD_AT = 1 << 22
 """Pending dictionary entries before they are folded into one dictionary."""
 
 
-class Coder:
+class IdCodes:
     """Collects a column that comes in dictionary-coded pieces, each with a dictionary of its own.
 
     Pieces are folded whenever as many entries wait as are known, so that the work stays
     proportional to the entries seen and the memory to the distinct ids.
 
-    >>> coder = Coder()
+    >>> coder = IdCodes()
     >>> coder.add(pa.array(["b", "a"]).dictionary_encode())
     >>> coder.add(pa.array(["c", "b"]).dictionary_encode())
     >>> ids, codes = coder.finish()

@@ -1,4 +1,4 @@
-"""The core: the largest set of interactions whose users and items all have enough of them.
+"""The k-core: the largest set of interactions whose users and items all have enough of them.
 
 Works on integer codes with counts by `numpy.bincount`; no joins, no strings.
 """
@@ -83,7 +83,7 @@ def _round(users: NDArray[np.int64], items: NDArray[np.int64], dropped: int) -> 
 
 
 def require_core(user: Codes, item: Codes, user_core: int, item_core: int) -> Core:
-    """The core, or an error that shows the rounds and proposes cores that leave something.
+    """The core, or an error that shows the rounds and proposes values that leave something.
 
     Raises:
         NothingLeft: nothing is left.
@@ -104,7 +104,7 @@ def require_core(user: Codes, item: Codes, user_core: int, item_core: int) -> Co
         f"the core of users with at least {user_core} and items with at least {item_core} "
         f"interactions is empty; it began with {len(user):,} interactions:\n"
         + "\n".join(lines)
-        + ("\nThe largest cores that leave something:\n" + advice if advice else "")
+        + ("\nThe highest values that leave something:\n" + advice if advice else "")
     )
 
 

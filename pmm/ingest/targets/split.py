@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from pmm.arrays import Int32s
 from pmm.errors import InputError
 
 TRAIN, VALID, TEST, LEFT_OUT = 0, 1, 2, -1
@@ -19,10 +20,9 @@ TIME_POINTS = (0.8, 0.9)
 """Temporal split: shares of all interactions before the validation and before the test point."""
 
 Parts = NDArray[np.int8]
-Ints = NDArray[np.int32]
 
 
-def starts_of(user: Ints) -> NDArray[np.int64]:
+def starts_of(user: Int32s) -> NDArray[np.int64]:
     """[R] position of the first row of each row's user.
 
     >>> starts_of(np.array([0, 0, 4, 4, 4], np.int32)).tolist()
@@ -32,7 +32,7 @@ def starts_of(user: Ints) -> NDArray[np.int64]:
     return np.repeat(first, np.diff(first, append=len(user)))
 
 
-def leave_one_out(user: Ints) -> Parts:
+def leave_one_out(user: Int32s) -> Parts:
     """Last row of a user = test, the one before = valid, the rest train (paper IV-A).
 
     Users with fewer than three rows are left out.
@@ -51,7 +51,7 @@ def leave_one_out(user: Ints) -> Parts:
     return parts
 
 
-def temporal(user: Ints, timestamp: NDArray[np.int64] | None) -> Parts:
+def temporal(user: Int32s, timestamp: NDArray[np.int64] | None) -> Parts:
     """Split at two points in time that are the same for all users, so that no training row is
     later than a validation target, and no validation target later than a test target.
 
@@ -67,7 +67,10 @@ def temporal(user: Ints, timestamp: NDArray[np.int64] | None) -> Parts:
         InputError: there are no times, or no user has all three parts.
     """
     if timestamp is None:
-        raise InputError("--split temporal needs times, and this source has none")
+        raise InputError(
+            "--split temporal needs times, and this source has none. Without --split each user's "
+            "last two items are held out"
+        )
     ordered = np.sort(timestamp)
     valid_from, test_from = (int(ordered[int(share * len(ordered))]) for share in TIME_POINTS)
     span = (timestamp >= valid_from).astype(np.int8) + (timestamp >= test_from)
@@ -79,15 +82,16 @@ def temporal(user: Ints, timestamp: NDArray[np.int64] | None) -> Parts:
     parts[~np.logical_and.reduce(has)[user]] = LEFT_OUT
     if not (parts == TEST).any():
         raise InputError(
-            "--split temporal leaves no user: nobody acts before the time "
-            f"{valid_from}, between it and {test_from}, and after that (UTC seconds)"
+            "--split temporal leaves no user: none has interactions before "
+            f"{valid_from}, between it and {test_from}, and after that (UTC seconds). Without "
+            "--split each user's last two items are held out"
         )
     return parts
 
 
 def cold_cuts(
-    user: Ints, item: Ints, is_cold: NDArray[np.bool_], values_a_piece: int = 1 << 22
-) -> Iterator[tuple[Ints, NDArray[np.int32], Ints, Ints]]:
+    user: Int32s, item: Int32s, is_cold: NDArray[np.bool_], values_a_piece: int = 1 << 22
+) -> Iterator[tuple[Int32s, NDArray[np.int32], Int32s, Int32s]]:
     """Every cut of a full sequence that ends on a cold item (paper IV-A), history not empty.
 
     Args:
