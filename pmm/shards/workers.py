@@ -1,4 +1,8 @@
-"""The processes that write shards of items, whole shards each."""
+"""The processes that write shards of items, whole shards each.
+
+A shard is the unit of work: one process writes it from start to end, so its bytes cannot depend on
+how many there are, and after a kill it is there or it is not.
+"""
 
 import multiprocessing
 import os
@@ -61,6 +65,8 @@ def pooled(tasks: Iterable[Task], setting: Setting, workers: int) -> Iterator[in
         PmmError: a process was ended from outside.
     """
     with _pool(setting, workers) as pool:
+        # In the order in which they are finished: a shard's number is in its name, and one slow
+        # shard holds nothing up.
         running: set[Future[int]] = set()
         for shard, rows in tasks:
             running.add(pool.submit(_work, shard, rows))
@@ -75,6 +81,8 @@ def pooled(tasks: Iterable[Task], setting: Setting, workers: int) -> Iterator[in
 @contextmanager
 def _pool(setting: Setting, workers: int) -> Iterator[ProcessPoolExecutor]:
     """Processes that share one import of torch where the system can; never forks of this one."""
+    # A fork would copy the locks of torch's and Arrow's threads in whatever state they are in, and
+    # may never get on; "spawn" imports torch in every process. The fork server imports it once.
     methods = multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
     if context.get_start_method() == "forkserver":
@@ -92,6 +100,7 @@ def _pool(setting: Setting, workers: int) -> Iterator[ProcessPoolExecutor]:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
+# A process has one, made at its start: a tokenizer with each task would be pickled for every shard.
 _worker: tuple[Setting, TokenEncoder] | None = None
 
 

@@ -37,6 +37,7 @@ from pmm.world.platforms import find_collection, find_target
 
 Ranks = npt.NDArray[np.int32]
 
+# Bounds the memory: users at once times items of float64.
 _USERS_AT_ONCE = 512
 
 
@@ -51,6 +52,8 @@ class WalkOracle:
 
     def __init__(self, items: WorldItems, noise: int, sees: Sees) -> None:
         self._weight = items.weight
+        # By cell, not by item: items that look alike to the reader have one row, so a step for all
+        # candidates is a row of a small table and not a product over attributes.
         self._tables = [step_weights(items.values, lag, sees) for lag in LAGS]
         self._cells = [cells(items.values, lag, sees) for lag in LAGS]
         self._noise = noise / 100
@@ -66,6 +69,8 @@ class WalkOracle:
         free = np.broadcast_to(self._weight, (len(chains), len(self._weight))).astype(np.float64)
         for row, chain in enumerate(chains):
             free[row, chain] = 0.0
+        # Taken items have weight 0 in both terms before these are normalised, as in the generator:
+        # a walk draws from what is left.
         steps = free.copy()
         for lag, table, cell in zip(LAGS, self._tables, self._cells, strict=True):
             rows = [cell[chain[-lag]] if len(chain) >= lag else len(table) - 1 for chain in chains]
@@ -121,6 +126,8 @@ class Oracle:
         counts = np.stack(
             [np.bincount(self._department_of[list(past)], minlength=size) for past in histories]
         )
+        # How often each department was visited is all that counts of a history: departments are
+        # drawn independently given the favourite. In logarithms, for a long history underflows.
         likelihood = self._favourite * np.exp(counts @ np.log(self._odds).T)
         chance: Float64s = _normalised(likelihood) @ self._odds
         return chance
@@ -156,6 +163,8 @@ def oracle_ranks(
         past = [_translate(h, numbers, target_name).tolist() for h in histories[users]]
         scores = oracle.probabilities(past)[:, columns]
         for row, history in enumerate(histories[users]):
+            # Below zero, not at zero: an item that cannot come next has probability zero as well,
+            # and would tie with those that are out of the contest.
             scores[row, [column_of[raw] for raw in history if raw in column_of]] = -1.0
         ranks[users] = _pessimistic_ranks(scores, places[users])
     return ranks

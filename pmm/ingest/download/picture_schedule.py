@@ -64,9 +64,14 @@ class PictureSchedule:
         """Hosts that are not asked any more in this run."""
         self._store, self._journal, self._web = store, journal, web
         self._give_up_errors, self._give_up_s = give_up_errors, give_up_s
+        # The hosts' own lock: "a place at a host is free" and "an address waits for it" must be
+        # seen together, or a thread could sleep on one while the other changes.
         self._changed = self.hosts.changed
+        # One fetch an address, however many items name it, as variants of a product do.
         self._asked: dict[str, Fetch] = {}
+        # One queue a host, not one for all: a paused host at its head would hold up every other.
         self._queues: dict[str, deque[Fetch]] = {}
+        # A heap by time; the number decides between equal times, for a Fetch cannot be compared.
         self._later: list[tuple[float, int, Fetch]] = []
         self._number = itertools.count()
         self._errors: dict[str, _Errors] = {}
@@ -86,6 +91,8 @@ class PictureSchedule:
         """The next address to ask for, when its host may be asked; None when all is done."""
         with self._changed:
             while not self.stopped and (self.pending or not self._closed):
+                # By pulling: a thread takes a host's place when it is about to ask. Handing
+                # addresses out ahead would tie threads to a host that then asks for a pause.
                 self._wake()
                 for host, queue in self._queues.items():
                     if self.hosts.try_take(host):
@@ -93,17 +100,19 @@ class PictureSchedule:
                         if not queue:
                             del self._queues[host]
                         return fetch
+                # Until notified, or until a pause or a delay is over: nobody notifies of time.
                 self._changed.wait(self._idle_s())
             return None
 
     def _conclude(self, fetch: Fetch, result: Result) -> None:
         """Record the last answer of this run for an address, and move its items on."""
-        if self._ended:
+        if self._ended:  # the table is being written from the journal, which is closed after it
             return
         if result.tries:  # else its host was given up, which holds for this run only
             self.addresses_done += 1
             self._journal.add(result)
         self._bytes += result.bytes or 0
+        # Any answer, a 404 too, shows that the host is alive: only unbroken failures give it up.
         if result.outcome not in ("connection", "timeout"):
             self._errors.pop(fetch.host, None)
         del self._asked[fetch.url]
@@ -154,6 +163,8 @@ class PictureSchedule:
                 self._conclude(fetch, result)
                 return
             delay = self._web.delay_s(fetch.tries)
+            # "Too many requests" is about the host, so all its addresses wait, this one among them;
+            # any other failure is about the address, and it alone waits.
             if error.pause_s is not None or error.status in (429, 503):
                 self.hosts.pause(fetch.host, error.pause_s or delay)
                 self._queue(fetch)
@@ -165,6 +176,8 @@ class PictureSchedule:
         """The address redirects to another one, of the same or another host."""
         with self._changed:
             fetch.hops += 1
+            # Queued under the host that it leads to, whose limits count; `url` stays, since the
+            # journal is asked by the address that the item names.
             fetch.now, fetch.host = target, host_of(target)
             if fetch.hops > self._web.redirects:
                 self._failed(fetch, Failed(trouble="redirects"))
@@ -229,6 +242,9 @@ class PictureSchedule:
 
     def _advance(self, item: WantedItem) -> None:
         """Find the item's next address to ask for, or finish it."""
+        # A later run: an item that got its second picture because the first address failed is done.
+        # Without this look, each run would ask again for the first where its failure may have
+        # passed.
         if item.at == 0 and self._done(item.urls):
             self._finish("ok")
             return
@@ -303,10 +319,13 @@ class PictureSchedule:
             return
         found = self._errors.setdefault(host, _Errors(since=time.monotonic()))
         found.count += 1
+        # Many errors in a second may be one short failure of the network, and few in a minute a
+        # slow host: both numbers must be passed.
         long_enough = time.monotonic() - found.since >= self._give_up_s
         if found.count < self._give_up_errors or not long_enough or host in self.given_up:
             return
         self.given_up.add(host)
+        # What waits for the host is concluded at once, or its items would wait for ever.
         waiting = list(self._queues.pop(host, ()))
         waiting += [fetch for _, _, fetch in self._later if fetch.host == host]
         self._later = [each for each in self._later if each[2].host != host]

@@ -28,6 +28,7 @@ def starts_of(user: Int32s) -> NDArray[np.int64]:
     >>> starts_of(np.array([0, 0, 4, 4, 4], np.int32)).tolist()
     [0, 0, 2, 2, 2]
     """
+    # Rows of a user stand together, so a change of the code is a beginning: no sort, no grouping.
     first = np.flatnonzero(np.diff(user, prepend=-1))
     return np.repeat(first, np.diff(first, append=len(user)))
 
@@ -43,6 +44,7 @@ def leave_one_out(user: Int32s) -> Parts:
     parts = np.full(len(user), TRAIN, np.int8)
     if not len(user):
         return parts
+    # By position, not by time: of two rows with the same time the later in the file is the last.
     last = np.flatnonzero(np.diff(user, append=user[-1] + 1))
     sizes = np.diff(last, prepend=-1)
     parts[np.repeat(sizes < LEAST, sizes)] = LEFT_OUT
@@ -71,6 +73,8 @@ def temporal(user: Int32s, timestamp: NDArray[np.int64] | None) -> Parts:
             "--split temporal needs times, and this source has none. Without --split each user's "
             "last two items are held out"
         )
+    # Shares of the rows, not of the span of time: a shop that grows has most of its rows at the
+    # end, and 80 % of the span could leave half of them for the test.
     ordered = np.sort(timestamp)
     valid_from, test_from = (int(ordered[int(share * len(ordered))]) for share in TIME_POINTS)
     span = (timestamp >= valid_from).astype(np.int8) + (timestamp >= test_from)
@@ -79,6 +83,8 @@ def temporal(user: Int32s, timestamp: NDArray[np.int64] | None) -> Parts:
     parts = np.where((span == TRAIN) | fresh, span, LEFT_OUT).astype(np.int8)
     size = int(user[-1]) + 1
     has = [np.bincount(user[parts == part], minlength=size) > 0 for part in (TRAIN, VALID, TEST)]
+    # Users who lack a part go whole: a training history without a target would count as a user in
+    # the statistics, and a target without a history cannot be ranked.
     parts[~np.logical_and.reduce(has)[user]] = LEFT_OUT
     if not (parts == TEST).any():
         raise InputError(
@@ -108,12 +114,15 @@ def cold_cuts(
     ends = ends[ends > start[ends]]
     if not len(ends):
         return
+    # A user with n cold items has n histories, each a prefix of the next: written out they can be
+    # many times the rows, so they come in pieces.
     lengths = ends - start[ends]
     piece = np.cumsum(lengths) // values_a_piece
     bounds = np.flatnonzero(np.diff(piece, prepend=-1))
     for low, high in zip(bounds, [*bounds[1:], len(ends)], strict=True):
         cut, length = ends[low:high], lengths[low:high]
         offsets = np.concatenate([[0], np.cumsum(length)])
+        # All histories of the piece by one gather: start of the user + position within the history.
         within = np.arange(offsets[-1]) - np.repeat(offsets[:-1], length)
         history = item[np.repeat(start[cut], length) + within]
         yield user[cut], offsets.astype(np.int32), history, item[cut]

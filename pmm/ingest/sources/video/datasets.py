@@ -182,6 +182,9 @@ def ingest_datasets(
         InputError: a dataset that was asked for is missing or has no pictures, one that is there
             cannot be used, or nothing is left of any.
     """
+    # Without names, "all that is there" is asked for: a folder with one of four datasets is fine,
+    # and what is left out says why in its card. A dataset that is there and cannot be used is a
+    # fault, but must not cost the others; it is raised only where nothing at all could be written.
     cards: list[dict[str, Any]] = []
     faults: list[InputError] = []
     for plan in datasets:
@@ -238,10 +241,13 @@ def _ingest_dataset(
         raise InputError(f"{plan.name}: {lack}")
     pictures = PictureSource(home, plan.name, dataset)
     tables = write_tables(home, dataset_raw(home, plan, dataset, pictures, language))
+    # Only now: tables made before name the earlier pictures until they have been replaced.
     pictures.tidy()
     try:
         return write_targets(home, tables, plan.rules, (), wanted, options)
     except InputError as error:
+        # The message names the target already, or it is of several targets and only one of them is
+        # meant; else the dataset's name goes before it, for a folder may hold four.
         named = str(error).startswith(tuple(f"{name}:" for name in plan.rules))
         if named or (len(plan.rules) > 1 and not isinstance(error, NothingLeft)):
             raise
@@ -264,6 +270,8 @@ class PictureSource:
         if place is None:
             return
         if place.name.lower().endswith(".lmdb"):
+            # Written out once: shards and galleries read single files, and a pickled store is read
+            # by a process of its own (`pmm.ingest.readers.lmdb_pictures`).
             self._store = extract(home, name, place)
             self.folder = PictureFolder(self._store.folder)
             self.notes = {"layout": "LMDB", "name": place.name, "outcomes": self._store.outcomes}
@@ -277,6 +285,7 @@ class PictureSource:
             return None
         if self._store is None:
             return self.folder.of_item(item_id)
+        # The published script wrote ids as numbers: "v007" stands under "7" in the store.
         found = (self.folder.of_item(key) for key in store_keys(item_id))
         return next((path for path in found if path is not None), None)
 
