@@ -1,9 +1,11 @@
 """The shape of the code base: imports point upstream, names say what is inside."""
 
 import ast
+import itertools
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "pmm"
 LEAVES = (
+    "arrays",
     "errors",
     "cores",
     "flags",
@@ -137,6 +140,61 @@ def test_no_two_files_have_one_name() -> None:
     named = [path for path in SOURCES if path.parent.name != "commands"]
     counts = Counter(path.name for path in named if path.name != "__init__.py")
     assert [name for name, count in counts.items() if count > 1] == []
+
+
+STILL_TWO_MEANINGS: frozenset[str] = frozenset()
+"""Names of types that are still defined twice; to be emptied."""
+STILL_TWIN_TEST_FILES = frozenset({"test_baseline.py", "test_baselines.py"})
+"""To be emptied."""
+STILL_TWIN_TESTS = ("model/", "train/", "evaluate/")
+"""Folders of tests in which a name may still stand twice; to be emptied."""
+
+
+def types_of(tree: ast.Module) -> Iterator[tuple[str, str]]:
+    """The public classes and type aliases of a module, and what each of them means.
+
+    A class means itself; an alias what it is an alias of, however numpy.typing is imported.
+    """
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef):
+            yield node.name, f"class at {id(node)}"
+        elif isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
+            target = node.targets[0] if isinstance(node, ast.Assign) else node.target
+            meaning = ast.unparse(node.value).replace("npt.", "")
+            if isinstance(target, ast.Name) and target.id != target.id.upper():
+                yield target.id, meaning
+
+
+def test_no_type_name_has_two_meanings() -> None:
+    meanings: dict[str, set[str]] = {}
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in SOURCES]
+    for name, meaning in itertools.chain.from_iterable(map(types_of, trees)):
+        if name[0].isupper():
+            meanings.setdefault(name, set()).add(meaning)
+    assert {name for name, found in meanings.items() if len(found) > 1} == STILL_TWO_MEANINGS
+
+
+TESTS = sorted((ROOT / "tests").rglob("test_*.py"))
+
+
+def test_no_two_test_files_have_one_name() -> None:
+    counts = Counter(path.name for path in TESTS)
+    assert {name for name, count in counts.items() if count > 1} <= STILL_TWIN_TEST_FILES
+
+
+def test_no_two_tests_have_one_name() -> None:
+    named: dict[str, list[str]] = {}
+    for path in TESTS:
+        below = path.relative_to(ROOT / "tests").as_posix()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+                named.setdefault(node.name, []).append(below)
+    twins = {name: places for name, places in named.items() if len(places) > 1}
+    assert {
+        name: places
+        for name, places in twins.items()
+        if not all(place.startswith(STILL_TWIN_TESTS) for place in places)
+    } == {}
 
 
 def test_every_room_says_what_is_in_it() -> None:

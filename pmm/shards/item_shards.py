@@ -15,9 +15,9 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from pmm.shards.jpeg import Encoding, Picture, shrink_file
+from pmm.shards.jpeg import Picture, PictureFormat, shrink_file
 from pmm.shards.tars import TarWriter, members
-from pmm.shards.tokens import Encoder, Tokens
+from pmm.shards.tokens import TokenEncoder, Tokens
 from pmm.storage.artefact import atomic_file
 from pmm.storage.schemas import SHARD_ITEMS, Table, write_table
 
@@ -74,8 +74,8 @@ def write_item_shard(
     items: Sequence[Item],
     *,
     pictures: Path | None,
-    encoding: Encoding,
-    encoder: Encoder,
+    encoding: PictureFormat,
+    encoder: TokenEncoder,
 ) -> None:
     """Write one shard. A picture that cannot be read leaves a text-only item with its reason."""
     threads = torch.get_num_threads()
@@ -96,7 +96,7 @@ def write_item_shard(
         write_table(temporary, _statuses(items, outcomes), SHARD_ITEMS)
 
 
-def _picture(item: Item, pictures: Path | None, encoding: Encoding) -> Picture:
+def _picture(item: Item, pictures: Path | None, encoding: PictureFormat) -> Picture:
     if item.image is None or pictures is None:
         return Picture(jpeg=None, reason="no-image", width=None, height=None, sha256=None)
     return shrink_file(pictures, item.image, encoding)

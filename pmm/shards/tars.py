@@ -45,6 +45,8 @@ class TarWriter:
     ) -> None:
         with self._file:
             if error is None:
+                # The end mark of the format. `members` asks for it, so that a tar which was cut off
+                # between two members is not taken for a shorter one.
                 self._file.write(bytes(2 * BLOCK))
 
 
@@ -58,6 +60,9 @@ def header(name: str, size: int) -> bytes:
     """
     if not (name.isascii() and 0 < len(name) <= LONGEST_NAME and 0 <= size < LARGEST):
         return _whole_header(name, size)
+    # Only name, size and checksum differ between members; the rest is copied from one header that
+    # `tarfile` made. Long or non-ASCII names and sizes over 8 GiB need other fields: `tarfile`
+    # again.
     made = bytearray(_BLANK)
     made[: len(name)] = name.encode("ascii")
     made[124:135] = b"%011o" % size
@@ -97,6 +102,7 @@ def members(path: Path, *, made_by: str) -> Iterator[Member]:
     Raises:
         BrokenArtefact: the file ends before its end mark, or holds anything else.
     """
+    # Only headers are touched, so of a tar of gigabytes only their pages are read.
     content = map_tar(path, made_by=made_by)
     with content:
         position, end = 0, len(content)

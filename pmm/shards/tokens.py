@@ -92,7 +92,7 @@ def _portable(loaded: Any, name: str, *, local: bool) -> Tokenizer:
     )
 
 
-class Encoder:
+class TokenEncoder:
     """Encodes batches of texts; made once a process."""
 
     def __init__(self, tokenizer: Tokenizer, max_tokens: int) -> None:

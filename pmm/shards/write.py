@@ -23,10 +23,10 @@ from pmm.shards.item_shards import (
     table_name,
     tar_name,
 )
-from pmm.shards.jpeg import Encoding
+from pmm.shards.jpeg import PictureFormat
 from pmm.shards.sequence_shards import write_sequence_shards
 from pmm.shards.shard_options import ShardOptions
-from pmm.shards.tokens import Encoder, Tokenizer, load_tokenizer
+from pmm.shards.tokens import TokenEncoder, Tokenizer, load_tokenizer
 from pmm.shards.workers import Setting, in_process, pooled
 from pmm.storage.artefact import (
     Built,
@@ -63,9 +63,9 @@ def write_shards(home: Home, target: str, options: ShardOptions, *, force: bool 
     images = [image for image in items["image"].to_pylist() if image is not None]
     pictures = _picture_folder(name, source, images, options)
     tokenizer = load_tokenizer(options.text_encoder)
-    Encoder(tokenizer, options.max_tokens)
+    TokenEncoder(tokenizer, options.max_tokens)
     digest = "none" if pictures is None else Digests(home.root).files(pictures, images)
-    encoding = Encoding(
+    encoding = PictureFormat(
         size=options.picture_size, quality=options.jpeg_quality, max_pixels=options.max_pixels
     )
 

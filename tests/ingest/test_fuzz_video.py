@@ -16,8 +16,8 @@ import pytest
 
 from pmm.errors import PmmError
 from pmm.ingest.readers.pickled_image import PickleRefused, read_pickled_image
-from pmm.ingest.sources.video.dataset_files import Dataset
-from pmm.ingest.sources.video.datasets import PictureSource, Plan, dataset_raw
+from pmm.ingest.sources.video.dataset_files import DatasetFiles
+from pmm.ingest.sources.video.datasets import DatasetTargets, PictureSource, dataset_raw
 from pmm.ingest.sources.video.hashtags import read_tag_table
 from pmm.ingest.sources.video.kwai import read_categories
 from pmm.storage.home import Home
@@ -163,9 +163,9 @@ def titles(text: str, name: str, detected: dict) -> tuple[dict[str, str], Counte
     return found, drop_counts
 
 
-def read(home: Home, dataset: Dataset):
+def read(home: Home, dataset: DatasetFiles):
     """The reading, its interactions as tuples, and the rows' drop_counts."""
-    plan = Plan(name="D", rules={"D": None})
+    plan = DatasetTargets(name="D", rules={"D": None})
     raw = dataset_raw(home, plan, dataset, PictureSource(home, "D", dataset), "zh")
     for latin in (False, True):
         try:
@@ -183,7 +183,7 @@ def read(home: Home, dataset: Dataset):
     raise AssertionError("the second reading asked for a third")
 
 
-def judged(dataset: Dataset, reading, rows) -> bool:
+def judged(dataset: DatasetFiles, reading, rows) -> bool:
     """Whether the judge had an opinion; it must be the reading's."""
     drop_counts = Counter({reason: n for reason, n in reading.row_counts.items() if n})
     drop_counts.pop("zero times", None)
@@ -215,7 +215,7 @@ def judged(dataset: Dataset, reading, rows) -> bool:
 def test_a_damaged_dataset_has_right_counts_or_is_told(tmp_path, layout, seed):
     rng = random.Random(f"{layout} {seed}")
     name, content, listed_name, listed = LAYOUTS[layout]
-    dataset = Dataset(
+    dataset = DatasetFiles(
         name="D",
         layout=layout,
         interactions=tmp_path / name,

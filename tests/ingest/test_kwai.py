@@ -177,7 +177,7 @@ def test_two_sources_are_an_error_that_lists_both(write_kwai, ingest):
         *[(name, None) for name in ("Bili_2M", "kumquat", "ksb")],
     ],
 )
-def test_names_of_files_name_targets(name, target):
+def test_names_of_files_name_kwais_targets(name, target):
     assert kwai_name(name) == target
 
 

@@ -18,7 +18,7 @@ import urllib3
 
 from pmm.errors import InputError, StorageError
 from pmm.ingest.download.polite_http import PASSING, Web, WebError, WebOptions, host_of, pieces
-from pmm.ingest.download.raw_addresses import Edition, RemoteFile, remote_files
+from pmm.ingest.download.raw_addresses import DownloadEdition, RemoteFile, remote_files
 from pmm.ingest.download.raw_check import check_file, sha256_of, unpack_zip
 from pmm.progress import progress
 from pmm.storage.artefact import atomic_file, exclusive, storage_errors, write_json
@@ -27,7 +27,7 @@ RECORD = "downloads.json"
 _SPARE = 64 * 2**20
 """Bytes that stay free on the disk."""
 
-State = Literal["fetched", "there", "not published"]
+FetchState = Literal["fetched", "there", "not published"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +35,7 @@ class Fetched:
     """What became of one file."""
 
     name: str
-    state: State
+    state: FetchState
     bytes: int = 0
     sha256: str = ""
     url: str = ""
@@ -70,7 +70,7 @@ def download_raw(
     folder: Path,
     *,
     names: Sequence[str] = (),
-    edition: Edition = "2018",
+    edition: DownloadEdition = "2018",
     base: str | None = None,
     options: WebOptions | None = None,
 ) -> list[Fetched]:
@@ -363,7 +363,7 @@ def _size(path: Path) -> int:
 
 
 def download_and_tell(
-    source: str, folder: Path, *, names: Sequence[str] = (), edition: Edition = "2018"
+    source: str, folder: Path, *, names: Sequence[str] = (), edition: DownloadEdition = "2018"
 ) -> None:
     """`download_raw`, with a line on the standard output for each file; errors are the same."""
     for each in download_raw(source, folder, names=names, edition=edition):

@@ -32,10 +32,12 @@ DELIMITERS: tuple[Delimiter, ...] = (",", "\t", "::", "|", ";")
 MALFORMED = "malformed row"
 """The reason under which rows with a wrong number of fields are counted."""
 
+# Enough for a thousand rows of most files, so that many rows decide and not one.
 _HEAD_BYTES = 1 << 18
 _HEAD_ROWS = 1000
 _BLOCK_BYTES = 8 << 20
 _LINE_ENDS = re.compile(r"\r\n|\n|\r")
+# ASCII has the first for what it does here, separating fields, so texts hardly ever hold it.
 _UNIT_SEPARATOR, _SUBSTITUTE = "\x1f", "\x1a"
 _PATIENCE_S = 1.0
 PACKINGS = {
@@ -46,6 +48,8 @@ PACKINGS = {
     b"PAR1": "a Parquet file: write it out as CSV",
 }
 """First bytes of files that are often given by mistake -> what they are, and what to do."""
+# Ids and titles repeat: as a dictionary each is held once a block, and is trimmed, repaired and
+# parsed once instead of once a row (`pmm.ingest.tables.interactions`).
 _CODED = pa.dictionary(pa.int32(), pa.string())
 _T = TypeVar("_T")
 
@@ -131,6 +135,8 @@ def _best_fit(
             if fields < 2:
                 continue
             fit = sum(len(row) == fields for row in rows) / len(rows)
+            # A title with commas fits a comma in some rows only, a real delimiter in nearly all; of
+            # two that fit equally well the one with more fields.
             key = (fields == wanted, fit, fields)
             if best is None or key > best[0]:
                 best = (key, delimiter, quoted, rows)
@@ -139,6 +145,8 @@ def _best_fit(
 
 def in_any_encoding(dialect: Dialect, run: Callable[[Dialect], _T]) -> _T:
     """Run a reading; where a byte far down turns out not to be UTF-8, run it again as Latin-1."""
+    # The head alone cannot tell: an accent may first occur gigabytes below. Reading again is rare
+    # and costs one pass; replacing what does not decode would change ids without a word.
     try:
         return run(dialect)
     except UnicodeError:
@@ -183,6 +191,7 @@ def stream(
             read += batch.num_rows
             bar.advance(batch.num_rows)
             yield batch
+    # Added at the end only: where the encoding fails half way, the second pass counts from nothing.
     malformed = sum(skipped)
     drop_counts[MALFORMED] += malformed
     drop_counts["read"] += read + malformed
@@ -206,6 +215,7 @@ def _batches(
             reader = _open_reader(raw, dialect, wanted, header, skip, loan)
             yield from reader
         finally:
+            # The reader holds what was lent, so it goes first; else the wait would always time out.
             reader = None
             loan.wait()
 
@@ -225,6 +235,7 @@ def _open_reader(
         _source(raw, dialect, loan),
         read_options=pacsv.ReadOptions(
             block_size=_BLOCK_BYTES,
+            # Names are given even where the file has some: two columns of one name are legal there.
             column_names=columns,
             skip_rows=dialect.blank,
             skip_rows_after_names=int(header),
@@ -232,11 +243,14 @@ def _open_reader(
         parse_options=pacsv.ParseOptions(
             delimiter=_UNIT_SEPARATOR if two else dialect.delimiter,
             quote_char='"' if dialect.quoted else False,
+            # Slower, so only where quotes count: Arrow then cannot cut blocks at any line end.
             newlines_in_values=dialect.quoted,
+            # A lambda of its own, for `skip` lives on in the caller and would never be given back.
             invalid_row_handler=loan.lend(lambda row: skip(row)),
         ),
         convert_options=pacsv.ConvertOptions(
             include_columns=list(wanted),
+            # Types are never guessed: an id such as "007" must stay text, and "NA" is a title.
             column_types=dict.fromkeys(wanted, _CODED),
             strings_can_be_null=False,
         ),
@@ -271,6 +285,7 @@ class _Loan:
 
     def lend(self, thing: _T) -> _T:
         returned = threading.Event()
+        # At exit all finalizers run, which would say "returned" while a thread still holds it.
         weakref.finalize(thing, returned.set).atexit = False
         self._returned.append(returned)
         return thing
@@ -282,6 +297,7 @@ class _Loan:
 
 def _guarded(path: Path, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     """Turn Arrow's complaints into errors a user can act on."""
+    # Arrow has one exception for all of these, so its text has to tell them apart.
     try:
         yield from batches
     except pa.ArrowInvalid as error:
@@ -307,7 +323,8 @@ def damaged(path: Path, error: Exception) -> InputError:
 class _OneByteDelimiter(io.RawIOBase):
     """A file with `::` between its fields, read with one byte in place of the two.
 
-    Where the file holds that byte itself, it reads as the substitute character.
+    Where the file holds that byte itself, it reads as the substitute character. (MovieLens has such
+    files, and Arrow takes one byte only as a delimiter.)
     """
 
     def __init__(self, file: BinaryIO) -> None:

@@ -7,28 +7,30 @@ from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rows:
+class InteractionRows:
     """R interactions; `timestamp` is None where the source has no times."""
 
     user: NDArray[np.int32]
     item: NDArray[np.int32]
     timestamp: NDArray[np.int64] | None
 
-    def at(self, positions: NDArray[np.int64] | NDArray[np.bool_]) -> "Rows":
+    def at(self, positions: NDArray[np.int64] | NDArray[np.bool_]) -> "InteractionRows":
         """The rows at some positions (or where a mask is True), in that order."""
         time = None if self.timestamp is None else self.timestamp[positions]
-        return Rows(user=self.user[positions], item=self.item[positions], timestamp=time)
+        return InteractionRows(user=self.user[positions], item=self.item[positions], timestamp=time)
 
-    def keep(self, mask: NDArray[np.bool_], reason: str, drop_counts: dict[str, int]) -> "Rows":
+    def keep(
+        self, mask: NDArray[np.bool_], reason: str, drop_counts: dict[str, int]
+    ) -> "InteractionRows":
         """The rows where a mask is True; the others are counted under a reason."""
         dropped = len(mask) - int(np.count_nonzero(mask))
         drop_counts[reason] = drop_counts.get(reason, 0) + dropped
         return self.at(mask) if dropped else self
 
-    def ordered(self) -> "Rows":
+    def ordered(self) -> "InteractionRows":
         """By user, then time; rows with the same time stay in the order of the file.
 
-        >>> rows = Rows(user=np.array([1, 0, 1, 1]), item=np.array([5, 6, 7, 8]),
+        >>> rows = InteractionRows(user=np.array([1, 0, 1, 1]), item=np.array([5, 6, 7, 8]),
         ...             timestamp=np.array([9, 9, 3, 9]))
         >>> rows.ordered().item.tolist()
         [6, 7, 5, 8]

@@ -19,7 +19,7 @@ _CONTENT = re.compile(r"(covers?|images?|pictures?|videos?|audios?)$|\.lmdb$", r
 
 
 @dataclass(frozen=True, kw_only=True)
-class Dataset:
+class DatasetFiles:
     """The files of one dataset."""
 
     name: str
@@ -33,7 +33,7 @@ class Dataset:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Remnant:
+class IncompleteDataset:
     """A dataset of which files are missing."""
 
     name: str
@@ -41,7 +41,7 @@ class Remnant:
     """What is missing, and beside which file."""
 
 
-class Listing:
+class FolderListing:
     """The entries of one folder. Names are compared without regard to case."""
 
     def __init__(self, folder: Path) -> None:
@@ -96,7 +96,7 @@ def _kind(entry: os.DirEntry[str]) -> Literal["file", "folder", "other"]:
         return "other"
 
 
-def walk(raw: Path) -> Iterator[Listing]:
+def walk(raw: Path) -> Iterator[FolderListing]:
     """The raw folder and the folders at most `DEPTH` levels below it, each once.
 
     Folders of pictures are not entered.
@@ -110,7 +110,7 @@ def walk(raw: Path) -> Iterator[Listing]:
             continue
         seen.add(real)
         try:
-            listing = Listing(folder)
+            listing = FolderListing(folder)
         except InputError:
             if not level:
                 raise
@@ -124,7 +124,7 @@ def walk(raw: Path) -> Iterator[Listing]:
             ]
 
 
-def pictures_beside(listing: Listing, stem: str, *further: str, alone: bool) -> Path | None:
+def pictures_beside(listing: FolderListing, stem: str, *further: str, alone: bool) -> Path | None:
     """Where a dataset's pictures are: a folder before an LMDB store, its own names before others.
 
     Args:
