@@ -5,7 +5,8 @@ from typing import Protocol
 
 from torch import nn
 
-from pmm.model.encoders.cut_encoders import TextEncoder, VisionEncoder
+from pmm.model.encoders.text_encoder import TextEncoder
+from pmm.model.encoders.vision_encoder import VisionEncoder
 
 
 class HasEncoders(Protocol):

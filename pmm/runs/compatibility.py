@@ -4,7 +4,7 @@ from torch import nn
 
 from pmm.errors import InputError
 from pmm.model.baselines.baseline import BaselineOptions
-from pmm.model.encoders.cut_encoders import TextEncoder
+from pmm.model.encoders.text_encoder import TextEncoder
 from pmm.model.pmmrec.pmmrec import Pmmrec
 from pmm.model.registry import ModelOptions, Recommender
 from pmm.shards.read import Shards

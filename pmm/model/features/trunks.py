@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 
 from pmm.errors import InputError
-from pmm.model.encoders.cut_encoders import CutEncoder, TextEncoder, VisionEncoder
+from pmm.model.encoders.cut_encoder import CutEncoder
+from pmm.model.encoders.text_encoder import TextEncoder
+from pmm.model.encoders.vision_encoder import VisionEncoder
 from pmm.model.protocol import HasEncoders
 from pmm.shards.activations import Activations, Trunk, place_of, write_activations
 from pmm.shards.items import Items

@@ -16,9 +16,11 @@ from torch.nn import functional
 
 from pmm.data.batch import Batch
 from pmm.errors import InputError
-from pmm.model.encoders.cut_encoders import called, load_text, load_vision
+from pmm.model.encoders.cut_encoder import called
 from pmm.model.encoders.packing import Packing
 from pmm.model.encoders.specs import TextSpec, VisionSpec
+from pmm.model.encoders.text_encoder import load_text
+from pmm.model.encoders.vision_encoder import load_vision
 from pmm.model.losses.contrastive import (
     ContrastOptions,
     RobustOptions,
