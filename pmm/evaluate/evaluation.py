@@ -27,11 +27,11 @@ from pmm.evaluate.metrics import headline, summarise
 from pmm.evaluate.neighbours import item_neighbours, rank_by_content, rank_by_neighbours, unit
 from pmm.evaluate.popularity_and_chance import rank_by_chance, rank_by_popularity
 from pmm.evaluate.ranking import Ints, Queries, count_candidates, top_items
-from pmm.model.baselines.baseline import BaselineOptions
 from pmm.model.features.frozen_vectors import frozen_vectors
-from pmm.model.registry import ModelOptions, Recommender
+from pmm.model.protocol import ModelOptions, Recommender
 from pmm.runs.device import pick_precision
 from pmm.runs.loading import is_own, load_run
+from pmm.runs.recipe import encoder_specs
 from pmm.shards.read import Shards
 from pmm.shards.sequence_shards import Split
 from pmm.storage.artefact import atomic_file, storage_errors, write_json
@@ -160,13 +160,13 @@ def rankers(
 
 def _content(shards: Shards, model: ModelOptions, device: torch.device | str) -> Tensor | None:
     """Unit frozen vectors of the modalities that a model reads, behind one another. [N, D]"""
-    read = model.features if isinstance(model, BaselineOptions) else model.modality
+    read, specs = model.content, encoder_specs(model)
     if read == "none":
         return None
     found = frozen_vectors(
         shards,
-        text=model.text if read != "vision" else None,
-        vision=model.vision if read != "text" else None,
+        text=specs["text"] if read != "vision" else None,
+        vision=specs["vision"] if read != "text" else None,
         device=device,
     )
     sides = [each for each in (found.text_ND, found.picture_ND) if each is not None]

@@ -2,19 +2,11 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from pmm.data.order import Mixing
 from pmm.errors import InputError
-from pmm.model.baselines.baseline import (
-    BaselineName,
-)
-from pmm.model.pmmrec.pmmrec import Preset
-from pmm.runs.recipe import Stage, Transfer
+from pmm.model.entry import Objectives, Stage, Transfer
 from pmm.shards.kinds import Modality
-
-ModelName = Literal["pmmrec", "morec"] | BaselineName
-AnyPreset = Preset | Literal["original"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,8 +14,9 @@ class TrainRequest:
     """What the command line was asked for, apart from single values."""
 
     stage: Stage = "scratch"
-    model: ModelName | None = None
-    """None: what the recipe file or the resumed run says, else PMMRec."""
+    model: str | None = None
+    """By its name in `pmm.model.registry`. None: what the recipe file or the resumed run says, else
+    PMMRec."""
     target: str | None = None
     sources: tuple[str, ...] = ()
     """Empty: the four of the paper."""
@@ -31,11 +24,12 @@ class TrainRequest:
     start: Path | None = None
     """The run that a fine-tuning starts from."""
     transfer: Transfer | None = None
-    objectives: Literal["dap", "all"] | None = None
+    objectives: Objectives | None = None
     """None: all four in pre-training, DAP alone elsewhere."""
     modality: Modality | None = None
-    preset: AnyPreset | None = None
-    """None: the default. "original" is of the baselines, the others of PMMRec."""
+    preset: str | None = None
+    """One that the model has. None: the default. "original" is of the baselines, "paper" and
+    "official" are of PMMRec."""
 
     def __post_init__(self) -> None:
         """Refuse what does not go together.

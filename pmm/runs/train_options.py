@@ -9,7 +9,7 @@ from pmm.shards.kinds import Storage
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 
-Schedule = Literal["constant", "linear"]
+LearningRateSchedule = Literal["constant", "linear"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,7 @@ class TrainOptions:
     """Of the encoders' top blocks."""
     warmup_steps: int = 0
     """Steps over which the learning rates rise from near 0."""
-    schedule: Schedule = "constant"
+    schedule: LearningRateSchedule = "constant"
     """"linear": after the warm-up the learning rates fall to 0 at the end of the last epoch."""
     weight_decay: float = 0.1
     """Of everything but the encoders, norms and biases."""

@@ -17,6 +17,7 @@ from pmm_golden_subjects import (
     recipe_text_of,
     resolve_to_resume,
     resume,
+    without_unread_options,
 )
 
 
@@ -37,7 +38,8 @@ def test_a_run_of_before_is_resumed_without_a_word_about_another_recipe(
     for each in MADE_BEFORE:  # a fine-tuning names the run that it started from
         place_run(made, each)
     place = made.home.run(name)
-    assert recipe_text_of(made, resolve_to_resume(made, name, place)) == recipe_text_of(made, place)
+    resumed, before = resolve_to_resume(made, name, place), recipe_text_of(made, place)
+    assert recipe_text_of(made, resumed) == without_unread_options(before, resumed.model.name)
     ended = resume(made, place, epochs=2)
     assert (ended["ended"], ended["epochs"]) == ("epochs", 2)
     ended = resume(made, place, epochs=3)

@@ -79,7 +79,7 @@ class CutEncoder(nn.Module):
         return [name for name, tensor in self.named_parameters() if tensor.requires_grad]
 
     def release_trunk(self) -> None:
-        """Let go of the frozen weights, where only `top` is asked for from now on."""
+        """Free the memory of the frozen weights, once only `top` will be called."""
         if self.frozen_stem:
             self.stem = nn.Identity()
             for number in range(self.cut):
@@ -102,6 +102,7 @@ def called(module: nn.Module, *inputs: Any, recompute: bool) -> Tensor:
     It then runs once more in the backward pass, with the same dropout.
     """
     if recompute and torch.is_grad_enabled():
+        # The reentrant form gives no gradient where no input has one, as hidden states at the cut.
         output: Tensor = checkpoint(module, *inputs, use_reentrant=False)
     else:
         output = module(*inputs)

@@ -40,6 +40,9 @@ def attend(
     **more: Any,
 ) -> tuple[Tensor, None]:
     """The library's attention; of packed tokens (one row, a `Packing` as its mask) ours."""
+    # The library passes the mask through all layers as it is, so the packing can travel in its
+    # place: no layer has to be patched, and whatever version of a layer is loaded stays the
+    # library's.
     parts = (query_IHKE, key_IHKE, value_IHKE)
     if isinstance(attention_mask, Packing):
         packed = (each[0].transpose(0, 1) for each in parts)
@@ -54,6 +57,19 @@ AttentionInterface.register(ATTENTION, attend)
 
 class TextEncoder(CutEncoder):
     """A BERT-type encoder without its pooler (paper Eq. 1)."""
+
+    @property
+    def positions(self) -> int:
+        """The most tokens of a text; RoBERTa counts positions from behind its padding id."""
+        embedding = self.stem.get_submodule("position_embeddings")
+        assert isinstance(embedding, nn.Embedding)
+        first = 0 if embedding.padding_idx is None else embedding.padding_idx + 1
+        return embedding.num_embeddings - first
+
+    @property
+    def vocabulary(self) -> int:
+        """Rows of the table of sub-words."""
+        return self.stem.get_submodule("word_embeddings").get_parameter("weight").shape[0]
 
     def trunk(self, token_IT: Tensor, mask_IT: Tensor) -> Tensor:
         """Hidden states [I, T, D] at the cut, without gradient unless the stem trains.
@@ -75,6 +91,8 @@ class TextEncoder(CutEncoder):
             token_IT, mask_IT: as of `trunk`, but rows without any real token are allowed.
             packing: of the real tokens.
         """
+        # The library's embeddings need rectangles. In groups by length they are narrow, and rows
+        # without text, which would be attention over nothing, are left out.
         found = [torch.zeros(0, self.width, device=token_IT.device)]
         for items in packing.groups():
             lengths = packing.lengths[items]

@@ -87,6 +87,8 @@ class VisionEncoder(CutEncoder):
             InputError: pictures of another size.
         """
         require_size(picture_I3HW, self.picture_size)
+        # Some at a time, as uint8 becomes floats of four times the size; the blocks' own memory is
+        # bounded by it too, since nothing is kept for a backward pass.
         with self._gradients():
             parts = torch.split(picture_I3HW, TRUNK_PICTURES)
             return torch.cat([self._bottom(part) for part in parts])
