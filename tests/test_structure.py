@@ -38,14 +38,18 @@ ROOMS = (
     "ingest.sources.amazon",
     "shards",
     "data",
+    "model.search_space",
     "model.losses",
     "model.encoders",
     "model.protocol",
     "model.features",
     "model.user_encoders",
+    "model.item_parts",
+    "model.entry",
     "model.pmmrec",
     "model.baselines",
     "model.registry",
+    "model.build",
     "runs",
     "evaluate",
     "train",
@@ -127,6 +131,17 @@ def circles() -> list[list[str]]:
 
 def test_no_module_stands_in_a_circle_of_imports() -> None:
     assert circles() == []
+
+
+def test_no_room_behind_the_models_knows_one_of_them() -> None:
+    """They ask the registry and the protocol, so a model is added without touching them."""
+    behind = ROOMS[ROOMS.index("model.registry") :]
+    models = ("pmm.model.pmmrec", "pmm.model.baselines")
+    assert {
+        name: sorted(each for each in found if each.startswith(models))
+        for name, found in GRAPH.items()
+        if room_of(name) in behind and any(each.startswith(models) for each in found)
+    } == {}
 
 
 def test_no_room_has_more_files_than_a_reader_takes_in_at_a_glance() -> None:

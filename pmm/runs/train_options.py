@@ -6,16 +6,10 @@ from typing import Literal
 
 from pmm.shards.kinds import Storage
 
-Stage = Literal["scratch", "pretrain", "finetune"]
-"""From public encoders, on the sources, or from a pre-trained run."""
-
-Transfer = Literal["full", "item", "user", "text", "vision"]
-"""What a fine-tuning takes over (paper III-E)."""
-
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 
-Schedule = Literal["constant", "linear"]
+LearningRateSchedule = Literal["constant", "linear"]
 
 
 TrackerName = Literal["tensorboard", "wandb", "mlflow"]
@@ -45,7 +39,7 @@ class TrainOptions:
     """Of the encoders' top blocks."""
     warmup_steps: int = 0
     """Steps over which the learning rates rise from near 0."""
-    schedule: Schedule = "constant"
+    schedule: LearningRateSchedule = "constant"
     """"linear": after the warm-up the learning rates fall to 0 at the end of the last epoch."""
     weight_decay: float = 0.1
     """Of everything but the encoders, norms and biases."""

@@ -64,6 +64,8 @@ class Trunk:
 
 def place_of(folder: Path, trunk: Trunk, storage: Storage, shards: Shards) -> Path:
     """Where a trunk's activations stand below a target's folder of them."""
+    # By what the output depends on, so that another cut, encoder or type of storage lies beside
+    # this one: going back to the former options finds the former files.
     mark = fingerprint(_config(trunk, storage), {"shards": shards.fingerprint})
     return folder / f"{trunk.side}-{mark[:16]}"
 
@@ -174,6 +176,8 @@ class Activations:
         held there; in the type that is stored.
         """
         counts = self._counts[numbers]
+        # Texts are ragged, so rows are gathered token by token: rectangles as wide as the longest
+        # text of the target would be stored, read and copied for the sake of their padding.
         column = np.arange(max(1, int(counts.max(initial=0))))
         real = column < counts[:, None]
         rows = (self._starts[numbers][:, None] + column)[real]
@@ -191,6 +195,7 @@ class Activations:
             return torch.zeros(len(rows), self._row, dtype=torch.float16)
         file_of = np.searchsorted(self._first_rows, rows, side="right") - 1
         found = np.empty((len(rows), self._row), dtype=self._files[0].dtype)
+        # File by file, since each is a mapping of its own; the rows of one are read in one go.
         for k in np.unique(file_of).tolist():
             own = file_of == k
             found[own] = self._files[k][rows[own] - self._first_rows[k]]
@@ -202,6 +207,9 @@ def _config(trunk: Trunk, storage: Storage) -> dict[str, Any]:
 
 
 def _tier(size: int, device: torch.device) -> Tier:
+    # Where they fit with room to spare they are held: reading mapped files at random is bound by
+    # the disk as soon as the system drops their pages. Half precision halves them at a cost far
+    # below that of dropout (docs/log.md, 2026-11-26).
     if device.type == "cuda" and size < MOST_OF_MEMORY * torch.cuda.mem_get_info(device)[0]:
         return "device"
     return "memory" if size < MOST_OF_MEMORY * free_bytes() else "map"

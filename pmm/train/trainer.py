@@ -15,7 +15,6 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.optim import AdamW
 
 from pmm.data.batch import Batch
 from pmm.data.loader import BatchLoader, steps_per_epoch, train_batches
@@ -25,9 +24,9 @@ from pmm.evaluate.evaluate_options import EvaluateOptions
 from pmm.evaluate.evaluation import drop_evaluations, evaluate_model, references
 from pmm.evaluate.metrics import headline, mean_summary, summarise
 from pmm.memory import keep_freed_memory
+from pmm.model.build import build_model, features_of
 from pmm.model.features.trunks import with_activations
-from pmm.model.pmmrec.pmmrec import parameter_groups
-from pmm.model.registry import ModelOptions, Recommender, build_model, features_of
+from pmm.model.protocol import ModelOptions, Recommender
 from pmm.progress import Progress, progress
 from pmm.runs.compatibility import require_features, require_pictures, require_tokens
 from pmm.runs.device import mixed, pick_device, pick_precision
@@ -44,6 +43,7 @@ from pmm.runs.weights import (
 from pmm.shards.kinds import Storage
 from pmm.train import first_batch
 from pmm.train.interrupt import Interrupt
+from pmm.train.optimiser import make_optimiser
 from pmm.train.profile import StepProfile
 from pmm.version import __version__
 
@@ -77,7 +77,7 @@ class Trainer:
         features = features_of(model_options, data.parts, self.device)
         torch.manual_seed(options.seed)
         model = build_model(model_options, data.n_items, features, fresh=fresh)
-        self.model = model.to(self.device)
+        self.model: Recommender = model.to(self.device)
         for shards in data.parts:
             require_tokens(shards, self.model)
             require_pictures(shards, self.model)
@@ -102,7 +102,7 @@ class Trainer:
         )
 
     def restore(self) -> None:
-        """Take up the state that the run's folder holds; errors as `checkpoint.load_state`."""
+        """Take up the state that the run's folder holds; errors as `pmm.runs.state.load_state`."""
         again = "pmm train ... --overwrite"
         self.state = load_state(self.run_dir, self.model, self.optimiser, made_by=again)
         if self.state.scaler:
@@ -125,9 +125,8 @@ class Trainer:
         if self.device.type == "cpu":
             keep_freed_memory()
         if self.options.cache != "off":  # every item's activations are stored
-            for encoder in (self.model.text, self.model.vision):
-                if encoder is not None:
-                    encoder.release_trunk()
+            for encoder in self.model.encoders():
+                encoder.release_trunk()
         while not (ended := self._why_over()):
             self._train_epoch(log, interrupt)
             if self.state.index == self.steps_per_epoch and not interrupt.asked:
@@ -213,10 +212,11 @@ class Trainer:
             with phase("forward"), mixed(self.device, self.dtype):
                 losses = self.model(part.to(self.device), corruption)
             with phase("backward"):
-                self.scaler.scale(losses["loss"] / len(parts)).backward()
+                scaled = self.scaler.scale(losses["loss"] / len(parts))
+                scaled.backward()  # type: ignore[no-untyped-call]
             found.append({name: loss.detach() for name, loss in losses.items()})
         with phase("update"):
-            self.model.settle_gradients()
+            self.model.after_backward()
             self.scaler.step(self.optimiser)
             self.scaler.update()
         names = list(found[0])
@@ -303,7 +303,7 @@ class Trainer:
         state = self.state
         epoch = state.epoch + state.index / self.steps_per_epoch
         state.evaluated_step, better = state.step, found["hr@10"] > state.best
-        state.waited = 0 if better or self.model.settling else state.waited + 1
+        state.waited = 0 if better or self.model.learning_codes else state.waited + 1
         if better:
             state.best, state.best_epoch = found["hr@10"], epoch
             self._keep_best(epoch)
@@ -349,18 +349,6 @@ class Trainer:
         self.state.scaler = self.scaler.state_dict()
         logger.debug("step %d: saving %s", self.state.step, self.run_dir / LAST)
         save_state(self.run_dir, self.model, self.optimiser, self.state, frozen=self.frozen)
-
-
-def make_optimiser(model: Recommender, options: TrainOptions) -> AdamW:
-    """AdamW over the model's groups (docs/paper.md R34), fused."""
-    groups = parameter_groups(
-        model, lr=options.lr, weight_decay=options.weight_decay, decay_norms=options.decay_norms
-    )
-    for group in groups:
-        if group["name"] in ("text", "vision"):
-            group["lr"] = options.encoder_lr
-        group["peak_lr"] = group["lr"]
-    return AdamW(groups, betas=(0.9, options.beta2), fused=True)
 
 
 def step_seed(seed: int, step: int, what: str = "step") -> int:

@@ -11,12 +11,13 @@ import torch
 
 from pmm.data.training_set import TrainingSet
 from pmm.errors import PmmError, RecipeError, StaleArtefact
+from pmm.model.build import build_model, features_of
 from pmm.model.features.trunks import trunks_of, write_trunks
-from pmm.model.registry import build_model, features_of
 from pmm.runs import folder as run_folder
 from pmm.runs.compatibility import require_pictures, require_tokens
 from pmm.runs.device import pick_device
 from pmm.runs.folder import LOG, RECIPE, Existing
+from pmm.runs.former_recipes import saved_values
 from pmm.runs.loading import open_parts
 from pmm.runs.names import run_folder_of
 from pmm.runs.recipe import CHANGEABLE, Recipe, with_whole_paths
@@ -27,7 +28,7 @@ from pmm.runs.trackers import TrackedLog, require_trackers
 from pmm.runs.transfer import take_over, write_report
 from pmm.storage.artefact import storage_errors
 from pmm.storage.home import Home
-from pmm.storage.toml import dump, read_recipe, resolve
+from pmm.storage.toml import dump, resolve
 from pmm.train import curves
 from pmm.train.interrupt import Interrupt
 from pmm.train.trainer import Trainer
@@ -191,7 +192,7 @@ def _result(trainer: Trainer) -> dict[str, Any]:
 
 def _require_same(run_dir: Path, recipe: Recipe, data: TrainingSet) -> None:
     """Refuse to resume another recipe, or on shards that were made anew."""
-    values = read_recipe(run_dir / RECIPE)
+    values = saved_values(run_dir / RECIPE)
     before = with_whole_paths(resolve(Recipe, values, origin=str(run_dir / RECIPE)))
     former, now = asdict(before), asdict(recipe)
     # A falling learning rate depends on how many epochs there will be.

@@ -16,8 +16,8 @@ from torch import Tensor
 from transformers import AutoModel
 
 from pmm.errors import BrokenArtefact, InputError
-from pmm.model.encoders.cut_encoders import load_tower
 from pmm.model.encoders.specs import VisionSpec
+from pmm.model.encoders.vision_encoder import load_tower
 from pmm.model.features.frozen_vectors import (
     EmbeddingTower,
     FrozenVectors,

@@ -29,10 +29,11 @@ from pmm.evaluate.catalogue import embed_catalogue, user_vectors
 from pmm.evaluate.evaluate_options import EvaluateOptions
 from pmm.evaluate.evaluation import evaluate_run
 from pmm.evaluate.ranking import Queries, rank_users
-from pmm.model.baselines.baseline import BaselineOptions
+from pmm.model.baselines.morec import MorecOptions
+from pmm.model.baselines.sasrec import SasrecOptions
 from pmm.model.encoders.specs import TextSpec, VisionSpec
 from pmm.model.pmmrec.pmmrec import Pmmrec
-from pmm.model.registry import ModelOptions
+from pmm.model.protocol import ModelOptions
 from pmm.runs import folder as run_folder
 from pmm.runs.loading import load_run
 from pmm.runs.recipe import Recipe
@@ -42,7 +43,7 @@ from pmm.runs.weights import BEST, read_header, read_tensors
 from pmm.shards.read import Shards
 from pmm.shards.sequence_shards import Lists
 from pmm.train import curves, trainer
-from pmm.train.trainer import make_optimiser
+from pmm.train.optimiser import make_optimiser
 from pmm.train.training import train
 
 
@@ -68,10 +69,10 @@ def test_eight_users_are_learnt_by_heart(name: str, shop_maker: ModuleType, tmp_
     options = recipe(shop, epochs=80, lr=5e-3, patience=0, eval_every=80)
     models: dict[str, ModelOptions] = {
         "pmmrec": shop.options,
-        "morec": dataclasses.replace(
-            shop.options, name="morec", fusion="concat", modality_pool="cls"
+        "morec": MorecOptions(
+            **{**vars(shop.options), "name": "morec", "fusion": "concat", "modality_pool": "cls"}
         ),
-        "sasrec": BaselineOptions(width=32, max_length=6),
+        "sasrec": SasrecOptions(width=32, max_length=6),
     }
     options = dataclasses.replace(options, model=models[name])
     assert train(shop.home, shop.home.run("heart"), options)["ended"] == "epochs"
