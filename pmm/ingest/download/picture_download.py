@@ -99,7 +99,10 @@ def download_pictures(
         StorageError: the folder cannot be written, the disk is full, or another process downloads.
     """
     if min(options.connections_per_host, options.connections, options.tries) < 1:
-        raise InputError("connections and tries must be 1 or more")
+        raise InputError(
+            f"{options.connections_per_host} connections a host, {options.connections} in all and "
+            f"{options.tries} tries: each must be 1 or more (--connections)"
+        )
     taken = f"another process downloads to {store.folder}; wait for it, or end it"
     with storage_errors(store.folder / "pictures"):
         store.folder.mkdir(parents=True, exist_ok=True)

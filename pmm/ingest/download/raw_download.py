@@ -291,8 +291,8 @@ def _go_on(web: Web, part: _Part, url: str, name: str) -> None:
 
 
 def _continues(response: urllib3.BaseHTTPResponse, have: int, total: int | None) -> bool:
-    told = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
-    return told is not None and int(told[1]) == have and told[2] in ("*", str(total))
+    found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
+    return found is not None and int(found[1]) == have and found[2] in ("*", str(total))
 
 
 def _begin(part: _Part, url: str, response: urllib3.BaseHTTPResponse) -> None:

@@ -101,9 +101,12 @@ def sniff(
             if raw.startswith(start):
                 raise InputError(f"{path} is no text file but {what}")
     if "\x00" in text:
-        raise InputError(f"{path} is no text file: it holds NUL bytes near its beginning")
+        raise InputError(
+            f"{path} is no text file: it holds NUL bytes near its beginning; expected are rows of "
+            "delimited text, plain or gzip"
+        )
     if not text.strip():
-        raise InputError(f"{path} is empty")
+        raise InputError(f"{path} is empty; expected are rows of delimited text")
     fitting = _best_fit(text, len(raw) < _HEAD_BYTES, fields)
     if fitting is None:
         first = text.strip().splitlines()[0][:120]
@@ -198,7 +201,8 @@ def stream(
     if malformed > read:
         raise InputError(
             f"{path}: {malformed:,} of {read + malformed:,} rows do not have "
-            f"{dialect.fields} fields, e.g. {example[0]}"
+            f"{dialect.fields} fields, e.g. {example[0]}; expected are as many in every row, "
+            "with quotes around texts that hold the delimiter"
         )
 
 
@@ -305,7 +309,8 @@ def _guarded(path: Path, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Recor
             raise UnicodeError(str(error)) from error
         if "straddling" in str(error):
             raise InputError(
-                f'{path}: a quote (") is opened and not closed within {_BLOCK_BYTES >> 20} MiB'
+                f'{path}: a quote (") is opened and not closed within {_BLOCK_BYTES >> 20} MiB; '
+                'close it, or write it twice ("") where it belongs to a text'
             ) from error
         raise InputError(f"{path} cannot be read as a table: {error}") from error
     except UnicodeDecodeError as error:  # UTF-16 (Latin-1 has no invalid bytes)

@@ -76,7 +76,7 @@ def sniff_lines(path: Path) -> LinesFile:
             raise InputError(f"{path} is no text file but {what}")
     lines = split_lines(raw.removeprefix(_BOM))
     if not lines:
-        raise InputError(f"{path} is empty")
+        raise InputError(f"{path} is empty; expected is a JSON object a line")
     for literal in (False, True):
         found = [read_line(line, literal=literal)[0] for line in lines]
         head = tuple(each for each in found if each is not None)
@@ -204,7 +204,7 @@ class _Lane:
             shown = self._example[:120].decode("utf-8", "replace")
             raise InputError(
                 f"{self._file.path}: {self._malformed:,} of {total:,} lines are no JSON objects, "
-                f"e.g. {shown!r}"
+                f"e.g. {shown!r}; expected is one object a line"
             )
 
     def close(self) -> None:

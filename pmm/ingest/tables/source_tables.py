@@ -264,4 +264,4 @@ def _batches(path: Path) -> Iterator[pa.RecordBatch]:
         with pq.ParquetFile(path, read_dictionary=columns[:2]) as file:
             yield from file.iter_batches(batch_size=ROW_GROUP, columns=columns)
     except (OSError, pa.ArrowInvalid) as error:
-        raise BrokenArtefact(f"{path} cannot be read ({error})") from error
+        raise BrokenArtefact(f"{path} cannot be read ({error}). Run pmm ingest again") from error

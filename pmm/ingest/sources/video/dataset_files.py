@@ -1,4 +1,4 @@
-"""Datasets in a folder, known by the names of their files; which folder holds their pictures."""
+"""Datasets in a folder, recognised by the names of their files; which folder has their pictures."""
 
 import os
 import re
@@ -37,7 +37,7 @@ class IncompleteDataset:
     """A dataset of which files are missing."""
 
     name: str
-    lack: str
+    missing: str
     """What is missing, and beside which file."""
 
 
