@@ -56,9 +56,9 @@ class DownloadOptions:
     max_bytes: int = 20 * 2**20
     max_pixels: int = 50_000_000
     give_up_errors: int = 20
-    """A host is given up in this run after so many connection errors in a row ..."""
+    """A host is given up for this run after this number of connection errors in a row ..."""
     give_up_s: float = 10.0
-    """... over at least so many seconds."""
+    """... if they span this many seconds at least."""
     processes: int | None = None
     """Helper processes for large downloads; None = as many as there are cores, 0 = none."""
 

@@ -43,7 +43,7 @@ class Fetched:
 
 @dataclass(kw_only=True)
 class _Part:
-    """A file on its way, and what tells whether its server still has the same one."""
+    """A file that is partly fetched, and what shows whether its server still has the same one."""
 
     place: Path
     url: str = ""

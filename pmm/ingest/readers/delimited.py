@@ -164,7 +164,7 @@ def stream(
     header: bool,
     drop_counts: Counter[str],
 ) -> Iterator[pa.RecordBatch]:
-    """The wanted columns in batches of dictionary-coded strings.
+    """The wanted columns in batches of dictionary-encoded strings.
 
     Args:
         path: the file.
@@ -281,7 +281,7 @@ class _Loan:
     """Python objects that Arrow's threads hold, and still hold a moment after the last row.
 
     If the interpreter ends in that moment (an error right after the file's end), the thread that
-    lets go of the object aborts the process, so whoever lends waits until all is given back.
+    drops the object aborts the process, so the lender waits until all is given back.
     """
 
     def __init__(self) -> None:

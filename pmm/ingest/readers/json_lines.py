@@ -29,8 +29,9 @@ from pmm.progress import progress
 BAD_UTF8 = "lines with invalid UTF-8"
 """The note under which lines are counted whose broken characters were replaced."""
 
-# Memory is about open files times blocks ahead times this, whatever the size of the dump: 2 million
-# review lines take 0.71 GiB, and 0.04 bytes more for each byte of longer reviews (`make bench`).
+# Memory is about open files times blocks ahead times this, not a function of the dump's size: 2
+# million review lines take 0.71 GiB, and 0.04 bytes more for each byte of longer reviews (`make
+# bench`).
 _BLOCK_BYTES = 8 << 20
 _LONGEST_LINE = 64 << 20
 # gzip can only be unpacked from front to back, so the files are what can run in parallel. A
@@ -126,7 +127,7 @@ def stream_lines(
     drop_counts: Counter[str],
     notes: Counter[str],
 ) -> Iterator[pa.RecordBatch]:
-    """The wanted columns of several files, dictionary-coded strings, and the column `LINE`.
+    """The wanted columns of several files, dictionary-encoded strings, and the column `LINE`.
 
     Numbers become their text; missing and null values, lists, objects and truth values become "".
     Blank lines are no rows. Order: up to four files are open at once, in the given order, and give

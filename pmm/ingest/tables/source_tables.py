@@ -52,7 +52,7 @@ class Reading:
     """As `pmm.storage.schemas.SOURCE_ITEMS`; every item id once."""
     item_counts: dict[str, Any]
     interactions: Iterator[pa.Table]
-    """As `pmm.storage.schemas.INTERACTIONS`, dictionary-coded, in file order; fills
+    """As `pmm.storage.schemas.INTERACTIONS`, dictionary-encoded, in file order; fills
     `row_counts`."""
     row_counts: Counter[str]
     """"read", "zero times", and a count for each reason to drop a row."""

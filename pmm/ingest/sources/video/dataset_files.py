@@ -89,7 +89,7 @@ class FolderListing:
 
 
 def _kind(entry: os.DirEntry[str]) -> Literal["file", "folder", "other"]:
-    """What it is; other are pipes, which nobody would wait for, and links that lead nowhere."""
+    """What an entry is; "other": pipes, whose reading may never end, and broken links."""
     try:
         return "folder" if entry.is_dir() else "file" if entry.is_file() else "other"
     except OSError:  # a link in a circle

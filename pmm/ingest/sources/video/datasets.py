@@ -1,4 +1,4 @@
-"""Datasets of the video platforms, whatever their layout: found, read into tables, made targets.
+"""Datasets of the video platforms in any layout: found, read into tables, made into targets.
 
 Text is the title alone (paper IV-A: "titles" for Bili and Kwai). Each dataset has tables of its own
 and is a target of its own.
