@@ -73,7 +73,7 @@ def one_shard(way: str, folder: Path, out: Path, shard: int, items: list[Item]) 
     else:
         encoder = TokenEncoder(words(), 50)
         write_item_shard(
-            out, shard, items, pictures=folder, encoding=PictureFormat(), encoder=encoder
+            out, shard, items, pictures=folder, picture_format=PictureFormat(), encoder=encoder
         )
     return time.process_time() - start
 

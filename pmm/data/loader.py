@@ -1,7 +1,7 @@
 """Training batches, in the order of `order.py`.
 
 Training batch k of an epoch is a pure function of (training set, seed, epoch, k). Threads build the
-next ones while the current one is trained on (decoding JPEG lets go of the interpreter).
+next ones while the current one is trained on (decoding JPEG releases the interpreter's lock).
 """
 
 import time
@@ -53,7 +53,7 @@ def train_batches(
     start_step: int = 0,
     ahead: int = 2,
 ) -> "BatchLoader":
-    """The batches of one epoch from `start_step` on; every position stands in exactly one.
+    """The batches of one epoch from `start_step` on; every position is in exactly one.
 
     A row holds the `max_length + 1` most recent items of the user's training part.
 
@@ -94,7 +94,7 @@ class BatchLoader:
         self._make = make
         self._next, self._stop = start, stop
         self._ahead = max(1, ahead)
-        # Threads, not processes: decoding JPEG lets go of the interpreter's lock, and a batch, 150
+        # Threads, not processes: decoding JPEG releases the interpreter's lock, and a batch, 150
         # kB an item, need not be sent.
         self._pool = ThreadPoolExecutor(self._ahead, thread_name_prefix="pmm-batches")
         self._coming: deque[Future[Batch]] = deque()

@@ -172,7 +172,7 @@ def trainable_users(shards: Shards) -> Int64s:
 
 
 def _require_alike(parts: Sequence[Shards], read: Reads) -> None:
-    """Refuse parts whose tokens or pictures cannot stand in one batch."""
+    """Refuse parts whose tokens or pictures do not fit into one batch."""
     first = parts[0]
     for part in parts[1:]:
         if read in ("both", "text") and part.tokenizer["sha256"] != first.tokenizer["sha256"]:

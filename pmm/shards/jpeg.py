@@ -86,7 +86,7 @@ class Picture:
     """Of the file's bytes; None where they could not be read."""
 
 
-def shrink_file(folder: Path, relative: str, encoding: PictureFormat) -> Picture:
+def shrink_file(folder: Path, relative: str, picture_format: PictureFormat) -> Picture:
     """The picture at `folder/relative`, squashed and encoded. Failures become reasons."""
     try:
         data = read_file(folder, relative)
@@ -94,7 +94,7 @@ def shrink_file(folder: Path, relative: str, encoding: PictureFormat) -> Picture
         return Picture(jpeg=None, reason=failure.reason, width=None, height=None, sha256=None)
     digest = hashlib.sha256(data).hexdigest()
     try:
-        pixels, (width, height) = shrink(data, encoding.size, encoding.max_pixels)
+        pixels, (width, height) = shrink(data, picture_format.size, picture_format.max_pixels)
     except PictureError as failure:
         return Picture(
             jpeg=None,
@@ -103,7 +103,7 @@ def shrink_file(folder: Path, relative: str, encoding: PictureFormat) -> Picture
             height=failure.height,
             sha256=digest,
         )
-    jpeg = encode(pixels, encoding.quality)
+    jpeg = encode(pixels, picture_format.quality)
     return Picture(jpeg=jpeg, reason=None, width=width, height=height, sha256=digest)
 
 

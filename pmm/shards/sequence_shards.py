@@ -44,7 +44,7 @@ class Lists:
         return np.diff(self.offsets)
 
     def lengths_of(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """Lengths of some lists, without a look at the others."""
+        """Lengths of some lists."""
         return self.offsets[rows + 1] - self.offsets[rows]
 
     def take(self, rows: npt.NDArray[np.int64]) -> "Lists":

@@ -1,4 +1,4 @@
-"""Texts become sub-word tokens: at most so many, special ones included; only real ones stored."""
+"""Texts become sub-word tokens, `max_tokens` at most with the special ones; padding is not kept."""
 
 import hashlib
 import json

@@ -32,7 +32,7 @@ class Setting:
 
     folder: Path
     pictures: Path | None
-    encoding: PictureFormat
+    picture_format: PictureFormat
     tokenizer: Tokenizer
     max_tokens: int
 
@@ -50,7 +50,7 @@ def _write_one(shard: int, rows: list[Item], setting: Setting, encoder: TokenEnc
         shard,
         rows,
         pictures=setting.pictures,
-        encoding=setting.encoding,
+        picture_format=setting.picture_format,
         encoder=encoder,
     )
     return len(rows)

@@ -65,12 +65,12 @@ def write_shards(home: Home, target: str, options: ShardOptions, *, force: bool 
     tokenizer = load_tokenizer(options.text_encoder)
     TokenEncoder(tokenizer, options.max_tokens)
     digest = "none" if pictures is None else Digests(home.root).files(pictures, images)
-    encoding = PictureFormat(
+    picture_format = PictureFormat(
         size=options.picture_size, quality=options.jpeg_quality, max_pixels=options.max_pixels
     )
 
     def write(folder: Path) -> dict[str, int]:
-        setting = Setting(folder, pictures, encoding, tokenizer, options.max_tokens)
+        setting = Setting(folder, pictures, picture_format, tokenizer, options.max_tokens)
         n_shards = _write_items(name, items, setting, options)
         counts = _counts(folder, n_shards)
         if not counts["pictures"] and not options.allow_no_pictures:
@@ -181,7 +181,7 @@ def _index(name: str, setting: Setting, options: ShardOptions, n_items: int) -> 
             {"tar": tar_name(k), "first": 1 + k * step, "last": min((k + 1) * step, n_items)}
             for k in range(-(-n_items // step))
         ],
-        "picture": {"size": setting.encoding.size, "quality": setting.encoding.quality},
+        "picture": {"size": setting.picture_format.size, "quality": setting.picture_format.quality},
         "tokenizer": {
             "name": setting.tokenizer.name,
             "local": setting.tokenizer.local,

@@ -29,7 +29,7 @@ _SCALES: dict[Size, tuple[float, float]] = {
     "large": (10.0, 10.0),
 }
 _USERS_AT_ONCE = 1024
-_TRIES = 32  # so many draws that all hit what the user has: the action stays as it is
+_TRIES = 32  # draws of items that the user has already, after which the action stays as it is
 
 
 @dataclass(frozen=True, kw_only=True)

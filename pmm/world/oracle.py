@@ -146,7 +146,7 @@ def oracle_ranks(
 
     Args:
         candidates: raw ids of the items that are ranked, those that an ingest kept.
-        histories: for each user the raw ids of his earlier items, oldest first.
+        histories: for each user the raw ids of the earlier items, oldest first.
         truths: for each user the raw id of the next item; it must be a candidate.
 
     Raises:

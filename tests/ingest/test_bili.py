@@ -177,6 +177,6 @@ def test_folders_are_searched_three_levels_deep_and_pictures_are_not_entered(tmp
     assert found == [".", "a", "a/b", "a/b/c"]
 
 
-def test_a_folder_that_is_not_there_is_told(tmp_path):
+def test_a_folder_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(InputError, match="cannot be read"):
         FolderListing(tmp_path / "none")

@@ -226,7 +226,7 @@ def test_two_files_that_fit_are_named(write, preset, more, told):
         preset_files(preset, write(FOLDERS[preset] | more))
 
 
-def test_a_file_in_place_of_the_folder_is_told(write):
+def test_a_file_in_place_of_the_folder_is_refused(write):
     folder = write(FOLDERS["recbole"])
     with pytest.raises(InputError, match="is a file; expected is the folder"):
         preset_files("recbole", folder / "ml.inter")

@@ -419,7 +419,7 @@ def test_damaged_files_of_hm_read_as_a_slow_reading_says(tmp_path, small_blocks,
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_a_whole_ingest_of_a_damaged_file_adds_up_or_is_told(ingest_text, adds_up, seed):
+def test_a_whole_ingest_of_a_damaged_file_adds_up_or_is_refused(ingest_text, adds_up, seed):
     rng = random.Random(seed)
     try:
         card = ingest_text(damage(INTERACTIONS["comma"][0], rng))

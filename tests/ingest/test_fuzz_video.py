@@ -212,7 +212,7 @@ def judged(dataset: DatasetFiles, reading, rows) -> bool:
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("seed", SEEDS)
-def test_a_damaged_dataset_has_right_counts_or_is_told(tmp_path, layout, seed):
+def test_a_damaged_dataset_has_right_counts_or_is_refused(tmp_path, layout, seed):
     rng = random.Random(f"{layout} {seed}")
     name, content, listed_name, listed = LAYOUTS[layout]
     dataset = DatasetFiles(
@@ -236,7 +236,7 @@ def test_a_damaged_dataset_has_right_counts_or_is_told(tmp_path, layout, seed):
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_a_damaged_table_of_categories_adds_up_or_is_told(tmp_path, seed):
+def test_a_damaged_table_of_categories_adds_up_or_is_refused(tmp_path, seed):
     rng = random.Random(seed)
     path = tmp_path / "c.csv"
     raw = "item,category\n" + "".join(f"{n},{'food' if n % 2 else '美食'}\n" for n in range(9))
@@ -251,7 +251,7 @@ def test_a_damaged_table_of_categories_adds_up_or_is_told(tmp_path, seed):
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_a_damaged_file_of_hashtags_gives_targets_or_is_told(tmp_path, seed):
+def test_a_damaged_file_of_hashtags_gives_targets_or_is_refused(tmp_path, seed):
     rng = random.Random(seed)
     path = tmp_path / "t.toml"
     raw = 'match = "equal"\n[targets]\n"Kwai Food" = ["food", "美食"]\n"Kwai Pets" = ["pets"]\n'

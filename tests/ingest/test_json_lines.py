@@ -177,7 +177,7 @@ def test_files_take_turns_a_block_each_whatever_the_number_of_cores(write, monke
 
 
 @pytest.mark.parametrize("cut", [-1, -9, 40, 15])
-def test_a_cut_off_gzip_file_is_told(write, cut):
+def test_a_cut_off_gzip_file_is_refused(write, cut):
     raw = gzip.compress(numbered(500).encode(), mtime=0)
     with pytest.raises(InputError, match="damaged or was cut off"):
         read(write(raw[:cut]))
@@ -195,7 +195,7 @@ def test_a_cut_off_gzip_file_is_told(write, cut):
         ('{"u": "a"}\n' + "x\n" * 3, "3 of 4 lines are no JSON objects, e.g. 'x'"),
     ],
 )
-def test_files_of_another_kind_are_told(write, content, message):
+def test_files_of_another_kind_are_refused(write, content, message):
     with pytest.raises(InputError, match=message):
         read(write(content))
 

@@ -90,7 +90,7 @@ def test_english_is_the_third_column_and_an_empty_title_stays_empty(
     assert tables_card("Bili Food")["items"]["without_text"] == 1
 
 
-def test_english_of_a_file_that_has_none_is_told(write_bili, ingest):
+def test_english_of_a_file_that_has_none_is_refused(write_bili, ingest):
     write_bili(items=[(n, f"菜 {n}") for n in (7, 8, 9, 10)])
     with pytest.raises(InputError, match=r"has 2 columns.*leave --language out"):
         ingest("Bili Food", language="en")
@@ -160,7 +160,7 @@ def test_half_a_dataset_is_found_as_such(tmp_path):
     (tmp_path / "Bili_Movie_item.csv").write_text("1,a\n")
     found = list(find_datasets(tmp_path))
     assert all(isinstance(each, IncompleteDataset) for each in found)
-    assert sorted(each.lack.partition(" beside")[0] for each in found) == [
+    assert sorted(each.missing.partition(" beside")[0] for each in found) == [
         "Bili_Food_item.csv",
         "Bili_Movie_pair.csv or Bili_Movie_behaviour.tsv",
     ]

@@ -115,7 +115,7 @@ def test_every_failure_has_its_own_row(server, download, store):
     assert store.counts() == dict.fromkeys(sorted(FAILURES), 1)
 
 
-def test_settled_outcomes_are_not_asked_again_and_passing_ones_are(server, download):
+def test_final_outcomes_are_not_asked_again_and_passing_ones_are(server, download):
     wanted = {name: [f"/{name.replace(' ', '-')}"] for name in FAILURES}
     server.answers |= {f"/{name.replace(' ', '-')}": each for name, each in FAILURES.items()}
     download(wanted, give_up_errors=99)
@@ -349,7 +349,7 @@ def test_any_damage_to_the_journal_costs_no_more_than_asking_again(server, downl
         assert store.paths() == {n: row["path"] for n, row in first.items()}
 
 
-def test_the_journal_finds_what_it_was_told_last_among_many(tmp_path):
+def test_the_journal_finds_the_last_line_of_an_address_among_many(tmp_path):
     journal = Journal(tmp_path / "journal.jsonl")
     for n in range(70_000):  # more than are kept in a dict
         journal.add(Result(url=f"http://a/{n}", outcome="timeout", tries=1))
@@ -582,7 +582,7 @@ def test_a_picture_is_ok_just_where_shards_can_be_made_of_it(kind):
         assert (found.fault in (None, "placeholder")) == readable, (found, kind)
 
 
-def test_memory_stays_small_where_all_is_settled(tmp_path):
+def test_memory_stays_small_where_all_outcomes_are_known(tmp_path):
     store = PictureStore(tmp_path)
     journal = Journal(store.journal)
     for n in range(30_000):

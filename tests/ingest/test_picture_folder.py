@@ -47,12 +47,12 @@ def test_the_digest_changes_with_the_pictures(folder):
     assert PictureFolder(folder).digest() != before
 
 
-def test_a_missing_folder_is_told(tmp_path):
+def test_a_missing_folder_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"folder of pictures .*none cannot be read \(No such"):
         PictureFolder(tmp_path / "none")
 
 
-def test_a_file_instead_of_a_folder_is_told(folder):
+def test_a_file_instead_of_a_folder_is_refused(folder):
     with pytest.raises(InputError, match=r"2\.jpeg is a file; expected is a folder of pictures"):
         PictureFolder(folder / "2.jpeg")
 

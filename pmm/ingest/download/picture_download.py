@@ -58,9 +58,9 @@ class DownloadOptions:
     max_bytes: int = 20 * 2**20
     max_pixels: int = 50_000_000
     give_up_errors: int = 20
-    """A host is given up in this run after so many connection errors in a row ..."""
+    """A host is given up for this run after this number of connection errors in a row ..."""
     give_up_s: float = 10.0
-    """... over at least so many seconds."""
+    """... if they span this many seconds at least."""
     processes: int | None = None
     """Helper processes for large downloads; None = as many as there are cores, 0 = none."""
 
@@ -101,7 +101,10 @@ def download_pictures(
         StorageError: the folder cannot be written, the disk is full, or another process downloads.
     """
     if min(options.connections_per_host, options.connections, options.tries) < 1:
-        raise InputError("connections and tries must be 1 or more")
+        raise InputError(
+            f"{options.connections_per_host} connections a host, {options.connections} in all and "
+            f"{options.tries} tries: each must be 1 or more (--connections)"
+        )
     taken = f"another process downloads to {store.folder}; wait for it, or end it"
     with storage_errors(store.folder / "pictures"):
         store.folder.mkdir(parents=True, exist_ok=True)

@@ -100,7 +100,7 @@ class PictureSchedule:
                         if not queue:
                             del self._queues[host]
                         return fetch
-                # Until notified, or until a pause or a delay is over: nobody notifies of time.
+                # Until notified, or until a pause or a delay is over: time passes without a notice.
                 self._changed.wait(self._idle_s())
             return None
 

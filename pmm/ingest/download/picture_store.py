@@ -60,7 +60,7 @@ PICTURE_OUTCOMES = Table(
 )
 
 _NOTHING_YET = hashlib.sha256(b"no pictures yet").hexdigest()
-# Merging copies all that is known, so it is done once for many entries; a dict of so many is small.
+# Merging copies all that is known, so it is done once for many entries; a dict of 65,536 is small.
 _MERGE_AT = 1 << 16
 
 
@@ -100,7 +100,7 @@ class PictureStore:
             return _NOTHING_YET
         names = ["item_id", "outcome", "path"]
         # Sorted, and without tries and addresses: two downloads that end in the same pictures are
-        # the same input for the tables, in whatever order they came.
+        # the same input for the tables, in any order of arrival.
         rows = read_table(self.table, PICTURE_OUTCOMES, names).sort_by("item_id")
         whole = hashlib.sha256()
         for batch in rows.to_batches(1 << 16):
@@ -293,7 +293,7 @@ class _Index:
 
 
 class _Seen:
-    """The ids that have been met."""
+    """The ids that occurred so far."""
 
     def __init__(self) -> None:
         self._index = _Index()

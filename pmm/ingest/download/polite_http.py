@@ -88,13 +88,13 @@ class WebOptions:
     redirects: int = 5
 
     def delay_s(self, tries: int) -> float:
-        """Seconds to wait after so many failed tries."""
+        """Seconds to wait after this number of failed tries."""
         delay: float = min(self.longest_delay_s, self.first_delay_s * 2 ** (tries - 1))
         return delay * random.uniform(0.5, 1.0)
 
 
 class Hosts:
-    """Who may be asked now: so many requests to a host at once, none while it is paused."""
+    """Which hosts may be asked now: few requests to one at once, none while it is paused."""
 
     def __init__(self, at_once: int, longest_pause_s: float) -> None:
         self.changed = threading.Condition()
@@ -161,7 +161,7 @@ class Web:
     def ask(
         self, url: str, headers: Mapping[str, str] | None = None, *, unpack: bool = False
     ) -> urllib3.BaseHTTPResponse:
-        """Send one GET now and return the answer, whatever its status; its body is not read yet.
+        """Send one GET now and return the answer, of any status; its body is not read yet.
 
         The caller is `done_with` the answer in the end: until then it has the connection.
 
@@ -321,7 +321,7 @@ def done_with(response: urllib3.BaseHTTPResponse) -> None:
 
 
 def pieces(response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
-    """The body as it comes, in pieces of whatever size the network has ready.
+    """The body as it comes, in pieces as the network delivers them.
 
     Raises:
         WebError: it ends before its announced length, or nothing comes for too long.

@@ -147,10 +147,10 @@ def _microlens(name: str) -> list[RemoteFile]:
 
 def _movielens(names: Sequence[str]) -> list[RemoteFile]:
     if len(names) != 1:
-        told = "a folder takes one of them; fetch the next to another --raw" if names else ""
+        advice = "a folder takes one of them; fetch the next to another --raw" if names else ""
         raise InputError(
             f"say which release of MovieLens to fetch: {', '.join(MOVIELENS)}"
-            + (f" ({told})" if told else "")
+            + (f" ({advice})" if advice else "")
         )
     release = names[0].lower().removesuffix(".zip")
     if release not in MOVIELENS:

@@ -43,7 +43,7 @@ class Fetched:
 
 @dataclass(kw_only=True)
 class _Part:
-    """A file on its way, and what tells whether its server still has the same one."""
+    """A file that is partly fetched, and what shows whether its server still has the same one."""
 
     place: Path
     url: str = ""
@@ -291,8 +291,8 @@ def _go_on(web: Web, part: _Part, url: str, name: str) -> None:
 
 
 def _continues(response: urllib3.BaseHTTPResponse, have: int, total: int | None) -> bool:
-    told = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
-    return told is not None and int(told[1]) == have and told[2] in ("*", str(total))
+    found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
+    return found is not None and int(found[1]) == have and found[2] in ("*", str(total))
 
 
 def _begin(part: _Part, url: str, response: urllib3.BaseHTTPResponse) -> None:

@@ -110,7 +110,10 @@ def parse_columns(option: str, fields: int, place: str) -> dict[Role, int]:
             f"--columns {option} names {len(names)} columns, but the rows of {place} have {fields}"
         )
     if not {"user", "item"} <= roles.keys():
-        raise InputError(f"--columns {option} must name a user and an item column")
+        raise InputError(
+            f"--columns {option} must name a user and an item column, as "
+            "user,item,rating,timestamp does"
+        )
     return roles
 
 

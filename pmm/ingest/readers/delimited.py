@@ -101,9 +101,12 @@ def sniff(
             if raw.startswith(start):
                 raise InputError(f"{path} is no text file but {what}")
     if "\x00" in text:
-        raise InputError(f"{path} is no text file: it holds NUL bytes near its beginning")
+        raise InputError(
+            f"{path} is no text file: it holds NUL bytes near its beginning; expected are rows of "
+            "delimited text, plain or gzip"
+        )
     if not text.strip():
-        raise InputError(f"{path} is empty")
+        raise InputError(f"{path} is empty; expected are rows of delimited text")
     fitting = _best_fit(text, len(raw) < _HEAD_BYTES, fields)
     if fitting is None:
         first = text.strip().splitlines()[0][:120]
@@ -161,7 +164,7 @@ def stream(
     header: bool,
     drop_counts: Counter[str],
 ) -> Iterator[pa.RecordBatch]:
-    """The wanted columns in batches of dictionary-coded strings.
+    """The wanted columns in batches of dictionary-encoded strings.
 
     Args:
         path: the file.
@@ -198,7 +201,8 @@ def stream(
     if malformed > read:
         raise InputError(
             f"{path}: {malformed:,} of {read + malformed:,} rows do not have "
-            f"{dialect.fields} fields, e.g. {example[0]}"
+            f"{dialect.fields} fields, e.g. {example[0]}; expected are as many in every row, "
+            "with quotes around texts that hold the delimiter"
         )
 
 
@@ -277,7 +281,7 @@ class _Loan:
     """Python objects that Arrow's threads hold, and still hold a moment after the last row.
 
     If the interpreter ends in that moment (an error right after the file's end), the thread that
-    lets go of the object aborts the process, so whoever lends waits until all is given back.
+    drops the object aborts the process, so the lender waits until all is given back.
     """
 
     def __init__(self) -> None:
@@ -305,7 +309,8 @@ def _guarded(path: Path, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Recor
             raise UnicodeError(str(error)) from error
         if "straddling" in str(error):
             raise InputError(
-                f'{path}: a quote (") is opened and not closed within {_BLOCK_BYTES >> 20} MiB'
+                f'{path}: a quote (") is opened and not closed within {_BLOCK_BYTES >> 20} MiB; '
+                'close it, or write it twice ("") where it belongs to a text'
             ) from error
         raise InputError(f"{path} cannot be read as a table: {error}") from error
     except UnicodeDecodeError as error:  # UTF-16 (Latin-1 has no invalid bytes)

@@ -44,7 +44,7 @@ class Parsed:
     """What a block of lines holds."""
 
     rows: pa.RecordBatch
-    """A column for each field, dictionary-coded strings, and `LINE`."""
+    """A column for each field, dictionary-encoded strings, and `LINE`."""
     malformed: int = 0
     """Lines that hold no object."""
     replaced: int = 0
@@ -154,7 +154,7 @@ def _parse_slowly(lines: list[bytes], fields: Sequence[JsonField], literal: bool
 def _parse_fast(block: bytes, fields: Sequence[JsonField]) -> pa.RecordBatch | None:
     """The rows by Arrow's reader, or None where it might differ from Python's.
 
-    Arrow refuses whatever JSON does not allow, but would take two objects on one line for two
+    Arrow refuses what JSON does not allow, but would take two objects on one line for two
     rows, so each line must begin and end with a brace, and there must be as many rows as lines.
     """
     # On the bytes themselves: a Python loop over the lines would cost more than Arrow's parsing.

@@ -29,8 +29,9 @@ from pmm.progress import progress
 BAD_UTF8 = "lines with invalid UTF-8"
 """The note under which lines are counted whose broken characters were replaced."""
 
-# Memory is about open files times blocks ahead times this, whatever the size of the dump: 2 million
-# review lines take 0.71 GiB, and 0.04 bytes more for each byte of longer reviews (`make bench`).
+# Memory is about open files times blocks ahead times this, not a function of the dump's size: 2
+# million review lines take 0.71 GiB, and 0.04 bytes more for each byte of longer reviews (`make
+# bench`).
 _BLOCK_BYTES = 8 << 20
 _LONGEST_LINE = 64 << 20
 # gzip can only be unpacked from front to back, so the files are what can run in parallel. A
@@ -76,7 +77,7 @@ def sniff_lines(path: Path) -> LinesFile:
             raise InputError(f"{path} is no text file but {what}")
     lines = split_lines(raw.removeprefix(_BOM))
     if not lines:
-        raise InputError(f"{path} is empty")
+        raise InputError(f"{path} is empty; expected is a JSON object a line")
     for literal in (False, True):
         found = [read_line(line, literal=literal)[0] for line in lines]
         head = tuple(each for each in found if each is not None)
@@ -126,7 +127,7 @@ def stream_lines(
     drop_counts: Counter[str],
     notes: Counter[str],
 ) -> Iterator[pa.RecordBatch]:
-    """The wanted columns of several files, dictionary-coded strings, and the column `LINE`.
+    """The wanted columns of several files, dictionary-encoded strings, and the column `LINE`.
 
     Numbers become their text; missing and null values, lists, objects and truth values become "".
     Blank lines are no rows. Order: up to four files are open at once, in the given order, and give
@@ -204,7 +205,7 @@ class _Lane:
             shown = self._example[:120].decode("utf-8", "replace")
             raise InputError(
                 f"{self._file.path}: {self._malformed:,} of {total:,} lines are no JSON objects, "
-                f"e.g. {shown!r}"
+                f"e.g. {shown!r}; expected is one object a line"
             )
 
     def close(self) -> None:

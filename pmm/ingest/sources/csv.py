@@ -185,7 +185,9 @@ def _detect(path: Path, columns: str | None, latin: bool) -> _Layout:
         at = roles["time"]
         samples = [row[at] for row in head[header:] if len(row) == dialect.fields]
         if not samples:
-            raise InputError(f"{path} has no rows below its header")
+            raise InputError(
+                f"{path} has no rows below its header; expected is a row an interaction"
+            )
         unit = detect_unit(samples, f"{path}, column {names[at]!r}")
     return _Layout(dialect=dialect, header=header, roles=roles, names=names, unit=unit)
 

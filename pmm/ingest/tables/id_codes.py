@@ -11,7 +11,7 @@ _FOLD_AT = 1 << 22
 
 
 class IdCodes:
-    """Collects a column that comes in dictionary-coded pieces, each with a dictionary of its own.
+    """Collects a column that comes in dictionary-encoded pieces, each with a dictionary of its own.
 
     Pieces are folded whenever as many entries wait as are known, so that the work stays
     proportional to the entries seen and the memory to the distinct ids.

@@ -52,7 +52,7 @@ class Reading:
     """As `pmm.storage.schemas.SOURCE_ITEMS`; every item id once."""
     item_counts: dict[str, Any]
     interactions: Iterator[pa.Table]
-    """As `pmm.storage.schemas.INTERACTIONS`, dictionary-coded, in file order; fills
+    """As `pmm.storage.schemas.INTERACTIONS`, dictionary-encoded, in file order; fills
     `row_counts`."""
     row_counts: Counter[str]
     """"read", "zero times", and a count for each reason to drop a row."""
@@ -264,4 +264,4 @@ def _batches(path: Path) -> Iterator[pa.RecordBatch]:
         with pq.ParquetFile(path, read_dictionary=columns[:2]) as file:
             yield from file.iter_batches(batch_size=ROW_GROUP, columns=columns)
     except (OSError, pa.ArrowInvalid) as error:
-        raise BrokenArtefact(f"{path} cannot be read ({error})") from error
+        raise BrokenArtefact(f"{path} cannot be read ({error}). Run pmm ingest again") from error

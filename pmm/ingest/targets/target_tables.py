@@ -334,7 +334,7 @@ def _cold_batches(
 
 
 def _digest(sequences: pa.Table) -> str:
-    """sha256 of what the sequences hold, whatever the file around them looks like."""
+    """sha256 of the sequences' content, which does not depend on the version of Parquet."""
     whole = hashlib.sha256()
     for name in ("train", "valid", "test", "user_id"):
         column = sequences[name].combine_chunks()

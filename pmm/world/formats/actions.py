@@ -14,7 +14,7 @@ PERIOD = 732
 
 @dataclass(frozen=True, kw_only=True)
 class Actions:
-    """A actions in order of time; a user's actions of one time stand in the order of his sequence.
+    """A actions in order of time; a user's actions of one time are in the order of the sequence.
 
     Attributes:
         user, item: numbers in the collection [A].

@@ -80,8 +80,8 @@ class MetadataDefects:
     """Which items' metadata are defective, by item number; no item has two of these defects.
 
     Attributes:
-        relisted: stand twice, first without a picture.
-        unlisted: do not stand there.
+        relisted: have two rows, the first without a picture.
+        unlisted: have no row.
         foreign: how many rows of other categories there are besides.
         dead_links: the first address of the picture leads nowhere, the second to it.
     """
@@ -116,7 +116,7 @@ def write_amazon(
 ) -> dict[str, int]:
     """Write the Amazon platform; the same world gives the same bytes, also over an existing folder.
 
-    Reviews stand in no telling order. Those of 2018 have the time of midnight UTC, so several of
+    The order of reviews says nothing. Those of 2018 have the time of midnight UTC, so several of
     one day are tied; among rows with the same time of one user the file order is the true order.
 
     Args:

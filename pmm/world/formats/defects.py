@@ -27,7 +27,7 @@ class Defects:
         missing_texts: items without a description, the title stays; or, in the formats that have
             titles only, and at Amazon, without a title.
         markup: descriptions (in those formats titles) with HTML tags and entities.
-        repeated_rows: interactions that stand twice, one below the other.
+        repeated_rows: interactions that are written twice, one below the other.
         stripped_ids: H&M interactions whose article id has lost its leading zero.
         relisted_items: Amazon items whose metadata stands twice, first without a picture.
         unlisted_items: Amazon items that are reviewed but have no metadata.
@@ -131,12 +131,12 @@ def plan_defects(
 
 
 def planted(share: float, of: int) -> int:
-    """How many of so many a share is; a share above 0 is at least one."""
+    """A share of a number, rounded up: a share above 0 is at least one."""
     return min(of, math.ceil(share * of))
 
 
 def picture_bytes(picture: Image.Image, defect: PictureDefect | None) -> bytes | None:
-    """The picture's file with its defect; None where there shall be none."""
+    """The picture's file with its defect; None where there is to be none."""
     match defect:
         case None:
             return _encoded(picture, "JPEG")

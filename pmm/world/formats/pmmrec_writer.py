@@ -108,7 +108,7 @@ def _write_store(world: World, dataset: RawDataset, path: Path) -> int:
     with atomic_file(path) as place:
         place.unlink(missing_ok=True)  # of a writer that was killed
         with (
-            # No lock file, which would name the process: nobody else knows the temporary name.
+            # No lock file, which would name the process: no other process knows the temporary name.
             lmdb.open(str(place), subdir=False, lock=False, map_size=room) as store,
             store.begin(write=True) as writing,
         ):
@@ -123,7 +123,7 @@ def _write_store(world: World, dataset: RawDataset, path: Path) -> int:
 
 
 def _pickled(world: World, collection: str, number: int, plan: DefectPlan) -> bytes | None:
-    """A picture as it stands in the store; None where there shall be none.
+    """A picture as it stands in the store; None where there is to be none.
 
     A picture that the plan wants as an odd file has gone through that file.
     """

@@ -31,7 +31,7 @@ class RawDataset:
     Attributes:
         name: of the source or target; its collection has the catalogue.
         numbers: its items, in the order of the collection's catalogue.
-        actions: in the order in which they will stand in the file.
+        actions: in the order of the file.
         plan: the defects; rows are counted in that order too.
     """
 
@@ -81,7 +81,7 @@ def plan_dataset(
     Args:
         defects: what to plant; a small share of everything by default.
         order: of the rows: by time; in no telling order, so that only their times say it; or user
-            by user. In each, a user's rows of one time stand in his true order.
+            by user. In each, a user's rows of one time are in their true order.
         user_order: what comes first among the actions of one time; see `actions_of`.
 
     Raises:
@@ -141,7 +141,7 @@ def write_json_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
 
 
 def write_pictures(world: World, collection: str, paths: dict[int, Path], plan: DefectPlan) -> int:
-    """Draw and write the pictures of items, and remove those that shall be missing.
+    """Draw and write the pictures of items, and remove those that are to be missing.
 
     Args:
         paths: where the picture of each item number goes.

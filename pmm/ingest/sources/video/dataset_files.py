@@ -1,4 +1,4 @@
-"""Datasets in a folder, known by the names of their files; which folder holds their pictures."""
+"""Datasets in a folder, recognised by the names of their files; which folder has their pictures."""
 
 import os
 import re
@@ -37,7 +37,7 @@ class IncompleteDataset:
     """A dataset of which files are missing."""
 
     name: str
-    lack: str
+    missing: str
     """What is missing, and beside which file."""
 
 
@@ -89,7 +89,7 @@ class FolderListing:
 
 
 def _kind(entry: os.DirEntry[str]) -> Literal["file", "folder", "other"]:
-    """What it is; other are pipes, which nobody would wait for, and links that lead nowhere."""
+    """What an entry is; "other": pipes, whose reading may never end, and broken links."""
     try:
         return "folder" if entry.is_dir() else "file" if entry.is_file() else "other"
     except OSError:  # a link in a circle

@@ -1,4 +1,4 @@
-"""Datasets of the video platforms, whatever their layout: found, read into tables, made targets.
+"""Datasets of the video platforms in any layout: found, read into tables, made into targets.
 
 Text is the title alone (paper IV-A: "titles" for Bili and Kwai). Each dataset has tables of its own
 and is a target of its own.
@@ -112,7 +112,7 @@ class DatasetIndex:
             if isinstance(found, DatasetFiles):
                 self._known.setdefault(name, []).append(found)
             else:
-                self._incomplete.setdefault(name, []).append(found.lack)
+                self._incomplete.setdefault(name, []).append(found.missing)
 
     def has(self, name: str) -> bool:
         """Whether a dataset is there; where it is there more than once, `get` refuses to choose."""
@@ -125,11 +125,11 @@ class DatasetIndex:
             InputError: none is; the message says what is missing of those in `of`.
         """
         if not any(self.has(name) for name in names):
-            raise missing_raw(self.source, self.raw, self.lack(dict.fromkeys(of)))
+            raise missing_raw(self.source, self.raw, self.missing(dict.fromkeys(of)))
 
-    def lack(self, names: Iterable[str]) -> list[str]:
-        """What is missing of datasets of which something is there."""
-        return [lack for name in names for lack in self._incomplete.get(name, [])]
+    def missing(self, names: Iterable[str]) -> list[str]:
+        """The missing files of datasets of which some are there."""
+        return [missing for name in names for missing in self._incomplete.get(name, [])]
 
     def get(self, name: str) -> DatasetFiles:
         """A dataset.
@@ -139,7 +139,7 @@ class DatasetIndex:
         """
         found = self._known.get(name, [])
         if not found:
-            raise missing_raw(self.source, self.raw, self.lack([name]) or [f'files of "{name}"'])
+            raise missing_raw(self.source, self.raw, self.missing([name]) or [f'files of "{name}"'])
         if len(found) > 1:
             lines = "\n".join(f"  {each.interactions.parent} ({each.name})" for each in found)
             raise InputError(
@@ -212,12 +212,12 @@ def ingest_datasets(
 def _reason_to_leave_out(index: DatasetIndex, plan: DatasetTargets, options: IngestOptions) -> str:
     """Why a dataset that was not asked for by name is left out; "" where it is not."""
     if not index.has(plan.name):
-        lack = "; ".join(index.lack([plan.name]))
-        return f"missing: {lack}" if lack else f"no files of {plan.name} below {index.raw}"
-    return _lack_of_pictures(index.get(plan.name), options)
+        missing = "; ".join(index.missing([plan.name]))
+        return f"missing: {missing}" if missing else f"no files of {plan.name} below {index.raw}"
+    return _missing_pictures(index.get(plan.name), options)
 
 
-def _lack_of_pictures(dataset: DatasetFiles, options: IngestOptions) -> str:
+def _missing_pictures(dataset: DatasetFiles, options: IngestOptions) -> str:
     if dataset.pictures is not None or options.missing_image != "drop":
         return ""
     place, stem = dataset.interactions.parent, dataset.name
@@ -236,9 +236,9 @@ def _ingest_dataset(
     wanted: Sequence[str],
     options: IngestOptions,
 ) -> list[dict[str, Any]]:
-    lack = _lack_of_pictures(dataset, options)
-    if lack:
-        raise InputError(f"{plan.name}: {lack}")
+    missing = _missing_pictures(dataset, options)
+    if missing:
+        raise InputError(f"{plan.name}: {missing}")
     pictures = PictureSource(home, plan.name, dataset)
     tables = write_tables(home, dataset_raw(home, plan, dataset, pictures, language))
     # Only now: tables made before name the earlier pictures until they have been replaced.

@@ -30,7 +30,7 @@ def find(listing: FolderListing) -> Iterator[DatasetFiles | IncompleteDataset]:
         pairs = listing.file(*(f"{stem}{ending}" for ending in _PAIRS))
         if pairs is None:
             yield IncompleteDataset(
-                name=stem, lack=f"{stem}_pairs.csv or _pairs.tsv beside {paths[0]}"
+                name=stem, missing=f"{stem}_pairs.csv or _pairs.tsv beside {paths[0]}"
             )
             continue
         yield DatasetFiles(
@@ -43,7 +43,7 @@ def find(listing: FolderListing) -> Iterator[DatasetFiles | IncompleteDataset]:
     for stem, name in listing.stems(*_PAIRS):
         if stem not in titles:
             yield IncompleteDataset(
-                name=stem, lack=f"{stem}_titles.csv beside {listing.folder / name}"
+                name=stem, missing=f"{stem}_titles.csv beside {listing.folder / name}"
             )
 
 

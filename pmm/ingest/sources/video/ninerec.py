@@ -30,8 +30,8 @@ def find(listing: FolderListing) -> Iterator[DatasetFiles | IncompleteDataset]:
     for stem, name in stems:
         pairs = listing.file(f"{stem}_pair.csv", f"{stem}_behaviour.tsv")
         if pairs is None:
-            lack = f"{stem}_pair.csv or {stem}_behaviour.tsv beside {listing.folder / name}"
-            yield IncompleteDataset(name=stem, lack=lack)
+            missing = f"{stem}_pair.csv or {stem}_behaviour.tsv beside {listing.folder / name}"
+            yield IncompleteDataset(name=stem, missing=missing)
             continue
         yield DatasetFiles(
             name=stem,
@@ -43,7 +43,7 @@ def find(listing: FolderListing) -> Iterator[DatasetFiles | IncompleteDataset]:
     for stem, name in listing.stems("_pair.csv", "_behaviour.tsv"):
         if listing.file(f"{stem}_item.csv") is None:
             yield IncompleteDataset(
-                name=stem, lack=f"{stem}_item.csv beside {listing.folder / name}"
+                name=stem, missing=f"{stem}_item.csv beside {listing.folder / name}"
             )
 
 

@@ -25,7 +25,7 @@ def find(listing: FolderListing) -> Iterator[DatasetFiles | IncompleteDataset]:
         users = listing.file(f"{stem}{_USERS}")
         if users is None:
             yield IncompleteDataset(
-                name=stem, lack=f"{stem}{_USERS} beside {listing.folder / name}"
+                name=stem, missing=f"{stem}{_USERS} beside {listing.folder / name}"
             )
             continue
         yield DatasetFiles(
@@ -38,5 +38,5 @@ def find(listing: FolderListing) -> Iterator[DatasetFiles | IncompleteDataset]:
     for stem, name in listing.stems(_USERS):
         if listing.file(f"{stem}{_TEXTS}") is None:
             yield IncompleteDataset(
-                name=stem, lack=f"{stem}{_TEXTS} beside {listing.folder / name}"
+                name=stem, missing=f"{stem}{_TEXTS} beside {listing.folder / name}"
             )
