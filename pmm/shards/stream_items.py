@@ -61,7 +61,7 @@ def stream_samples(
     import webdataset
     from webdataset.tariterators import group_by_keys, url_opener
 
-    urls = [str(each) for each in tars]
+    urls = [_url(each) for each in tars]
 
     def members(opened: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         for each in opened:
@@ -103,7 +103,7 @@ def stream_items(source: str | Path, chunk: int, *, read: Reads = "both") -> Ite
     Raises:
         BrokenArtefact: a file is missing, cut off or damaged.
     """
-    place = str(source).rstrip("/")
+    place = _url(source).rstrip("/")
     index, made_by = index_of(place)
     size, pad = int(index["picture"]["size"]), int(index["tokenizer"]["pad"])
     special = int(index["tokenizer"]["special"])
@@ -136,7 +136,7 @@ def tar_members(tar: str | Path, *, made_by: str) -> Iterator[tuple[str, bytes]]
     from webdataset.gopen import gopen
 
     try:
-        yield from _members(gopen(str(tar)), str(tar), None, made_by)
+        yield from _members(gopen(_url(tar)), str(tar), None, made_by)
     except (OSError, ValueError) as error:
         raise BrokenArtefact(f"{tar} cannot be read ({error}). Run: {made_by}") from error
 
@@ -237,6 +237,11 @@ def token_list(npy: bytes | memoryview) -> npt.NDArray[np.int32]:
 
 _NPY_LENGTH = slice(8, 10)
 """Where an .npy file has its header's length, little-endian."""
+
+
+def _url(place: str | Path) -> str:
+    """A path from the root, in which a colon is no end of a scheme; a URL as it is."""
+    return str(place.absolute()) if isinstance(place, Path) else place
 
 
 def _members(

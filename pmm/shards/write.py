@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pyarrow as pa
 
 from pmm.cores import cores
@@ -38,7 +39,7 @@ from pmm.storage.artefact import (
     write_json,
 )
 from pmm.storage.home import Home
-from pmm.storage.schemas import SEQUENCES, SHARD_ITEMS, TARGET_ITEMS, read_table, write_table
+from pmm.storage.schemas import SEQUENCES, TARGET_ITEMS, read_table, write_table
 
 KIND = "shards"
 
@@ -159,17 +160,15 @@ def _nothing_read(name: str, pictures: Path | None, counts: dict[str, int]) -> s
 
 def _counts(folder: Path, n_shards: int) -> dict[str, int]:
     """Items, and what became of them, from the tables of all shards."""
-    counts = {"items": 0, "pictures": 0, "text_only": 0}
-    for shard in range(n_shards):
-        table = read_table(folder / table_name(shard), SHARD_ITEMS, ["status", "reason"])
-        counts["items"] += table.num_rows
-        for reason in table["reason"].to_pylist():
-            counts["pictures"] += reason is None
-            if reason is not None:
-                counts["text_only"] += 1
-                key = "text_only_" + reason
-                counts[key] = counts.get(key, 0) + 1
-    return counts
+    paths = [folder / table_name(shard) for shard in range(n_shards)]
+    reason = pl.read_parquet(paths, columns=["reason"])["reason"]
+    reasons = reason.drop_nulls().value_counts().sort("reason").rows()
+    return {
+        "items": len(reason),
+        "pictures": reason.null_count(),
+        "text_only": len(reason) - reason.null_count(),
+        **{f"text_only_{why}": count for why, count in reasons},
+    }
 
 
 def _index(name: str, setting: Setting, options: ShardOptions, n_items: int) -> dict[str, Any]:

@@ -86,6 +86,14 @@ def test_shards_behind_a_url_give_the_same(shards: Shards, served: str, read: Re
     assert all(map(same, by_offset(shards, 7, read), found))
 
 
+def test_a_colon_in_a_path_makes_no_url_of_it(
+    shards: Shards, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(shards.place, tmp_path / "shop:hm")
+    monkeypatch.chdir(tmp_path)
+    assert len(list(stream_items(Path("shop:hm"), 10))) == 4
+
+
 def test_what_webdataset_opens_can_be_streamed(shards: Shards) -> None:
     tars = [f"pipe:cat {shards.place}/items-00000.tar", f"file:{shards.place}/items-00001.tar"]
     found = list(stream_samples(tars, parts={"json", "jpg"}, made_by="pmm"))

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 
@@ -36,15 +37,13 @@ class InteractionRows:
         [6, 7, 5, 8]
         """
         if self.timestamp is None or bool(np.all(self.timestamp[1:] >= self.timestamp[:-1])):
-            return self.at(np.argsort(self.user, kind="stable"))
+            order = pl.arg_sort_by("user", maintain_order=True)
+            return self.at(pl.DataFrame({"user": self.user}).select(order)["user"].to_numpy())
         return self.at(np.lexsort((self.timestamp, self.user)))
 
     def first_of_pairs(self) -> NDArray[np.bool_]:
         """[R] True at the first row of each (user, item); rows must be in order."""
-        first = np.unique(self._pairs(), return_index=True)[1]
-        mask = np.zeros(len(self.user), bool)
-        mask[first] = True
-        return mask
+        return pl.Series(self._pairs()).is_first_distinct().to_numpy()
 
     def distinct_pairs(self) -> int:
         """Number of distinct (user, item)."""
