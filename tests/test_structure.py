@@ -157,14 +157,6 @@ def test_no_two_files_have_one_name() -> None:
     assert [name for name, count in counts.items() if count > 1] == []
 
 
-STILL_TWO_MEANINGS: frozenset[str] = frozenset()
-"""Names of types that are still defined twice; to be emptied."""
-STILL_TWIN_TEST_FILES = frozenset({"test_baseline.py", "test_baselines.py"})
-"""To be emptied."""
-STILL_TWIN_TESTS = ("model/", "train/", "evaluate/")
-"""Folders of tests in which a name may still stand twice; to be emptied."""
-
-
 def types_of(tree: ast.Module) -> Iterator[tuple[str, str]]:
     """The public classes and type aliases of a module, and what each of them means.
 
@@ -186,7 +178,7 @@ def test_no_type_name_has_two_meanings() -> None:
     for name, meaning in itertools.chain.from_iterable(map(types_of, trees)):
         if name[0].isupper():
             meanings.setdefault(name, set()).add(meaning)
-    assert {name for name, found in meanings.items() if len(found) > 1} == STILL_TWO_MEANINGS
+    assert [name for name, found in meanings.items() if len(found) > 1] == []
 
 
 TESTS = sorted((ROOT / "tests").rglob("test_*.py"))
@@ -194,7 +186,7 @@ TESTS = sorted((ROOT / "tests").rglob("test_*.py"))
 
 def test_no_two_test_files_have_one_name() -> None:
     counts = Counter(path.name for path in TESTS)
-    assert {name for name, count in counts.items() if count > 1} <= STILL_TWIN_TEST_FILES
+    assert [name for name, count in counts.items() if count > 1] == []
 
 
 def test_no_two_tests_have_one_name() -> None:
@@ -205,11 +197,7 @@ def test_no_two_tests_have_one_name() -> None:
             if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
                 named.setdefault(node.name, []).append(below)
     twins = {name: places for name, places in named.items() if len(places) > 1}
-    assert {
-        name: places
-        for name, places in twins.items()
-        if not all(place.startswith(STILL_TWIN_TESTS) for place in places)
-    } == {}
+    assert twins == {}
 
 
 def test_every_room_says_what_is_in_it() -> None:

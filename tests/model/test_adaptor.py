@@ -34,7 +34,7 @@ def literal(adaptor: MixtureAdaptor, x: Tensor) -> Tensor:
     return torch.stack(rows)
 
 
-def test_it_equals_the_definition_written_out() -> None:
+def test_it_equals_the_definition_written_out_for_the_adaptor() -> None:
     adaptor, x = trained().eval(), torch.randn(6, 7)
     torch.testing.assert_close(adaptor(x), literal(adaptor, x), atol=1e-5, rtol=1e-5)
 
@@ -115,7 +115,7 @@ def test_every_tensor_gets_a_gradient_from_the_start() -> None:
     assert x.grad.abs().min() > 0
 
 
-def test_gradients_pass_torchs_own_check() -> None:
+def test_gradients_pass_torchs_own_check_for_the_adaptor() -> None:
     adaptor = trained().double().eval()
     x = torch.randn(3, 7, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(adaptor, (x,))

@@ -329,7 +329,9 @@ NAMES = list(all_losses(*numbers(0)))
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_gradients_pass_torchs_own_check_in_double_precision(name: str) -> None:
+def test_gradients_pass_torchs_own_check_in_double_precision_for_losses_of_baselines(
+    name: str,
+) -> None:
     vectors = [each.requires_grad_() for each in numbers(6)]
     assert torch.autograd.gradcheck(lambda u, i: all_losses(u, i)[name], vectors)
 
@@ -345,7 +347,9 @@ def test_rows_get_gradients_and_padding_none(name: str) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("name", NAMES)
-def test_half_precision_vectors_are_computed_in_float32(name: str, dtype: torch.dtype) -> None:
+def test_half_precision_vectors_are_computed_in_float32_for_losses_of_baselines(
+    name: str, dtype: torch.dtype
+) -> None:
     # Products of entries of hundreds: past float16's largest number.
     halves = [(300 * each).to(dtype).requires_grad_() for each in numbers(8)]
     with torch.autocast("cpu", dtype):

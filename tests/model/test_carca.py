@@ -106,7 +106,7 @@ def literal_scores(head: CarcaHead, profile_BLD: Tensor, candidate_ID: Tensor) -
     ).view(3, 5, -1)
 
 
-def test_its_sizes_are_those_of_the_specification() -> None:
+def test_its_sizes_are_those_of_the_specification_for_carca() -> None:
     """768 wide with 1,536 features and two blocks."""
     with torch.device("meta"):
         mix, encoder, head = ItemMix(768, 1_536), CarcaEncoder(768), CarcaHead(768)
@@ -214,7 +214,9 @@ def test_a_later_item_changes_earlier_scores_in_the_published_form_alone(causal:
 
 
 @pytest.mark.parametrize("causal", [True, False])
-def test_what_stands_at_padding_does_not_matter_and_its_states_are_zero(causal: bool) -> None:
+def test_what_stands_at_padding_does_not_matter_and_its_states_are_zero_for_carca(
+    causal: bool,
+) -> None:
     encoder, head = small_encoder(causal=causal), small_head(causal=causal)
     z, candidates = some_profile(), some_candidates()
     changed = torch.where(VALID[:, :, None], z, 1e3)
@@ -229,7 +231,7 @@ def test_what_stands_at_padding_does_not_matter_and_its_states_are_zero(causal: 
     assert head.last_scores(z, VALID, candidates)[2].abs().sum() == 0
 
 
-def test_a_shorter_window_is_the_same_as_one_padded_on_the_left() -> None:
+def test_a_shorter_window_is_the_same_as_one_padded_on_the_left_for_carca() -> None:
     encoder, head, z = small_encoder(), small_head(), some_profile()
     short = encoder(z[:1, 2:], torch.ones(1, 3, dtype=torch.bool))
     whole = encoder(z, VALID)
@@ -241,7 +243,7 @@ def test_a_shorter_window_is_the_same_as_one_padded_on_the_left() -> None:
 
 @pytest.mark.parametrize("options", HEADS)
 @pytest.mark.parametrize("method", ["scores", "last_scores", "pair_scores"])
-def test_every_tensor_gets_a_gradient_and_padding_none(options, method: str) -> None:
+def test_every_tensor_gets_a_gradient_and_padding_none_for_carca(options, method: str) -> None:
     torch.manual_seed(0)
     mix, encoder = ItemMix(8, 6), CarcaEncoder(8, heads=2, causal=options.get("causal", True))
     head = CarcaHead(8, heads=2, **options)
@@ -291,7 +293,7 @@ def test_it_starts_from_xavier_uniform_weights_and_zero_biases() -> None:
                 assert torch.equal(tensor, torch.full_like(tensor, expected)), name
 
 
-def test_heads_that_do_not_divide_the_width_are_refused() -> None:
+def test_heads_that_do_not_divide_the_width_are_refused_for_carca() -> None:
     with pytest.raises(InputError, match="user_heads = 3"):
         CarcaEncoder(8, heads=3)
     with pytest.raises(InputError, match="user_heads = 3"):

@@ -148,7 +148,7 @@ def test_the_gradient_is_the_slope_of_the_loops(case: Case, seed: int) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(cases())
-def test_gradients_pass_torchs_own_check_in_double_precision(case: Case) -> None:
+def test_gradients_pass_torchs_own_check_in_double_precision_for_contrasts(case: Case) -> None:
     inputs = case.text.clone().requires_grad_(), case.picture.clone().requires_grad_()
     # Vectors of length 0.2 bend the loss at tau = 0.05: what is left out grows with (1e-6 / tau)^2.
     assert torch.autograd.gradcheck(lambda *x: case.moved(*x).found(), inputs, atol=1e-4)
@@ -184,7 +184,7 @@ def complete(
         ("all", "same_ids", 0.696589, 0.947824),
     ],
 )
-def test_closed_forms_of_two_users(
+def test_closed_forms_of_two_users_for_contrasts(
     name: str, reject: str, orthogonal: float, collapsed: float
 ) -> None:
     options = options_of(name, reject=reject)
@@ -315,7 +315,7 @@ def test_a_batch_of_one_modality_gives_zero(family: str) -> None:
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("tau", [0.01, 1.0])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_half_precision_vectors_are_computed_in_float32(
+def test_half_precision_vectors_are_computed_in_float32_for_contrasts(
     dtype: torch.dtype, tau: float, family: str
 ) -> None:
     # Entries of a thousand: their squares are past float16's largest number.
@@ -333,7 +333,9 @@ def test_half_precision_vectors_are_computed_in_float32(
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("form", ["sum", "mean"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_logits_stay_float32_under_autocast(dtype: torch.dtype, form: str, family: str) -> None:
+def test_logits_stay_float32_under_autocast_for_contrasts(
+    dtype: torch.dtype, form: str, family: str
+) -> None:
     case = random_case(family=family, form=form)
     case = case.moved(case.text.float(), case.picture.float())
     found, expected = gradients(case, autocast=dtype), gradients(case)

@@ -287,7 +287,7 @@ def test_encoders_of_other_kinds_are_refused(tmp_path: Path) -> None:
         load_vision(VisionSpec(encoder="RN50", pretrained="openai", random_seed=0))
 
 
-def test_pictures_of_another_size_are_refused(small: tuple[Path, Path]) -> None:
+def test_pictures_of_another_size_are_refused_for_an_encoder(small: tuple[Path, Path]) -> None:
     tower = load_vision(VisionSpec(encoder=str(small[1])))
     with pytest.raises(InputError, match=r"\(224, 224\).*\(89, 89\)"):
         tower.trunk(torch.zeros(1, 3, 89, 89, dtype=torch.uint8))

@@ -85,7 +85,7 @@ def literal(encoder: FdsaEncoder, e: Tensor, fields: list[Tensor], valid_L: Tens
 
 
 @pytest.mark.parametrize("fields", [(6,), (6, 3)])
-def test_it_equals_the_definition_written_out(fields: tuple[int, ...]) -> None:
+def test_it_equals_the_definition_written_out_for_fdsa(fields: tuple[int, ...]) -> None:
     encoder, (e, features) = small(*fields), inputs(*fields)
     expected = torch.stack(
         [literal(encoder, e[b], [each[b] for each in features], VALID[b]) for b in range(3)]
@@ -93,7 +93,7 @@ def test_it_equals_the_definition_written_out(fields: tuple[int, ...]) -> None:
     torch.testing.assert_close(encoder(e, features, VALID), expected, atol=1e-5, rtol=1e-4)
 
 
-def test_its_sizes_are_those_of_the_specification() -> None:
+def test_its_sizes_are_those_of_the_specification_for_fdsa() -> None:
     """Of 300 wide, 50 positions and one field of 768: two Transformers, P, LN, W, W_c."""
     with torch.device("meta"):
         encoder = FdsaEncoder(300, fields=(768,), max_length=50)
@@ -107,7 +107,7 @@ def test_its_sizes_are_those_of_the_specification() -> None:
 
 
 @pytest.mark.parametrize("stream", ["items", "features"])
-def test_later_items_do_not_change_earlier_states(stream: str) -> None:
+def test_later_items_do_not_change_earlier_states_for_fdsa(stream: str) -> None:
     encoder, (e, features) = small(6), inputs(6)
     changed = {"items": e.clone(), "features": features[0].clone()}
     changed[stream][:, 3:] += torch.randn(changed[stream][:, 3:].shape)
@@ -136,7 +136,7 @@ def test_distinct_items_can_be_embedded_once_and_put_into_windows() -> None:
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
 
 
-def test_it_starts_from_small_normal_weights_and_zero_biases() -> None:
+def test_it_starts_from_small_normal_weights_and_zero_biases_for_fdsa() -> None:
     torch.manual_seed(0)
     encoder = FdsaEncoder(300, fields=(768,), max_length=50)
     for name, tensor in encoder.named_parameters():

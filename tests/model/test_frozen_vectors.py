@@ -138,7 +138,7 @@ def test_the_blocks_that_a_model_trains_do_not_matter(
 
 
 @pytest.mark.parametrize("limit", [0.0, 1.0])
-def test_mapped_files_and_memory_give_the_same(
+def test_mapped_files_and_memory_give_the_same_for_frozen_vectors(
     shop: Any, monkeypatch: pytest.MonkeyPatch, limit: float
 ) -> None:
     whole = vectors(shop)
@@ -217,7 +217,7 @@ def test_vectors_and_activations_of_a_whole_frozen_encoder_lie_apart(shop: Any) 
 
 
 @pytest.mark.parametrize("side", ["text", "vision"])
-def test_finished_files_are_kept_after_a_kill(
+def test_finished_files_are_kept_after_a_kill_for_frozen_vectors(
     shop: Any, monkeypatch: pytest.MonkeyPatch, side: str
 ) -> None:
     monkeypatch.setattr(activations, "ITEMS_A_FILE", 8)
@@ -255,7 +255,9 @@ def test_stored_vectors_that_do_not_fit_are_refused(shop: Any) -> None:
         activations.Activations(place, shop.shards(), trunk, device=torch.device("cpu"))
 
 
-def test_pictures_of_another_size_are_refused(shop: Any, small: tuple[Path, Path]) -> None:
+def test_pictures_of_another_size_are_refused_for_frozen_vectors(
+    shop: Any, small: tuple[Path, Path]
+) -> None:
     with pytest.raises(InputError, match=r"takes pictures of .*224.*, the shards hold"):
         vectors(shop, text=None, vision=VisionSpec(encoder=str(small[1])))
 

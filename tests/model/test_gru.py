@@ -39,14 +39,14 @@ def literal(encoder: GruEncoder, e_LD: Tensor, valid_L: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("options", [{}, {"dense": True}])
-def test_it_equals_the_definition_written_out(options: dict[str, int]) -> None:
+def test_it_equals_the_definition_written_out_for_gru(options: dict[str, int]) -> None:
     torch.manual_seed(0)
     encoder, e = GruEncoder(8, **options).eval(), torch.randn(3, 5, 8)
     expected = torch.stack([literal(encoder, e[b], VALID[b]) for b in range(3)])
     torch.testing.assert_close(encoder(e, VALID), expected, atol=1e-6, rtol=1e-5)
 
 
-def test_its_sizes_are_those_of_the_specification() -> None:
+def test_its_sizes_are_those_of_the_specification_for_gru() -> None:
     with torch.device("meta"):
         assert count(GruEncoder(768)) == 7_077_888
         dense = GruEncoder(64, layers=1, dense=True)

@@ -100,7 +100,7 @@ def test_both_sides_and_every_tensor_get_gradients(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_gradients_pass_torchs_own_check(kind: str) -> None:
+def test_gradients_pass_torchs_own_check_for_every_fusion(kind: str) -> None:
     module = fusion(kind).double()
     t, v = (torch.randn(3, 6, dtype=torch.float64, requires_grad=True) for _ in range(2))
     has = torch.tensor([True, False, True])

@@ -190,7 +190,7 @@ def test_only_class_tokens_are_projected_but_in_co_attention(build, items, modal
 
 @pytest.mark.parametrize("fusion", ["merge", *FUSIONS])
 @pytest.mark.parametrize("modality", ["both", "text", "vision"])
-def test_every_trained_tensor_gets_a_gradient_and_no_frozen_one_does(
+def test_every_trained_tensor_gets_a_gradient_and_no_frozen_one_does_for_morec(
     build, batch: Batch, fusion: str, modality: str
 ) -> None:
     model = build(**as_morec(fusion, modality=modality)).train()
@@ -227,7 +227,7 @@ def test_what_an_item_lacks_is_neither_read_nor_gets_a_gradient(build, items, fu
 
 @pytest.mark.parametrize("fusion", FUSIONS)
 @pytest.mark.parametrize("modality", ["both", "text", "vision"])
-def test_batches_that_lack_a_modality_train(
+def test_batches_that_lack_a_modality_train_for_morec(
     build, batch: Batch, fusion: str, modality: str
 ) -> None:
     everything = list(range(7))
@@ -240,7 +240,7 @@ def test_batches_that_lack_a_modality_train(
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)
-def test_a_few_steps_learn_the_next_items(build, batch: Batch, fusion: str) -> None:
+def test_a_few_steps_learn_the_next_items_for_morec(build, batch: Batch, fusion: str) -> None:
     model = build(dropout=0.0, **as_morec(fusion)).train()
     optimiser = torch.optim.AdamW(parameter_groups(model, lr=2e-3, weight_decay=0.0))
     losses = []
@@ -266,7 +266,7 @@ def test_computing_again_changes_no_gradient(build, batch: Batch, fusion: str) -
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)
-def test_bf16_autocast_gives_a_finite_loss_near_the_exact_one(
+def test_bf16_autocast_gives_a_finite_loss_near_the_exact_one_for_morec(
     build, batch: Batch, fusion: str
 ) -> None:
     model = build(**as_morec(fusion)).eval()

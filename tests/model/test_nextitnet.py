@@ -58,7 +58,7 @@ def literal(encoder: NextItNetEncoder, e_LD: Tensor, insertion: str | None) -> T
 
 
 @pytest.mark.parametrize("insertion", [None, *INSERTIONS])
-def test_it_equals_the_definition_written_out(insertion: str | None) -> None:
+def test_it_equals_the_definition_written_out_for_nextitnet(insertion: str | None) -> None:
     encoder, e = small(adapter=insertion), torch.randn(3, 5, 8)
     found = encoder(e, VALID)
     torch.testing.assert_close(found[1], literal(encoder, e[1], insertion), atol=1e-4, rtol=1e-4)
@@ -66,7 +66,7 @@ def test_it_equals_the_definition_written_out(insertion: str | None) -> None:
     torch.testing.assert_close(found[0, 2:], expected, atol=1e-4, rtol=1e-4)
 
 
-def test_its_sizes_are_those_of_the_specification() -> None:
+def test_its_sizes_are_those_of_the_specification_for_nextitnet() -> None:
     with torch.device("meta"):
         encoder = NextItNetEncoder(768)
         assert [count(block) for block in encoder.blocks] == [3_543_552] * 4
@@ -98,7 +98,7 @@ def test_a_state_reaches_back_over_61_positions_and_no_further() -> None:
 
 
 @pytest.mark.parametrize("mask_pads", [True, False])
-def test_later_items_do_not_change_earlier_states(mask_pads: bool) -> None:
+def test_later_items_do_not_change_earlier_states_for_nextitnet(mask_pads: bool) -> None:
     encoder, e = small(mask_pads=mask_pads), torch.randn(3, 5, 8)
     changed = e.clone()
     changed[:, 3:] = torch.randn(3, 2, 8)

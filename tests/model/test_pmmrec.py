@@ -31,7 +31,9 @@ def without(items: Items, **missing: list[int]) -> Items:
 
 
 @pytest.mark.parametrize("changes", VARIANTS, ids=str)
-def test_every_trained_tensor_gets_a_gradient_and_no_frozen_one_does(build, batch, changes) -> None:
+def test_every_trained_tensor_gets_a_gradient_and_no_frozen_one_does_for_pmmrec(
+    build, batch, changes
+) -> None:
     model = build(**changes).train()
     model.loss(batch)["loss"].backward()
     for name, tensor in model.named_parameters():
@@ -135,7 +137,7 @@ def test_a_missing_picture_is_not_a_black_one(build, items) -> None:
 
 
 @pytest.mark.parametrize("changes", VARIANTS, ids=str)
-def test_batches_that_lack_a_modality_train(build, batch: Batch, changes) -> None:
+def test_batches_that_lack_a_modality_train_for_pmmrec(build, batch: Batch, changes) -> None:
     everything = list(range(7))
     for missing in ({"text": [0, 3]}, {"picture": everything}, {"text": everything}):
         model = build(**changes).train()
@@ -155,7 +157,9 @@ def test_a_text_model_never_reads_pictures(build, batch: Batch) -> None:
     assert torch.equal(found, model.encode_items(batch.items))
 
 
-def test_bf16_autocast_gives_a_finite_loss_near_the_exact_one(build, batch: Batch) -> None:
+def test_bf16_autocast_gives_a_finite_loss_near_the_exact_one_for_pmmrec(
+    build, batch: Batch
+) -> None:
     model = build().eval()
     exact = model.loss(batch)["loss"]
     with torch.autocast("cpu", torch.bfloat16):
@@ -211,7 +215,7 @@ def test_norms_and_biases_of_the_rest_do_not_decay(build) -> None:
 
 
 @pytest.mark.parametrize("modality", ["both", "text", "vision"])
-def test_a_few_steps_learn_the_next_items(build, batch: Batch, modality: str) -> None:
+def test_a_few_steps_learn_the_next_items_for_pmmrec(build, batch: Batch, modality: str) -> None:
     model = build(dropout=0.0, modality=modality).train()
     optimiser = torch.optim.AdamW(parameter_groups(model, lr=2e-3, weight_decay=0.0))
     losses = []

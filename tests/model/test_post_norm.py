@@ -56,7 +56,9 @@ def literal(encoder: PostNormEncoder, e_LD: Tensor, valid_L: Tensor) -> Tensor:
     return x * valid_L[:, None]
 
 
-def test_it_equals_the_definition_written_out(encoder: PostNormEncoder) -> None:
+def test_it_equals_the_definition_written_out_for_the_post_norm_transformer(
+    encoder: PostNormEncoder,
+) -> None:
     e = torch.randn(3, 5, 8)
     expected = torch.stack([literal(encoder, e[b], VALID[b]) for b in range(3)])
     torch.testing.assert_close(encoder(e, VALID), expected, atol=1e-5, rtol=1e-4)
@@ -72,7 +74,9 @@ def test_its_sizes_are_those_of_unisrec() -> None:
     assert len(list(encoder.parameters())) == 3 + 2 * 16
 
 
-def test_the_order_of_the_past_matters(encoder: PostNormEncoder) -> None:
+def test_the_order_of_the_past_matters_for_the_post_norm_transformer(
+    encoder: PostNormEncoder,
+) -> None:
     e = torch.randn(1, 5, 8)
     swapped = e[:, [1, 0, 2, 3, 4]]
     assert not torch.allclose(encoder(e, VALID[1:2])[:, -1], encoder(swapped, VALID[1:2])[:, -1])
@@ -94,7 +98,9 @@ def test_dropout_of_the_input_stands_behind_its_norm(encoder: PostNormEncoder) -
     torch.testing.assert_close(found, torch.where(dropped, 0.0, 2 * expected))
 
 
-def test_it_starts_from_small_normal_weights_and_zero_biases() -> None:
+def test_it_starts_from_small_normal_weights_and_zero_biases_for_the_post_norm_transformer() -> (
+    None
+):
     torch.manual_seed(0)
     encoder = PostNormEncoder(300, max_length=50)
     for name, tensor in encoder.named_parameters():

@@ -97,7 +97,7 @@ def test_positions_start_at_zero_so_that_they_do_not_hide_the_items() -> None:
     assert UserEncoder(16, max_length=5).position.weight.count_nonzero() == 5 * 16
 
 
-def test_later_items_do_not_change_earlier_states() -> None:
+def test_later_items_do_not_change_earlier_states_for_sasrec() -> None:
     model = small().eval()
     number_BL = torch.tensor([[0, 0, 1, 2, 3], [4, 5, 6, 7, 1]])
     other_BL = number_BL.clone()
@@ -183,7 +183,7 @@ def test_options_build_the_model_that_they_belong_to(options) -> None:
     assert isinstance(build_model(made, 7), Pmmrec)
 
 
-def test_options_out_of_range_are_named_together() -> None:
+def test_options_out_of_range_are_named_together_for_sasrec() -> None:
     with pytest.raises(ValueError, match=r"width must be at least 1; dropout must .*; tau must be"):
         SasrecOptions(width=0, dropout=1.0, tau=0.0)
     with pytest.raises(InputError, match="user_heads = 3 does not divide the width 16"):

@@ -135,7 +135,7 @@ def test_what_is_there_is_not_computed_again(shop, monkeypatch):
     with_activations(shards, model, "fp16", write=True)
 
 
-def test_finished_files_are_kept_after_a_kill(shop, monkeypatch):
+def test_finished_files_are_kept_after_a_kill_for_trunks(shop, monkeypatch):
     monkeypatch.setattr(activations, "ITEMS_A_FILE", 8)
     model, shards = make(shop), shop.shards()
     folder, trunk = shop.home.activations("HM"), trunks_of(model)[1]
@@ -157,7 +157,7 @@ def test_finished_files_are_kept_after_a_kill(shop, monkeypatch):
 
 
 @pytest.mark.parametrize("limit", [0.0, 1.0])
-def test_mapped_files_and_memory_give_the_same(shop, monkeypatch, limit):
+def test_mapped_files_and_memory_give_the_same_for_trunks(shop, monkeypatch, limit):
     monkeypatch.setattr(activations, "ITEMS_A_FILE", 8)
     monkeypatch.setattr(activations, "MOST_OF_MEMORY", limit)
     model, shards = make(shop), shop.shards()

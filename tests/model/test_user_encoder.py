@@ -36,7 +36,7 @@ def literal(encoder: UserEncoder, e_LD: Tensor, valid_L: Tensor) -> Tensor:
     return x * valid_L[:, None]
 
 
-def test_it_equals_the_definition_written_out(encoder: UserEncoder) -> None:
+def test_it_equals_the_definition_written_out_for_the_transformer(encoder: UserEncoder) -> None:
     e = torch.randn(3, 5, 8)
     expected = torch.stack([literal(encoder, e[b], VALID[b]) for b in range(3)])
     assert torch.allclose(encoder(e, VALID), expected, atol=1e-5)
@@ -49,7 +49,7 @@ def test_the_last_state_alone_is_the_last_of_all_states(encoder: UserEncoder) ->
     assert torch.allclose(found, encoder(e, VALID)[:, -1:], atol=1e-6)
 
 
-def test_the_order_of_the_past_matters(encoder: UserEncoder) -> None:
+def test_the_order_of_the_past_matters_for_the_transformer(encoder: UserEncoder) -> None:
     e = torch.randn(1, 5, 8)
     swapped = e[:, [1, 0, 2, 3, 4]]
     assert not torch.allclose(encoder(e, VALID[1:2])[:, -1], encoder(swapped, VALID[1:2])[:, -1])
@@ -73,6 +73,6 @@ def test_it_starts_from_xavier_weights_and_zero_biases() -> None:
     assert norm.mean().item() == pytest.approx(math.sqrt(768), rel=0.01)
 
 
-def test_heads_that_do_not_divide_the_width_are_refused() -> None:
+def test_heads_that_do_not_divide_the_width_are_refused_for_the_transformer() -> None:
     with pytest.raises(InputError, match="user_heads = 3"):
         UserEncoder(8, max_length=5, heads=3)

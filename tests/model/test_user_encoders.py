@@ -65,7 +65,7 @@ def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def test_later_items_do_not_change_earlier_states(name: str) -> None:
+def test_later_items_do_not_change_earlier_states_for_every_user_encoder(name: str) -> None:
     encoder, x = made(name)
     changed = torch.cat([x[:, :3], torch.randn(x[:, 3:].shape)], dim=1)
     before, after = encoder(x, VALID), encoder(changed, VALID)
@@ -73,7 +73,9 @@ def test_later_items_do_not_change_earlier_states(name: str) -> None:
     assert not torch.allclose(before[:2, 3:], after[:2, 3:])
 
 
-def test_what_stands_at_padding_does_not_matter_and_its_states_are_zero(name: str) -> None:
+def test_what_stands_at_padding_does_not_matter_and_its_states_are_zero_for_every_user_encoder(
+    name: str,
+) -> None:
     encoder, x = made(name)
     found = encoder(x, VALID)
     assert torch.equal(found, encoder(torch.where(VALID[:, :, None], x, 1e3), VALID))
@@ -81,13 +83,15 @@ def test_what_stands_at_padding_does_not_matter_and_its_states_are_zero(name: st
     assert found[VALID].abs().min() > 0
 
 
-def test_a_shorter_window_is_the_same_as_one_padded_on_the_left(name: str) -> None:
+def test_a_shorter_window_is_the_same_as_one_padded_on_the_left_for_every_user_encoder(
+    name: str,
+) -> None:
     encoder, x = made(name)
     found = encoder(x[:1, 2:], torch.ones(1, 3, dtype=torch.bool))
     torch.testing.assert_close(found, encoder(x, VALID)[:1, 2:], atol=1e-6, rtol=1e-5)
 
 
-def test_every_tensor_gets_a_gradient_and_padding_none(name: str) -> None:
+def test_every_tensor_gets_a_gradient_and_padding_none_for_every_user_encoder(name: str) -> None:
     encoder, x = made(name)
     x.requires_grad_()
     (encoder.train()(x, VALID) * torch.randn(3, 5, 8)).sum().backward()

@@ -81,7 +81,7 @@ def kill() -> None:
 
 
 @pytest.mark.parametrize("step", [0, 1, 2, 3, 4, 6, 8, 11])
-def test_a_killed_run_resumes_to_the_same_bits(
+def test_a_killed_run_resumes_to_the_same_bits_for_content(
     shop: Any, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
     with monkeypatch.context() as patch:

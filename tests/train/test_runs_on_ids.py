@@ -69,7 +69,7 @@ def stop_before(step: int) -> Callable[..., None]:
 
 
 @pytest.mark.parametrize("step", [0, 1, 4, 6])
-def test_a_killed_run_resumes_to_the_same_bits(
+def test_a_killed_run_resumes_to_the_same_bits_for_ids(
     shop: Any, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
     with monkeypatch.context() as patch:

@@ -81,7 +81,9 @@ def random_batch(seed: int, users: int = 4, slots: int = 5, items: int = 6) -> t
         ("off", "own_columns", 1.475552, 0.562440),
     ],
 )
-def test_closed_forms_of_two_users(logq: str, reject: str, flat: float, peaked: float) -> None:
+def test_closed_forms_of_two_users_for_the_next_item_loss(
+    logq: str, reject: str, flat: float, peaked: float
+) -> None:
     one_hot = torch.eye(6)
     targets = 2 * one_hot[(G1_SLOTS[:, 1:] - 1).clamp(min=0)]
     for user, expected in ((torch.zeros(2, 3, 6), flat), (targets, peaked)):
@@ -128,7 +130,7 @@ def test_any_batch_gives_the_loss_of_loops_over_all_slots(case: Case) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(cases(), st.sampled_from([("dot", 1.0), ("cosine", 0.2)]))
-def test_gradients_pass_torchs_own_check_in_double_precision(
+def test_gradients_pass_torchs_own_check_in_double_precision_for_the_next_item_loss(
     case: Case, scale: tuple[str, float]
 ) -> None:
     user, item, ids, log_p, logq, reject = case
@@ -145,7 +147,9 @@ def test_gradients_pass_torchs_own_check_in_double_precision(
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize(("logq", "reject"), CHOICES)
-def test_half_precision_vectors_are_computed_in_float32(dtype, logq: str, reject: str) -> None:
+def test_half_precision_vectors_are_computed_in_float32_for_the_next_item_loss(
+    dtype, logq: str, reject: str
+) -> None:
     user, item, slots, log_p = random_batch(4)
     # Products of entries of hundreds: past float16's largest number.
     halves = [(300 * each).to(dtype).requires_grad_() for each in (user, item)]
@@ -211,7 +215,7 @@ def test_the_order_of_users_and_items_does_not_matter() -> None:
     assert found.item() == pytest.approx(expected.item(), abs=1e-6)
 
 
-def test_logits_stay_float32_under_autocast() -> None:
+def test_logits_stay_float32_under_autocast_for_the_next_item_loss() -> None:
     user, item, slots, log_p = random_batch(3)
     expected = in_batch_softmax(user, item, slots, log_p)
     with torch.autocast("cpu", torch.bfloat16):

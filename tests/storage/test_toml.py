@@ -100,7 +100,7 @@ def test_a_recipe_that_is_no_toml_or_not_there_is_a_clear_error(tmp_path: Path) 
 
 
 def test_every_shipped_recipe_is_valid_toml_with_its_claim_on_top() -> None:
-    recipes = sorted((Path(__file__).parents[1] / "recipes").glob("*.toml"))
+    recipes = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))
     assert recipes
     for path in recipes:
         head = [line for line in path.read_text().splitlines() if line.startswith("#")]

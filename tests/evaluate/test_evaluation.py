@@ -200,7 +200,7 @@ def test_a_recipe_that_was_cut_off_is_named(shop: Any, run_dir: Path) -> None:
         evaluate_run(shop.home, run_dir)
 
 
-def test_options_out_of_range_are_named_together() -> None:
+def test_options_out_of_range_are_named_together_for_an_evaluation() -> None:
     with pytest.raises(InputError, match="seed must be at least 0; users_per_chunk must be at"):
         EvaluateOptions(seed=-1, users_per_chunk=0)
 

@@ -290,7 +290,7 @@ def test_encoders_have_a_rate_of_their_own_and_no_decay(shop: Any) -> None:
     }
 
 
-def test_options_out_of_range_are_named_together() -> None:
+def test_options_out_of_range_are_named_together_for_a_training() -> None:
     with pytest.raises(ValueError, match="batch_users must be at least 2; lr must be at least 0"):
         TrainOptions(batch_users=1, lr=-1.0)
     with pytest.raises(ValueError, match="batch_users must be at least twice micro_batches"):
