@@ -15,7 +15,8 @@ from pmm.cli import main
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 FENCE = re.compile(
-    r"(?:<!-- not run: (?P<why>[^>]+) -->\n+)?^```bash\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
+    r"(?:<!-- not run: (?P<why>[^>]+) -->\n+)?^```bash\n(?P<text>.*?)^```$",
+    re.MULTILINE | re.DOTALL,
 )
 
 
