@@ -179,9 +179,9 @@ def recipe_page() -> str:
         MADE,
         "",
         "A recipe is a TOML file: `--recipe FILE`. A single value is set by its whole name,",
-        "`--set train.schedule=linear`. What counts, from weak to strong: the model's defaults, the",
-        "preset, the file, the command's options, `--set`. An unknown name is refused with the",
-        "nearest known one. `recipe.toml` in a run's folder holds all values of that run.",
+        "`--set train.schedule=linear`. What counts, from weak to strong: the model's defaults,",
+        "the preset, the file, the command's options, `--set`. An unknown name is refused with",
+        "the nearest known one. `recipe.toml` in a run's folder holds all values of that run.",
         "",
         "Numbers such as R14 stand on [the page of decisions](../paper.md).",
         "",
@@ -265,8 +265,8 @@ def python_page() -> str:
         "```",
         "",
         "The stages are functions. Each takes the options of the [command](commands.md) of its",
-        "name as keywords, with `_` for `-`, so options are declared once; `examples/first_steps.py`",
-        "runs them all. Where a path is asked for, a string does as well.",
+        "name as keywords, with `_` for `-`, so options are declared once;",
+        "`examples/first_steps.py` runs most of them. Where a path is asked for, a string does as well.",
         "The examples below run in the tests, in a home folder that holds a tiny shop.",
     ]
     functions = ("ingest", "shard", "cache", "train", "tune", "evaluate", "compare", "load")

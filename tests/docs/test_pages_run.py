@@ -1,4 +1,4 @@
-"""Every command of the tutorials and guides runs, in the order of the page, on the embedded world."""
+"""Every command of the tutorials and guides runs on the embedded world, in the order of a page."""
 
 from pathlib import Path
 from types import ModuleType
