@@ -40,7 +40,7 @@ from pmm.demo.world_datasets import (
 from pmm.evaluate.evaluate_options import EvaluateOptions
 from pmm.evaluate.evaluation import references
 from pmm.evaluate.metrics import summarise
-from pmm.model.baselines.baseline import GRID
+from pmm.model import registry
 from pmm.shards.read import Shards
 from pmm.storage.home import SOURCES, Home, slug
 from pmm.train.curves import read_log
@@ -75,9 +75,11 @@ ABLATIONS: dict[str, tuple[str, ...]] = {
 """What a short pre-training is done without, by the end of its name."""
 
 
-SYSTEMS = ("pmmrec", "morec", *GRID)
+WITH_ENCODERS = ("pmmrec", "morec")
+"""Systems whose encoders train; all others read ids or frozen vectors."""
+SYSTEMS = tuple(registry.models())
 """Of the comparison: each from scratch, tuned with as many trials on one target."""
-TRANSFERRED = ("morec", *(name for name, cell in GRID.items() if not cell.knows_ids))
+TRANSFERRED = tuple(n for n in SYSTEMS[1:] if registry.entry(n).transfers)
 """Beside PMMRec those that pre-train and transfer."""
 NEIGHBOURS = ("item kNN", "content kNN")
 TUNED_ON, TUNED_IN, TRIALS = "HM Shoes", 0, 6
@@ -363,7 +365,7 @@ def _arguments(home: Home, tuned: Home, seed: int, run: Run) -> list[str]:
         arguments += ["--sources", run.source]
     arguments += _model_arguments(place_encoders(home), tuned, run)
     epochs = run.epochs or _epochs(home, run)
-    if run.model in GRID and run.stage in ("scratch", "tune"):
+    if run.model not in WITH_ENCODERS and run.stage in ("scratch", "tune"):
         epochs *= (COMPARED_STEPS if run.claim == 6 else BASELINE_STEPS) // STEPS
     arguments += ["--epochs", str(epochs)]
     if tuning:
@@ -375,9 +377,9 @@ def _arguments(home: Home, tuned: Home, seed: int, run: Run) -> list[str]:
     settings = [*run.settings, f"train.eval_every={max(1, round(epochs / EVALUATIONS))}"]
     if run.claim in (6, 7) and run.target:
         settings.append(f"train.patience={PATIENCE}")
-    elif run.model in GRID:
+    elif run.model not in WITH_ENCODERS:
         settings.append("train.patience=0")
-    if run.model in GRID and not run.start:
+    if run.model not in WITH_ENCODERS and not run.start:
         settings.append(f"model.width={WIDTH}")
     for setting in settings:
         arguments += ["--set", setting]
@@ -387,14 +389,14 @@ def _arguments(home: Home, tuned: Home, seed: int, run: Run) -> list[str]:
 def _model_arguments(encoders: Path, tuned: Home, run: Run) -> list[str]:
     """Which model, with which options and encoders."""
     arguments = [] if run.model == "pmmrec" else ["--model", run.model]
-    if run.model in GRID:
+    if run.model not in WITH_ENCODERS:
         arguments += ["--batch-users", str(BATCH_USERS)]
     if run.tuned:
         arguments += ["--recipe", str(tuned.tuning(TUNED_ON) / run.model / "best.toml")]
-    elif run.model not in GRID:
+    elif run.model in WITH_ENCODERS:
         arguments += ["--recipe", str(encoders / "recipe.toml")]
-    of_ids = run.model in GRID and GRID[run.model].items == "ids"
-    if (run.tuned or run.model in GRID) and not (run.start or of_ids):
+    of_ids = registry.entry(run.model).knows_by == "ids"
+    if (run.tuned or run.model not in WITH_ENCODERS) and not (run.start or of_ids):
         arguments += ["--text-encoder", str(encoders / "text")]
         arguments += ["--vision-encoder", str(encoders / "vision")]
     return arguments

@@ -25,11 +25,11 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.claims import NEIGHBOURS, PATIENCE, SYSTEMS, WIDTH
+from benchmarks.claims import NEIGHBOURS, PATIENCE, SYSTEMS, WIDTH, WITH_ENCODERS
 from benchmarks.claims_page import NAMES, interval
 from benchmarks.results import commit
 from pmm.errors import PmmError
-from pmm.model.baselines.baseline import GRID
+from pmm.model import registry
 from pmm.storage.home import Home
 
 ROWS = Path(__file__).with_name("hm_systems.jsonl")
@@ -62,13 +62,13 @@ COLUMNS: dict[str, tuple[str, ...]] = {
 def options_of(model: str, text_encoder: Path) -> list[str]:
     """What every trial of a system is given, and by their recipe the trainings that follow."""
     options = ["--target", TARGET, "--model", model]
-    options += ON_VECTORS if model in GRID else ON_ENCODERS
+    options += ON_VECTORS if model not in WITH_ENCODERS else ON_ENCODERS
     settings = [f"train.patience={PATIENCE}", f"model.width={WIDTH}"]
-    if model not in GRID:
+    if model in WITH_ENCODERS:
         settings += ["train.warmup_steps=20", "train.schedule=linear"]
-    if model not in GRID or GRID[model].items != "ids":
+    if registry.entry(model).knows_by != "ids":
         options += ["--text-encoder", str(text_encoder)]
-        settings += ["model.features=text"] if model in GRID else []
+        settings += ["model.features=text"] if model not in WITH_ENCODERS else []
     return options + [word for setting in settings for word in ("--set", setting)]
 
 
@@ -118,7 +118,7 @@ class Systems:
         recipe = self.home.tuning(TARGET) / model / "best.toml"
         command = ["train", "--stage", "scratch", "--target", TARGET, "--recipe", str(recipe)]
         command += ["--seed", str(seed), "--name", name]
-        command += [] if model in GRID else ["--modality", "text"]
+        command += [] if model not in WITH_ENCODERS else ["--modality", "text"]
         command += ["--set", setting] if setting else []
         resume = ["--resume"] if self.home.run(name).exists() else []
         self._pmm(name, [*command, *resume])

@@ -34,7 +34,7 @@ def run_pmm(raw: Path, out: Path, watch: Stopwatch) -> int:
     from pmm.ingest.sources.amazon.amazon import AmazonFiles, ingest_amazon
     from pmm.ingest.tables import source_tables as source
     from pmm.ingest.targets import target_tables as targets
-    from pmm.ingest.targets.rows import Rows
+    from pmm.ingest.targets.rows import InteractionRows
     from pmm.storage import artefact
     from pmm.storage.home import Home
 
@@ -43,7 +43,7 @@ def run_pmm(raw: Path, out: Path, watch: Stopwatch) -> int:
     watch.wrap(artefact.Digests, "files", "hash raw files")
     watch.wrap(targets, "write_table", "write target")
     watch.wrap(targets, "load_source", "code")
-    watch.wrap(Rows, "ordered", "order")
+    watch.wrap(InteractionRows, "ordered", "order")
     watch.wrap(targets, "require_core", "core")
     options = targets.IngestOptions(missing_image="text-only")
     cards = ingest_amazon(Home(out), AmazonFiles(raw=raw), ["Amazon"], options)

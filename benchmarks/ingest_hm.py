@@ -82,7 +82,7 @@ def child(raw: Path, home: Path) -> None:
     from pmm.ingest.tables import source_tables as source
     from pmm.ingest.targets import selection
     from pmm.ingest.targets import target_tables as targets
-    from pmm.ingest.targets.rows import Rows
+    from pmm.ingest.targets.rows import InteractionRows
     from pmm.storage import artefact
     from pmm.storage.home import Home
 
@@ -95,7 +95,7 @@ def child(raw: Path, home: Path) -> None:
     watch.wrap(artefact, "_sealed_files", "write")
     watch.wrap(artefact.Digests, "file", "hash raw files")
     watch.wrap(targets, "load_source", "code")
-    watch.wrap(Rows, "ordered", "order")
+    watch.wrap(InteractionRows, "ordered", "order")
     watch.wrap(targets, "require_core", "core")
     watch.wrap(selection, "carve_rows", "carve")
     options = targets.IngestOptions(missing_image="text-only")

@@ -27,9 +27,9 @@ from PIL import Image, ImageOps
 from benchmarks import img2dataset_peer
 from benchmarks.results import record
 from pmm.shards.item_shards import Item, write_item_shard
-from pmm.shards.jpeg import Encoding, encode, shrink
+from pmm.shards.jpeg import PictureFormat, encode, shrink
 from pmm.shards.tars import TarWriter
-from pmm.shards.tokens import Encoder, Tokenizer
+from pmm.shards.tokens import TokenEncoder, Tokenizer
 
 SIZES = {"500 px": (500, 500, 400), "1166x1750": (1166, 1750, 100)}
 """Width, height, and the bar in pictures/s per core."""
@@ -71,8 +71,10 @@ def one_shard(way: str, folder: Path, out: Path, shard: int, items: list[Item]) 
     if way == "Pillow":
         with_pillow(folder, out / f"pillow-{shard}.tar", items)
     else:
-        encoder = Encoder(words(), 50)
-        write_item_shard(out, shard, items, pictures=folder, encoding=Encoding(), encoder=encoder)
+        encoder = TokenEncoder(words(), 50)
+        write_item_shard(
+            out, shard, items, pictures=folder, picture_format=PictureFormat(), encoder=encoder
+        )
     return time.process_time() - start
 
 

@@ -17,6 +17,7 @@ import statistics
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -39,7 +40,7 @@ from benchmarks.recbole_sasrec import (
 from pmm.evaluate.evaluate_options import EvaluateOptions
 from pmm.evaluate.evaluation import evaluate_model
 from pmm.evaluate.metrics import summarise
-from pmm.model.baselines.baseline import BaselineOptions
+from pmm.model import registry
 from pmm.model.features.item_features import ItemFeatures
 from pmm.runs.loading import load_run
 from pmm.runs.recipe import Recipe
@@ -53,7 +54,7 @@ NEVER = 10**9
 MODELS: dict[str, dict[str, Any]] = {
     "SASRec": {"name": "sasrec"},
     "GRU4Rec": {"name": "gru4rec", "user_blocks": 1, "dense": True, "table_std": 0.0},
-    "FDSA": {"name": "fdsa", "inner": INNER, "features": "text"},
+    "FDSA": {"name": "fdsa", "inner": INNER, "features": "text", "scaling": "none"},
 }
 """RecBole's name -> what our options have beside those that are common."""
 
@@ -90,7 +91,10 @@ def classes(lists: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
 
 def our_metrics(root: Path, setting: Setting, model: str, seed: int) -> dict[str, Any]:
     """Train and rank on our side."""
-    made = {**vars(our_options(setting, "full")), **MODELS[model]}
+    kind = registry.entry(MODELS[model]["name"]).options
+    own = {each.name for each in fields(kind)}
+    common = {k: v for k, v in vars(our_options(setting, "full")).items() if k in own}
+    made = kind(**{**common, **MODELS[model]})
     training = TrainOptions(
         seed=seed,
         epochs=setting.epochs,
@@ -103,7 +107,7 @@ def our_metrics(root: Path, setting: Setting, model: str, seed: int) -> dict[str
         device="cpu",
     )
     home, run = Home(root), root / "runs" / f"{model}-{seed}"
-    train(home, run, Recipe(target=TARGET, model=BaselineOptions(**made), train=training))
+    train(home, run, Recipe(target=TARGET, model=made, train=training))
     trained, shards, about = load_run(home, run, device="cpu")
     found = summarise(evaluate_model(trained, shards, EvaluateOptions(keep_history=True)))
     return {**found, "epoch": about["epoch"]}

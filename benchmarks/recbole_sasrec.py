@@ -40,8 +40,10 @@ from pmm.data.training_set import TrainingSet
 from pmm.evaluate.evaluate_options import EvaluateOptions
 from pmm.evaluate.evaluation import evaluate_model
 from pmm.evaluate.metrics import summarise
-from pmm.model.baselines.baseline import BaselineOptions, Loss
-from pmm.model.registry import Recommender, build_model
+from pmm.model.baselines.next_item_baseline import Loss
+from pmm.model.baselines.sasrec import SasrecOptions
+from pmm.model.build import build_model
+from pmm.model.protocol import Recommender
 from pmm.runs.loading import load_run
 from pmm.runs.recipe import Recipe
 from pmm.runs.train_options import TrainOptions
@@ -179,9 +181,9 @@ def write_theirs(folder: Path, lists: Sequence[NDArray[np.int64]]) -> None:
             file.writelines(rows)
 
 
-def our_options(setting: Setting, loss: Loss) -> BaselineOptions:
+def our_options(setting: Setting, loss: Loss) -> SasrecOptions:
     """SASRec."""
-    return BaselineOptions(
+    return SasrecOptions(
         width=setting.width,
         max_length=MAX_LENGTH,
         user_blocks=setting.blocks,
@@ -247,7 +249,7 @@ def our_turn(root: Path, setting: Setting, loss: Loss, seed: int) -> dict[str, A
 
 
 def trained(
-    home: Home, setting: Setting, made: BaselineOptions, seed: int
+    home: Home, setting: Setting, made: SasrecOptions, seed: int
 ) -> tuple[Recommender, list[float]]:
     """A model, and the users/s of each epoch of its training."""
     run_dir = home.run(f"{made.loss}-{seed}")
@@ -279,7 +281,7 @@ def limits(home: Home, setting: Setting) -> dict[str, float]:
     with train_batches(data, seed=0, epoch=0, batch_users=setting.batch) as batches:
         batch = next(batches)
     with FlopCounterMode(display=False) as in_training:
-        model(batch)["loss"].backward()
+        model(batch)["loss"].backward()  # type: ignore[no-untyped-call]
     with FlopCounterMode(display=False) as in_ranking:
         evaluate_model(model, shards, EvaluateOptions(keep_history=True))
     peak = gemm_peak()

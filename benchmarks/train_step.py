@@ -40,7 +40,7 @@ from pmm.model.pmmrec.fusion import MergeFusion
 from pmm.model.pmmrec.pmmrec import Pmmrec, PmmrecOptions
 from pmm.runs.train_options import TrainOptions
 from pmm.shards.items import Items
-from pmm.train.trainer import make_optimiser
+from pmm.train.optimiser import make_optimiser
 
 TOKENS, LONGEST = 50, 20
 GEMM_SIDE = 2048

@@ -16,6 +16,7 @@ packages can be called. Nothing heavy is imported before the first call.
 """
 
 import importlib
+import logging
 import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -56,6 +57,8 @@ class _Stage(ModuleType):
         function = getattr(importlib.import_module("pmm.api"), self.__name__.partition(".")[2])
         return inspect.signature(function)
 
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())  # a program that imports it decides
 
 for _name in ("ingest", "train", "tune", "evaluate"):
     importlib.import_module(f"pmm.{_name}")

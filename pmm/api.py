@@ -31,21 +31,21 @@ if TYPE_CHECKING:
     from pmm.runs.recipe import Recipe
     from pmm.shards.read import Shards
 
-Options = ParamSpec("Options")
+Given = ParamSpec("Given")
 Request = TypeVar("Request")
-Result = TypeVar("Result")
+Answer = TypeVar("Answer")
 
 METRICS, RANKS_TABLE = "metrics.json", "ranks.parquet"
 
 
 def _asked_as(
-    kind: Callable[Options, Request],
-) -> Callable[[Callable[[Request], Result]], Callable[Options, Result]]:
+    kind: Callable[Given, Request],
+) -> Callable[[Callable[[Request], Answer]], Callable[Given, Answer]]:
     """Let a function of a request be called with the request's own fields."""
 
-    def wrap(function: Callable[[Request], Result]) -> Callable[Options, Result]:
+    def wrap(function: Callable[[Request], Answer]) -> Callable[Given, Answer]:
         @functools.wraps(function)
-        def door(*args: Options.args, **options: Options.kwargs) -> Result:
+        def door(*args: Given.args, **options: Given.kwargs) -> Answer:
             return function(_request(kind, args, options))
 
         door.__signature__ = _plain_signature(kind)  # type: ignore[attr-defined]

@@ -12,6 +12,7 @@ import typer
 
 from pmm.commands.from_request import LazyGroup
 from pmm.errors import PmmError
+from pmm.messages import configure_logging
 from pmm.version import __version__
 
 COMMANDS = {
@@ -81,5 +82,12 @@ def _options(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Tell all that happens, with times.")
+    ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Tell warnings and errors only.")
+    ] = False,
 ) -> None:
     del version
+    configure_logging(verbose, quiet)

@@ -6,8 +6,10 @@ Of a home folder: all datasets of the paper beside the paper's figures.
 import json
 import shlex
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from pmm.errors import ArtefactError, BrokenArtefact, InputError, MissingArtefact, StaleArtefact
 from pmm.ingest.targets.table_two import TABLE_II, rules_in_words
@@ -22,11 +24,14 @@ _FIGURES = ("users", "items", "actions", "average_length", "sparsity_per_cent")
 _BELOW_HOME = ("raw", "tables", "targets", "shards", "runs")
 
 
-def describe(path: Path, *, rows: int = 5, sheet: Path | None = None, verify: bool = False) -> str:
+def describe(
+    path: str | Path, *, rows: int = 5, sheet: Path | None = None, verify: bool = False
+) -> str:
     """A readable account of an artefact, a run folder, a home folder or a single table.
 
     Args:
-        path: the folder, or one of an artefact's Parquet, tar or JSON files.
+        path: the folder, or one of an artefact's Parquet, tar or JSON files; or the URL of shards,
+            or of one of their tars.
         rows: how many first rows of each table to show.
         sheet: where to draw the contact sheet of shards (default: beside the current folder).
         verify: compare the sha256 of every file with the manifest.
@@ -35,6 +40,9 @@ def describe(path: Path, *, rows: int = 5, sheet: Path | None = None, verify: bo
         InputError: there is nothing at this path, or nothing that PMM knows.
         BrokenArtefact: files do not match the manifest.
     """
+    if is_url(str(path)):
+        return "\n".join(_shards_behind(str(path), rows, sheet))
+    path = Path(path)
     if not path.exists():
         raise InputError(f"{path} is not there. Artefacts live below --home: tables, targets, runs")
     if path.is_file():
@@ -50,6 +58,15 @@ def describe(path: Path, *, rows: int = 5, sheet: Path | None = None, verify: bo
         "folder (no tables, targets or runs). Give the home folder, or a folder such as "
         "tables/hm, targets/hm, shards/hm or runs/NAME below it"
     )
+
+
+def is_url(place: str) -> bool:
+    """Whether a text names something that is opened over a URL, and no path.
+
+    >>> is_url("http://localhost:8000/hm"), is_url("pipe:cat x.tar"), is_url("pmm-data/shards/hm")
+    (True, True, False)
+    """
+    return place.startswith("pipe:") or len(urlsplit(place).scheme) > 1
 
 
 def summarise_cards(cards: list[dict[str, Any]]) -> str:
@@ -230,16 +247,34 @@ def _table(path: Path, rows: int) -> Iterator[str]:
         yield str(head)
 
 
-def _tar(path: Path, rows: int) -> Iterator[str]:
-    import tarfile
+def _tar(path: Path | str, rows: int) -> Iterator[str]:
+    from pmm.shards.stream_items import tar_members
 
-    try:
-        with tarfile.open(path) as archive:
-            members = archive.getmembers()
-    except (tarfile.TarError, OSError) as error:
-        raise BrokenArtefact(f"{path} is no whole tar ({error})") from error
-    yield f"{path.name}: {len(members):,} members"
-    yield from (f"  {member.name}  {member.size:,} bytes" for member in members[: rows * 3])
+    told = [
+        f"  {name}  {len(content):,} bytes"
+        for name, content in tar_members(path, made_by="the command that made it")
+    ]
+    yield f"{str(path).rpartition('/')[2]}: {len(told):,} members"
+    yield from told[: rows * 3]
+
+
+def _shards_behind(url: str, rows: int, sheet: Path | None) -> Iterator[str]:
+    """Shards that lie elsewhere: their index, first items, and a sheet of the first pictures."""
+    if url.startswith("pipe:") or url.endswith(".tar"):
+        yield from _tar(url, rows)
+        return
+    from pmm.shards.contact_sheet import SHOWN, draw_samples
+    from pmm.shards.stream_items import index_of, stream_samples
+
+    index, made_by = index_of(url)
+    yield from (f"{url}: shards", "", "index.json", *_indented(_shortened(index)), "")
+    tars = (f"{url.rstrip('/')}/{each['tar']}" for each in index["item_shards"])
+    first = list(islice(stream_samples(tars, parts={"json", "jpg"}, made_by=made_by), SHOWN))
+    yield f"first of {index['items']:,} items"
+    yield from (f"  {each.parts['json'].decode()}" for each in first[:rows])
+    target = sheet or Path.cwd() / SHEET
+    draw_samples(target, first, int(index["picture"]["size"]))
+    yield from ("", f"contact sheet: {target}")
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -1,9 +1,14 @@
 """Progress of anything that lasts: a bar on a terminal, plain lines elsewhere."""
 
+import logging
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from pmm.messages import is_quiet
+
+logger = logging.getLogger(__name__)
 
 LINE_EVERY = 10.0
 """Seconds between two plain lines where stderr is no terminal."""
@@ -18,7 +23,7 @@ class Progress:
         self._start = self._last = time.monotonic()
         self._notes: dict[str, object] = {}
         self._bar = None
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and not is_quiet():
             from tqdm import tqdm
 
             self._bar = tqdm(total=total, desc=label, unit=f" {unit}", dynamic_ncols=True)
@@ -33,14 +38,14 @@ class Progress:
             self._bar.update(n)
         elif time.monotonic() - self._last >= LINE_EVERY:
             self._last = time.monotonic()
-            print(self._line(), file=sys.stderr, flush=True)
+            logger.info(self._line())
 
     def close(self) -> None:
         """End the bar; where there is none, print the last line of a job that took a while."""
         if self._bar is not None:
             self._bar.close()
         elif time.monotonic() - self._start >= LINE_EVERY:
-            print(self._line(), file=sys.stderr, flush=True)
+            logger.info(self._line())
 
     def _line(self) -> str:
         elapsed = time.monotonic() - self._start

@@ -116,7 +116,8 @@ def test_every_command_has_help_that_ends_in_an_example(name: str, command: Any)
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_every_command_that_a_page_shows_exists_with_its_options(page: Path) -> None:
     known = dict(COMMANDS)
-    for line in re.findall(r"^(?:\$ )?(pmm(?: [a-z]+)+.*)$", page.read_text(), re.MULTILINE):
+    whole_lines = page.read_text(encoding="utf-8").replace("\\\n", " ")
+    for line in re.findall(r"^(?:\$ )?(pmm(?: [a-z]+)+.*)$", whole_lines, re.MULTILINE):
         words = line.split("#")[0].split()
         name = max((n for n in known if words[: len(n.split())] == n.split()), key=len)
         assert name != "pmm" or words[1].startswith("-"), line

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from pmm.errors import BrokenArtefact, InputError, PmmError, RecipeError, StaleArtefact
-from pmm.model.baselines.baseline import GRID
+from pmm.model import registry
+from pmm.model.registry import space_of
 from pmm.runs.recipe import Recipe
 from pmm.runs.request import TrainRequest
 from pmm.runs.resolve import resolve_run
@@ -17,8 +18,12 @@ from pmm.storage.home import Home
 from pmm.storage.toml import read_recipe, resolve
 from pmm.train import trainer
 from pmm.train.training import train
+from pmm.tune import proposals
 from pmm.tune import search as module
-from pmm.tune.search import SPACE, space_of, trials_table, tune
+from pmm.tune.dotted_names import nested, value_at
+from pmm.tune.proposals import propose
+from pmm.tune.search import tune
+from pmm.tune.trial_rows import trials_table
 
 pytest.importorskip("optuna", reason="the extra `tune` is not installed")
 
@@ -35,7 +40,7 @@ VALUES: dict[str, Any] = {
 def _learns_early() -> Iterator[None]:
     """The sampler learns from the third trial on, so that few trials are enough."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "STARTUP", 2)
+        patch.setattr(proposals, "STARTUP", 2)
         yield
 
 
@@ -266,7 +271,7 @@ def test_wrong_input_is_refused_before_anything_is_written(home: Home) -> None:
         (REQUEST, VALUES, {"budget": 1, "seed": -1}, "--seed -1"),
         (REQUEST, VALUES, {"budget": 1, "minutes": float("nan")}, "--minutes nan"),
         (TrainRequest(stage="pretrain"), {}, {"budget": 1}, "--stage scratch or finetune"),
-        (REQUEST, module._nested(everything), {"budget": 1}, "nothing to search"),
+        (REQUEST, nested(everything), {"budget": 1}, "nothing to search"),
     ]
     for request, values, options, message in wrong:
         with pytest.raises(InputError, match=message):
@@ -283,25 +288,25 @@ def test_a_missing_optuna_names_the_extra(home: Home, monkeypatch: pytest.Monkey
 
 
 def test_every_model_has_a_space() -> None:
-    assert {"pmmrec", "morec", *GRID} == SPACE.keys()
-    with pytest.raises(InputError, match='did you mean "sasrec"'):
+    assert all(space_of(name) for name in registry.models())
+    with pytest.raises(InputError, match='no model "sasrecc": did you mean "sasrec"'):
         space_of("sasrecc")
 
 
-@pytest.mark.parametrize("model", sorted(SPACE))
+@pytest.mark.parametrize("model", sorted(registry.models()))
 def test_what_is_searched_can_be_set(home: Home, shop: Any, model: Any) -> None:
     request = TrainRequest(target="HM", model=model)
     sides = {"text": {"encoder": shop.options.text.encoder}}
     sides |= {"vision": {"encoder": shop.options.vision.encoder}}
     reads = {} if model in ("sasrec", "gru4rec", "nextitnet") else {"model": sides}
     search = module._prepare(home, request, reads, budget=1, seed=0, minutes=0.0)
-    first = module._ask(search, [])
+    first = propose(search.space, search.base, [], seed=0)
     assert search.recipe(first) == resolve_run(home, home.run("x"), request, search.values)
     row = {"number": 1, "parameters": first, "hr@10": 0.5}
-    drawn = module._ask(search, [row])
+    drawn = propose(search.space, search.base, [row], seed=0)
     assert drawn.keys() <= search.space.keys() <= space_of(model).keys()
     recipe = search.recipe(drawn)
-    assert {path: module._value(recipe, path) for path in drawn} == drawn
+    assert {path: value_at(recipe, path) for path in drawn} == drawn
 
 
 def test_a_fine_tuning_is_searched_from_its_run(home: Home, shop: Any) -> None:

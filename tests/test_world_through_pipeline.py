@@ -38,18 +38,18 @@ from pmm.storage.schemas import SEQUENCES, SHARD_ITEMS, TARGET_ITEMS, read_table
 from pmm.world import World, generate
 from pmm.world.attributes import ATTRIBUTES
 from pmm.world.formats.amazon_writer import (
-    Edition,
+    WrittenEdition,
     category_path,
     identical_repeats,
-    plan_listing,
+    plan_metadata_defects,
     write_amazon,
 )
 from pmm.world.formats.csv_writer import write_csv
 from pmm.world.formats.defects import NO_DEFECTS, Defects, picture_bytes
 from pmm.world.formats.ninerec_writer import english_title
 from pmm.world.formats.raw_files import (
-    Dataset,
-    Order,
+    RawDataset,
+    RowOrder,
     item_picture,
     item_text,
     plan_dataset,
@@ -72,7 +72,7 @@ DEFECTS = Defects(
 )
 Cards = list[dict[str, Any]]
 Counts = dict[str, dict[str, int]]
-EDITIONS: tuple[Edition, ...] = ("2018", "2018-old", "2023")
+EDITIONS: tuple[WrittenEdition, ...] = ("2018", "2018-old", "2023")
 
 
 Writer = Callable[[World, Path, Defects, str], Counts]
@@ -105,15 +105,15 @@ class Layout:
     write: Writer
     ingest: Callable[[Home, Path, Sequence[str], IngestOptions], Cards]
     targets: dict[str, Part]
-    text: Callable[[World, Dataset, int], str]
-    order: Order = "scattered"
+    text: Callable[[World, RawDataset, int], str]
+    order: RowOrder = "scattered"
     plain: bool = False
     unseen: frozenset[str] = frozenset({"missing"})
     ground: int = 255
-    edition: Edition | None = None
+    edition: WrittenEdition | None = None
 
 
-def hm_text(world: World, dataset: Dataset, number: int) -> str:
+def hm_text(world: World, dataset: RawDataset, number: int) -> str:
     """The description, or the name where there is none, then the tags."""
     text, subject = item_text(world, "HM", number), subject_of(world, "HM", number)
     values = world.items("HM").values[number]
@@ -132,7 +132,7 @@ def marked(description: str, defect: str | None) -> str:
     return {None: description, "missing": "", "markup": f"{description} & more"}[defect]
 
 
-def csv_text(world: World, dataset: Dataset, number: int) -> str:
+def csv_text(world: World, dataset: RawDataset, number: int) -> str:
     text = item_text(world, dataset.collection, number)
     described = marked(text.description, dataset.plan.texts.get(number))
     return f"{text.title}. {described}" if described else text.title
@@ -158,12 +158,12 @@ def ingest_amazon_download(
     return ingest_amazon(home, files, targets, options)
 
 
-def video_text(world: World, dataset: Dataset, number: int) -> str:
+def video_text(world: World, dataset: RawDataset, number: int) -> str:
     title = item_text(world, dataset.collection, number).title
     return titled(title, dataset.plan.texts.get(number), number)
 
 
-def english_text(world: World, dataset: Dataset, number: int) -> str:
+def english_text(world: World, dataset: RawDataset, number: int) -> str:
     title = english_title(world, dataset.collection, number)
     return titled(title, dataset.plan.texts.get(number), number)
 
@@ -174,7 +174,7 @@ def titled(title: str, defect: str | None, number: int) -> str:
     return {None: title, "missing": "", "markup": markup}[defect]
 
 
-def amazon_text(edition: Edition, world: World, dataset: Dataset, number: int) -> str:
+def amazon_text(edition: WrittenEdition, world: World, dataset: RawDataset, number: int) -> str:
     """Title, description and the path, each once; a full stop between what has none."""
     text, defect = item_text(world, "Amazon", number), dataset.plan.texts.get(number)
     parts = [titled(text.title, defect, number), marked(text.description, defect)]
@@ -200,7 +200,7 @@ def raw_writer(platform: str, layout: str) -> Writer:
     return lambda world, to, defects, _: write_raw(world, platform, to, layout, defects)
 
 
-def amazon_writer(edition: Edition) -> Writer:
+def amazon_writer(edition: WrittenEdition) -> Writer:
     def write(world: World, to: Path, defects: Defects, base: str) -> Counts:
         counts = write_amazon(world, to, defects, edition=edition, picture_base=base)
         return {"Amazon": counts}
@@ -300,7 +300,7 @@ class Planted:
         identical: rows that are another one to the byte.
     """
 
-    dataset: Dataset
+    dataset: RawDataset
     hidden: frozenset[int]
     unlisted: frozenset[int] = frozenset()
     relisted: int = 0
@@ -376,7 +376,7 @@ def planted_in(world: World, layout: Layout, source: str, defects: Defects = DEF
     hidden = frozenset(n for n, kind in dataset.plan.pictures.items() if kind in layout.unseen)
     if layout.edition is None:
         return Planted(dataset=dataset, hidden=hidden)
-    listing = plan_listing(world, dataset, defects)
+    listing = plan_metadata_defects(world, dataset, defects)
     return Planted(
         dataset=dataset,
         hidden=hidden,
@@ -557,7 +557,7 @@ def test_every_picture_text_and_sequence_in_the_shards_is_that_of_the_world(
                 assert np.abs(true - shards.picture(item)).mean() < 4  # JPEG, once more
 
 
-def squashed(made: Ingested, dataset: Dataset, number: int) -> np.ndarray:
+def squashed(made: Ingested, dataset: RawDataset, number: int) -> np.ndarray:
     """A picture as its planted file holds it, 224 x 224."""
     drawn = item_picture(made.world, dataset.collection, number)
     data = picture_bytes(drawn, dataset.plan.pictures.get(number))

@@ -1,10 +1,12 @@
 """`pmm train`: a model trained on shards."""
 
+import textwrap
 from typing import Any
 
 import typer
 
 from pmm.commands.from_request import GroupedCommand, make_command, typed_command
+from pmm.model import registry
 from pmm.runs.request import TrainRequest
 
 
@@ -14,19 +16,8 @@ def run(request: TrainRequest) -> None:
     The best checkpoint by validation HR@10 is kept. Ctrl-C stops after the step in hand.
 
     \b
-    Models and what they know of an item:
-      pmmrec     its text and picture, by encoders that train; transfers
-      morec      the same without fusion of tokens and without further objectives; transfers
-                 (MoRec++; Yuan et al. 2023)
-      sasrec     its id (Kang and McAuley 2018)
-      gru4rec    its id (Hidasi et al. 2016)
-      nextitnet  its id (Yuan et al. 2019)
-      fdsa       its id and a frozen vector of its text (Zhang et al. 2019)
-      carca      its id and frozen vectors of text and picture (CARCA++; Rashed et al. 2022)
-      unisrec    a frozen vector of its text; transfers (Hou et al. 2022)
-      vqrec      codes of a frozen vector of its text; transfers (Hou et al. 2023)
-      peterrec   frozen vectors of text and picture; transfers by adapters (Yuan et al. 2020,
-                 on ids; on vectors it is our extension)
+    MODELS
+
     Baselines have width 128, 20 items, lr 1e-3 and 256 users a batch, unless --preset original asks
     for their own papers' settings; docs/paper.md has all values and their sources.
     """
@@ -54,7 +45,18 @@ def _print_result(result: dict[str, Any]) -> None:
         )
 
 
+def _models() -> str:
+    """The models of the registry and what they know of an item, for help."""
+    lines = ["Models and what they know of an item:"]
+    for name, listed in registry.models().items():
+        wide = textwrap.wrap(f"{name:<10} {listed.knows}", 88, subsequent_indent=" " * 11)
+        lines += [f"  {line}" for line in wide]
+    return "\n".join(lines)
+
+
 def command() -> GroupedCommand:
     """The command."""
+    assert run.__doc__ is not None
+    run.__doc__ = run.__doc__.replace("MODELS", textwrap.indent(_models(), "    ").lstrip())
     example = 'pmm train --stage scratch --target "HM Shoes" --epochs 20'
     return make_command("train", TrainRequest, run, example=example)

@@ -12,7 +12,8 @@ def run(request: TuneRequest) -> None:
     The best has the highest validation HR@10. The first trial has the model's defaults. Values that
     are given are kept. Stopped and started again, the search goes on. Needs the extra "tune".
     """
-    from pmm.tune.search import trials_table, tune
+    from pmm.tune.search import tune
+    from pmm.tune.trial_rows import trials_table
 
     again = typed_command(leave_out="--overwrite")
     found = tune(

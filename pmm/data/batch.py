@@ -23,7 +23,7 @@ class Batch:
     """float32, log of the item's share of all training occurrences (docs/paper.md R13 to R15)."""
 
     def split(self, parts: int) -> list["Batch"]:
-        """The same users in at most so many parts of at least two, each over its own items."""
+        """The same users in `parts` parts or fewer, of two or more, each over its own items."""
         count = max(1, min(parts, len(self.slot_BS) // 2))
         return [self] if count == 1 else [self._of(r) for r in self.slot_BS.tensor_split(count)]
 

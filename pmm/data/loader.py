@@ -1,7 +1,7 @@
 """Training batches, in the order of `order.py`.
 
 Training batch k of an epoch is a pure function of (training set, seed, epoch, k). Threads build the
-next ones while the current one is trained on (decoding JPEG lets go of the interpreter).
+next ones while the current one is trained on (decoding JPEG releases the interpreter's lock).
 """
 
 import time
@@ -13,8 +13,9 @@ from typing import Self
 
 import numpy as np
 
+from pmm.arrays import Int64s
 from pmm.data.batch import Batch
-from pmm.data.training_set import Numbers, TrainingSet
+from pmm.data.training_set import TrainingSet
 from pmm.errors import InputError
 
 MAX_LENGTH = 20
@@ -27,11 +28,12 @@ def steps_per_epoch(n_users: int, batch_users: int) -> int:
     >>> [steps_per_epoch(n, 4) for n in (3, 4, 5, 6, 8, 9)]
     [1, 1, 1, 2, 2, 2]
     """
+    # A batch of one user has no other user's items, hence no negatives and no loss to learn from.
     whole, rest = divmod(n_users, batch_users)
     return max(1, whole + (rest > 1))
 
 
-def batch_positions(n_users: int, batch_users: int, step: int) -> Numbers:
+def batch_positions(n_users: int, batch_users: int, step: int) -> Int64s:
     """Which positions of the epoch's order a step takes.
 
     >>> [batch_positions(5, 2, step).tolist() for step in range(2)]
@@ -51,7 +53,7 @@ def train_batches(
     start_step: int = 0,
     ahead: int = 2,
 ) -> "BatchLoader":
-    """The batches of one epoch from `start_step` on; every position stands in exactly one.
+    """The batches of one epoch from `start_step` on; every position is in exactly one.
 
     A row holds the `max_length + 1` most recent items of the user's training part.
 
@@ -92,6 +94,8 @@ class BatchLoader:
         self._make = make
         self._next, self._stop = start, stop
         self._ahead = max(1, ahead)
+        # Threads, not processes: decoding JPEG releases the interpreter's lock, and a batch, 150
+        # kB an item, need not be sent.
         self._pool = ThreadPoolExecutor(self._ahead, thread_name_prefix="pmm-batches")
         self._coming: deque[Future[Batch]] = deque()
 
@@ -109,6 +113,8 @@ class BatchLoader:
         if not self._coming:
             self.close()
             raise StopIteration
+        # The oldest, though a later one may be ready: the order of batches is part of a run's
+        # result.
         start = time.perf_counter()
         try:
             batch = self._coming[0].result()
@@ -116,6 +122,7 @@ class BatchLoader:
             self.close()
             raise
         self.waited += time.perf_counter() - start
+        # The next one is begun before this one is trained on, not when it is asked for.
         self._coming.popleft()
         if self._next < self._stop:
             self._coming.append(self._pool.submit(self._make, self._next))

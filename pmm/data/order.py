@@ -10,7 +10,11 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+# Four rounds suffice with pseudo-random functions (Luby and Rackoff, 1988); the function here is
+# only a mixer. That every sample is equally likely at every position is tested by counting.
 _ROUNDS = 8
+# A network of few bits reaches few of the orders, so even a handful of samples goes through 64
+# values.
 _LEAST_HALF_BITS = 3
 
 
@@ -27,6 +31,9 @@ def shuffled(
     >>> shuffled(np.arange(3, 5), 10, seed=0, epoch=0).tolist()
     [9, 2]
     """
+    # Not `rng.permutation(n)`: every process would have to make and hold it, and again after a
+    # resume; of this, any position can be asked for alone. The domain is less than four times n, so
+    # a position that falls outside comes back inside after a few steps.
     half = max(_LEAST_HALF_BITS, ((n - 1).bit_length() + 1) // 2)
     keys = _keys(seed, epoch)
     found = _feistel(positions.astype(np.uint64), half, keys)

@@ -7,12 +7,13 @@ before it. With one part everything is as in its shards.
 import copy
 import hashlib
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from pmm.arrays import Int64s
 from pmm.data.batch import Batch
 from pmm.data.order import Mixing, shuffled
 from pmm.errors import InputError
@@ -20,8 +21,6 @@ from pmm.shards.items import Items, concatenate
 from pmm.shards.kinds import Reads
 from pmm.shards.read import Shards
 from pmm.storage.schemas import PAD
-
-Numbers: TypeAlias = npt.NDArray[np.int64]
 
 
 class TrainingSet:
@@ -84,7 +83,7 @@ class TrainingSet:
         view.parts = tuple(parts)
         return view
 
-    def rows(self, positions: Numbers, *, seed: int, epoch: int, length: int) -> Numbers:
+    def rows(self, positions: Int64s, *, seed: int, epoch: int, length: int) -> Int64s:
         """The rows at some positions of an epoch's order, int64 [rows, length], 0 for padding.
 
         A row holds the most recent items of a user's training part. It is a pure function of
@@ -99,7 +98,7 @@ class TrainingSet:
                 found[own] = np.where(items != PAD, items + self.first[k], PAD)
         return found
 
-    def collate(self, item_BS: Numbers) -> Batch:
+    def collate(self, item_BS: Int64s) -> Batch:
         """Rows of items (0: padding) as a batch over their distinct items."""
         distinct = np.unique(item_BS[item_BS != PAD])
         slot_BS = np.where(item_BS != PAD, np.searchsorted(distinct, item_BS) + 1, 0)
@@ -109,7 +108,7 @@ class TrainingSet:
             log_p_I=torch.from_numpy(self._log_share[distinct - 1]),
         )
 
-    def items(self, numbers: Numbers) -> Items:
+    def items(self, numbers: Int64s) -> Items:
         """The content of distinct items, whose numbers must ascend."""
         found = []
         for k, shards in enumerate(self.parts):
@@ -134,7 +133,7 @@ class TrainingSet:
         part = int(np.searchsorted(self.first, item)) - 1
         return self.parts[part], item - int(self.first[part])
 
-    def _drawn(self, positions: Numbers, seed: int, epoch: int) -> tuple[Numbers, Numbers]:
+    def _drawn(self, positions: Int64s, seed: int, epoch: int) -> tuple[Int64s, Int64s]:
         """Part and user of some positions of an epoch's order."""
         match self.mixing:
             case "proportional":
@@ -167,13 +166,13 @@ class TrainingSet:
         return [count / total for count in counts]
 
 
-def trainable_users(shards: Shards) -> Numbers:
+def trainable_users(shards: Shards) -> Int64s:
     """The users whose training part has a next item to learn: at least two items."""
     return np.flatnonzero(shards.sequences().train.lengths >= 2)
 
 
 def _require_alike(parts: Sequence[Shards], read: Reads) -> None:
-    """Refuse parts whose tokens or pictures cannot stand in one batch."""
+    """Refuse parts whose tokens or pictures do not fit into one batch."""
     first = parts[0]
     for part in parts[1:]:
         if read in ("both", "text") and part.tokenizer["sha256"] != first.tokenizer["sha256"]:

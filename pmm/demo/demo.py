@@ -1,6 +1,7 @@
 """`pmm demo`: the whole way on the embedded world, from raw files to recommendations."""
 
 import json
+import logging
 import multiprocessing
 import sys
 import time
@@ -23,6 +24,7 @@ from pmm.evaluate.evaluation import evaluate_run
 from pmm.evaluate.metrics import summarise
 from pmm.evaluate.report import rankings_table
 from pmm.inspect import rows_account
+from pmm.messages import configure_logging
 from pmm.runs.folder import LOG
 from pmm.runs.request import TrainRequest
 from pmm.runs.resolve import resolve_run
@@ -33,6 +35,8 @@ from pmm.train import curves
 from pmm.train.training import train
 from pmm.world import World, generate
 from pmm.world.platforms import Size
+
+logger = logging.getLogger(__name__)
 
 TARGET = "HM Shoes"
 PRETRAINED, SCRATCH, FINETUNED = "demo-pretrained", "demo-scratch", "demo-finetuned"
@@ -123,14 +127,14 @@ _SPLITS: tuple[Split, ...] = ("test", "valid")
 
 @contextmanager
 def _step(number: int, what: str, command: str) -> Iterator[None]:
-    print(f"[{number}/{STEPS}] {what}   ({command})", file=sys.stderr)
+    logger.info("[%d/%d] %s   (%s)", number, STEPS, what, command)
     started = time.monotonic()
     yield
     _say(f"{time.monotonic() - started:,.1f} s")
 
 
 def _say(text: str) -> None:
-    print("\n".join(f"      {line}" for line in text.splitlines()), file=sys.stderr, flush=True)
+    logger.info("\n".join(f"      {line}" for line in text.splitlines()))
 
 
 @contextmanager
@@ -170,6 +174,7 @@ def _beside(home: Home, *training: Any) -> Iterator[None]:
 def _train_beside(log: Path, home: Home, *training: Any) -> None:
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w") as file, redirect_stdout(file), redirect_stderr(file), _one_thread():
+        configure_logging()  # a new process has none
         try:
             print(_trained(home, *training))
         except KeyboardInterrupt:

@@ -18,12 +18,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pmm.model.encoders.cut_encoders import TextEncoder, VisionEncoder, load_text, load_vision
 from pmm.model.encoders.packing import Packing
 from pmm.model.encoders.specs import TextSpec, VisionSpec
+from pmm.model.encoders.text_encoder import TextEncoder, load_text
+from pmm.model.encoders.vision_encoder import VisionEncoder, load_vision
 from pmm.model.losses.next_item import similarities
 from pmm.progress import progress
-from pmm.shards.tokens import Encoder, load_tokenizer
+from pmm.shards.tokens import TokenEncoder, load_tokenizer
 
 TAU = 0.1
 WARMUP_STEPS = 100
@@ -125,7 +126,7 @@ def _embed(text: TextEncoder, vision: VisionEncoder, folder: Path, telling: Tell
 def _tokens(folder: Path, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
     """Token ids [N, T], right-padded, and which are real."""
     tokenizer = load_tokenizer(str(folder))
-    rows = Encoder(tokenizer, 50).encode(texts)
+    rows = TokenEncoder(tokenizer, 50).encode(texts)
     token_NT = np.full((len(rows), max(map(len, rows))), tokenizer.pad, dtype=np.int64)
     mask_NT: npt.NDArray[np.bool_] = np.zeros(token_NT.shape, dtype=np.bool_)
     for n, row in enumerate(rows):

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pmm.evaluate.ranking import Ints, Queries, Scratch, rank_scores, rank_users
-from pmm.model.registry import Recommender
+from pmm.model.protocol import Recommender
 from pmm.progress import progress
 from pmm.runs.device import mixed
 from pmm.shards.items import Items
@@ -26,7 +26,7 @@ ENCODED_USERS = 256
 """Users whose windows are encoded together, in a CPU's second cache: 1,024 take half as long again.
 """
 LOOKED_UP_ITEMS = 8_192
-"""Items encoded together by models that read no content, whatever else is asked."""
+"""Items encoded together by models that read no content; `items_per_chunk` is for those that do."""
 DENSE_USERS = 64
 """Users at a time where their scores of all items are held: of 100,000 items 51 MB, with flags."""
 

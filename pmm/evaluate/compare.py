@@ -15,7 +15,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pmm.errors import InputError, MissingArtefact
-from pmm.evaluate.evaluate_options import Asked, CompareRequest
+from pmm.evaluate.evaluate_options import CompareRequest, RankedPart
 from pmm.evaluate.evaluation import ranks_file
 from pmm.evaluate.metrics import CUTOFFS
 from pmm.storage.home import resolve_home
@@ -56,7 +56,7 @@ def compare_runs(
     first: Path,
     second: Path,
     *,
-    asked: Asked = "test",
+    asked: RankedPart = "test",
     target: str | None = None,
     seed: int = 0,
     draws: int = DRAWS,

@@ -9,7 +9,7 @@ from pmm.flags import Flag
 from pmm.shards.kinds import Split
 from pmm.storage.home import Home, resolve_home
 
-Asked = Literal["test", "valid", "cold", "cold-all"]
+RankedPart = Literal["test", "valid", "cold", "cold-all"]
 """What is ranked: a split, or the cold cuts, those held out or all."""
 
 
@@ -73,7 +73,7 @@ class CompareRequest:
     """A run's folder, or its name."""
     second: Annotated[Path, Flag(argument=True)] = field(kw_only=False)
     """Another one, of the same target."""
-    split: Annotated[Asked, Flag(group="data")] = "test"
+    split: Annotated[RankedPart, Flag(group="data")] = "test"
     """Which of their evaluations; cold: the held-out cuts."""
     target: Annotated[str | None, Flag(group="data")] = None
     """What they ranked, if not what they were trained on."""

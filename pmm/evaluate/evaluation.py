@@ -21,16 +21,17 @@ from pmm.evaluate.catalogue import (
     score_catalogue,
 )
 from pmm.evaluate.cold import ColdCuts, cold_cuts, summarise_cuts
-from pmm.evaluate.evaluate_options import Asked, EvaluateOptions, EvaluateRequest
+from pmm.evaluate.evaluate_options import EvaluateOptions, EvaluateRequest, RankedPart
 from pmm.evaluate.metrics import headline, summarise
 from pmm.evaluate.neighbours import item_neighbours, rank_by_content, rank_by_neighbours, unit
 from pmm.evaluate.popularity_and_chance import rank_by_chance, rank_by_popularity
 from pmm.evaluate.ranking import Ints, Queries, count_candidates, top_items
-from pmm.model.baselines.baseline import BaselineOptions
 from pmm.model.features.frozen_vectors import frozen_vectors
-from pmm.model.registry import ModelOptions, Recommender
+from pmm.model.protocol import ModelOptions, Recommender
 from pmm.runs.device import pick_precision
 from pmm.runs.loading import is_own, load_run, targets_of
+from pmm.runs.recipe import encoder_specs
+from pmm.runs.trackers import drop_shown_evaluations, show_evaluation
 from pmm.shards.kinds import Split
 from pmm.shards.read import Shards
 from pmm.storage.artefact import atomic_file, storage_errors, write_json
@@ -125,13 +126,13 @@ def rankers(
 
 def _content(shards: Shards, model: ModelOptions, device: torch.device | str) -> Tensor | None:
     """Unit frozen vectors of the modalities that a model reads, behind one another. [N, D]"""
-    read = model.features if isinstance(model, BaselineOptions) else model.modality
+    read, specs = model.content, encoder_specs(model)
     if read == "none":
         return None
     found = frozen_vectors(
         shards,
-        text=model.text if read != "vision" else None,
-        vision=model.vision if read != "text" else None,
+        text=specs["text"] if read != "vision" else None,
+        vision=specs["vision"] if read != "text" else None,
         device=device,
     )
     sides = [each for each in (found.text_ND, found.picture_ND) if each is not None]
@@ -192,6 +193,7 @@ def drop_evaluations(run_dir: Path) -> None:
     for pattern in ("metrics*.json", "ranks*.parquet", "gallery*.png"):
         for path in run_dir.glob(pattern):
             path.unlink(missing_ok=True)
+    drop_shown_evaluations(run_dir)
 
 
 def _suffix(split: Split, other_target: str = "") -> str:
@@ -204,7 +206,7 @@ def _suffix(split: Split, other_target: str = "") -> str:
     return own if split == "test" else f"{own}-{split}"
 
 
-def ranks_file(run_dir: Path, asked: Asked, target: str | None = None) -> str:
+def ranks_file(run_dir: Path, asked: RankedPart, target: str | None = None) -> str:
     """The name of the ranks that `evaluate_run` writes into a run's folder.
 
     Args:
@@ -258,12 +260,8 @@ def evaluate_run(
     catalogue = embed_catalogue(model, shards, dtype=dtype, items_per_chunk=options.items_per_chunk)
     ranks = evaluate_model(model, shards, options, dtype=dtype, catalogue=catalogue)
     ranked_by = rankers(shards, options, model.options, next(model.parameters()).device)
-    facts: dict[str, Any] = {
-        "run": run_dir.name,
-        "target": shards.target,
-        "shards": shards.fingerprint,
-    }
-    facts |= {"step": about["step"], "epoch": about["epoch"]}
+    facts: dict[str, Any] = {"run": run_dir.name, "target": shards.target}
+    facts |= {"shards": shards.fingerprint, "step": about["step"], "epoch": about["epoch"]}
     own = is_own(run_dir, shards.target)
     suffix = _suffix(options.split, "" if own else shards.target)
     if options.cold:
@@ -282,6 +280,7 @@ def evaluate_run(
         rows = gallery_rows(model, shards, ranks, options, catalogue, dtype=dtype)
         with storage_errors(run_dir):
             _draw_gallery(run_dir / f"gallery{suffix}.png", shards, rows, options, metrics)
+    show_evaluation(run_dir, suffix, metrics)
     return metrics
 
 

@@ -1,26 +1,188 @@
-"""What the rest of the program asks of a model."""
+"""What training, evaluation and serving ask of a model, and of its options.
 
-from collections.abc import Iterator
-from typing import Protocol
+Both are Protocols to inherit from: `class Mine(nn.Module, Recommender)` has to say how items are
+encoded, how users are, and what the losses of a batch are. Everything else has an answer here that
+is right for a plain model, so nobody writes a stub, and nobody asks a model for its class or name.
 
-from torch import nn
+Shape suffixes: I distinct items, B users, L positions of a window, W what the user encoder is given
+of an item, D width.
+"""
 
-from pmm.model.encoders.cut_encoders import TextEncoder, VisionEncoder
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import Field, dataclass
+from types import MappingProxyType
+from typing import Any, ClassVar, Protocol, TypeAlias
+
+import torch
+from torch import Generator, Tensor, nn
+
+from pmm.data.batch import Batch
+from pmm.model.encoders.cut_encoder import CutEncoder
+from pmm.model.encoders.text_encoder import TextEncoder
+from pmm.model.encoders.vision_encoder import VisionEncoder
+from pmm.shards.items import Items
+from pmm.shards.kinds import Reads
+
+UserScores: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""Scores [B, I] from windows [B, L, W], bool [B, L] and `item_vectors` [I, D]."""
 
 
-class HasEncoders(Protocol):
-    """A model with encoders of content; None where it has none."""
+class ModelOptions(Protocol):
+    """What is asked of the options of a model: a frozen dataclass, saved as [model] of a recipe."""
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
 
     @property
-    def text(self) -> TextEncoder | None:
-        """What reads texts."""
+    @abstractmethod
+    def name(self) -> str:
+        """Of the model in the registry; a recipe says it."""
+
+    @property
+    @abstractmethod
+    def max_length(self) -> int:
+        """L, the most recent items that the user encoder reads (R32)."""
+
+    @property
+    def modality(self) -> Reads:
+        """What of an item's content has to be in a batch; ids and frozen vectors need nothing."""
+        return "none"
+
+    @property
+    def content(self) -> Reads:
+        """What of an item's content the model knows, be it from the batch or as frozen vectors."""
+        return self.modality
+
+    @property
+    def knows_items(self) -> bool:
+        """Whether a trained model holds something of each single item, as a vector or codes.
+
+        It then ranks no other catalogue.
+        """
+        return False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoders:
+    """The encoders of content that a model runs, None where it has none.
+
+    Their tensors are called `text. ...` and `vision. ...` in the model: what they froze is not
+    stored with a run, and the optimiser gives them a learning rate of their own.
+    """
+
+    text: TextEncoder | None = None
+    vision: VisionEncoder | None = None
+
+    def __iter__(self) -> Iterator[CutEncoder]:
+        """Those that there are."""
+        return (each for each in (self.text, self.vision) if each is not None)
+
+
+class Recommender(Protocol):
+    """A model, as the rest of the program sees it. It is also an `nn.Module`."""
+
+    options: ModelOptions
+    max_length: int
+    """L: longer windows are never given."""
+
+    # --- What every model has to say.
+
+    @abstractmethod
+    def encode_items(self, items: Items) -> Tensor:
+        """What the user encoder reads of distinct items, [I, W]."""
+
+    @abstractmethod
+    def user_vectors(self, e_BLW: Tensor, valid_BL: Tensor) -> Tensor:
+        """What users are scored with, [B, D].
+
+        Args:
+            e_BLW: left-padded windows of `encode_items`, zeros at padding.
+            valid_BL: bool, True at real items.
+        """
+
+    @abstractmethod
+    def forward(self, batch: Batch, generator: Generator | None = None) -> dict[str, Tensor]:
+        """The losses of a batch, float32 scalars.
+
+        Args:
+            batch: sequences over distinct items.
+            generator: all chance of the loss comes from it (drawn negatives, corrupted sequences),
+                so that a step is a function of its number. Dropout draws from torch's own.
+
+        Returns:
+            "loss", which is minimised, and any others by name, which are logged.
+        """
+
+    # --- What a model may say; these answers are right for most.
+
+    def item_vectors(self, e_IW: Tensor) -> Tensor:
+        """What items are scored with, [I, D]: a score is its dot product with the user's vector."""
+        return e_IW
+
+    @property
+    def scores_of_users(self) -> UserScores | None:
+        """How users score items where that is no dot product; None: it is."""
+        return None
+
+    def encoders(self) -> Encoders:
+        """The encoders that run on an item's content."""
+        return Encoders()
+
+    frozen_by: Mapping[str, str] = MappingProxyType({})
+    """"text", "vision" -> digest of the encoder whose frozen vectors are read."""
+
+    recompute: bool = False
+    """Set by training: keep few activations for the backward pass, compute the others again."""
+
+    def begin_epoch(self, epoch: int) -> None:  # noqa: ARG002
+        """Called before each epoch, counted from 0."""
+        return
+
+    @property
+    def learning_codes(self) -> bool:
+        """Whether a first stage of training still runs (VQ-Rec's order of codes).
+
+        Early stopping counts from its end: its evaluations say nothing of the model to come.
+        """
+        return False
+
+    def after_backward(self) -> None:
+        """Called between the backward pass and the optimiser's step; may drop gradients."""
+        return
+
+    # --- What `nn.Module` brings, as far as it is used.
+
+    training: bool
+
+    def __call__(self, batch: Batch, generator: Generator | None = None) -> dict[str, Tensor]:
+        """`forward`, with its hooks."""
         ...
 
-    @property
-    def vision(self) -> VisionEncoder | None:
-        """What reads pictures."""
+    def train(self, mode: bool = True) -> Any:
+        """Turn dropout on or off; returns the model."""
+
+    def eval(self) -> Any:
+        """Turn dropout off; returns the model."""
+
+    def to(self, device: torch.device) -> Any:
+        """Move all tensors; returns the model."""
+
+    def modules(self) -> Iterator[nn.Module]:
+        """All of its parts, itself included."""
+        ...
+
+    def named_children(self) -> Iterator[tuple[str, nn.Module]]:
+        """Its outermost parts."""
         ...
 
     def parameters(self) -> Iterator[nn.Parameter]:
         """All weights."""
+        ...
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """All weights by name."""
+        ...
+
+    def state_dict(self, *, keep_vars: bool = False) -> dict[str, Any]:
+        """All weights and stored buffers by name."""
         ...

@@ -1,75 +1,106 @@
-"""The models that can be trained and evaluated, each by its options.
+"""The table of models: name -> the module that has it, and what it knows an item by.
 
-Training and evaluation ask all of them for the same: `encode_items`, `user_vectors`,
-`item_vectors`, `scores_of_users` (None: a score is a dot product), a call with a batch that gives
-the losses, `begin_epoch`, `settling`, `settle_gradients`, `max_length`, `options.modality`, and the
-encoders `text` and `vision`, None where they have none.
+Reading the table loads no torch; a model's module is imported when the model is asked for. One that
+is not of this package is added with `register`.
 """
 
-from collections.abc import Sequence
-from typing import TypeAlias
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
 
-import torch
+from pmm.errors import InputError, nearest
+from pmm.model.entry import ModelEntry
+from pmm.model.search_space import Space
 
-from pmm.model.baselines.baseline import GRID, Baseline, BaselineOptions
-from pmm.model.features.item_features import ItemFeatures, read_features
-from pmm.model.pmmrec.pmmrec import Pmmrec, PmmrecOptions
-from pmm.shards.read import Shards
-
-ModelOptions: TypeAlias = PmmrecOptions | BaselineOptions
-"""Told apart by their `name`; where it is not said they are PMMRec's."""
-
-Recommender: TypeAlias = Pmmrec | Baseline
+DEFAULT_MODEL = "pmmrec"
+"""What is trained where nobody names a model."""
 
 
-def build_model(
-    options: ModelOptions,
-    n_items: int,
-    features: ItemFeatures | None = None,
-    *,
-    fresh: bool = True,
-) -> Recommender:
-    """A model with fresh weights, from torch's generator.
+@dataclass(frozen=True, kw_only=True)
+class Listed:
+    """A line of the table."""
+
+    knows: str
+    """What the model knows of an item, and where it was published; a line of help."""
+    module: str = ""
+    """Has the model's entry as ENTRY; empty where the entry was registered."""
+
+
+def _own(module: str, knows: str) -> Listed:
+    return Listed(module=f"pmm.model.{module}", knows=knows)
+
+
+_TABLE: dict[str, Listed] = {
+    "pmmrec": _own("pmmrec.pmmrec", "its text and picture, by encoders that train; transfers"),
+    "morec": _own(
+        "baselines.morec",
+        "the same without fusion of tokens and without further objectives; transfers "
+        "(MoRec++; Yuan et al. 2023)",
+    ),
+    "sasrec": _own("baselines.sasrec", "its id (Kang and McAuley 2018)"),
+    "gru4rec": _own("baselines.gru4rec", "its id (Hidasi et al. 2016)"),
+    "nextitnet": _own("baselines.nextitnet", "its id (Yuan et al. 2019)"),
+    "fdsa": _own("baselines.fdsa", "its id and a frozen vector of its text (Zhang et al. 2019)"),
+    "carca": _own(
+        "baselines.carca",
+        "its id and frozen vectors of text and picture (CARCA++; Rashed et al. 2022)",
+    ),
+    "unisrec": _own(
+        "baselines.unisrec", "a frozen vector of its text; transfers (Hou et al. 2022)"
+    ),
+    "vqrec": _own(
+        "baselines.vqrec", "codes of a frozen vector of its text; transfers (Hou et al. 2023)"
+    ),
+    "peterrec": _own(
+        "baselines.peterrec",
+        "frozen vectors of text and picture; transfers by adapters (Yuan et al. 2020, on ids; on "
+        "vectors it is our extension)",
+    ),
+}
+_OWN = frozenset(_TABLE)
+_registered: dict[str, ModelEntry] = {}
+
+
+def models() -> Mapping[str, Listed]:
+    """Every model by name, in the order of help; PMMRec first, registered ones last."""
+    return _TABLE
+
+
+def entry(name: str) -> ModelEntry:
+    """What a model says of itself; its module is imported.
+
+    Raises:
+        InputError: no model has that name; the nearest one is named.
+    """
+    if name in _registered:
+        return _registered[name]
+    if name not in _TABLE:
+        raise InputError(f'there is no model "{name}": {nearest(name, _TABLE)}')
+    found: ModelEntry = importlib.import_module(_TABLE[name].module).ENTRY
+    return found
+
+
+def register(made: ModelEntry, knows: str = "") -> None:
+    """Add a model from outside of this package, under its options' `name`; twice replaces it.
 
     Args:
-        options: which, and of what.
-        n_items: of the catalogue; a model on ids has a row for each.
-        features: of the catalogue, where the model reads any (`features_of`).
-        fresh: whether it is trained from here; False spares what a checkpoint will replace.
+        made: its entry.
+        knows: what it knows of an item; a line of help.
+
+    Raises:
+        InputError: the name is one of this package's.
     """
-    match options:
-        case PmmrecOptions():
-            return Pmmrec(options)
-        case BaselineOptions():
-            return Baseline(options, n_items, features, fresh=fresh)
+    name = made.settings["default"].options.name
+    if name in _OWN:
+        raise InputError(f'the model "{name}" is part of pmm: give yours another name')
+    _registered[name] = made
+    _TABLE[name] = Listed(knows=knows or made.knows_by)
 
 
-def features_of(
-    options: ModelOptions, parts: Sequence[Shards], device: torch.device | str = "cpu"
-) -> ItemFeatures | None:
-    """The frozen vectors that a model reads, computed and stored on first use; None: it reads none.
+def space_of(name: str) -> Space:
+    """What `pmm tune` searches of a model; errors as `entry`.
 
-    Errors are those of `pmm.model.features.item_features.read_features`.
+    >>> list(space_of("nextitnet"))[:3]
+    ['train.lr', 'train.weight_decay', 'model.width']
     """
-    if isinstance(options, PmmrecOptions) or options.features == "none":
-        return None
-    return read_features(
-        parts,
-        features=options.features,
-        text=options.text,
-        vision=options.vision,
-        scaling=options.scaling,
-        device=device,
-    )
-
-
-def knows_ids(options: ModelOptions) -> bool:
-    """Whether a model knows items by their numbers, so that it is good for one target only."""
-    return isinstance(options, BaselineOptions) and GRID[options.name].knows_ids
-
-
-def knows_items(options: ModelOptions) -> bool:
-    """Whether a trained model holds something of each item: its vector, or its codes."""
-    if not isinstance(options, BaselineOptions):
-        return False
-    return knows_ids(options) or options.transductive or GRID[options.name].items == "codes"
+    return dict(entry(name).space)

@@ -4,17 +4,20 @@ from pathlib import Path
 from typing import Any
 
 from pmm.errors import BrokenArtefact, InputError, MissingArtefact, StaleArtefact
+from pmm.model import registry
+from pmm.model.build import build_model, features_of
 from pmm.model.features.trunks import with_activations
-from pmm.model.registry import Recommender, build_model, features_of, knows_items
+from pmm.model.protocol import Recommender
 from pmm.runs.compatibility import require_pictures, require_tokens
 from pmm.runs.device import pick_device
 from pmm.runs.folder import RECIPE
+from pmm.runs.former_recipes import saved_values
 from pmm.runs.recipe import Recipe
 from pmm.runs.weights import BEST, load_weights, read_header
 from pmm.shards.read import Shards
 from pmm.shards.write import command as command_to_shard
 from pmm.storage.home import Home, slug
-from pmm.storage.toml import read_recipe, resolve
+from pmm.storage.toml import resolve
 
 
 def open_parts(home: Home, recipe: Recipe) -> list[Shards]:
@@ -53,7 +56,7 @@ def saved_recipe(run_dir: Path) -> Recipe:
     path = run_dir / RECIPE
     if not path.is_file():
         raise MissingArtefact(f"{run_dir} is no run: it has no {RECIPE}. Run: pmm train")
-    values = read_recipe(path)
+    values = saved_values(path)
     names = values.get("sources") if values.get("stage") == "pretrain" else [values.get("target")]
     named = isinstance(names, list) and all(isinstance(name, str) and name for name in names)
     if not named or not isinstance(values.get("model"), dict):
@@ -90,7 +93,7 @@ def load_run(
     shards = Shards.of(home, name)
     stage = recipe.stage
     what = f'--target "{own[0]}"' if stage != "pretrain" else f'--sources "{",".join(own)}"'
-    which = "" if options.name == "pmmrec" else f" --model {options.name}"
+    which = "" if options.name == registry.DEFAULT_MODEL else f" --model {options.name}"
     again = f"pmm train --stage {stage} {what}{which} --name {run_dir.name}"
     if not (run_dir / BEST).is_file():
         raise MissingArtefact(f"{run_dir} has no evaluated weights yet. Run: {again} --resume")
@@ -103,7 +106,7 @@ def load_run(
             f"{run_dir} was trained on shards {made_on[:8]}, but {shards.place} is now "
             f"{shards.fingerprint[:8]}. Run: {again}"
         )
-    if name not in parts and knows_items(options):
+    if name not in parts and options.knows_items:
         raise InputError(
             f"{run_dir} knows the items of {', '.join(own)} one by one, which says nothing of "
             f'{name}. Train on that: pmm train --stage scratch --target "{name}" '

@@ -7,13 +7,17 @@ from typing import Annotated, Any, Literal
 from pmm.data.order import Mixing
 from pmm.errors import InputError
 from pmm.flags import Flag, recipe_values
+from pmm.model import registry
 from pmm.model.encoders.specs import TextSpec, TrainBlocks, VisionSpec
-from pmm.runs.train_options import Stage, TrainOptions, Transfer
+from pmm.model.entry import Objectives, Stage, Transfer
+from pmm.runs.train_options import TrainOptions
 from pmm.shards.kinds import Modality, Storage
 from pmm.storage.home import Home, resolve_home
 from pmm.storage.toml import merge, parse_assignments, read_recipe_beside
 
-AnyPreset = Literal["default", "paper", "official", "original"]
+
+def _models() -> list[str]:
+    return list(registry.models())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +94,7 @@ class ModelRequest(RecipeRequest):
 
     target: Annotated[str | None, Flag(group="data")] = None
     """What to train on, as "HM Shoes"."""
-    model: Annotated[str | None, Flag(group="model", shown="pmmrec")] = None
+    model: Annotated[str | None, Flag(group="model", choices=_models, shown="pmmrec")] = None
     """PMMRec, or a baseline: pmm train --help lists them."""
     start: Annotated[Path | None, Flag(group="model", name="--from")] = None
     """With finetune: the pre-trained run."""
@@ -125,12 +129,12 @@ class TrainRequest(ModelRequest):
     mixing: Annotated[Mixing | None, Flag(group="data", shown="proportional")] = None
     """With pretrain: users of a source in a batch."""
     objectives: Annotated[
-        Literal["dap", "all"] | None, Flag(group="model", shown="pretrain: all, else: dap")
+        Objectives | None, Flag(group="model", shown="pretrain: all, else: dap")
     ] = None
     """Next item only, or all four."""
-    preset: Annotated[AnyPreset | None, Flag(group="model", shown="default")] = None
-    """Decisions of docs/paper.md, with finetune of the training alone; original: of a baseline, its
-    own paper's."""
+    preset: Annotated[str | None, Flag(group="model", shown="default")] = None
+    """One that the model has: paper or official (decisions of docs/paper.md; with finetune of the
+    training alone), of a baseline original, its own paper's."""
     lr: Annotated[
         float | None,
         Flag(

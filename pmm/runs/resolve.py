@@ -1,62 +1,28 @@
 """From what a user asked for (preset, recipe file, options) to the recipe of a run."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 from pmm.errors import InputError, MissingArtefact, RecipeError
-from pmm.model.baselines.baseline import (
-    GRID,
-    BaselineName,
-    BaselineOptions,
-    at_stage,
-    baseline_options,
-)
+from pmm.model import registry
 from pmm.model.encoders.specs import TextSpec
-from pmm.model.pmmrec.pmmrec import ALL_OBJECTIVES, PmmrecOptions, Preset, Weights, morec, preset
+from pmm.model.entry import DEFAULT, Asked, ModelEntry, Transfer
+from pmm.model.protocol import ModelOptions
 from pmm.runs.folder import RECIPE
+from pmm.runs.former_recipes import saved_values
 from pmm.runs.loading import open_parts
-from pmm.runs.recipe import Recipe, Start, why_scratch_only
+from pmm.runs.recipe import Recipe, Start, encoder_specs, why_scratch_only
 from pmm.runs.request import TrainRequest
-from pmm.runs.train_options import Transfer
+from pmm.runs.train_options import TrainOptions
 from pmm.runs.weights import BEST, read_tensors
-from pmm.shards.kinds import Modality
 from pmm.shards.read import Shards
 from pmm.storage.home import SOURCES, Home
-from pmm.storage.toml import merge, read_recipe, resolve
-
-_TRAINING: dict[Preset, dict[str, Any]] = {
-    "default": {},
-    "paper": {"decay_norms": True},  # says AdamW and no more, so as the published code (R34)
-    "official": {"decay_norms": True, "precision": "fp16", "patience": 0},
-}
-"""How a preset trains, where it is not as the defaults (docs/paper.md R34, R41, R43)."""
-
+from pmm.storage.toml import merge, resolve
 
 FINETUNE_PATIENCE = 5
 """Fine-tuning converges within a few epochs (R43)."""
-
-
-_BASELINE_TRAINING: dict[str, Any] = {"lr": 1e-3, "batch_users": 256}
-"""How every baseline trains, where it is not as the defaults (docs/paper.md, Baselines)."""
-
-
-_SAMPLES = 128
-"""Users whose prefixes are the 2,048 samples of a published step, where a user has sixteen."""
-
-
-_ORIGINAL_TRAINING: dict[BaselineName, dict[str, Any]] = {
-    "sasrec": {"batch_users": 128, "weight_decay": 0.0, "beta2": 0.98},
-    "gru4rec": {"batch_users": 50, "weight_decay": 0.0},
-    "nextitnet": {"batch_users": 128, "weight_decay": 0.0},
-    "fdsa": {"batch_users": _SAMPLES, "weight_decay": 0.0},
-    "carca": {"batch_users": 128, "lr": 1e-4, "weight_decay": 1e-4, "beta2": 0.98},
-    "unisrec": {"batch_users": _SAMPLES, "weight_decay": 0.0},
-    "vqrec": {"batch_users": _SAMPLES, "weight_decay": 0.0},
-    "peterrec": {"batch_users": 32, "weight_decay": 0.0},
-}
-"""The same with `--preset original`."""
 
 
 def resolve_run(
@@ -70,98 +36,96 @@ def resolve_run(
     """The whole recipe of a run.
 
     Later layers win: the preset (fine-tuning: its training alone, with the model of the run it
-    starts from; a resumed run: what it was started with), the stage's objectives, the encoder whose
+    starts from; a resumed run: what it was started with), what the stage changes, the encoder whose
     tokens the shards hold, the given values.
 
     Raises:
         RecipeError: unknown keys or values of the wrong type.
-        InputError, MissingArtefact: no such target, source or run, no shards, or the shards hold
-            the tokens of a local encoder and nobody said where it is.
+        InputError, MissingArtefact: no such model, target, source or run, no shards, options that
+            the model does not have, or the shards hold the tokens of a local encoder and nobody
+            said where it is.
     """
     values = merge(request.values(), values)
-    _refuse_misfits(request)
+    if request.model is not None:
+        _refuse_misfits(request.model, request)
     asked = _asked(home, request)
     if resume and (run_dir / RECIPE).is_file():
-        before = read_recipe(run_dir / RECIPE)
+        before = saved_values(run_dir / RECIPE)
         _require_same_model(run_dir, before, request)
         return resolve(Recipe, merge(before, values, asked))
     name = _model_name(request, values, asked)
-    if name in GRID:
-        return _of_baseline(home, name, request, values, asked)
-    base = _of_pmmrec(request, asked, with_morec=name == "morec")
-    draft = resolve(Recipe, merge(base, values, asked))
-    first = open_parts(home, draft)[0]
-    assert isinstance(draft.model, PmmrecOptions)
-    unsaid = draft.model.text.encoder == TextSpec().encoder
-    if not unsaid or draft.model.modality == "vision":
-        return draft
+    if name not in list(registry.models()):  # which the recipe says; the error lists all names
+        return resolve(Recipe, merge(values, asked))
+    _refuse_misfits(name, request)
+    _refuse_encoders(name, values)
+    base = _base(registry.entry(name), name, request, values, asked)
+    recipe = resolve(Recipe, merge(base, values, asked))
+    first = open_parts(home, recipe)[0]
+    if not _reads_texts_of_the_usual_encoder(recipe.model):
+        return recipe
     return resolve(Recipe, merge(base, _encoder_of(first), values, asked))
 
 
-def _of_pmmrec(
-    request: TrainRequest, asked: Mapping[str, Any], *, with_morec: bool
-) -> dict[str, Any]:
-    """The values of PMMRec's preset or of the run that it starts from, and of its stage.
-
-    Raises:
-        InputError: MoRec++ is asked for with objectives or a preset of PMMRec.
-    """
-    if with_morec and (request.objectives == "all" or request.preset):
-        raise InputError("--objectives and --preset belong to --model pmmrec; found --model morec")
-    name = request.preset or "default"
-    if name == "original":
-        raise InputError("--preset original belongs to the baselines, see --model")
-    base: dict[str, Any] = {"model": asdict(morec() if with_morec else preset(name))}
-    if request.stage == "finetune":
-        base = {"model": _model_of(Path(asked["start"]["run"]), request.transfer or "full")}
-        base["train"] = {"patience": FINETUNE_PATIENCE}
-    base = merge(base, {"train": _TRAINING[name]})
-    if request.modality:
-        base = merge(base, {"model": {"modality": request.modality}})
-    weights = Weights() if with_morec else _weights(request, base["model"]["modality"])
-    return merge(base, {"model": {"weights": asdict(weights)}})
-
-
-def _of_baseline(
-    home: Home,
-    name: BaselineName,
+def _base(
+    entry: ModelEntry,
+    name: str,
     request: TrainRequest,
     values: Mapping[str, Any],
     asked: Mapping[str, Any],
-) -> Recipe:
-    """The recipe of a baseline; errors as `resolve_run`."""
-    if request.stage != "scratch" and GRID[name].knows_ids:
-        origin = f"--from {request.start}: " if request.start else ""
-        raise InputError(origin + why_scratch_only(name, request.stage))
-    _refuse_of_pmmrec(replace(request, model=name))
-    original = request.preset == "original"
-    options = baseline_options(name, original=original)
-    encoders = sorted({"text", "vision"} & _model_table(values).keys())
-    if encoders and options.features == "none":
-        raise InputError(
-            f"{name} knows items by their numbers and reads no {' and no '.join(encoders)}: leave "
-            f"out {' and '.join(f'--{side}-encoder' for side in encoders)}"
+) -> dict[str, Any]:
+    """The values of a model's preset, or of the run that it starts from, at its stage.
+
+    Raises:
+        MissingArtefact: there is no such run, or it has no checkpoint.
+        RecipeError: its recipe is not of this model.
+    """
+    settings = entry.settings[request.preset or DEFAULT]
+    options, training = settings.options, dict(settings.training)
+    if request.stage == "finetune":
+        options = _held(entry, Path(asked["start"]["run"]), request.transfer or "full")
+        training = {"patience": FINETUNE_PATIENCE, **training}
+    options = entry.at_stage(
+        options,
+        Asked(
+            stage=request.stage,
+            preset=request.preset or DEFAULT,
+            objectives=request.objectives,
+            modality=request.modality,
+            epochs=_epochs(merge({"train": training}, values)),
+        ),
+    )
+    return {"model": {**asdict(options), "name": name}, "train": training}
+
+
+def _held(entry: ModelEntry, run: Path, transfer: Transfer) -> ModelOptions:
+    """The model options of a pre-trained run, as a transfer leaves them; errors as `_base`."""
+    if not (run / RECIPE).is_file():
+        raise MissingArtefact(
+            f"{run} is no run: it has no {RECIPE}. Run: pmm train --stage pretrain"
         )
-    training = _BASELINE_TRAINING | (_ORIGINAL_TRAINING[name] if original else {})
-    model = asdict(options)
-    if request.stage != "scratch":
-        if request.stage == "finetune":
-            model = _model_of(Path(asked["start"]["run"]), request.transfer or "full")
-            training = training | {"patience": FINETUNE_PATIENCE}
-        model = asdict(at_stage(resolve(BaselineOptions, model), request.stage, original=original))
-    base = {"model": model, "train": training}
-    recipe = resolve(Recipe, merge(base, values, asked))
-    if name == "vqrec" and request.stage == "finetune":  # what remains has most of the epochs
-        most = {"permutation_epochs": min(options.permutation_epochs, recipe.train.epochs // 3)}
-        base = merge(base, {"model": most})
-        recipe = resolve(Recipe, merge(base, values, asked))
-    first = open_parts(home, recipe)[0]
-    assert isinstance(recipe.model, BaselineOptions)
-    if recipe.model.features not in ("text", "both"):
-        return recipe
-    if recipe.model.text.encoder != TextSpec().encoder:
-        return recipe
-    return resolve(Recipe, merge(base, _encoder_of(first), values, asked))
+    table = saved_values(run / RECIPE)["model"]
+    options = resolve(entry.options, table, origin=str(run / RECIPE))
+
+    def tensors() -> Mapping[str, Any]:
+        return read_tensors(run / BEST, made_by=f"pmm train … --name {run.name} --resume")[0]
+
+    found: ModelOptions = entry.of_run(options, transfer, tensors)
+    return found
+
+
+def _epochs(values: Mapping[str, Any]) -> int:
+    """How many there will be at most; what is no number is told of when all values are checked."""
+    train = values.get("train")
+    epochs = train.get("epochs") if isinstance(train, Mapping) else None
+    return epochs if isinstance(epochs, int) else TrainOptions.epochs
+
+
+def _reads_texts_of_the_usual_encoder(model: ModelOptions) -> bool:
+    """Whether a model reads texts, and nobody said by which encoder."""
+    text = encoder_specs(model).get("text")
+    if text is None or model.content not in ("text", "both"):
+        return False
+    return bool(text.encoder == TextSpec().encoder)
 
 
 def _encoder_of(shards: Shards) -> dict[str, Any]:
@@ -197,11 +161,12 @@ def _model_name(request: TrainRequest, values: Mapping[str, Any], asked: Mapping
     if request.stage == "finetune":
         run = Path(asked["start"]["run"])
         if (run / RECIPE).is_file():
-            held = _model_table(read_recipe(run / RECIPE)).get("name", "pmmrec")
+            table = _model_table(saved_values(run / RECIPE))
+            held = table.get("name", registry.DEFAULT_MODEL)
             if name not in (None, held):
                 raise InputError(f"--from {run}: that is a run of {held}, not of {name}")
             return held
-    return name or "pmmrec"
+    return name or registry.DEFAULT_MODEL
 
 
 def _require_same_model(run_dir: Path, before: Mapping[str, Any], request: TrainRequest) -> None:
@@ -210,7 +175,7 @@ def _require_same_model(run_dir: Path, before: Mapping[str, Any], request: Train
     Raises:
         RecipeError: names both.
     """
-    held = _model_table(before).get("name", "pmmrec")
+    held = _model_table(before).get("name", registry.DEFAULT_MODEL)
     if request.model not in (None, held):
         raise RecipeError(
             f"{run_dir} is a run of {held}, not of {request.model}: resume it with "
@@ -236,65 +201,46 @@ def _asked(home: Home, request: TrainRequest) -> dict[str, Any]:
     return asked
 
 
-def _model_of(run: Path, transfer: Transfer) -> dict[str, Any]:
-    """The model options of a pre-trained run, with the modality that a transfer leaves.
+def _refuse_misfits(name: str, request: TrainRequest) -> None:
+    """Refuse a stage and options that do not go with a model.
 
     Raises:
-        MissingArtefact: there is no such run, or it has no checkpoint.
+        InputError: names them, or there is no such model.
     """
-    if not (run / RECIPE).is_file():
-        raise MissingArtefact(
-            f"{run} is no run: it has no {RECIPE}. Run: pmm train --stage pretrain"
+    entry = registry.entry(name)
+    if request.stage != "scratch" and not entry.transfers:
+        origin = f"--from {request.start}: " if request.start else ""
+        raise InputError(origin + why_scratch_only(name, request.stage))
+    allowed: dict[str, tuple[str, ...]] = {
+        "objectives": entry.objectives,
+        "modality": entry.modalities,
+        "preset": tuple(entry.settings),
+        "transfer": tuple(entry.transfers),
+    }
+    given = {option: str(value) for option in allowed if (value := getattr(request, option))}
+    faults = [
+        f"--{option} {value} ({name} has {', '.join(allowed[option]) or 'none'})"
+        for option, value in given.items()
+        if value not in allowed[option]
+    ]
+    if faults:
+        raise InputError(
+            f"{' and '.join(faults)} cannot be had with --model {name}, which knows items by "
+            f"{entry.knows_by}"
         )
-    model = dict(read_recipe(run / RECIPE)["model"])
-    if model.get("name") in GRID:
-        return model
-    tensors, _ = read_tensors(run / BEST, made_by=f"pmm train … --name {run.name} --resume")
-    model["width"] = tensors["user_encoder.position.weight"].shape[1]
-    if transfer in ("text", "vision"):
-        model["modality"] = transfer
-    return model
 
 
-def _weights(request: TrainRequest, modality: Modality) -> Weights:
-    objectives = request.objectives or ("all" if request.stage == "pretrain" else "dap")
-    if objectives == "dap":
-        return Weights()
-    if modality != "both":  # nothing to align
-        return Weights(nid=ALL_OBJECTIVES.nid, rcl=ALL_OBJECTIVES.rcl)
-    return ALL_OBJECTIVES
-
-
-def _refuse_misfits(request: TrainRequest) -> None:
-    """Refuse options that do not go with the model.
+def _refuse_encoders(name: str, values: Mapping[str, Any]) -> None:
+    """Refuse encoders for a model that reads no content.
 
     Raises:
         InputError: names them.
     """
-    if request.model in GRID and GRID[request.model].knows_ids and request.stage != "scratch":
-        raise InputError(why_scratch_only(request.model, request.stage))
-    if request.model not in (None, *GRID) and request.preset == "original":
-        raise InputError("--preset original belongs to the baselines, see --model")
-    _refuse_of_pmmrec(request)
-
-
-def _refuse_of_pmmrec(request: TrainRequest) -> None:
-    """Refuse options of PMMRec with another model.
-
-    Raises:
-        InputError: names them.
-    """
-    if request.model not in GRID:
-        return
-    given = [each for each in ("objectives", "modality") if getattr(request, each)]
-    given += ["preset"] * (request.preset not in (None, "original"))
-    if given:
+    entry = registry.entry(name)
+    known = {each.name for each in fields(entry.options)}
+    encoders = sorted({"text", "vision"} & _model_table(values).keys() - known)
+    if encoders:
         raise InputError(
-            f"{' and '.join(f'--{each}' for each in given)} belong to --model pmmrec; found "
-            f"--model {request.model}, which knows items by {GRID[request.model].reads} alone"
-        )
-    if request.transfer not in (None, "full"):
-        raise InputError(
-            f"--transfer {request.transfer} belongs to --model pmmrec; {request.model} has full "
-            "alone"
+            f"{name} knows items by {entry.knows_by} and reads no {' and no '.join(encoders)}: "
+            f"leave out {' and '.join(f'--{side}-encoder' for side in encoders)}"
         )

@@ -8,10 +8,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
 from pmm.errors import BrokenArtefact
+from pmm.model.protocol import Recommender
 from pmm.runs.weights import (
     copy_into,
     kept_tensors,
@@ -51,7 +52,7 @@ class State:
 
 
 def save_state(
-    run_dir: Path, model: nn.Module, optimiser: Optimizer, state: State, *, frozen: str
+    run_dir: Path, model: Recommender, optimiser: Optimizer, state: State, *, frozen: str
 ) -> None:
     """Write checkpoint/last.safetensors.
 
@@ -65,7 +66,7 @@ def save_state(
     write_tensors(run_dir / LAST, tensors, {"state": asdict(state), "frozen": frozen})
 
 
-def load_state(run_dir: Path, model: nn.Module, optimiser: Optimizer, *, made_by: str) -> State:
+def load_state(run_dir: Path, model: Recommender, optimiser: Optimizer, *, made_by: str) -> State:
     """Put a model and its optimiser back to where a run stopped.
 
     Raises:

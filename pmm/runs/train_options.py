@@ -6,16 +6,13 @@ from typing import Literal
 
 from pmm.shards.kinds import Storage
 
-Stage = Literal["scratch", "pretrain", "finetune"]
-"""From public encoders, on the sources, or from a pre-trained run."""
-
-Transfer = Literal["full", "item", "user", "text", "vision"]
-"""What a fine-tuning takes over (paper III-E)."""
-
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 
-Schedule = Literal["constant", "linear"]
+LearningRateSchedule = Literal["constant", "linear"]
+
+
+TrackerName = Literal["tensorboard", "wandb", "mlflow"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +39,7 @@ class TrainOptions:
     """Of the encoders' top blocks."""
     warmup_steps: int = 0
     """Steps over which the learning rates rise from near 0."""
-    schedule: Schedule = "constant"
+    schedule: LearningRateSchedule = "constant"
     """"linear": after the warm-up the learning rates fall to 0 at the end of the last epoch."""
     weight_decay: float = 0.1
     """Of everything but the encoders, norms and biases."""
@@ -72,6 +69,9 @@ class TrainOptions:
     The dropout in frozen blocks is off either way (docs/paper.md R12)."""
     ahead: int = 2
     """Batches (and threads) prepared ahead of the step."""
+
+    trackers: tuple[TrackerName, ...] = ("tensorboard",)
+    """Where the run can be watched, beside its log.jsonl (`pmm.runs.trackers`)."""
 
     def __post_init__(self) -> None:
         least = {"epochs": 1, "batch_users": 2, "eval_every": 1, "log_every": 1, "save_every": 1}

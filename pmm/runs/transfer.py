@@ -7,31 +7,19 @@ the run does not hold is an error, and so is a mode that loads nothing.
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import get_args
 
 import torch
 from torch import Tensor, nn
 
 from pmm.errors import BrokenArtefact, InputError, StaleArtefact
-from pmm.model.baselines.baseline import Baseline
+from pmm.model import registry
+from pmm.model.entry import Transfer
+from pmm.model.protocol import Recommender
 from pmm.runs.recipe import Start
-from pmm.runs.train_options import Transfer
 from pmm.runs.weights import BEST, frozen_digests, kept_tensors, read_tensors
 from pmm.storage.artefact import atomic_file, storage_errors, write_json
 
 REPORT = "transfer.json"
-
-_ITEM = ("text", "vision", "text_projection", "vision_projection", "fusion")
-PARTS: dict[Transfer, tuple[str, ...]] = {
-    "full": (*_ITEM, "user_encoder"),
-    "item": _ITEM,
-    "user": ("user_encoder",),
-    "text": ("text", "text_projection", "user_encoder"),
-    "vision": ("vision", "vision_projection", "user_encoder"),
-}
-"""Mode -> PMMRec's parts that are taken over; all others start fresh (R44, R45)."""
-BASELINE_PARTS = ("adaptor", "projection", "codes", "user_encoder")
-"""The parts of baselines that do not know items by their numbers, as far as one has them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +44,7 @@ class Report:
         )
 
 
-def take_over(model: nn.Module, start: Start) -> Report:
+def take_over(model: Recommender, start: Start) -> Report:
     """Copy a mode's tensors from a run's best checkpoint into a new model.
 
     Raises:
@@ -68,9 +56,10 @@ def take_over(model: nn.Module, start: Start) -> Report:
     path = Path(start.run) / BEST
     tensors, about = read_tensors(path, made_by="pmm train --stage pretrain")
     own, parts = own_weights(model), parts_of(model, start.transfer)
+    # Adapters are what a fine-tuning adds: the run that it starts from has none to take over.
     wanted = [name for name in own if _part(name) in parts and ".adapter." not in name]
     _require_fitting(path, start.transfer, parts, wanted, own, tensors, set(model.state_dict()))
-    sides = [*parts, *getattr(model, "frozen_by", {})]
+    sides = [*parts, *model.frozen_by]
     _require_same_trunks(path, sides, model, about.get("frozen_parts", {}))
     with torch.no_grad():
         for name in wanted:
@@ -85,17 +74,25 @@ def take_over(model: nn.Module, start: Start) -> Report:
     )
 
 
-def own_weights(model: nn.Module) -> dict[str, Tensor]:
+def own_weights(model: Recommender) -> dict[str, Tensor]:
     """Name -> weight of all that is a run's own: what trains, and what it took over and froze."""
     kept = kept_tensors(model)
     return {name: each for name, each in kept.items() if isinstance(each, nn.Parameter)}
 
 
-def parts_of(model: nn.Module, transfer: Transfer) -> tuple[str, ...]:
-    """The parts of a model that a mode takes over."""
-    if isinstance(model, Baseline):
-        return tuple(part for part in BASELINE_PARTS if getattr(model, part) is not None)
-    return PARTS[transfer]
+def parts_of(model: Recommender, transfer: Transfer) -> tuple[str, ...]:
+    """The parts of a model that a mode takes over.
+
+    Raises:
+        InputError: the model does not have that mode.
+    """
+    transfers = registry.entry(model.options.name).transfers
+    if transfer not in transfers:
+        raise InputError(
+            f"{model.options.name} has no {transfer} transfer: it has "
+            f"{', '.join(transfers) or 'none'}"
+        )
+    return transfers[transfer]
 
 
 def write_report(run_dir: Path, report: Report) -> None:
@@ -117,7 +114,6 @@ def _require_fitting(
     tensors: Mapping[str, Tensor],
     places: Set[str],
 ) -> None:
-    assert transfer in get_args(Transfer)
     held, built = {_part(name) for name in tensors}, {_part(name) for name in wanted}
     lacking = [part for part in parts if part not in held]
     unbuilt = [part for part in parts if part not in built]
@@ -149,7 +145,7 @@ def _require_fitting(
 
 
 def _require_same_trunks(
-    path: Path, parts: Sequence[str], model: nn.Module, before: Mapping[str, str]
+    path: Path, parts: Sequence[str], model: Recommender, before: Mapping[str, str]
 ) -> None:
     """The trained top of an encoder is worth nothing on another trunk."""
     now = frozen_digests(model)

@@ -14,10 +14,11 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from pmm.errors import BrokenArtefact, MissingArtefact, StaleArtefact
 from pmm.model.features.trunks import tensors_digest
+from pmm.model.protocol import Recommender
 from pmm.storage.artefact import atomic_file, storage_errors
 
 BEST = "checkpoint/best.safetensors"
@@ -26,16 +27,16 @@ BEST = "checkpoint/best.safetensors"
 _HEADER = "pmm"
 
 
-def trained_tensors(model: nn.Module) -> dict[str, Tensor]:
+def trained_tensors(model: Recommender) -> dict[str, Tensor]:
     """Name -> tensor of everything that the optimiser may change."""
     return {name: tensor for name, tensor in model.named_parameters() if tensor.requires_grad}
 
 
-def kept_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Name -> tensor of all that a run has to keep: everything but what the encoders froze.
+def kept_tensors(model: Recommender) -> dict[str, Tensor]:
+    """Name -> tensor of everything that a run stores: all but the frozen part of its encoders.
 
-    Beside what trains that is what a baseline has of its own: the codes of items, a user encoder
-    that was taken over and frozen.
+    Stored are the tensors that train, and those that exist nowhere else: the codes of items, a user
+    encoder that was taken over and frozen.
     """
     trained = trained_tensors(model)
     return {
@@ -45,8 +46,8 @@ def kept_tensors(model: nn.Module) -> dict[str, Tensor]:
     }
 
 
-def frozen_digest(model: nn.Module, part: str = "") -> str:
-    """sha256 over names, types, shapes and values of everything else: what the encoders froze.
+def frozen_digest(model: Recommender, part: str = "") -> str:
+    """sha256 over names, types, shapes and values of what is not stored: the frozen encoders.
 
     Of a model that reads frozen vectors, over the digests of their encoders instead.
 
@@ -54,8 +55,10 @@ def frozen_digest(model: nn.Module, part: str = "") -> str:
         model: whose tensors.
         part: only those below this submodule.
     """
-    if frozen_by := getattr(model, "frozen_by", None):
-        return hashlib.sha256(json.dumps(frozen_by, sort_keys=True).encode()).hexdigest()
+    if model.frozen_by:
+        return hashlib.sha256(
+            json.dumps(dict(model.frozen_by), sort_keys=True).encode()
+        ).hexdigest()
     kept = kept_tensors(model)
     return tensors_digest(
         (name, tensor)
@@ -64,14 +67,16 @@ def frozen_digest(model: nn.Module, part: str = "") -> str:
     )
 
 
-def frozen_digests(model: nn.Module) -> dict[str, str]:
+def frozen_digests(model: Recommender) -> dict[str, str]:
     """The digests of the frozen part of each encoder that a model has, or reads vectors of."""
-    if frozen_by := getattr(model, "frozen_by", None):
-        return dict(frozen_by)
+    if model.frozen_by:
+        return dict(model.frozen_by)
+    held = model.encoders()
+    sides = {"text": held.text, "vision": held.vision}
     return {
-        part: frozen_digest(model, f"{part}.")
-        for part in ("text", "vision")
-        if getattr(model, part, None) is not None
+        side: frozen_digest(model, f"{side}.")
+        for side, encoder in sides.items()
+        if encoder is not None
     }
 
 
@@ -119,12 +124,12 @@ def _opened(path: Path, made_by: str) -> Iterator[tuple[Any, dict[str, Any]]]:
         raise BrokenArtefact(f"{path} is damaged ({error}). Run: {made_by}") from error
 
 
-def save_weights(path: Path, model: nn.Module, about: Mapping[str, Any]) -> None:
+def save_weights(path: Path, model: Recommender, about: Mapping[str, Any]) -> None:
     """Write what a run keeps of a model; `about` must hold its "frozen" digest."""
     write_tensors(path, kept_tensors(model), about)
 
 
-def load_weights(path: Path, model: nn.Module, *, made_by: str) -> dict[str, Any]:
+def load_weights(path: Path, model: Recommender, *, made_by: str) -> dict[str, Any]:
     """Fill what a run keeps of a model from a file; returns the file's header.
 
     Raises:
@@ -138,7 +143,7 @@ def load_weights(path: Path, model: nn.Module, *, made_by: str) -> dict[str, Any
 
 
 def copy_into(
-    model: nn.Module, tensors: Mapping[str, Tensor], about: Mapping[str, Any], *, path: Path
+    model: Recommender, tensors: Mapping[str, Tensor], about: Mapping[str, Any], *, path: Path
 ) -> None:
     """Copy tensors over those that are kept; errors as load_weights, before anything is changed."""
     kept = kept_tensors(model)

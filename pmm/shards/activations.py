@@ -9,8 +9,10 @@ rows.
 Shape suffixes: I items, T text tokens, P picture tokens, K tokens of either, D the trunk's width.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -62,6 +64,8 @@ class Trunk:
 
 def place_of(folder: Path, trunk: Trunk, storage: Storage, shards: Shards) -> Path:
     """Where a trunk's activations stand below a target's folder of them."""
+    # By what the output depends on, so that another cut, encoder or type of storage lies beside
+    # this one: going back to the former options finds the former files.
     mark = fingerprint(_config(trunk, storage), {"shards": shards.fingerprint})
     return folder / f"{trunk.side}-{mark[:16]}"
 
@@ -97,13 +101,16 @@ def write_activations(
 
     def write(draft: Path) -> dict[str, int]:
         with progress(len(numbers), label, "items") as bar:
-            for k, start in enumerate(range(0, len(numbers), ITEMS_A_FILE)):
-                part = numbers[start : start + ITEMS_A_FILE]
-                path = draft / f"{k:05d}.npy"
-                if path.exists():
-                    bar.advance(len(part))
-                else:
-                    _write_file(path, shards, trunk, part, _TYPES[storage], items_at_once, bar)
+            parts = np.split(numbers, range(ITEMS_A_FILE, len(numbers), ITEMS_A_FILE))
+            todo = {draft / f"{k:05d}.npy": part for k, part in enumerate(parts) if len(part)}
+            for path in [path for path in todo if path.exists()]:
+                bar.advance(len(todo.pop(path)))
+            batches = [_batches(part, items_at_once) for part in todo.values()]
+            coming = shards.in_order([each for part in batches for each in part], read=trunk.side)
+            with closing(coming):
+                for (path, part), own in zip(todo.items(), batches, strict=True):
+                    items = islice(coming, len(own))
+                    _write_file(path, items, row_counts(shards, trunk)[part], trunk, storage, bar)
         return {"items": len(numbers), "rows": int(row_counts(shards, trunk)[numbers].sum())}
 
     return build(
@@ -169,6 +176,8 @@ class Activations:
         held there; in the type that is stored.
         """
         counts = self._counts[numbers]
+        # Texts are ragged, so rows are gathered token by token: rectangles as wide as the longest
+        # text of the target would be stored, read and copied for the sake of their padding.
         column = np.arange(max(1, int(counts.max(initial=0))))
         real = column < counts[:, None]
         rows = (self._starts[numbers][:, None] + column)[real]
@@ -186,6 +195,7 @@ class Activations:
             return torch.zeros(len(rows), self._row, dtype=torch.float16)
         file_of = np.searchsorted(self._first_rows, rows, side="right") - 1
         found = np.empty((len(rows), self._row), dtype=self._files[0].dtype)
+        # File by file, since each is a mapping of its own; the rows of one are read in one go.
         for k in np.unique(file_of).tolist():
             own = file_of == k
             found[own] = self._files[k][rows[own] - self._first_rows[k]]
@@ -197,28 +207,31 @@ def _config(trunk: Trunk, storage: Storage) -> dict[str, Any]:
 
 
 def _tier(size: int, device: torch.device) -> Tier:
+    # Where they fit with room to spare they are held: reading mapped files at random is bound by
+    # the disk as soon as the system drops their pages. Half precision halves them at a cost far
+    # below that of dropout (docs/log.md, 2026-11-26).
     if device.type == "cuda" and size < MOST_OF_MEMORY * torch.cuda.mem_get_info(device)[0]:
         return "device"
     return "memory" if size < MOST_OF_MEMORY * free_bytes() else "map"
 
 
+def _batches(numbers: Numbers, size: int) -> list[Numbers]:
+    return np.split(numbers, range(size, len(numbers), size))
+
+
 def _write_file(
     path: Path,
-    shards: Shards,
+    batches: Iterator[Items],
+    counts: Numbers,
     trunk: Trunk,
-    numbers: Numbers,
-    dtype: type[np.floating[Any]],
-    items_at_once: int,
+    storage: Storage,
     bar: Progress,
 ) -> None:
-    counts = row_counts(shards, trunk)[numbers]
-    shape = (int(counts.sum()), trunk.row)
+    shape, row = (int(counts.sum()), trunk.row), 0
     with atomic_file(path) as temporary:
-        stored = np.lib.format.open_memmap(temporary, mode="w+", dtype=dtype, shape=shape)
-        row = 0
-        for start in range(0, len(numbers), items_at_once):
-            own = counts[start : start + items_at_once]
-            items = shards.items(numbers[start : start + items_at_once], read=trunk.side)
+        stored = np.lib.format.open_memmap(temporary, mode="w+", dtype=_TYPES[storage], shape=shape)
+        for items in batches:
+            own, counts = np.split(counts, [len(items.item_I)])
             hidden_IKD = trunk.run(items).float().cpu().numpy()
             values_IKR = hidden_IKD.reshape(len(own), -1, trunk.row)
             values = values_IKR[np.arange(values_IKR.shape[1]) < own[:, None]]

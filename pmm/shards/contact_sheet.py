@@ -1,33 +1,50 @@
 """Pictures with their captions in a grid, as PNG: what the data looks like, at one glance."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from pmm.font import caption_font
-from pmm.shards.jpeg import Pixels
+from pmm.shards.jpeg import Pixels, decode
 from pmm.shards.read import Shards
+from pmm.shards.stream_items import Sample
 from pmm.storage.artefact import atomic_file
 from pmm.storage.home import Home
+
+SHOWN = 24
+"""Pictures on the contact sheet of a target's shards."""
 
 _GAP = 8
 _LINE = 14
 _TEXT = 11
 
 
-def sheet_of_shards(place: Path, path: Path, n: int = 24) -> None:
+def sheet_of_shards(place: Path, path: Path, n: int = SHOWN) -> None:
     """Draw `n` items spread evenly over a target's shards: picture, number, raw id and text."""
     shards = Shards(place, Home.holding(place, "shards"))
     chosen = np.unique(np.linspace(1, shards.n_items, min(n, shards.n_items)).astype(np.int64))
-    captions = []
-    for item in chosen.tolist():
-        record = shards.record(item)
-        reason = "" if record["picture"] else f" [{record['reason']}]"
-        captions.append(f"{item}: {record['item_id']}{reason}\n{record['text']}")
+    captions = [_caption(item, shards.record(item)) for item in chosen.tolist()]
     pictures = np.stack([shards.picture(item) for item in chosen.tolist()])
     draw(path, pictures, captions)
+
+
+def draw_samples(path: Path, samples: Sequence[Sample], size: int) -> None:
+    """Draw items that were read as a stream, with their records; blank where one has no picture."""
+    pictures = np.zeros((len(samples), size, size, 3), dtype=np.uint8)
+    for row, each in enumerate(samples):
+        if "jpg" in each.parts:
+            pictures[row] = decode(each.parts["jpg"])
+    captions = [_caption(each.item, json.loads(each.parts["json"])) for each in samples]
+    draw(path, pictures, captions)
+
+
+def _caption(item: int, record: Mapping[str, Any]) -> str:
+    reason = "" if record["picture"] else f" [{record['reason']}]"
+    return f"{item}: {record['item_id']}{reason}\n{record['text']}"
 
 
 def draw(

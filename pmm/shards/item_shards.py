@@ -2,7 +2,7 @@
 
 Members of an item, in this order: `<item>.json` (raw id, text, whether there is a picture),
 `<item>.jpg` (absent where there is none), `<item>.tokens.npy` (int32). Raw ids stand only inside
-the JSON, so whatever they hold never becomes a path.
+the JSON, so none of them ever becomes a path.
 """
 
 import io
@@ -15,9 +15,9 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from pmm.shards.jpeg import Encoding, Picture, shrink_file
+from pmm.shards.jpeg import Picture, PictureFormat, shrink_file
 from pmm.shards.tars import TarWriter, members
-from pmm.shards.tokens import Encoder, Tokens
+from pmm.shards.tokens import TokenEncoder, Tokens
 from pmm.storage.artefact import atomic_file
 from pmm.storage.schemas import SHARD_ITEMS, Table, write_table
 
@@ -74,8 +74,8 @@ def write_item_shard(
     items: Sequence[Item],
     *,
     pictures: Path | None,
-    encoding: Encoding,
-    encoder: Encoder,
+    picture_format: PictureFormat,
+    encoder: TokenEncoder,
 ) -> None:
     """Write one shard. A picture that cannot be read leaves a text-only item with its reason."""
     threads = torch.get_num_threads()
@@ -88,7 +88,7 @@ def write_item_shard(
             TarWriter(temporary) as tar,
         ):
             for item, ids in zip(items, tokens, strict=True):
-                outcomes.append(_picture(item, pictures, encoding))
+                outcomes.append(_picture(item, pictures, picture_format))
                 _add(tar, item, outcomes[-1], ids)
     finally:
         torch.set_num_threads(threads)
@@ -96,10 +96,10 @@ def write_item_shard(
         write_table(temporary, _statuses(items, outcomes), SHARD_ITEMS)
 
 
-def _picture(item: Item, pictures: Path | None, encoding: Encoding) -> Picture:
+def _picture(item: Item, pictures: Path | None, picture_format: PictureFormat) -> Picture:
     if item.image is None or pictures is None:
         return Picture(jpeg=None, reason="no-image", width=None, height=None, sha256=None)
-    return shrink_file(pictures, item.image, encoding)
+    return shrink_file(pictures, item.image, picture_format)
 
 
 def _add(tar: TarWriter, item: Item, picture: Picture, tokens: Tokens) -> None:

@@ -40,16 +40,20 @@ Reason = Literal[
 ]
 
 
+# A file is read whole before it is judged; this only bounds what a wrong file can cost.
 MAX_BYTES = 512 * 2**20
 
 # No EPS, WMF and the like (Pillow starts other programs for them), no TGA (it has no signature).
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF", "MPO")
 _ORIENTATION = 0x0112
+# libjpeg scales by eighths while it decodes, at little cost. Scaled to the target size alone, the
+# picture differs from Pillow's full decode by 1 to 2 levels of 255 on average; at twice the size by
+# 0 to 0.2 (500 and 1,166 x 1,750 pixels).
 _OVERSAMPLE = 2
 
 
 @dataclass(frozen=True, kw_only=True)
-class Encoding:
+class PictureFormat:
     """How pictures are stored."""
 
     size: int = 224
@@ -82,7 +86,7 @@ class Picture:
     """Of the file's bytes; None where they could not be read."""
 
 
-def shrink_file(folder: Path, relative: str, encoding: Encoding) -> Picture:
+def shrink_file(folder: Path, relative: str, picture_format: PictureFormat) -> Picture:
     """The picture at `folder/relative`, squashed and encoded. Failures become reasons."""
     try:
         data = read_file(folder, relative)
@@ -90,7 +94,7 @@ def shrink_file(folder: Path, relative: str, encoding: Encoding) -> Picture:
         return Picture(jpeg=None, reason=failure.reason, width=None, height=None, sha256=None)
     digest = hashlib.sha256(data).hexdigest()
     try:
-        pixels, (width, height) = shrink(data, encoding.size, encoding.max_pixels)
+        pixels, (width, height) = shrink(data, picture_format.size, picture_format.max_pixels)
     except PictureError as failure:
         return Picture(
             jpeg=None,
@@ -99,7 +103,7 @@ def shrink_file(folder: Path, relative: str, encoding: Encoding) -> Picture:
             height=failure.height,
             sha256=digest,
         )
-    jpeg = encode(pixels, encoding.quality)
+    jpeg = encode(pixels, picture_format.quality)
     return Picture(jpeg=jpeg, reason=None, width=width, height=height, sha256=digest)
 
 
@@ -135,6 +139,8 @@ def shrink(data: bytes, size: int, max_pixels: int = MAX_PIXELS) -> tuple[Pixels
     PictureError where Pillow finds no picture, or one of more than `max_pixels` (judged by its
     header, before anything is decoded; Pillow's own limit of 179 million pixels holds as well).
     """
+    # Pillow opens every file first, also those that libjpeg-turbo decodes: it reads the header
+    # only, and so one library alone decides what a picture is, how large it is and what is refused.
     with _quiet(), _open(data) as image:
         width, height = image.size
         try:
@@ -188,7 +194,7 @@ def _decode(image: Image.Image, data: bytes, size: int) -> tuple[Pixels, int]:
             pixels = simplejpeg.decode_jpeg(data, "RGB", min_width=floor, min_height=floor)
             return pixels, _orientation(image)
         except (ValueError, MemoryError):
-            pass  # Pillow judges
+            pass  # Pillow judges: simplejpeg does not say whether a file is cut off or broken
     try:
         image.load()
         # Read after load: the TIFF reader turns the picture itself and then drops the tag.
@@ -208,6 +214,7 @@ def _rgb(image: Image.Image) -> Pixels:
             grey = grey >> 8
         clipped = np.clip(grey, 0, 255).astype(np.uint8)
         return np.repeat(clipped[:, :, None], 3, axis=2)
+    # Over white: without this, Pillow drops the alpha and shows whatever colour lies beneath it.
     if image.has_transparency_data:
         layer = image.convert("RGBA")
         white = Image.new("RGB", image.size, (255, 255, 255))
@@ -223,6 +230,8 @@ def _squash(pixels: Pixels, size: int) -> Pixels:
     # A view that torch knows as channels-last (permute leaves it in doubt): half the time.
     strides = (pixels.size, 1, 3 * width, 3)
     picture_13HW = torch.from_numpy(pixels).as_strided((1, 3, height, width), strides)
+    # torch's, since it gives Pillow's antialiased bicubic on uint8 in less time: 520 pictures a
+    # second and core at 500 pixels, with Pillow's own resize after the same decoding 205.
     small_13HW = functional.interpolate(picture_13HW, (size, size), mode="bicubic", antialias=True)
     small: Pixels = small_13HW[0].permute(1, 2, 0).contiguous().numpy()
     return small

@@ -1,13 +1,14 @@
 """Shards read back: any items by number, all items in order, all sequences.
 
 Tokens of all items are held in memory (100 bytes an item); pictures are decoded from memory-mapped
-tars.
+tars. What is read in order comes through WebDataset (`pmm.shards.stream_items`).
 """
 
 import copy
 import json
 import mmap
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -22,6 +23,7 @@ from pmm.shards.items import HiddenStates, Items
 from pmm.shards.jpeg import decode
 from pmm.shards.kinds import Reads, Side
 from pmm.shards.sequence_shards import Lists, Sequences, read_sequences
+from pmm.shards.stream_items import no_tokens, padded_tokens, stream_samples, token_list
 from pmm.shards.tars import map_tar
 from pmm.shards.write import command, shards_manifest
 from pmm.storage.artefact import open_artefact, require_input
@@ -34,9 +36,6 @@ TARS_OPEN = 256
 """Item tars mapped at a time: each map holds a file open, and systems allow 1,024 or fewer."""
 
 _INDEX = {"target", "items", "users", "picture", "tokenizer", "sequence_shards"}
-
-# Of an .npy file: the header's length, little-endian (format version 1.0).
-_NPY_LENGTH = slice(8, 10)
 
 
 class Shards:
@@ -148,10 +147,8 @@ class Shards:
         return np.flatnonzero(np.diff(self._where["shard"])) + 1
 
     def _tokens_of(self, row: int) -> npt.NDArray[np.int32]:
-        content = self._content("tokens", row)
-        start = 10 + int.from_bytes(content[_NPY_LENGTH], "little")
         try:
-            return np.frombuffer(content, dtype="<i4", offset=start)
+            return token_list(self._content("tokens", row))
         except ValueError as error:
             raise self._damaged(row + 1, "token list", error) from error
 
@@ -169,8 +166,11 @@ class Shards:
         self._check(np.array([item]))
         if not self.has_picture[item]:
             return np.zeros((self.picture_size, self.picture_size, 3), dtype=np.uint8)
+        return self._decoded(item, self._content("jpg", item - 1))
+
+    def _decoded(self, item: int, jpeg: bytes | memoryview) -> npt.NDArray[np.uint8]:
         try:
-            return decode(self._content("jpg", item - 1))
+            return decode(jpeg)
         except ValueError as error:
             raise self._damaged(item, "picture", error) from error
 
@@ -191,17 +191,63 @@ class Shards:
         """
         numbers = np.asarray(numbers, dtype=np.int64)
         self._check(numbers)
+        return self._items(numbers, read, self.picture)
+
+    def iterate(self, chunk: int, *, read: Reads = "both") -> Iterator[Items]:
+        """All items in order, `chunk` at a time: a catalogue in bounded memory."""
+        numbers = np.arange(1, self.n_items + 1)
+        return self.in_order(np.split(numbers, range(chunk, self.n_items, chunk)), read=read)
+
+    def in_order(
+        self, batches: Sequence[Numbers], *, read: Reads = "both"
+    ) -> Generator[Items, None, None]:
+        """Batch after batch of items whose numbers ascend throughout; as `items`, in one pass.
+
+        Pictures come out of the tars as a stream (`pmm.shards.stream_items`). The tokens are in
+        memory already: to stream them would be to read every picture that lies between.
+
+        Raises:
+            ValueError: numbers that are no items, or not in ascending order.
+            BrokenArtefact: a shard is damaged.
+        """
+        numbers = np.concatenate([np.zeros(0, np.int64), *batches])
+        self._check(numbers)
+        with_pictures = read in ("both", "vision") and "vision" not in self._held
+        wanted = numbers[self.has_picture[numbers]] if with_pictures else numbers[:0]
+        shards = np.unique(self._where["shard"][wanted - 1]).tolist()
+        again = f"{self._made_by} --force"
+        tars = [self.place / tar_name(shard) for shard in shards]
+        with closing(stream_samples(tars, parts={"jpg"}, made_by=again)) as samples:
+
+            def picture(item: int) -> npt.NDArray[np.uint8]:
+                sample = next((each for each in samples if each.item >= item), None)
+                if sample is None or sample.item != item:
+                    raise BrokenArtefact(
+                        f"{self._tar(item - 1)} lacks the picture of item {item}. Run: {again}"
+                    )
+                return self._decoded(item, sample.parts["jpg"])
+
+            for batch in batches:
+                yield self._items(batch, read, picture)
+
+    def _items(
+        self, numbers: Numbers, read: Reads, picture: Callable[[int], npt.NDArray[np.uint8]]
+    ) -> Items:
+        """Items whose pictures are asked for in their order."""
         none = np.zeros(len(numbers), dtype=np.bool_)
         texts, pictures = read in ("both", "text"), read in ("both", "vision")
         has_picture_I = self.has_picture[numbers] if pictures else none
         has_text_I = self.has_text[numbers] if texts else none
         text = self._held.get("text") if texts else None
-        picture = self._held.get("vision") if pictures else None
-        size = self.picture_size if pictures and picture is None else 0
+        stored = self._held.get("vision") if pictures else None
+        size = self.picture_size if pictures and stored is None else 0
         picture_IHW3 = np.zeros((len(numbers), size, size, 3), dtype=np.uint8)
         for row in np.flatnonzero(has_picture_I).tolist() if size else ():
-            picture_IHW3[row] = self.picture(int(numbers[row]))
-        token_IT, mask_IT = self._padded(numbers) if texts else self._no_tokens(numbers)
+            picture_IHW3[row] = picture(int(numbers[row]))
+        if texts:
+            token_IT, mask_IT = self._padded(numbers)
+        else:
+            token_IT, mask_IT = no_tokens(len(numbers), self.tokenizer["pad"])
         return Items(
             item_I=torch.from_numpy(numbers.copy()),
             token_IT=torch.from_numpy(token_IT),
@@ -210,33 +256,12 @@ class Shards:
             has_text_I=torch.from_numpy(has_text_I),
             has_picture_I=torch.from_numpy(has_picture_I),
             text_hidden_ITD=text.gather(numbers) if text else None,
-            picture_hidden_IPD=picture.gather(numbers) if picture else None,
+            picture_hidden_IPD=stored.gather(numbers) if stored else None,
         )
 
-    def iterate(self, chunk: int, *, read: Reads = "both") -> Iterator[Items]:
-        """All items in order, `chunk` at a time: a catalogue in bounded memory."""
-        for start in range(1, self.n_items + 1, chunk):
-            numbers = np.arange(start, min(start + chunk, self.n_items + 1))
-            yield self.items(numbers, read=read)
-
-    def _no_tokens(self, numbers: Numbers) -> tuple[Numbers, npt.NDArray[np.bool_]]:
-        """What stands for the tokens where texts are not read: one of padding."""
-        shape = (len(numbers), 1)
-        return np.full(shape, self.tokenizer["pad"], np.int64), np.ones(shape, np.bool_)
-
     def _padded(self, numbers: Numbers) -> tuple[Numbers, npt.NDArray[np.bool_]]:
-        """Tokens int64 [I, T] and which are real; of an item without text the first one only."""
-        starts = self.tokens.offsets[numbers - 1]
-        held = self.tokens.lengths_of(numbers - 1)
-        lengths = np.where(self.has_text[numbers], held, 1)
-        column = np.arange(lengths.max(initial=1))
-        real = column < lengths[:, None]
-        index = (starts[:, None] + column)[real]
-        padded = np.full(real.shape, self.tokenizer["pad"], dtype=np.int64)
-        # A tokenizer without special tokens leaves nothing of an empty text: its padding stands in.
-        stored = real & (column < held[:, None])
-        padded[stored] = self.tokens.values[index[stored[real]]]
-        return padded, real
+        pad = self.tokenizer["pad"]
+        return padded_tokens(self.tokens, numbers - 1, self.has_text[numbers], pad)
 
     def _content(self, part: str, row: int) -> memoryview:
         """The bytes of one member."""

@@ -7,21 +7,18 @@ oldest first), `valid`, `test`; the raw user ids stay in the target's table.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pmm.arrays import Int32s, Int64s
 from pmm.errors import BrokenArtefact
 from pmm.shards.kinds import Split
 from pmm.shards.tars import TarWriter, map_tar, members
 from pmm.storage.artefact import atomic_file
 from pmm.storage.schemas import PAD, SEQUENCES
-
-Ints: TypeAlias = npt.NDArray[np.int32]
-Offsets: TypeAlias = npt.NDArray[np.int64]
 
 USERS_PER_BLOCK = 4096
 BLOCKS_PER_TAR = 64
@@ -32,22 +29,22 @@ _COLUMNS = ("user", "train", "valid", "test")
 class Lists:
     """Ragged lists of item numbers; list k is values[offsets[k]:offsets[k + 1]], oldest first."""
 
-    offsets: Offsets
-    values: Ints
+    offsets: Int64s
+    values: Int32s
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
-    def __getitem__(self, k: int) -> Ints:
+    def __getitem__(self, k: int) -> Int32s:
         return self.values[self.offsets[k] : self.offsets[k + 1]]
 
     @property
-    def lengths(self) -> Offsets:
+    def lengths(self) -> Int64s:
         """int64 [number of lists]."""
         return np.diff(self.offsets)
 
     def lengths_of(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """Lengths of some lists, without a look at the others."""
+        """Lengths of some lists."""
         return self.offsets[rows + 1] - self.offsets[rows]
 
     def take(self, rows: npt.NDArray[np.int64]) -> "Lists":
@@ -81,15 +78,15 @@ class Sequences:
     """All users of a target, in order; users are 0..U-1."""
 
     train: Lists
-    valid: Ints
+    valid: Int32s
     """int32 [U]: the second last item of each user."""
-    test: Ints
+    test: Int32s
     """int32 [U]: the last."""
 
     def __len__(self) -> int:
         return len(self.valid)
 
-    def target(self, split: Split) -> Ints:
+    def target(self, split: Split) -> Int32s:
         """The item to be found, int32 [U]."""
         return self.valid if split == "valid" else self.test
 

@@ -45,6 +45,8 @@ class TarWriter:
     ) -> None:
         with self._file:
             if error is None:
+                # The end mark of the format. `members` asks for it, so that a tar which was cut off
+                # between two members is not taken for a shorter one.
                 self._file.write(bytes(2 * BLOCK))
 
 
@@ -58,6 +60,9 @@ def header(name: str, size: int) -> bytes:
     """
     if not (name.isascii() and 0 < len(name) <= LONGEST_NAME and 0 <= size < LARGEST):
         return _whole_header(name, size)
+    # Only name, size and checksum differ between members; the rest is copied from one header that
+    # `tarfile` made. Long or non-ASCII names and sizes over 8 GiB need other fields: `tarfile`
+    # again.
     made = bytearray(_BLANK)
     made[: len(name)] = name.encode("ascii")
     made[124:135] = b"%011o" % size
@@ -97,6 +102,7 @@ def members(path: Path, *, made_by: str) -> Iterator[Member]:
     Raises:
         BrokenArtefact: the file ends before its end mark, or holds anything else.
     """
+    # Only headers are touched, so of a tar of gigabytes only their pages are read.
     content = map_tar(path, made_by=made_by)
     with content:
         position, end = 0, len(content)
@@ -106,13 +112,25 @@ def members(path: Path, *, made_by: str) -> Iterator[Member]:
                 raise BrokenArtefact(f"{path} is cut off at byte {end}. Run: {made_by}")
             if header == bytes(BLOCK):
                 return
-            if header[257:262] != b"ustar":
-                raise BrokenArtefact(f"{path} is no tar at byte {position}. Run: {made_by}")
-            size = int(header[124:135], 8)
-            member = Member(header[:100].rstrip(b"\0").decode("ascii"), position + BLOCK, size)
-            position = member.offset + size + -size % BLOCK
+            member = parse_header(header, position, where=path, made_by=made_by)
+            position = member.offset + member.size + -member.size % BLOCK
             if position > end:
                 raise BrokenArtefact(
                     f"{path} is cut off inside {member.name} (byte {end}). Run: {made_by}"
                 )
             yield member
+
+
+def parse_header(header: bytes, position: int, *, where: Path | str, made_by: str) -> Member:
+    """The member whose header stands at a position, by its 512 bytes.
+
+    Raises:
+        BrokenArtefact: it is none of a plain file (names of over 100 letters, links, folders).
+    """
+    try:
+        if header[257:262] != b"ustar" or header[156:157] not in b"0\0":
+            raise ValueError("no header of a plain file")
+        name = header[:100].rstrip(b"\0").decode("ascii")
+        return Member(name, position + BLOCK, int(header[124:135], 8))
+    except ValueError as error:
+        raise BrokenArtefact(f"{where} is no tar at byte {position}. Run: {made_by}") from error

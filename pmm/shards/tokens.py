@@ -1,4 +1,4 @@
-"""Texts become sub-word tokens: at most so many, special ones included; only real ones stored."""
+"""Texts become sub-word tokens, `max_tokens` at most with the special ones; padding is not kept."""
 
 import hashlib
 import json
@@ -92,7 +92,7 @@ def _portable(loaded: Any, name: str, *, local: bool) -> Tokenizer:
     )
 
 
-class Encoder:
+class TokenEncoder:
     """Encodes batches of texts; made once a process."""
 
     def __init__(self, tokenizer: Tokenizer, max_tokens: int) -> None:

@@ -1,4 +1,8 @@
-"""The processes that write shards of items, whole shards each."""
+"""The processes that write shards of items, whole shards each.
+
+A shard is the unit of work: one process writes it from start to end, so its bytes cannot depend on
+how many there are, and after a kill it is there or it is not.
+"""
 
 import multiprocessing
 import os
@@ -15,8 +19,8 @@ from typing import TypeAlias
 
 from pmm.errors import PmmError
 from pmm.shards.item_shards import Item, write_item_shard
-from pmm.shards.jpeg import Encoding
-from pmm.shards.tokens import Encoder, Tokenizer
+from pmm.shards.jpeg import PictureFormat
+from pmm.shards.tokens import TokenEncoder, Tokenizer
 
 Task: TypeAlias = tuple[int, list[Item]]
 """A shard's number and its items."""
@@ -28,25 +32,25 @@ class Setting:
 
     folder: Path
     pictures: Path | None
-    encoding: Encoding
+    picture_format: PictureFormat
     tokenizer: Tokenizer
     max_tokens: int
 
 
 def in_process(tasks: Iterable[Task], setting: Setting) -> Iterator[int]:
     """Write shards in this process; yields the number of items of each."""
-    encoder = Encoder(setting.tokenizer, setting.max_tokens)
+    encoder = TokenEncoder(setting.tokenizer, setting.max_tokens)
     for shard, rows in tasks:
         yield _write_one(shard, rows, setting, encoder)
 
 
-def _write_one(shard: int, rows: list[Item], setting: Setting, encoder: Encoder) -> int:
+def _write_one(shard: int, rows: list[Item], setting: Setting, encoder: TokenEncoder) -> int:
     write_item_shard(
         setting.folder,
         shard,
         rows,
         pictures=setting.pictures,
-        encoding=setting.encoding,
+        picture_format=setting.picture_format,
         encoder=encoder,
     )
     return len(rows)
@@ -61,6 +65,8 @@ def pooled(tasks: Iterable[Task], setting: Setting, workers: int) -> Iterator[in
         PmmError: a process was ended from outside.
     """
     with _pool(setting, workers) as pool:
+        # In the order in which they are finished: a shard's number is in its name, and one slow
+        # shard holds nothing up.
         running: set[Future[int]] = set()
         for shard, rows in tasks:
             running.add(pool.submit(_work, shard, rows))
@@ -75,6 +81,8 @@ def pooled(tasks: Iterable[Task], setting: Setting, workers: int) -> Iterator[in
 @contextmanager
 def _pool(setting: Setting, workers: int) -> Iterator[ProcessPoolExecutor]:
     """Processes that share one import of torch where the system can; never forks of this one."""
+    # A fork would copy the locks of torch's and Arrow's threads in whatever state they are in, and
+    # may never get on; "spawn" imports torch in every process. The fork server imports it once.
     methods = multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
     if context.get_start_method() == "forkserver":
@@ -92,14 +100,15 @@ def _pool(setting: Setting, workers: int) -> Iterator[ProcessPoolExecutor]:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-_worker: tuple[Setting, Encoder] | None = None
+# A process has one, made at its start: a tokenizer with each task would be pickled for every shard.
+_worker: tuple[Setting, TokenEncoder] | None = None
 
 
 def _start(setting: Setting) -> None:
     global _worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
     threading.Thread(target=_follow_parent, daemon=True).start()
-    _worker = (setting, Encoder(setting.tokenizer, setting.max_tokens))
+    _worker = (setting, TokenEncoder(setting.tokenizer, setting.max_tokens))
 
 
 def _follow_parent() -> None:

@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pyarrow as pa
 
 from pmm.cores import cores
@@ -23,10 +24,10 @@ from pmm.shards.item_shards import (
     table_name,
     tar_name,
 )
-from pmm.shards.jpeg import Encoding
+from pmm.shards.jpeg import PictureFormat
 from pmm.shards.sequence_shards import write_sequence_shards
 from pmm.shards.shard_options import ShardOptions
-from pmm.shards.tokens import Encoder, Tokenizer, load_tokenizer
+from pmm.shards.tokens import TokenEncoder, Tokenizer, load_tokenizer
 from pmm.shards.workers import Setting, in_process, pooled
 from pmm.storage.artefact import (
     Built,
@@ -38,7 +39,7 @@ from pmm.storage.artefact import (
     write_json,
 )
 from pmm.storage.home import Home
-from pmm.storage.schemas import SEQUENCES, SHARD_ITEMS, TARGET_ITEMS, read_table, write_table
+from pmm.storage.schemas import SEQUENCES, TARGET_ITEMS, read_table, write_table
 
 KIND = "shards"
 
@@ -63,14 +64,14 @@ def write_shards(home: Home, target: str, options: ShardOptions, *, force: bool 
     images = [image for image in items["image"].to_pylist() if image is not None]
     pictures = _picture_folder(name, source, images, options)
     tokenizer = load_tokenizer(options.text_encoder)
-    Encoder(tokenizer, options.max_tokens)
+    TokenEncoder(tokenizer, options.max_tokens)
     digest = "none" if pictures is None else Digests(home.root).files(pictures, images)
-    encoding = Encoding(
+    picture_format = PictureFormat(
         size=options.picture_size, quality=options.jpeg_quality, max_pixels=options.max_pixels
     )
 
     def write(folder: Path) -> dict[str, int]:
-        setting = Setting(folder, pictures, encoding, tokenizer, options.max_tokens)
+        setting = Setting(folder, pictures, picture_format, tokenizer, options.max_tokens)
         n_shards = _write_items(name, items, setting, options)
         counts = _counts(folder, n_shards)
         if not counts["pictures"] and not options.allow_no_pictures:
@@ -159,17 +160,15 @@ def _nothing_read(name: str, pictures: Path | None, counts: dict[str, int]) -> s
 
 def _counts(folder: Path, n_shards: int) -> dict[str, int]:
     """Items, and what became of them, from the tables of all shards."""
-    counts = {"items": 0, "pictures": 0, "text_only": 0}
-    for shard in range(n_shards):
-        table = read_table(folder / table_name(shard), SHARD_ITEMS, ["status", "reason"])
-        counts["items"] += table.num_rows
-        for reason in table["reason"].to_pylist():
-            counts["pictures"] += reason is None
-            if reason is not None:
-                counts["text_only"] += 1
-                key = "text_only_" + reason
-                counts[key] = counts.get(key, 0) + 1
-    return counts
+    paths = [folder / table_name(shard) for shard in range(n_shards)]
+    reason = pl.read_parquet(paths, columns=["reason"])["reason"]
+    reasons = reason.drop_nulls().value_counts().sort("reason").rows()
+    return {
+        "items": len(reason),
+        "pictures": reason.null_count(),
+        "text_only": len(reason) - reason.null_count(),
+        **{f"text_only_{why}": count for why, count in reasons},
+    }
 
 
 def _index(name: str, setting: Setting, options: ShardOptions, n_items: int) -> dict[str, Any]:
@@ -181,7 +180,7 @@ def _index(name: str, setting: Setting, options: ShardOptions, n_items: int) -> 
             {"tar": tar_name(k), "first": 1 + k * step, "last": min((k + 1) * step, n_items)}
             for k in range(-(-n_items // step))
         ],
-        "picture": {"size": setting.encoding.size, "quality": setting.encoding.quality},
+        "picture": {"size": setting.picture_format.size, "quality": setting.picture_format.quality},
         "tokenizer": {
             "name": setting.tokenizer.name,
             "local": setting.tokenizer.local,

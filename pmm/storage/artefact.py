@@ -9,6 +9,7 @@ next try with the same inputs and options.
 import errno
 import hashlib
 import json
+import logging
 import os
 import shutil
 import time
@@ -23,6 +24,8 @@ from filelock import FileLock, Timeout
 
 from pmm.errors import BrokenArtefact, InputError, MissingArtefact, StaleArtefact, StorageError
 from pmm.version import __version__
+
+logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
 _TEMPORARY = ".tmp-"
@@ -89,6 +92,7 @@ def build(
         _recover(place)
         found = _manifest(place)
         if not force and found and found.fingerprint == mark and not _faults(place, found):
+            logger.debug("%s is there already, made from the same", place)
             return Built(place=place, manifest=found, fresh=False)
         draft = _draft(place, mark)
         try:
@@ -109,6 +113,7 @@ def build(
         with atomic_file(draft / MANIFEST) as temporary:
             write_json(temporary, asdict(made))
         _swap(draft, place)
+        logger.debug("%s is written", place)
         return Built(place=place, manifest=made, fresh=True)
 
 

@@ -9,7 +9,8 @@ import dataclasses
 import tomllib
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
@@ -18,6 +19,26 @@ import tomli_w
 from pmm.errors import InputError, RecipeError, nearest
 
 Options = TypeVar("Options")
+
+
+NAMED = "named"
+"""Key of a field's metadata, with a `Named`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Named:
+    """Of a field whose table says under `name` which dataclass it fills.
+
+    It stands in the field's metadata, so that what there is to choose from may grow: a recipe's
+    model is looked up among those that are registered.
+    """
+
+    names: Callable[[], Sequence[str]]
+    """All names."""
+    kind: Callable[[str], type[Any]]
+    """The dataclass of a name."""
+    default: str
+    """Where the table says none."""
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
@@ -122,12 +143,15 @@ def _plain(value: Any) -> Any:
 def _fill(kind: type[Any], values: Mapping[str, Any], prefix: str, faults: list[str]) -> Any:
     hints = typing.get_type_hints(kind)
     names = [field.name for field in dataclasses.fields(kind)]
+    named = {field.name: field.metadata.get(NAMED) for field in dataclasses.fields(kind)}
     given: dict[str, Any] = {}
     for key, value in values.items():
         if key not in names:
             faults.append(f'unknown key "{prefix}{key}" ({nearest(key, names)})')
-            continue
-        given[key] = _convert(hints[key], value, f"{prefix}{key}", faults)
+        elif chooser := named[key]:
+            given[key] = _fill_named(chooser, value, f"{prefix}{key}", faults)
+        else:
+            given[key] = _convert(hints[key], value, f"{prefix}{key}", faults)
     for field in dataclasses.fields(kind):
         bare = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if bare and field.name not in values:
@@ -163,9 +187,7 @@ def _convert(hint: Any, value: Any, name: str, faults: list[str]) -> Any:
                 wanted = ", ".join([*map(repr, words), *(f"of type {kind}" for kind in kinds)])
                 faults.append(f"{name} = {value!r} should be one of {wanted}")
             return value
-        inner = others or inner
-        chosen = inner[0] if len(inner) == 1 else _named(inner, value, name, faults)
-        return value if value is None or chosen is None else _convert(chosen, value, name, faults)
+        return value if value is None else _convert((others or inner)[0], value, name, faults)
     if origin is tuple:
         if not isinstance(value, list | tuple):
             faults.append(f"{name} should be a list, found {value!r}")
@@ -175,23 +197,17 @@ def _convert(hint: Any, value: Any, name: str, faults: list[str]) -> Any:
     return _scalar(hint, value, name, faults)
 
 
-def _named(kinds: list[Any], value: Any, name: str, faults: list[str]) -> Any:
-    """Of several dataclasses the one whose field `name` may be what the table says under it.
-
-    A table without it is of the first; None (and a fault) where it is of none.
-    """
-    if not isinstance(value, Mapping) or "name" not in value:
-        return kinds[0]
-    choices: list[str] = []
-    for kind in kinds:
-        own = typing.get_args(typing.get_type_hints(kind)["name"])
-        if value["name"] in own:
-            return kind
-        choices += own
-    faults.append(
-        f"{name}.name = {value['name']!r} should be one of {', '.join(map(repr, choices))}"
-    )
-    return None
+def _fill_named(named: Named, value: Any, name: str, faults: list[str]) -> Any:
+    """The dataclass that a table names; None (and a fault) where there is no such one."""
+    if not isinstance(value, Mapping):
+        faults.append(f"{name} should be a table, found {value!r}")
+        return None
+    chosen, names = value.get("name", named.default), list(named.names())
+    if chosen not in names:
+        known = ", ".join(map(repr, names))
+        faults.append(f"{name}.name = {chosen!r} should be one of {known}")
+        return None
+    return _fill(named.kind(chosen), value, f"{name}.", faults)
 
 
 def _scalar(hint: Any, value: Any, name: str, faults: list[str]) -> Any:

@@ -1,12 +1,14 @@
 """Ctrl-C (and SIGTERM) during training: the step in hand is finished, and then the run is saved."""
 
+import logging
 import signal
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any, Self
+
+logger = logging.getLogger(__name__)
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -36,7 +38,7 @@ class Interrupt:
             self.asked = True
             raise KeyboardInterrupt
         self.asked = True
-        print("\nstopping after this step; again to stop at once, unsaved", file=sys.stderr)
+        logger.warning("\nstopping after this step; again to stop at once, unsaved")
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():

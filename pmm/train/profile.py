@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from pmm.model.protocol import Recommender
 from pmm.text_table import text_table
 
 SKIPPED, COUNTED = 3, 20
@@ -21,7 +22,7 @@ class StepProfile:
     slower there than others.
     """
 
-    def __init__(self, model: nn.Module, device: torch.device) -> None:
+    def __init__(self, model: Recommender, device: torch.device) -> None:
         self._device = device
         self._seconds: dict[str, float] = {}
         self._steps = 0
@@ -97,7 +98,7 @@ class StepProfile:
         return time.perf_counter()
 
 
-def _parts(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+def _parts(model: Recommender) -> Iterator[tuple[str, nn.Module]]:
     """The parts that are told apart: blocks of the encoders, and the model's other modules."""
     for name, child in model.named_children():
         blocks = getattr(child, "blocks", None) if name in ("text", "vision") else None

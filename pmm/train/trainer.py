@@ -6,7 +6,7 @@ anywhere and resumed does what it would have done.
 """
 
 import hashlib
-import sys
+import logging
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
@@ -15,7 +15,6 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.optim import AdamW
 
 from pmm.data.batch import Batch
 from pmm.data.loader import BatchLoader, steps_per_epoch, train_batches
@@ -25,14 +24,14 @@ from pmm.evaluate.evaluate_options import EvaluateOptions
 from pmm.evaluate.evaluation import drop_evaluations, evaluate_model, references
 from pmm.evaluate.metrics import headline, mean_summary, summarise
 from pmm.memory import keep_freed_memory
+from pmm.model.build import build_model, features_of
 from pmm.model.features.trunks import with_activations
-from pmm.model.pmmrec.pmmrec import parameter_groups
-from pmm.model.registry import ModelOptions, Recommender, build_model, features_of
+from pmm.model.protocol import ModelOptions, Recommender
 from pmm.progress import Progress, progress
 from pmm.runs.compatibility import require_features, require_pictures, require_tokens
 from pmm.runs.device import mixed, pick_device, pick_precision
-from pmm.runs.folder import Log
 from pmm.runs.state import LAST, State, load_state, save_state
+from pmm.runs.trackers import TrackedLog
 from pmm.runs.train_options import TrainOptions
 from pmm.runs.weights import (
     BEST,
@@ -44,8 +43,11 @@ from pmm.runs.weights import (
 from pmm.shards.kinds import Storage
 from pmm.train import first_batch
 from pmm.train.interrupt import Interrupt
+from pmm.train.optimiser import make_optimiser
 from pmm.train.profile import StepProfile
 from pmm.version import __version__
+
+logger = logging.getLogger(__name__)
 
 Ended = Literal["", "epochs", "patience", "max_steps", "max_minutes", "interrupted"]
 
@@ -69,12 +71,13 @@ class Trainer:
         self.run_dir, self.options = run_dir, options
         self.device = pick_device(options.device)
         self.dtype = pick_precision(options.precision, self.device)
+        logger.debug("device %s, precision %s", self.device, self.dtype)
         for shards in data.parts:
             require_features(shards, model_options)
         features = features_of(model_options, data.parts, self.device)
         torch.manual_seed(options.seed)
         model = build_model(model_options, data.n_items, features, fresh=fresh)
-        self.model = model.to(self.device)
+        self.model: Recommender = model.to(self.device)
         for shards in data.parts:
             require_tokens(shards, self.model)
             require_pictures(shards, self.model)
@@ -99,7 +102,7 @@ class Trainer:
         )
 
     def restore(self) -> None:
-        """Take up the state that the run's folder holds; errors as `checkpoint.load_state`."""
+        """Take up the state that the run's folder holds; errors as `pmm.runs.state.load_state`."""
         again = "pmm train ... --overwrite"
         self.state = load_state(self.run_dir, self.model, self.optimiser, made_by=again)
         if self.state.scaler:
@@ -113,7 +116,7 @@ class Trainer:
             "steps_per_epoch": self.steps_per_epoch,
         }
 
-    def fit(self, log: Log, interrupt: Interrupt) -> None:
+    def fit(self, log: TrackedLog, interrupt: Interrupt) -> None:
         """Train until an end; then `ended` says which, and the folder holds the last state.
 
         Raises:
@@ -122,9 +125,8 @@ class Trainer:
         if self.device.type == "cpu":
             keep_freed_memory()
         if self.options.cache != "off":  # every item's activations are stored
-            for encoder in (self.model.text, self.model.vision):
-                if encoder is not None:
-                    encoder.release_trunk()
+            for encoder in self.model.encoders():
+                encoder.release_trunk()
         while not (ended := self._why_over()):
             self._train_epoch(log, interrupt)
             if self.state.index == self.steps_per_epoch and not interrupt.asked:
@@ -150,7 +152,7 @@ class Trainer:
             return "max_minutes"
         return ""
 
-    def _train_epoch(self, log: Log, interrupt: Interrupt) -> None:
+    def _train_epoch(self, log: TrackedLog, interrupt: Interrupt) -> None:
         """Steps up to the end of the epoch, or to where the run is over or interrupted."""
         state, options = self.state, self.options
         batches = train_batches(
@@ -170,6 +172,7 @@ class Trainer:
             for batch in self._profiled(batches):
                 if state.step == 0:
                     first_batch.write(self.run_dir, batch, self.data)
+                    log.picture("first_batch", self.run_dir / "first_batch.png", 0)
                     self._since, self._waited = time.perf_counter(), batches.waited
                 self._step(batch)
                 if state.step % options.log_every == 0 or state.index == self.steps_per_epoch:
@@ -191,7 +194,7 @@ class Trainer:
             if profile and profile.running and self.state.step > first:
                 profile.end_step(batches.waited - waited, time.perf_counter() - since)
                 if not profile.running:
-                    print(profile.table(), file=sys.stderr)
+                    logger.info(profile.table())
             since, waited = time.perf_counter(), batches.waited
 
     def _step(self, batch: Batch) -> None:
@@ -209,10 +212,11 @@ class Trainer:
             with phase("forward"), mixed(self.device, self.dtype):
                 losses = self.model(part.to(self.device), corruption)
             with phase("backward"):
-                self.scaler.scale(losses["loss"] / len(parts)).backward()
+                scaled = self.scaler.scale(losses["loss"] / len(parts))
+                scaled.backward()  # type: ignore[no-untyped-call]
             found.append({name: loss.detach() for name, loss in losses.items()})
         with phase("update"):
-            self.model.settle_gradients()
+            self.model.after_backward()
             self.scaler.step(self.optimiser)
             self.scaler.update()
         names = list(found[0])
@@ -221,7 +225,7 @@ class Trainer:
         self.state.step += 1
         self.state.index += 1
 
-    def _log_steps(self, log: Log, batches: BatchLoader, bar: Progress) -> None:
+    def _log_steps(self, log: TrackedLog, batches: BatchLoader, bar: Progress) -> None:
         """One line for the steps since the last: mean losses, users/s, share of time waiting."""
         if not self._pending:
             return
@@ -241,7 +245,8 @@ class Trainer:
                 **means,
                 "users_per_s": round(self._users / seconds, 2),
                 "waiting": round(share, 4),
-            }
+            },
+            {f"lr/{group['name']}": group["lr"] for group in self.optimiser.param_groups},
         )
         rate = f"{self._users / seconds:.1f}"
         bar.advance(0, loss=f"{means['loss']:.3f}", users_per_s=rate, waiting=f"{share:.0%}")
@@ -274,7 +279,7 @@ class Trainer:
             "with --overwrite"
         )
 
-    def _end_epoch(self, log: Log, interrupt: Interrupt) -> None:
+    def _end_epoch(self, log: TrackedLog, interrupt: Interrupt) -> None:
         """Evaluate where one is due, then stand before the next epoch.
 
         Where the evaluation was broken off the run stays where it is, and evaluates on resume.
@@ -287,7 +292,7 @@ class Trainer:
         state.epoch, state.index = done, 0
         self._save(log)
 
-    def _evaluate(self, log: Log, interrupt: Interrupt) -> None:
+    def _evaluate(self, log: TrackedLog, interrupt: Interrupt) -> None:
         """Rank the validation items, keep the best weights, count the evaluations without gain."""
         start = time.perf_counter()
         try:
@@ -298,14 +303,14 @@ class Trainer:
         state = self.state
         epoch = state.epoch + state.index / self.steps_per_epoch
         state.evaluated_step, better = state.step, found["hr@10"] > state.best
-        state.waited = 0 if better or self.model.settling else state.waited + 1
+        state.waited = 0 if better or self.model.learning_codes else state.waited + 1
         if better:
             state.best, state.best_epoch = found["hr@10"], epoch
             self._keep_best(epoch)
         seconds = time.perf_counter() - start
         state.seconds += seconds
         mark = "best so far" if better else f"best {100 * state.best:.2f}"
-        print(f"epoch {epoch:.4g}, validation: {headline(found)} ({mark})", file=sys.stderr)
+        logger.info("epoch %.4g, validation: %s (%s)", epoch, headline(found), mark)
         log.write(
             {
                 "kind": "evaluation",
@@ -338,23 +343,12 @@ class Trainer:
         drop_evaluations(self.run_dir)
         save_weights(self.run_dir / BEST, self.model, about)
 
-    def _save(self, log: Log) -> None:
+    def _save(self, log: TrackedLog) -> None:
         self._refuse_nan_weights()
         self.state.log_bytes = log.bytes
         self.state.scaler = self.scaler.state_dict()
+        logger.debug("step %d: saving %s", self.state.step, self.run_dir / LAST)
         save_state(self.run_dir, self.model, self.optimiser, self.state, frozen=self.frozen)
-
-
-def make_optimiser(model: Recommender, options: TrainOptions) -> AdamW:
-    """AdamW over the model's groups (docs/paper.md R34), fused."""
-    groups = parameter_groups(
-        model, lr=options.lr, weight_decay=options.weight_decay, decay_norms=options.decay_norms
-    )
-    for group in groups:
-        if group["name"] in ("text", "vision"):
-            group["lr"] = options.encoder_lr
-        group["peak_lr"] = group["lr"]
-    return AdamW(groups, betas=(0.9, options.beta2), fused=True)
 
 
 def step_seed(seed: int, step: int, what: str = "step") -> int:

@@ -1,6 +1,6 @@
 """`pmm train`: shards of a target, or of several sources -> a run's folder with its checkpoints."""
 
-import sys
+import logging
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict
@@ -11,25 +11,29 @@ import torch
 
 from pmm.data.training_set import TrainingSet
 from pmm.errors import PmmError, RecipeError, StaleArtefact
+from pmm.model.build import build_model, features_of
 from pmm.model.features.trunks import trunks_of, write_trunks
-from pmm.model.registry import build_model, features_of
 from pmm.runs import folder as run_folder
 from pmm.runs.compatibility import require_pictures, require_tokens
 from pmm.runs.device import pick_device
-from pmm.runs.folder import LOG, RECIPE, Existing, Log
+from pmm.runs.folder import LOG, RECIPE, Existing
+from pmm.runs.former_recipes import saved_values
 from pmm.runs.loading import open_parts
 from pmm.runs.names import run_folder_of
 from pmm.runs.recipe import CHANGEABLE, Recipe, with_whole_paths
 from pmm.runs.request import CacheRequest, TrainRequest
 from pmm.runs.resolve import resolve_run
 from pmm.runs.state import LAST
+from pmm.runs.trackers import TrackedLog, require_trackers
 from pmm.runs.transfer import take_over, write_report
 from pmm.storage.artefact import storage_errors
 from pmm.storage.home import Home
-from pmm.storage.toml import dump, read_recipe, resolve
+from pmm.storage.toml import dump, resolve
 from pmm.train import curves
 from pmm.train.interrupt import Interrupt
 from pmm.train.trainer import Trainer
+
+logger = logging.getLogger(__name__)
 
 
 def train_as_asked(request: TrainRequest, *, command: str = "") -> dict[str, Any]:
@@ -59,8 +63,9 @@ def train(
 ) -> dict[str, Any]:
     """Train a model on shards until it ends, or until Ctrl-C.
 
-    Writes recipe.toml, run.json, log.jsonl, first_batch.json and .png, checkpoint/best.safetensors
-    (the best validation HR@10), checkpoint/last.safetensors (where --resume goes on), curves.png.
+    Writes recipe.toml, run.json, log.jsonl, what `train.trackers` asks for, first_batch.json and
+    .png, checkpoint/best.safetensors (the best validation HR@10), checkpoint/last.safetensors
+    (where --resume goes on), curves.png.
 
     Args:
         home: where the target's shards are.
@@ -79,6 +84,7 @@ def train(
         PmmError: the loss or a weight is no number. StorageError: the disk is full.
     """
     recipe = with_whole_paths(recipe)
+    require_trackers(recipe.train.trackers)
     data = TrainingSet(open_parts(home, recipe), mixing=recipe.mixing, read=recipe.model.modality)
     with run_folder.claim(run_dir):
         going_on = run_folder.settle(run_dir, existing)
@@ -96,9 +102,10 @@ def train(
         run_folder.describe(run_dir, dump(recipe), about)
         if report is not None:
             write_report(run_dir, report)
-            print(report, file=sys.stderr)
+            logger.info(report)
         with storage_errors(run_dir):
-            log = Log(run_dir / LOG, trainer.state.log_bytes)
+            names, about = recipe.train.trackers, asdict(recipe)
+            log = TrackedLog(run_dir / LOG, trainer.state, names, about=about)
             with closing(log), Interrupt() as interrupt, memory_errors(recipe.train.batch_users):
                 trainer.fit(log, interrupt)
             records = curves.read_log(run_dir / LOG)
@@ -166,7 +173,7 @@ def _restore(trainer: Trainer) -> None:
     if (trainer.run_dir / LAST).exists():
         trainer.restore()
     else:
-        print(f"{trainer.run_dir} has no checkpoint yet: from the start", file=sys.stderr)
+        logger.info("%s has no checkpoint yet: from the start", trainer.run_dir)
 
 
 def _result(trainer: Trainer) -> dict[str, Any]:
@@ -185,7 +192,7 @@ def _result(trainer: Trainer) -> dict[str, Any]:
 
 def _require_same(run_dir: Path, recipe: Recipe, data: TrainingSet) -> None:
     """Refuse to resume another recipe, or on shards that were made anew."""
-    values = read_recipe(run_dir / RECIPE)
+    values = saved_values(run_dir / RECIPE)
     before = with_whole_paths(resolve(Recipe, values, origin=str(run_dir / RECIPE)))
     former, now = asdict(before), asdict(recipe)
     # A falling learning rate depends on how many epochs there will be.

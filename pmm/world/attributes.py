@@ -1,6 +1,6 @@
 """The latent attributes of items and the transition kernel that every platform shares.
 
-An item is a point in attribute space. What a user takes next depends on what he took before,
+An item is a point in attribute space. What a user takes next depends on what they took before,
 attribute by attribute: `lag` says which earlier item an attribute follows (1 the last, 2 the one
 before it), `moves` how it follows. No single earlier item decides the next one, so counts of item
 pairs say little, while a model that reads the attributes off titles and pictures can learn each of

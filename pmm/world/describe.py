@@ -11,8 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from pmm.arrays import Float64s, Int64s
 from pmm.world.attributes import LAGS, Sees
 from pmm.world.generate import World
 from pmm.world.oracle import Ranks, hit_rate, ndcg, oracle_ranks
@@ -21,12 +21,9 @@ from pmm.world.platforms import TARGETS, find_target
 CORE = 5
 COLD_BELOW = 10
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
-
 
 @dataclass(frozen=True, kw_only=True)
-class Core:
+class TargetCore:
     """A target as its readers will see it: what is left of the sequences, by item number.
 
     Attributes:
@@ -34,11 +31,11 @@ class Core:
         sequences: each user's items in order, every one with at least five.
     """
 
-    items: Ints
+    items: Int64s
     sequences: list[list[int]]
 
 
-def core(world: World, target_name: str) -> Core:
+def core(world: World, target_name: str) -> TargetCore:
     """Filter the whole collection to its 5-core, then carve the target out of it."""
     target = find_target(target_name)
     drawn = world.sequences(target.collection)
@@ -56,15 +53,15 @@ def core(world: World, target_name: str) -> Core:
         user, item = user[keep], item[keep]
     bounds = np.flatnonzero(np.diff(user)) + 1
     sequences = [part.tolist() for part in np.split(item, bounds)] if len(item) else []
-    return Core(items=np.unique(item), sequences=sequences)
+    return TargetCore(items=np.unique(item), sequences=sequences)
 
 
-def popularity_ranks(kept: Core) -> Ranks:
+def popularity_ranks(kept: TargetCore) -> Ranks:
     """Ranks of the last items by the number of training actions: [U]."""
     return _ranks(kept, itertools.repeat(train_counts(kept).astype(np.float64)))
 
 
-def pair_ranks(kept: Core) -> Ranks:
+def pair_ranks(kept: TargetCore) -> Ranks:
     """Ranks of the last items by counts of item pairs alone: [U].
 
     An item scores the number of times it came one step after the last item in training, plus the
@@ -77,15 +74,15 @@ def pair_ranks(kept: Core) -> Ranks:
     counts = train_counts(kept)
     popularity = counts / (2 * max(counts.max(initial=0), 1))
 
-    def score(one: Ints) -> Floats:
+    def score(one: Int64s) -> Float64s:
         seen = [after[one[-1 - lag]] for lag, after in zip(LAGS, followers, strict=True)]
-        row: Floats = np.bincount(np.concatenate(seen), minlength=len(counts)) + popularity
+        row: Float64s = np.bincount(np.concatenate(seen), minlength=len(counts)) + popularity
         return row
 
     return _ranks(kept, map(score, places))
 
 
-def _followers(training: Sequence[Ints], lag: int, size: int) -> list[Ints]:
+def _followers(training: Sequence[Int64s], lag: int, size: int) -> list[Int64s]:
     """For each item, what came `lag` steps after it, as often as it did."""
     earlier = np.concatenate([one[:-lag] for one in training])
     later = np.concatenate([one[lag:] for one in training])
@@ -93,14 +90,14 @@ def _followers(training: Sequence[Ints], lag: int, size: int) -> list[Ints]:
     return np.split(later[order], np.cumsum(np.bincount(earlier, minlength=size))[:-1])
 
 
-def train_counts(kept: Core) -> Ints:
+def train_counts(kept: TargetCore) -> Int64s:
     """Occurrences of each item in the training part, all but each user's last two items: [C]."""
     training = [item for sequence in kept.sequences for item in sequence[:-2]]
     places = np.searchsorted(kept.items, np.asarray(training, dtype=np.int64))
     return np.bincount(places, minlength=len(kept.items))
 
 
-def _ranks(kept: Core, scores: Iterable[Floats]) -> Ranks:
+def _ranks(kept: TargetCore, scores: Iterable[Float64s]) -> Ranks:
     """Ranks of the last items, the earlier ones out of the contest, ties against.
 
     Args:
@@ -113,7 +110,9 @@ def _ranks(kept: Core, scores: Iterable[Floats]) -> Ranks:
     return np.asarray(ranks, dtype=np.int32)
 
 
-def kept_oracle_ranks(world: World, target_name: str, kept: Core, sees: Sees = "both") -> Ranks:
+def kept_oracle_ranks(
+    world: World, target_name: str, kept: TargetCore, sees: Sees = "both"
+) -> Ranks:
     """The oracle's ranks of the last items: [U]."""
     raw = world.item_ids(find_target(target_name).collection)
     histories = [[raw[item] for item in sequence[:-1]] for sequence in kept.sequences]

@@ -11,6 +11,7 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
+from pmm.arrays import Int64s
 from pmm.errors import InputError, nearest
 from pmm.world import raw_ids
 from pmm.world.attributes import ATTRIBUTES, LAGS, cells, step_weights
@@ -28,13 +29,11 @@ _SCALES: dict[Size, tuple[float, float]] = {
     "large": (10.0, 10.0),
 }
 _USERS_AT_ONCE = 1024
-_TRIES = 32  # so many draws that all hit what the user has: the action stays as it is
-
-Ints = npt.NDArray[np.int64]
+_TRIES = 32  # draws of items that the user has already, after which the action stays as it is
 
 
 @dataclass(frozen=True, kw_only=True)
-class Items:
+class WorldItems:
     """The catalogue of a collection, N items.
 
     Attributes:
@@ -45,14 +44,14 @@ class Items:
 
     department: npt.NDArray[np.int8]
     values: npt.NDArray[np.int8]
-    weight: Ints
+    weight: Int64s
 
     def __len__(self) -> int:
         return len(self.weight)
 
-    def of(self, numbers: Ints) -> "Items":
+    def of(self, numbers: Int64s) -> "WorldItems":
         """Some of the items, in the order of their numbers given."""
-        return Items(
+        return WorldItems(
             department=self.department[numbers],
             values=self.values[numbers],
             weight=self.weight[numbers],
@@ -60,7 +59,7 @@ class Items:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sequences:
+class WorldSequences:
     """What U users took, A actions in all, user by user in order.
 
     Attributes:
@@ -69,9 +68,9 @@ class Sequences:
         gaps: time since the user's action before, in 0 .. 9 units of the platform; 0 is a tie [A].
     """
 
-    starts: Ints
-    items: Ints
-    gaps: Ints
+    starts: Int64s
+    items: Int64s
+    gaps: Int64s
 
     def __len__(self) -> int:
         return len(self.starts) - 1
@@ -83,32 +82,32 @@ def stream(collection: str, seed: int, part: str, *numbers: int) -> np.random.Ge
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence([*words, *numbers])))
 
 
-def draw_items(collection: Collection, size: Size, seed: int) -> Items:
+def draw_items(collection: Collection, size: Size, seed: int) -> WorldItems:
     """Draw the catalogue: attributes uniform and independent, popularity with a cold end."""
     scale = _SCALES[size][0]
     counts = [max(_SMALLEST, round(part.items * scale)) for part in collection.departments]
     rng = stream(collection.name, seed, "items")
     values = [rng.integers(0, attribute.size, size=sum(counts)) for attribute in ATTRIBUTES]
     weights = [rng.permutation(_popularity(count, collection.tail)) for count in counts]
-    return Items(
+    return WorldItems(
         department=np.repeat(np.arange(len(counts), dtype=np.int8), counts),
         values=np.stack(values, axis=1).astype(np.int8),
         weight=np.concatenate(weights),
     )
 
 
-def _popularity(count: int, tail: int) -> Ints:
+def _popularity(count: int, tail: int) -> Int64s:
     """Weights (1 - rank / count) ** tail, plus five percent of the largest.
 
     A catalogue of hundreds cannot have the long tail of one of 85,000 without ten hits that
     everybody takes; a flat head with a cold end has the share of cold items without the hits.
     """
     left = np.arange(count, 0, -1, dtype=np.int64)
-    weights: Ints = _COLDEST + _HOTTEST * left**tail // count**tail
+    weights: Int64s = _COLDEST + _HOTTEST * left**tail // count**tail
     return weights
 
 
-def department_odds(collection: Collection) -> tuple[Ints, Ints]:
+def department_odds(collection: Collection) -> tuple[Int64s, Int64s]:
     """How users choose departments, in integers.
 
     Returns:
@@ -120,12 +119,14 @@ def department_odds(collection: Collection) -> tuple[Ints, Ints]:
     return share, loyal + (100 - collection.loyalty) * share[None, :]
 
 
-def draw_sequences(collection: Collection, items: Items, size: Size, seed: int) -> Sequences:
+def draw_sequences(
+    collection: Collection, items: WorldItems, size: Size, seed: int
+) -> WorldSequences:
     """Draw every user's sequence: its length, its departments, a walk inside each department."""
     rng = stream(collection.name, seed, "users")
     users = max(20, round(collection.users * _SCALES[size][1]))
     excess = rng.geometric(1 / (1 + collection.mean_length - collection.shortest), size=users) - 1
-    # Nobody can empty a department, so nobody has to take an item again.
+    # No user can empty a department, so none has to take an item again.
     longest = min(_LONGEST, int(np.bincount(items.department).min()) - 1)
     lengths = np.minimum(collection.shortest + excess, longest)
     starts = np.concatenate([[0], np.cumsum(lengths)])
@@ -138,26 +139,26 @@ def draw_sequences(collection: Collection, items: Items, size: Size, seed: int) 
         counts = np.bincount(owners, minlength=users)
         walk_rng = stream(collection.name, seed, "walk", number)
         taken[inside] = _walk(items, number, counts, collection.noise, walk_rng)
-    return Sequences(starts=starts, items=taken, gaps=gaps)
+    return WorldSequences(starts=starts, items=taken, gaps=gaps)
 
 
-def _draw_departments(collection: Collection, lengths: Ints, rng: np.random.Generator) -> Ints:
+def _draw_departments(collection: Collection, lengths: Int64s, rng: np.random.Generator) -> Int64s:
     share, odds = department_odds(collection)
     favourite = _pick(np.broadcast_to(share, (len(lengths), len(share))), rng)
     return _pick(odds[np.repeat(favourite, lengths)], rng)
 
 
-def _pick(weights: Ints, rng: np.random.Generator) -> Ints:
+def _pick(weights: Int64s, rng: np.random.Generator) -> Int64s:
     """Draw a column for each row, with probability proportional to the integer weights."""
     upto = np.cumsum(weights, axis=1)
     drawn = (rng.random(len(weights)) * upto[:, -1]).astype(np.int64)
-    picked: Ints = (upto > drawn[:, None]).argmax(axis=1)
+    picked: Int64s = (upto > drawn[:, None]).argmax(axis=1)
     return picked
 
 
 def _walk(
-    items: Items, department: int, counts: Ints, noise: int, rng: np.random.Generator
-) -> Ints:
+    items: WorldItems, department: int, counts: Int64s, noise: int, rng: np.random.Generator
+) -> Int64s:
     """Walk each user `counts[u]` steps through a department; all steps, user by user."""
     members = np.flatnonzero(items.department == department)
     values, weight = items.values[members], items.weight[members]
@@ -182,8 +183,8 @@ def _walk(
 
 
 def with_strays(
-    drawn: Sequences, items: Items, percent: int, rng: np.random.Generator
-) -> Sequences:
+    drawn: WorldSequences, items: WorldItems, percent: int, rng: np.random.Generator
+) -> WorldSequences:
     """The same sequences with some actions replaced by strays: clicks that mean nothing.
 
     A stray is an item of the same department, drawn by popularity, that its user has not taken
@@ -211,7 +212,7 @@ def with_strays(
                 found[action] = item
                 taken.add(pair)
                 break
-    return Sequences(starts=drawn.starts, items=found, gaps=drawn.gaps)
+    return WorldSequences(starts=drawn.starts, items=found, gaps=drawn.gaps)
 
 
 @dataclass(frozen=True)
@@ -225,11 +226,11 @@ class World:
     seed: int
     strays: int = 0
 
-    def items(self, collection: str) -> Items:
+    def items(self, collection: str) -> WorldItems:
         """The catalogue of a collection."""
         return _items(self, collection)
 
-    def sequences(self, collection: str) -> Sequences:
+    def sequences(self, collection: str) -> WorldSequences:
         """What the users of a collection took."""
         return _sequences(self, collection)
 
@@ -241,7 +242,7 @@ class World:
         """The raw ids of the users, in the order of `sequences`."""
         return _user_ids(self, collection)
 
-    def target_items(self, name: str) -> Ints:
+    def target_items(self, name: str) -> Int64s:
         """The item numbers of a target, in its collection's catalogue."""
         target = find_target(name)
         items = self.items(target.collection)
@@ -251,12 +252,12 @@ class World:
 
 
 @lru_cache(maxsize=16)
-def _items(world: World, collection: str) -> Items:
+def _items(world: World, collection: str) -> WorldItems:
     return draw_items(find_collection(collection), world.size, world.seed)
 
 
 @lru_cache(maxsize=16)
-def _sequences(world: World, collection: str) -> Sequences:
+def _sequences(world: World, collection: str) -> WorldSequences:
     items = world.items(collection)
     drawn = draw_sequences(find_collection(collection), items, world.size, world.seed)
     if not world.strays:

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from pmm.world.attributes import ATTRIBUTES
 from pmm.world.platforms import Platform, Subject
-from pmm.world.words import BRANDS, COLOURS, FILLERS, KINDS, MOODS, Row
+from pmm.world.words import BRANDS, COLOURS, FILLERS, KINDS, MOODS, Synonyms
 
 _USUAL = 7  # of ten: how often the first synonym is used
 _COLUMN = {attribute.name: column for column, attribute in enumerate(ATTRIBUTES)}
@@ -49,7 +49,7 @@ def tag_words(
 
 def _rows(
     platform: Platform, subject: Subject, values: npt.NDArray[np.int8]
-) -> tuple[Row, Row, Row]:
+) -> tuple[Synonyms, Synonyms, Synonyms]:
     return (
         KINDS[platform][subject][values[_COLUMN["kind"]]],
         MOODS[platform][values[_COLUMN["mood"]]],
@@ -64,13 +64,13 @@ def _words(
     return kind, mood, colour
 
 
-def _synonym(row: Row, rng: np.random.Generator) -> str:
+def _synonym(row: Synonyms, rng: np.random.Generator) -> str:
     if rng.integers(10) < _USUAL:
         return row[0]
     return row[int(rng.integers(1, len(row)))]
 
 
-def _any(row: Row, rng: np.random.Generator) -> str:
+def _any(row: Synonyms, rng: np.random.Generator) -> str:
     return row[int(rng.integers(len(row)))]
 
 

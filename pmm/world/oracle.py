@@ -29,15 +29,15 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from pmm.arrays import Float64s, Int64s
 from pmm.errors import InputError
 from pmm.world.attributes import LAGS, Sees, cells, step_weights
-from pmm.world.generate import Items, World, department_odds
+from pmm.world.generate import World, WorldItems, department_odds
 from pmm.world.platforms import find_collection, find_target
 
-Floats = npt.NDArray[np.float64]
 Ranks = npt.NDArray[np.int32]
-Ints = npt.NDArray[np.int64]
 
+# Bounds the memory: users at once times items of float64.
 _USERS_AT_ONCE = 512
 
 
@@ -50,13 +50,15 @@ class WalkOracle:
         sees: what the reader sees.
     """
 
-    def __init__(self, items: Items, noise: int, sees: Sees) -> None:
+    def __init__(self, items: WorldItems, noise: int, sees: Sees) -> None:
         self._weight = items.weight
+        # By cell, not by item: items that look alike to the reader have one row, so a step for all
+        # candidates is a row of a small table and not a product over attributes.
         self._tables = [step_weights(items.values, lag, sees) for lag in LAGS]
         self._cells = [cells(items.values, lag, sees) for lag in LAGS]
         self._noise = noise / 100
 
-    def probabilities(self, histories: Sequence[Sequence[int]]) -> Floats:
+    def probabilities(self, histories: Sequence[Sequence[int]]) -> Float64s:
         """P(next item | history): [U, M].
 
         Args:
@@ -67,6 +69,8 @@ class WalkOracle:
         free = np.broadcast_to(self._weight, (len(chains), len(self._weight))).astype(np.float64)
         for row, chain in enumerate(chains):
             free[row, chain] = 0.0
+        # Taken items have weight 0 in both terms before these are normalised, as in the generator:
+        # a walk draws from what is left.
         steps = free.copy()
         for lag, table, cell in zip(LAGS, self._tables, self._cells, strict=True):
             rows = [cell[chain[-lag]] if len(chain) >= lag else len(table) - 1 for chain in chains]
@@ -74,10 +78,10 @@ class WalkOracle:
         return (1 - self._noise) * _normalised(steps) + self._noise * _normalised(free)
 
 
-def _normalised(weights: Floats) -> Floats:
+def _normalised(weights: Float64s) -> Float64s:
     """Rows that sum to one; a row without weight (everything taken) stays zero."""
     total = weights.sum(axis=1, keepdims=True)
-    shares: Floats = np.divide(weights, total, out=np.zeros_like(weights), where=total > 0)
+    shares: Float64s = np.divide(weights, total, out=np.zeros_like(weights), where=total > 0)
     return shares
 
 
@@ -99,7 +103,7 @@ class Oracle:
         self._favourite = share / share.sum()
         self._odds = odds / odds.sum(axis=1, keepdims=True)
 
-    def probabilities(self, histories: Sequence[Sequence[int]]) -> Floats:
+    def probabilities(self, histories: Sequence[Sequence[int]]) -> Float64s:
         """P(next item | history), zero for items of the history and outside the target: [U, N].
 
         Args:
@@ -114,7 +118,7 @@ class Oracle:
             found[:, members] = chance[:, number, None] * walk.probabilities(inside)
         return found
 
-    def _next_department(self, histories: Sequence[Sequence[int]]) -> Floats:
+    def _next_department(self, histories: Sequence[Sequence[int]]) -> Float64s:
         """P(department of the next item | history), ones for a carved target: [U, D]."""
         size = len(self._odds)
         if len(self._walks) == 1:
@@ -122,8 +126,10 @@ class Oracle:
         counts = np.stack(
             [np.bincount(self._department_of[list(past)], minlength=size) for past in histories]
         )
+        # How often each department was visited is all that counts of a history: departments are
+        # drawn independently given the favourite. In logarithms, for a long history underflows.
         likelihood = self._favourite * np.exp(counts @ np.log(self._odds).T)
-        chance: Floats = _normalised(likelihood) @ self._odds
+        chance: Float64s = _normalised(likelihood) @ self._odds
         return chance
 
 
@@ -140,7 +146,7 @@ def oracle_ranks(
 
     Args:
         candidates: raw ids of the items that are ranked, those that an ingest kept.
-        histories: for each user the raw ids of his earlier items, oldest first.
+        histories: for each user the raw ids of the earlier items, oldest first.
         truths: for each user the raw id of the next item; it must be a candidate.
 
     Raises:
@@ -157,6 +163,8 @@ def oracle_ranks(
         past = [_translate(h, numbers, target_name).tolist() for h in histories[users]]
         scores = oracle.probabilities(past)[:, columns]
         for row, history in enumerate(histories[users]):
+            # Below zero, not at zero: an item that cannot come next has probability zero as well,
+            # and would tie with those that are out of the contest.
             scores[row, [column_of[raw] for raw in history if raw in column_of]] = -1.0
         ranks[users] = _pessimistic_ranks(scores, places[users])
     return ranks
@@ -167,7 +175,7 @@ def _numbering(world: World, target_name: str) -> dict[str, int]:
     return {raw[number]: int(number) for number in world.target_items(target_name)}
 
 
-def _translate(raw_ids: Sequence[str], numbers: Mapping[str, int], where: str) -> Ints:
+def _translate(raw_ids: Sequence[str], numbers: Mapping[str, int], where: str) -> Int64s:
     """Numbers of raw ids; an id without a number is an error that shows it."""
     unknown = [raw for raw in raw_ids if raw not in numbers]
     if unknown:
@@ -178,7 +186,7 @@ def _translate(raw_ids: Sequence[str], numbers: Mapping[str, int], where: str) -
     return np.asarray([numbers[raw] for raw in raw_ids], dtype=np.int64)
 
 
-def _pessimistic_ranks(scores: Floats, places: Ints) -> Ranks:
+def _pessimistic_ranks(scores: Float64s, places: Int64s) -> Ranks:
     """1 + how many others score at least as high as the one at `places`; masked ones score below
     zero.
 

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 
 from pmm.world.platforms import Platform, Subject
 
-Row = tuple[str, ...]
-Rows = tuple[Row, ...]
+Synonyms = tuple[str, ...]
+ValueWords = tuple[Synonyms, ...]
 
-_ENGLISH_KINDS: Mapping[Subject, Rows] = {
+_ENGLISH_KINDS: Mapping[Subject, ValueWords] = {
     "clothes": (("shirt", "blouse"), ("trousers", "chinos"), ("dress", "gown"), ("jacket", "coat")),
     "shoes": (
         ("sneakers", "trainers"),
@@ -21,7 +21,7 @@ _ENGLISH_KINDS: Mapping[Subject, Rows] = {
     ),
     "accessories": (("bag", "tote"), ("hat", "cap"), ("scarf", "shawl"), ("belt", "sash")),
 }
-_AMERICAN_KINDS: Mapping[Subject, Rows] = {
+_AMERICAN_KINDS: Mapping[Subject, ValueWords] = {
     "clothes": (("shirt", "top"), ("pants", "slacks"), ("dress", "sundress"), ("jacket", "hoodie")),
     "shoes": (
         ("sneakers", "tennis shoes"),
@@ -36,13 +36,13 @@ _AMERICAN_KINDS: Mapping[Subject, Rows] = {
         ("belt", "waistband"),
     ),
 }
-_CHINESE_KINDS: Mapping[Subject, Rows] = {
+_CHINESE_KINDS: Mapping[Subject, ValueWords] = {
     "food": (("拉面", "面条"), ("蛋糕", "甜品"), ("烧烤", "烤串"), ("火锅", "浓汤")),
     "movie": (("喜剧", "搞笑片"), ("悬疑片", "惊悚"), ("爱情片", "恋爱"), ("纪录片", "纪实")),
     "cartoon": (("机甲", "机器人"), ("公主", "魔法少女"), ("萌宠", "小动物"), ("校园", "学院")),
     "music": (("钢琴", "琴曲"), ("吉他", "弹唱"), ("说唱", "嘻哈"), ("合唱", "歌剧")),
 }
-_MIXED_KINDS: Mapping[Subject, Rows] = {
+_MIXED_KINDS: Mapping[Subject, ValueWords] = {
     "food": (("拉面", "noodles"), ("蛋糕", "cake"), ("烧烤", "bbq"), ("火锅", "hotpot")),
     "movie": (
         ("喜剧", "comedy"),
@@ -53,13 +53,13 @@ _MIXED_KINDS: Mapping[Subject, Rows] = {
     "cartoon": (("机甲", "robot"), ("公主", "princess"), ("萌宠", "animals"), ("校园", "school")),
 }
 
-KINDS: Mapping[Platform, Mapping[Subject, Rows]] = {
+KINDS: Mapping[Platform, Mapping[Subject, ValueWords]] = {
     "Bili": _CHINESE_KINDS,
     "Kwai": _MIXED_KINDS,
     "HM": _ENGLISH_KINDS,
     "Amazon": _AMERICAN_KINDS,
 }
-MOODS: Mapping[Platform, Rows] = {
+MOODS: Mapping[Platform, ValueWords] = {
     "Bili": (("治愈", "温馨"), ("热血", "燃"), ("高雅", "精致"), ("怀旧", "复古")),
     "Kwai": (("治愈", "cozy"), ("热血", "lit"), ("精致", "fancy"), ("怀旧", "retro")),
     "HM": (("relaxed", "soft"), ("sporty", "active"), ("elegant", "dressy"), ("vintage", "retro")),
@@ -70,7 +70,7 @@ MOODS: Mapping[Platform, Rows] = {
         ("classic", "old school"),
     ),
 }
-COLOURS: Mapping[Platform, Rows] = {
+COLOURS: Mapping[Platform, ValueWords] = {
     "Bili": (
         ("红色", "火红"),
         ("黄色", "金黄"),
@@ -104,7 +104,7 @@ COLOURS: Mapping[Platform, Rows] = {
         ("black", "jet black"),
     ),
 }
-FILLERS: Mapping[Platform, Row] = {
+FILLERS: Mapping[Platform, Synonyms] = {
     "Bili": (
         "全程高能",
         "建议收藏",
@@ -152,7 +152,7 @@ FILLERS: Mapping[Platform, Row] = {
         "Fast Shipping",
     ),
 }
-BRANDS: Mapping[Platform, Row] = {
+BRANDS: Mapping[Platform, Synonyms] = {
     "Bili": ("阿星", "老王", "小鹿", "大橘", "北北"),
     "Kwai": ("小美", "强哥", "阿飞", "Lucky", "丫丫"),
     "HM": ("Mila", "Oslo", "Tilda", "Nova", "Birch", "Harper", "Juno", "Sten"),

@@ -18,7 +18,9 @@ import typer.main
 import pmm.api
 from pmm.cli import app
 from pmm.flags import field_docs
-from pmm.model.pmmrec.pmmrec import PmmrecOptions
+from pmm.model import registry
+from pmm.model.baselines.next_item_baseline import NextItemOptions
+from pmm.model.protocol import ModelOptions
 from pmm.runs.recipe import Recipe, Start
 from pmm.runs.train_options import TrainOptions
 
@@ -114,7 +116,7 @@ def option_row(param: Any, context: Any) -> tuple[str, ...]:
 def values_of(param: Any, context: Any) -> str:
     """What an option takes, in words."""
     shown = param.get_help_record(context)[0].split(" ", 1)[-1]
-    plain = {"<str>": "text", "<int>": "whole number", "<float>": "number", "<path>": "path"}
+    plain = {"<str>": "text", "<int>": "integer", "<float>": "number", "<path>": "path"}
     plain |= {"<list[str]>": "text, repeatable", "NAME=VALUE": "NAME=VALUE, repeatable"}
     return plain.get(shown, shown.strip("<>[]{}").replace("|", ", "))
 
@@ -123,23 +125,12 @@ def values_of(param: Any, context: Any) -> str:
 
 
 def models() -> list[tuple[str, Any, dict[str, Any]]]:
-    """Each baseline: its name, its default options, and how it trains unless told otherwise.
+    """Each model: its name, its default options, and how it trains unless told otherwise.
 
     The only place here that knows how models are registered.
     """
-    try:  # one class of options a model, in the registry
-        from pmm.model.registry import entry
-        from pmm.model.registry import models as listed
-
-        found = {name: entry(name).settings["default"] for name in listed() if name != "pmmrec"}
-        return [(name, each.options, dict(each.training)) for name, each in found.items()]
-    except ImportError:  # one class for all of them
-        from pmm.model.baselines.baseline import GRID, baseline_options
-        from pmm.model.pmmrec.pmmrec import morec
-        from pmm.runs.resolve import _BASELINE_TRAINING
-
-        of_grid = [(name, baseline_options(name), dict(_BASELINE_TRAINING)) for name in GRID]
-        return [("morec", morec(), {}), *of_grid]
+    found = {name: registry.entry(name).settings["default"] for name in registry.models()}
+    return [(name, each.options, dict(each.training)) for name, each in found.items()]
 
 
 BY_NAME = {
@@ -160,6 +151,8 @@ BY_NAME = {
     "dap_similarity": "How a user and an item are compared (R16).",
     "tau": "Divides the logits.",
     "weights": "Weights of the objectives in their sum (Eq. 12; R26).",
+    "loss": "in_batch: PMMRec's softmax over the batch's items; full: over all items; bce, bpr: one "
+    "drawn negative at each input; cosine: over the batch's targets.",
     "dap": "Of next-item prediction (Eq. 5).",
     "nicl": "Of the contrast of text and picture (Eq. 9).",
     "nid": "Of noised item detection (Eq. 10).",
@@ -194,10 +187,6 @@ def recipe_page() -> str:
         "## [train]",
         "",
         *rows_of(TrainOptions(), "train."),
-        "",
-        "## [model] of pmmrec",
-        "",
-        *rows_of(PmmrecOptions(), "model."),
     ]
     for name, options, training in models():
         told = ", ".join(f"`train.{key} = {said(value)}`" for key, value in training.items())
@@ -222,16 +211,24 @@ def _rows(options: Any, prefix: str, skip: frozenset[str]) -> Iterator[tuple[str
         if dataclasses.is_dataclass(value):
             yield from _rows(value, f"{prefix}{field.name}.", frozenset())
             continue
-        told = field_docs(kind).get(field.name) or BY_NAME.get(field.name)
+        told = field_docs(kind).get(field.name) or BY_NAME.get(field.name) or asked(field.name)
         assert told, f"{kind.__name__}.{field.name} says nothing of itself"
         yield f"`{prefix}{field.name}`", hint_in_words(hints[field.name]), said(value), told
+
+
+def asked(name: str) -> str | None:
+    """What is said of an option where options are asked for it: in the protocols of a model."""
+    for protocol in (NextItemOptions, ModelOptions):
+        if isinstance(vars(protocol).get(name), property):
+            return inspect.getdoc(vars(protocol)[name])
+    return None
 
 
 def hint_in_words(hint: Any) -> str:
     """A type as a reader of a recipe sees it: words of a choice, text, a number.
 
     >>> hint_in_words(int | Literal["all"])
-    'whole number, all'
+    'integer, all'
     """
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if origin is Literal:
@@ -240,7 +237,7 @@ def hint_in_words(hint: Any) -> str:
         return ", ".join(hint_in_words(each) for each in inner if each is not type(None))
     if origin is tuple:
         return f"list of {hint_in_words(inner[0])}"
-    names = {str: "text", int: "whole number", float: "number", bool: "true, false"}
+    names = {str: "text", int: "integer", float: "number", bool: "true, false"}
     return names.get(hint, getattr(hint, "__name__", str(hint)))
 
 
@@ -266,8 +263,8 @@ def python_page() -> str:
         "",
         "The stages are functions. Each takes the options of the [command](commands.md) of its",
         "name as keywords, with `_` for `-`, so options are declared once;",
-        "`examples/first_steps.py` runs most of them. Where a path is asked for, a string does as well.",
-        "The examples below run in the tests, in a home folder that holds a tiny shop.",
+        "`examples/first_steps.py` runs most of them. Where a path is asked for, a string does as",
+        "well. The examples below run in the tests, in a home folder that holds a tiny shop.",
     ]
     functions = ("ingest", "shard", "cache", "train", "tune", "evaluate", "compare", "load")
     for name in functions:

@@ -70,14 +70,14 @@ def what_is_inside(room: str) -> str:
     path = ROOT / "pmm" / room
     path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
     line = path.read_text(encoding="utf-8").lstrip('"').split("\n")[0].rstrip('".')
-    return "\n".join(textwrap.wrap(line.replace("`", ""), 74, max_lines=2))
+    return "\n".join(textwrap.wrap(line.replace("`", ""), 58, max_lines=2))
 
 
 def draw(picture: Path) -> None:
     """Draw the rooms from the first to the last, and an arc from each to those it imports."""
     names = rooms()
     mpl.rcParams["font.family"] = "DejaVu Sans"
-    figure = Figure(figsize=(11, 0.46 * len(names) + 0.9), dpi=110)
+    figure = Figure(figsize=(8.8, 0.46 * len(names) + 0.9), dpi=130)
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set(xlim=(0, 110), ylim=(len(names) + 0.4, -1.3))
     axes.axis("off")
@@ -85,17 +85,17 @@ def draw(picture: Path) -> None:
     for at, name in enumerate(names):
         folder = (ROOT / "pmm" / name).is_dir()
         label = f"{name}/" if folder else f"{name}.py"
-        axes.text(2, at, label, fontsize=12, color=INK, weight="bold", va="center")
-        axes.text(16, at, what_is_inside(name), fontsize=9, color=INK, va="center")
-        axes.plot(72, at, "o", color=INK, markersize=6, zorder=3)
-    scale = 74 / len(names)  # an arc as wide as it is high looks like half a circle
+        axes.text(2, at, label, fontsize=11, color=INK, weight="bold", va="center")
+        axes.text(20, at, what_is_inside(name), fontsize=9, color=INK, va="center")
+        axes.plot(76, at, "o", color=INK, markersize=6, zorder=3)
+    scale = 62 / len(names)  # an arc as wide as it is high looks like half a circle
     for (inside, there), count in imports().items():
         low, high = names.index(inside), names.index(there)
         width = 0.6 + min(count, 12) / 6
         span = low - high
         axes.add_patch(
             Arc(
-                (72, (low + high) / 2),
+                (76, (low + high) / 2),
                 span * scale,
                 span,
                 theta1=-90,

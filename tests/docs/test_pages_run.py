@@ -7,7 +7,7 @@ import pytest
 
 DOCS = Path(__file__).parents[2] / "docs"
 ELSEWHERE = {
-    "add-a-source.md": "tests/ingest runs its program",
+    "add-a-source.md": "tests/ingest/test_toy_source.py runs its program",
     "add-a-baseline.md": "tests/test_new_baseline.py runs its program",
     "watch-a-training.md": "its commands start servers and ask for accounts",
 }

@@ -6,7 +6,7 @@ The imports stand at the top, one plain line each, so that a program can rewrite
 import json
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +27,14 @@ from pmm.ingest.sources.video.bili import ingest_bili
 from pmm.ingest.sources.video.datasets import VideoFiles
 from pmm.ingest.sources.video.kwai import KwaiFiles, ingest_kwai
 from pmm.ingest.targets.target_tables import IngestOptions
-from pmm.model.baselines.baseline import GRID, BaselineOptions, at_stage, baseline_options
+from pmm.model import registry
+from pmm.model.baselines.morec import MorecOptions
+from pmm.model.build import build_model
+from pmm.model.entry import Asked
 from pmm.model.features.item_features import ItemFeatures
 from pmm.model.features.quantise import learn_codes
-from pmm.model.pmmrec.pmmrec import ALL_OBJECTIVES, Weights, morec, parameter_groups, preset
-from pmm.model.registry import build_model
+from pmm.model.pmmrec.pmmrec import ALL_OBJECTIVES, Weights, preset
+from pmm.runs.former_recipes import saved_values
 from pmm.runs.recipe import Recipe
 from pmm.runs.request import TrainRequest
 from pmm.runs.resolve import resolve_run
@@ -41,7 +44,8 @@ from pmm.shards.shard_options import ShardOptions
 from pmm.shards.write import write_shards
 from pmm.storage.artefact import build, fingerprint
 from pmm.storage.home import Home
-from pmm.storage.toml import dump, merge, read_recipe, resolve
+from pmm.storage.toml import dump, merge, resolve
+from pmm.train.optimiser import parameter_groups
 from pmm.train.training import store_activations, train
 from pmm.world import generate
 from pmm.world.formats.csv_writer import write_csv
@@ -74,21 +78,25 @@ def _pmmrec() -> dict[str, Options]:
 
 def _morec() -> dict[str, Options]:
     fusions = ("merge", "concat", "sum", "film", "gated", "co_attention")
-    found: dict[str, Options] = {f"morec-{name}": morec(name) for name in fusions}
+    found: dict[str, Options] = {f"morec-{name}": MorecOptions(fusion=name) for name in fusions}
     for modality in ("text", "vision"):
-        found[f"morec-concat-{modality}"] = replace(morec(), modality=modality)
+        found[f"morec-concat-{modality}"] = MorecOptions(modality=modality)
     return found
+
+
+BASELINES = [name for name in registry.models() if name not in ("pmmrec", "morec")]
 
 
 def _baselines() -> dict[str, Options]:
     found: dict[str, Options] = {}
-    for name in GRID:
-        for preset_name, original in (("default", False), ("original", True)):
-            options = baseline_options(name, original=original)
+    for name in BASELINES:
+        entry = registry.entry(name)
+        for preset_name in ("default", "original"):
+            options = entry.settings[preset_name].options
             found[f"{name}-{preset_name}"] = options
             if name in ("unisrec", "vqrec", "peterrec"):
                 for stage in ("pretrain", "finetune"):
-                    staged = at_stage(options, stage, original=original)
+                    staged = entry.at_stage(options, Asked(stage=stage, preset=preset_name))
                     found[f"{name}-{preset_name}-{stage}"] = staged
     more: dict[str, tuple[str, dict[str, Any]]] = {
         "sasrec-full": ("sasrec", {"loss": "full"}),
@@ -111,7 +119,7 @@ def _baselines() -> dict[str, Options]:
         "vqrec-in-batch": ("vqrec", {"loss": "in_batch"}),
     }
     for label, (name, changes) in more.items():
-        found[label] = replace(baseline_options(name), **changes)  # type: ignore[arg-type]
+        found[label] = replace(registry.entry(name).settings["default"].options, **changes)
     return found
 
 
@@ -125,6 +133,8 @@ def small_encoders(folder: Path) -> tuple[Path, Path]:
 
 
 def _with_encoders(options: Options, encoders: tuple[Path, Path]) -> Options:
+    if options.content == "none":
+        return options
     text = replace(options.text, encoder=str(encoders[0]))
     vision = replace(options.vision, encoder=str(encoders[1]))
     return replace(options, text=text, vision=vision)
@@ -132,7 +142,7 @@ def _with_encoders(options: Options, encoders: tuple[Path, Path]) -> Options:
 
 def drawn_features(options: Options) -> ItemFeatures | None:
     """Frozen vectors for a baseline that reads any."""
-    if not isinstance(options, BaselineOptions) or options.features == "none":
+    if options.modality != "none" or options.content == "none":
         return None
     draw = Generator().manual_seed(0)
     widths = {"text": (10,), "vision": (6,), "both": (10, 6)}[options.features]
@@ -373,7 +383,7 @@ def read_activations(made: Made) -> dict[str, list[float]]:
 
 def resolved(made: Made, model: str, request: TrainRequest, run: str = "new") -> Recipe:
     """The recipe of a run for which nothing is said but the encoders' places."""
-    reads = model not in GRID or baseline_options(model).features != "none"  # type: ignore[arg-type]
+    reads = registry.entry(model).settings["default"].options.content != "none"
     places = {side: {"encoder": str(made.encoders / side)} for side in ("text", "vision")}
     values = {"model": places} if reads else {}
     return resolve_run(made.home, made.home.run(run), request, values)
@@ -396,12 +406,12 @@ def _requests() -> dict[str, tuple[str, dict[str, Any]]]:
             "pmmrec",
             {**shoes, "stage": "finetune", "start": Path("before"), "transfer": transfer},
         )
-    for name, cell in GRID.items():
+    for name in BASELINES:
         for preset_name in (None, "original"):
             label, own = f"{name}-{preset_name or 'default'}", {"model": name}
             own |= {"preset": preset_name} if preset_name else {}
             found[label] = (name, {**shoes, **own})
-            if not cell.knows_ids:
+            if registry.entry(name).transfers:
                 found[f"{label}-pretrain"] = (name, {**pretrain, **own})
                 start = {"stage": "finetune", "start": Path(f"{label}-pretrain")}
                 found[f"{label}-finetune"] = (name, {**shoes, **own, **start})
@@ -496,7 +506,7 @@ def metrics_of(made: Made, place: Path, target: str | None = None) -> dict[str, 
 
 def resume(made: Made, place: Path, *, epochs: int) -> dict[str, Any]:
     """Go on with a run by its own recipe, for some epochs in all."""
-    values = merge(read_recipe(place / "recipe.toml"), {"train": {"epochs": epochs}})
+    values = merge(saved_values(place / "recipe.toml"), {"train": {"epochs": epochs}})
     return train(made.home, place, resolve(Recipe, values), existing="resume")
 
 
@@ -511,6 +521,20 @@ def resolve_to_resume(made: Made, name: str, place: Path) -> Recipe:
     """What the command line makes of `--resume` without any other option."""
     request = dict(MADE_BEFORE[name][0])
     return resolve_run(made.home, place, TrainRequest(**request), {}, resume=True)
+
+
+def without_unread_options(text: str, name: str) -> str:
+    """A saved recipe's lines without those of options that its model does not have any more."""
+    known = {each.name for each in fields(registry.entry(name).options)}
+    kept, table = [], ""
+    for line in text.split("\n"):
+        table = line if line.startswith("[") else table
+        if table.startswith("[model.") and table[7:-1] not in known:
+            continue
+        if table == "[model]" and " = " in line and line.split(" = ")[0] not in known:
+            continue
+        kept.append(line)
+    return "\n".join(kept)
 
 
 def recipe_text_of(made: Made, recipe: Recipe | Path) -> str:

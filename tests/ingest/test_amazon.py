@@ -240,14 +240,14 @@ def test_reviews_without_metadata_name_the_missing_file(write, ingest):
 
 
 @pytest.mark.parametrize("names", [[], ["notes.txt"], ["meta_X.json"]])
-def test_a_folder_without_reviews_is_told(write, ingest, names):
+def test_a_folder_without_reviews_is_refused(write, ingest, names):
     for name in names:
         write(name, PRODUCTS)
     with pytest.raises(InputError, match="raw files of amazon are not in"):
         ingest()
 
 
-def test_a_folder_that_is_not_there_or_a_file_is_told(home, tmp_path, write):
+def test_a_folder_that_is_not_there_or_a_file_is_refused(home, tmp_path, write):
     for folder, message in ((tmp_path / "no", "not in"), (write("X.json", []), "is a file")):
         with pytest.raises(InputError, match=message):
             ingest_amazon(home, AmazonFiles(raw=folder), [], IngestOptions())
@@ -517,7 +517,7 @@ def test_an_unknown_target_is_told_before_anything_is_read(home, tmp_path):
         ingest_amazon(home, AmazonFiles(raw=tmp_path), ["Amazon Shoe"], IngestOptions())
 
 
-def test_without_pictures_the_ways_to_have_some_are_told(write, ingest):
+def test_without_pictures_the_ways_to_have_some_are_refused(write, ingest):
     write("X.json", three_users())
     write("meta_X.json", PRODUCTS)
     with pytest.raises(InputError, match=r"--images download.*--images DIR.*--missing-image"):

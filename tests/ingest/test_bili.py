@@ -4,7 +4,7 @@ import pytest
 
 from pmm.errors import InputError
 from pmm.ingest.sources.video.bili import BILI_TARGETS, bili_name, ingest_bili
-from pmm.ingest.sources.video.dataset_files import Listing, walk
+from pmm.ingest.sources.video.dataset_files import FolderListing, walk
 from pmm.ingest.sources.video.datasets import VideoFiles
 from pmm.ingest.targets.target_tables import IngestOptions
 
@@ -116,13 +116,13 @@ def test_nothing_at_all_lists_the_raw_files(tmp_path, ingest):
         ingest()
 
 
-def test_a_file_as_raw_folder_is_told(tmp_path, ingest):
+def test_a_file_in_place_of_bilis_raw_folder_is_refused(tmp_path, ingest):
     (tmp_path / "raw").write_text("x")
     with pytest.raises(InputError, match="is a file; expected is the folder"):
         ingest()
 
 
-def test_an_unknown_target_is_refused_before_anything_is_read(ingest):
+def test_an_unknown_target_of_bili_is_refused_before_anything_is_read(ingest):
     with pytest.raises(InputError, match='unknown target "Bili Fod": did you mean "Bili Food"'):
         ingest("Bili Fod")
 
@@ -160,7 +160,7 @@ def test_nothing_is_written_again_where_nothing_changed(put, ingest):
         *[(name, None) for name in ("billing", "KU", "kuaishou_food", "QB", "biliary_tract")],
     ],
 )
-def test_names_of_files_name_targets(name, target):
+def test_names_of_files_name_bilis_targets(name, target):
     assert bili_name(name) == target
 
 
@@ -177,6 +177,6 @@ def test_folders_are_searched_three_levels_deep_and_pictures_are_not_entered(tmp
     assert found == [".", "a", "a/b", "a/b/c"]
 
 
-def test_a_folder_that_is_not_there_is_told(tmp_path):
+def test_a_folder_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(InputError, match="cannot be read"):
-        Listing(tmp_path / "none")
+        FolderListing(tmp_path / "none")

@@ -28,7 +28,7 @@ from pmm.ingest.sources import csv as generic
 from pmm.ingest.sources import hm
 from pmm.ingest.sources.csv import CsvFiles
 from pmm.ingest.sources.csv_presets import PRESETS
-from pmm.ingest.tables.source_tables import Raw, Reading
+from pmm.ingest.tables.source_tables import RawSource, Reading
 from pmm.storage.home import Home
 
 PATIENCE_S = 5.0
@@ -273,7 +273,7 @@ def slow_fates(table: Table, at: dict[str, int], unit: str | None) -> tuple[Kept
     return kept, +drop_counts
 
 
-def read_whole(raw: Raw) -> tuple[Reading, Kept, bool]:
+def read_whole(raw: RawSource) -> tuple[Reading, Kept, bool]:
     """What the reader makes of the files, and whether it took them for Latin-1."""
     try:
         return *consume(raw.read(False)), False
@@ -419,7 +419,7 @@ def test_damaged_files_of_hm_read_as_a_slow_reading_says(tmp_path, small_blocks,
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_a_whole_ingest_of_a_damaged_file_adds_up_or_is_told(ingest_text, adds_up, seed):
+def test_a_whole_ingest_of_a_damaged_file_adds_up_or_is_refused(ingest_text, adds_up, seed):
     rng = random.Random(seed)
     try:
         card = ingest_text(damage(INTERACTIONS["comma"][0], rng))

@@ -119,7 +119,7 @@ def test_mostly_malformed_rows_are_an_error_with_an_example(tmp_path):
         read(path)
 
 
-def test_an_endless_quote_is_told(tmp_path, monkeypatch):
+def test_an_endless_quote_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(delimited, "_BLOCK_BYTES", 1000)
     path = tmp_path / "f.csv"
     path.write_text("a,b\n" + "1,2\n" * 2000 + '1,"2\n' + "1,2\n" * 20000)
@@ -128,7 +128,7 @@ def test_an_endless_quote_is_told(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("cut", [5, 40, 3000, -9, -1])
-def test_a_truncated_gz_is_told(tmp_path, cut):
+def test_a_truncated_gz_is_refused(tmp_path, cut):
     whole = gzip.compress(
         b"a,b\n" + b"".join(b"%d,%d\n" % (n * 7919, n) for n in range(200_000)), mtime=0
     )
@@ -159,7 +159,7 @@ def test_a_byte_far_down_that_is_not_utf8_asks_for_latin_1(tmp_path):
         (b"one two\nthree four\n", "'one two' has one field only"),
     ],
 )
-def test_what_is_no_table_is_told(tmp_path, raw, message):
+def test_what_is_no_table_is_refused(tmp_path, raw, message):
     path = tmp_path / "f.csv"
     path.write_bytes(raw)
     with pytest.raises(InputError, match=message):

@@ -17,7 +17,7 @@ import pytest
 
 from pmm.errors import PmmError
 from pmm.ingest.readers.delimited import MALFORMED
-from pmm.ingest.readers.duplicate_rows import IDENTICAL
+from pmm.ingest.readers.duplicate_rows import DUPLICATE
 from pmm.ingest.sources.amazon.amazon import _no_images, _raw
 from pmm.ingest.sources.amazon.editions import find_release
 from pmm.ingest.sources.amazon.metadata import picture_urls
@@ -224,7 +224,7 @@ def expected_reviews(raw, keys, unit, literal):
         if value is None:
             drop_counts[MALFORMED] += 1
         elif line in seen:
-            drop_counts[IDENTICAL] += 1
+            drop_counts[DUPLICATE] += 1
         else:
             seen.add(line)
             take(drop_counts, rows, *(plain(value.get(key)) for key in keys), unit)

@@ -16,8 +16,8 @@ import pytest
 
 from pmm.errors import PmmError
 from pmm.ingest.readers.pickled_image import PickleRefused, read_pickled_image
-from pmm.ingest.sources.video.dataset_files import Dataset
-from pmm.ingest.sources.video.datasets import PictureSource, Plan, dataset_raw
+from pmm.ingest.sources.video.dataset_files import DatasetFiles
+from pmm.ingest.sources.video.datasets import DatasetTargets, PictureSource, dataset_raw
 from pmm.ingest.sources.video.hashtags import read_tag_table
 from pmm.ingest.sources.video.kwai import read_categories
 from pmm.storage.home import Home
@@ -163,9 +163,9 @@ def titles(text: str, name: str, detected: dict) -> tuple[dict[str, str], Counte
     return found, drop_counts
 
 
-def read(home: Home, dataset: Dataset):
+def read(home: Home, dataset: DatasetFiles):
     """The reading, its interactions as tuples, and the rows' drop_counts."""
-    plan = Plan(name="D", rules={"D": None})
+    plan = DatasetTargets(name="D", rules={"D": None})
     raw = dataset_raw(home, plan, dataset, PictureSource(home, "D", dataset), "zh")
     for latin in (False, True):
         try:
@@ -183,7 +183,7 @@ def read(home: Home, dataset: Dataset):
     raise AssertionError("the second reading asked for a third")
 
 
-def judged(dataset: Dataset, reading, rows) -> bool:
+def judged(dataset: DatasetFiles, reading, rows) -> bool:
     """Whether the judge had an opinion; it must be the reading's."""
     drop_counts = Counter({reason: n for reason, n in reading.row_counts.items() if n})
     drop_counts.pop("zero times", None)
@@ -212,10 +212,10 @@ def judged(dataset: Dataset, reading, rows) -> bool:
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("seed", SEEDS)
-def test_a_damaged_dataset_has_right_counts_or_is_told(tmp_path, layout, seed):
+def test_a_damaged_dataset_has_right_counts_or_is_refused(tmp_path, layout, seed):
     rng = random.Random(f"{layout} {seed}")
     name, content, listed_name, listed = LAYOUTS[layout]
-    dataset = Dataset(
+    dataset = DatasetFiles(
         name="D",
         layout=layout,
         interactions=tmp_path / name,
@@ -236,7 +236,7 @@ def test_a_damaged_dataset_has_right_counts_or_is_told(tmp_path, layout, seed):
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_a_damaged_table_of_categories_adds_up_or_is_told(tmp_path, seed):
+def test_a_damaged_table_of_categories_adds_up_or_is_refused(tmp_path, seed):
     rng = random.Random(seed)
     path = tmp_path / "c.csv"
     raw = "item,category\n" + "".join(f"{n},{'food' if n % 2 else '美食'}\n" for n in range(9))
@@ -251,7 +251,7 @@ def test_a_damaged_table_of_categories_adds_up_or_is_told(tmp_path, seed):
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_a_damaged_file_of_hashtags_gives_targets_or_is_told(tmp_path, seed):
+def test_a_damaged_file_of_hashtags_gives_targets_or_is_refused(tmp_path, seed):
     rng = random.Random(seed)
     path = tmp_path / "t.toml"
     raw = 'match = "equal"\n[targets]\n"Kwai Food" = ["food", "美食"]\n"Kwai Pets" = ["pets"]\n'

@@ -89,7 +89,7 @@ def test_mostly_malformed_lines_are_an_error(read):
         read("u\ta\n" * 10 + "v\tb\tc\n" * 30)
 
 
-def test_a_byte_far_down_that_is_not_utf8_asks_for_latin_1(read):
+def test_a_history_far_down_that_is_not_utf8_asks_for_latin_1(read):
     raw = b"u\ta b\n" * 60_000 + b"caf\xe9\ta\n"
     with pytest.raises(UnicodeError):
         read(raw)

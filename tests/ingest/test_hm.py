@@ -156,7 +156,7 @@ def test_missing_columns_are_named_with_what_was_found(write_shop, ingest_shop, 
         ingest_shop(raw)
 
 
-def test_an_unknown_target_is_refused_before_anything_is_read(tmp_path, ingest_shop):
+def test_an_unknown_target_of_hm_is_refused_before_anything_is_read(tmp_path, ingest_shop):
     with pytest.raises(InputError, match='unknown target "HM Shoos": did you mean "HM Shoes"'):
         ingest_shop(tmp_path / "nowhere", "HM Shoos")
 
@@ -211,7 +211,7 @@ def test_a_target_left_out_says_that_an_earlier_one_stays(write_shop, ingest_sho
     assert home.target("HM Shoes").is_dir()
 
 
-def test_a_file_as_raw_folder_is_told(write_shop, ingest_shop):
+def test_a_file_in_place_of_hms_raw_folder_is_refused(write_shop, ingest_shop):
     with pytest.raises(
         InputError, match=r"--raw .*articles\.csv is a file; expected is the folder"
     ):

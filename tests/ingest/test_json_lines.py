@@ -12,13 +12,19 @@ from hypothesis import strategies as st
 from pmm.errors import InputError
 from pmm.ingest.readers import json_lines
 from pmm.ingest.readers.delimited import MALFORMED
-from pmm.ingest.readers.duplicate_rows import IDENTICAL, SeenHashes, without_identical
-from pmm.ingest.readers.json_block import Field, _parse_fast, _parse_slowly, parse_block, text_of
+from pmm.ingest.readers.duplicate_rows import DUPLICATE, SeenHashes, without_duplicates
+from pmm.ingest.readers.json_block import (
+    JsonField,
+    _parse_fast,
+    _parse_slowly,
+    parse_block,
+    text_of,
+)
 from pmm.ingest.readers.json_lines import BAD_UTF8, read_blocks, sniff_lines, stream_lines
 
 FIELDS = (
-    Field(name="user", keys=("u", "user")),
-    Field(name="time", keys=("t", "time"), number=True),
+    JsonField(name="user", keys=("u", "user")),
+    JsonField(name="time", keys=("t", "time"), number=True),
 )
 
 
@@ -171,7 +177,7 @@ def test_files_take_turns_a_block_each_whatever_the_number_of_cores(write, monke
 
 
 @pytest.mark.parametrize("cut", [-1, -9, 40, 15])
-def test_a_cut_off_gzip_file_is_told(write, cut):
+def test_a_cut_off_gzip_file_is_refused(write, cut):
     raw = gzip.compress(numbered(500).encode(), mtime=0)
     with pytest.raises(InputError, match="damaged or was cut off"):
         read(write(raw[:cut]))
@@ -189,7 +195,7 @@ def test_a_cut_off_gzip_file_is_told(write, cut):
         ('{"u": "a"}\n' + "x\n" * 3, "3 of 4 lines are no JSON objects, e.g. 'x'"),
     ],
 )
-def test_files_of_another_kind_are_told(write, content, message):
+def test_files_of_another_kind_are_refused(write, content, message):
     with pytest.raises(InputError, match=message):
         read(write(content))
 
@@ -268,9 +274,9 @@ def test_identical_lines_count_once_over_all_files(write):
     drop_counts = Counter()
     files = [sniff_lines(first), sniff_lines(second)]
     batches = stream_lines(files, FIELDS, drop_counts=drop_counts, notes=Counter())
-    rows = [row for batch in without_identical(batches, drop_counts) for row in rows_of(batch)]
+    rows = [row for batch in without_duplicates(batches, drop_counts) for row in rows_of(batch)]
     assert sorted(rows) == sorted([*((f"u{n}", str(n)) for n in range(30)), ("u1", "1")])
-    assert drop_counts[IDENTICAL] == 16
+    assert drop_counts[DUPLICATE] == 16
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -177,7 +177,7 @@ def test_two_sources_are_an_error_that_lists_both(write_kwai, ingest):
         *[(name, None) for name in ("Bili_2M", "kumquat", "ksb")],
     ],
 )
-def test_names_of_files_name_targets(name, target):
+def test_names_of_files_name_kwais_targets(name, target):
     assert kwai_name(name) == target
 
 
@@ -221,7 +221,7 @@ def test_entities_are_no_hashtags(write_kwai, ingest, home):
         ('match = "like"\n[targets]\n"Kwai Food" = ["a"]', "match = 'like'"),
     ],
 )
-def test_a_file_of_hashtags_that_says_something_else_is_told(write, content, message):
+def test_a_file_of_hashtags_that_says_something_else_is_refused(write, content, message):
     with pytest.raises(InputError, match=message):
         read_tag_table(write("t.toml", content))
 
@@ -243,7 +243,7 @@ def test_a_pipe_among_the_raw_files_is_not_waited_for(write_kwai, ingest, tmp_pa
         ingest("Kwai")
 
 
-def test_a_file_of_hashtags_that_is_not_there_is_told(tmp_path):
+def test_a_file_of_hashtags_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(InputError, match="cannot be read"):
         read_tag_table(tmp_path / "none.toml")
 

@@ -239,7 +239,7 @@ def test_a_damaged_store_is_told_even_where_it_ends_its_reader(write_store, home
     assert not list(home.root.rglob("store.json"))
 
 
-def test_a_page_that_hides_one_of_its_entries_is_told(write_store, home):
+def test_a_page_that_hides_one_of_its_entries_is_refused(write_store, home):
     store = write_store({n: pickled(pixels(n)) for n in range(60)})
     raw = bytearray(store.read_bytes())
     leaves = [at for at in range(2 * 4096, len(raw), 4096) if raw[at + 10] & 2]  # P_LEAF
@@ -265,7 +265,7 @@ def test_no_damage_to_a_store_loses_a_picture_unseen_or_hangs(seed):
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_bytes_turned_anywhere_in_a_store_end_in_pictures_or_are_told(write_store, home, seed):
+def test_bytes_turned_anywhere_in_a_store_end_in_pictures_or_are_refused(write_store, home, seed):
     rng = random.Random(seed)
     store = write_store({n: pickled(pixels(n)) for n in range(30)})
     raw = bytearray(store.read_bytes())
@@ -279,7 +279,7 @@ def test_bytes_turned_anywhere_in_a_store_end_in_pictures_or_are_told(write_stor
     assert found.outcomes.get("ok", 0) == len(list(found.folder.glob("*.png")))
 
 
-def test_a_missing_store_is_told(home, tmp_path: Path):
+def test_a_missing_store_is_refused(home, tmp_path: Path):
     with pytest.raises(InputError, match="cannot be read"):
         extract(home, "B", tmp_path / "none.lmdb")
 

@@ -79,7 +79,7 @@ def test_the_only_file_of_titles_is_read_in_whatever_language(write_lens, ingest
     assert texts(home)[0].endswith("english")
 
 
-def test_histories_are_read_where_there_are_no_pairs(write_lens, ingest, sequences):
+def test_pairs_of_histories_are_read_where_there_is_no_csv(write_lens, ingest, sequences):
     raw = write_lens()
     (raw / "MicroLens-50k_pairs.csv").unlink()
     (raw / "MicroLens-50k_pairs.tsv").write_text("a\t1 2 3\nb\t4 3 2 1\n")

@@ -5,7 +5,7 @@ import pytest
 
 from pmm.errors import InputError
 from pmm.ingest.sources.video.bili import ingest_bili
-from pmm.ingest.sources.video.dataset_files import Dataset, Remnant
+from pmm.ingest.sources.video.dataset_files import DatasetFiles, IncompleteDataset
 from pmm.ingest.sources.video.datasets import VideoFiles, find_datasets
 from pmm.ingest.sources.video.ninerec import read_titles
 from pmm.ingest.targets.target_tables import IngestOptions
@@ -90,7 +90,7 @@ def test_english_is_the_third_column_and_an_empty_title_stays_empty(
     assert tables_card("Bili Food")["items"]["without_text"] == 1
 
 
-def test_english_of_a_file_that_has_none_is_told(write_bili, ingest):
+def test_english_of_a_file_that_has_none_is_refused(write_bili, ingest):
     write_bili(items=[(n, f"菜 {n}") for n in (7, 8, 9, 10)])
     with pytest.raises(InputError, match=r"has 2 columns.*leave --language out"):
         ingest("Bili Food", language="en")
@@ -113,7 +113,7 @@ def test_repeated_and_malformed_items_are_counted(write_bili, ingest, tables_car
     assert card["dropped"] == {"malformed row": 1, "empty item id": 1, "repeated item id": 1}
 
 
-def test_histories_are_read_where_there_are_no_pairs(write_bili, ingest, sequences):
+def test_a_behaviour_file_is_read_where_there_are_no_pairs(write_bili, ingest, sequences):
     place = write_bili(pairs=None)
     (place / "Bili_Food_behaviour.tsv").write_text("a\t7 8 9\nb\t10 9 8 7\n")
     card = ingest("Bili Food")[0]
@@ -159,8 +159,8 @@ def test_half_a_dataset_is_found_as_such(tmp_path):
     (tmp_path / "Bili_Food_pair.csv").write_text("1,2,3\n")
     (tmp_path / "Bili_Movie_item.csv").write_text("1,a\n")
     found = list(find_datasets(tmp_path))
-    assert all(isinstance(each, Remnant) for each in found)
-    assert sorted(each.lack.partition(" beside")[0] for each in found) == [
+    assert all(isinstance(each, IncompleteDataset) for each in found)
+    assert sorted(each.missing.partition(" beside")[0] for each in found) == [
         "Bili_Food_item.csv",
         "Bili_Movie_pair.csv or Bili_Movie_behaviour.tsv",
     ]
@@ -171,7 +171,7 @@ def test_a_plain_file_goes_before_its_packed_copy_and_case_does_not_matter(write
     (place / "Bili_Food_item.csv.gz").write_bytes(b"")
     (place / "Bili_Food_pair.csv").rename(place / "bili_food_PAIR.csv")
     (found,) = find_datasets(tmp_path / "raw")
-    assert isinstance(found, Dataset)
+    assert isinstance(found, DatasetFiles)
     assert found.titles == (place / "Bili_Food_item.csv",)
 
 

@@ -103,6 +103,6 @@ def test_the_unit_of_times_is_detected(detect, time, unit):
     assert detect(f"v1,9,{time}\nv2,9,{time}\n")[1].unit == unit
 
 
-def test_a_third_column_without_times_is_told(detect):
+def test_a_third_column_without_times_is_refused(detect):
     with pytest.raises(InputError, match=r"D_pair\.csv, field 3: 'click'"):
         detect("v1,9,click\nv2,9,view\n")

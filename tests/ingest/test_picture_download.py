@@ -115,7 +115,7 @@ def test_every_failure_has_its_own_row(server, download, store):
     assert store.counts() == dict.fromkeys(sorted(FAILURES), 1)
 
 
-def test_settled_outcomes_are_not_asked_again_and_passing_ones_are(server, download):
+def test_final_outcomes_are_not_asked_again_and_passing_ones_are(server, download):
     wanted = {name: [f"/{name.replace(' ', '-')}"] for name in FAILURES}
     server.answers |= {f"/{name.replace(' ', '-')}": each for name, each in FAILURES.items()}
     download(wanted, give_up_errors=99)
@@ -237,13 +237,13 @@ def test_another_host_goes_on_while_one_is_paused(server, download):
         assert max(other.times) < server.times[1]
 
 
-def test_a_host_that_only_fails_is_given_up_fast(download, capsys):
+def test_a_host_that_only_fails_is_given_up_fast(download, caplog):
     dead = unused_address()
     start = time.monotonic()
     rows = download({str(n): [f"{dead}/{n}"] for n in range(3000)}, first_delay_s=5.0)
     assert time.monotonic() - start < 5
     assert {row["outcome"] for row in rows.values()} == {"connection"}
-    assert "given up after 4 connection errors" in capsys.readouterr().err
+    assert "given up after 4 connection errors" in caplog.text
 
 
 def test_an_item_falls_back_to_another_host_when_its_first_is_given_up(server, download):
@@ -349,7 +349,7 @@ def test_any_damage_to_the_journal_costs_no_more_than_asking_again(server, downl
         assert store.paths() == {n: row["path"] for n, row in first.items()}
 
 
-def test_the_journal_finds_what_it_was_told_last_among_many(tmp_path):
+def test_the_journal_finds_the_last_line_of_an_address_among_many(tmp_path):
     journal = Journal(tmp_path / "journal.jsonl")
     for n in range(70_000):  # more than are kept in a dict
         journal.add(Result(url=f"http://a/{n}", outcome="timeout", tries=1))
@@ -582,7 +582,7 @@ def test_a_picture_is_ok_just_where_shards_can_be_made_of_it(kind):
         assert (found.fault in (None, "placeholder")) == readable, (found, kind)
 
 
-def test_memory_stays_small_where_all_is_settled(tmp_path):
+def test_memory_stays_small_where_all_outcomes_are_known(tmp_path):
     store = PictureStore(tmp_path)
     journal = Journal(store.journal)
     for n in range(30_000):

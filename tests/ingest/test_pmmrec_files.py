@@ -187,7 +187,7 @@ def test_titles_are_read_in_any_encoding_and_line_end(tmp_path, raw):
         ("v1\ta\n".encode("utf-16")[:-1], "damaged or was cut off"),
     ],
 )
-def test_what_is_no_file_of_titles_is_told(tmp_path, raw, message):
+def test_what_is_no_file_of_titles_is_refused(tmp_path, raw, message):
     path = tmp_path / "d_items_texts.tsv"
     path.write_bytes(raw)
     with pytest.raises(InputError, match=message):

@@ -100,7 +100,7 @@ def test_a_file_that_was_put_there_by_hand_is_taken(fetch, tmp_path, server):
     assert server.asked[CSV] == 0
 
 
-def test_a_file_that_was_changed_since_is_told(fetch, tmp_path):
+def test_a_file_that_was_changed_since_is_refused(fetch, tmp_path):
     fetch()
     path = tmp_path / "raw" / "Gift_Cards.csv"
     path.write_bytes(RATINGS[:-1] + b"x")

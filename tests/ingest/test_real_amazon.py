@@ -74,7 +74,7 @@ def ingest(home, folder, *categories, **options):
         ("Magazine_Subscriptions", 2_375, 42, 73, (2_027, 294, 132), (1_883, 274, 124)),
     ],
 )
-def test_counts_are_those_of_plain_python(
+def test_amazons_counts_are_those_of_plain_python(
     amazon_data,
     home,
     lines,
@@ -161,7 +161,7 @@ def test_both_generations_of_metadata_name_the_same_pictures(amazon_data, metada
     assert sum(bool(picture_urls(row)) for row in old) > 600
 
 
-def test_a_second_home_gets_the_same_bytes(amazon_data, tmp_path):
+def test_a_second_home_gets_the_same_bytes_of_amazon(amazon_data, tmp_path):
     files = []
     for name in ("a", "b"):
         ingest(Home(tmp_path / name), amazon_data, *CATEGORIES)

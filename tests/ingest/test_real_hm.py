@@ -55,7 +55,7 @@ def ours(card):
         ({"user_core": 3, "item_core": 3, "repeats": "first"}, (8_381, 713, 1_994)),
     ],
 )
-def test_counts_are_those_of_plain_python(hm_data, home, rows, pictured, options, published):
+def test_hms_counts_are_those_of_plain_python(hm_data, home, rows, pictured, options, published):
     first = options.get("repeats") == "first"
     if first:
         options["missing_image"] = "text-only"
@@ -106,7 +106,7 @@ def test_sequences_are_the_rows_in_order_of_day_and_file(hm_data, home: Home, ro
         assert [row["user"] for row in found] == list(range(len(long)))
 
 
-def test_a_second_home_gets_the_same_bytes(hm_data, tmp_path):
+def test_a_second_home_gets_the_same_bytes_of_hm(hm_data, tmp_path):
     options = IngestOptions(user_core=5, item_core=0, users=300)
     files = []
     for name in ("a", "b"):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pmm.model.baselines.adaptor import MixtureAdaptor
+from pmm.model.item_parts.adaptor import MixtureAdaptor
 
 
 def trained(features: int = 7, width: int = 5, experts: int = 3) -> MixtureAdaptor:

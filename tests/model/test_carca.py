@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from pmm.errors import InputError
-from pmm.model.baselines.carca import CarcaEncoder, CarcaHead, ItemMix
+from pmm.model.user_encoders.carca_attention import CarcaEncoder, CarcaHead, ItemMix
 
 VALID = torch.tensor([[False, False, True, True, True], [True] * 5, [False] * 5])
 HEADS = [{}, {"residual": False}, {"causal": False}, {"residual": False, "causal": False}]

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pmm.model.baselines.code_items import CodeItems, CodePermutation, fake_codes
+from pmm.model.item_parts.code_items import CodeItems, CodePermutation, fake_codes
 from pmm.model.losses.of_baselines import cosine_softmax
 from pmm.model.user_encoders.post_norm import PostNormEncoder
 from pmm.shards.items import Items

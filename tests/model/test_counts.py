@@ -7,9 +7,10 @@ import torch
 from torch import nn
 from transformers import XLMRobertaConfig
 
-from pmm.model.encoders.cut_encoders import vision_plan
 from pmm.model.encoders.specs import TextSpec, VisionSpec
-from pmm.model.pmmrec.pmmrec import Pmmrec, PmmrecOptions, parameter_groups
+from pmm.model.encoders.vision_encoder import vision_plan
+from pmm.model.pmmrec.pmmrec import Pmmrec, PmmrecOptions
+from pmm.train.optimiser import parameter_groups
 
 BLOCK = 7_087_872
 VISION = VisionSpec(encoder="ViT-B-32", pretrained="openai", random_seed=0)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pmm.model.baselines.fdsa import FdsaEncoder
+from pmm.model.user_encoders.fdsa_encoder import FdsaEncoder
 
 VALID = torch.tensor([[False, False, True, True, True], [True] * 5, [False] * 5])
 

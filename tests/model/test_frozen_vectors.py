@@ -16,8 +16,8 @@ from torch import Tensor
 from transformers import AutoModel
 
 from pmm.errors import BrokenArtefact, InputError
-from pmm.model.encoders.cut_encoders import load_tower
 from pmm.model.encoders.specs import VisionSpec
+from pmm.model.encoders.vision_encoder import load_tower
 from pmm.model.features.frozen_vectors import (
     EmbeddingTower,
     FrozenVectors,
@@ -114,13 +114,15 @@ def test_a_target_without_pictures_has_zeros_for_all(shop: Any) -> None:
 
 
 def test_the_second_call_reads_what_the_first_one_stored(
-    shop: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    shop: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO", "pmm")
     first = vectors(shop)
-    assert "text encoder on HM: written, 0.0 MB, read from memory" in capsys.readouterr().err
+    assert "text encoder on HM: written, 0.0 MB, read from memory" in caplog.text
+    caplog.clear()
     monkeypatch.setattr(activations, "_write_file", None)
     again = vectors(shop)
-    assert capsys.readouterr().err.count("on HM: found, ") == 2
+    assert caplog.text.count("on HM: found, ") == 2
     for name in ("text_ND", "picture_ND"):
         assert torch.equal(getattr(first, name), getattr(again, name))
 

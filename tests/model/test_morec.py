@@ -12,21 +12,23 @@ from transformers import XLMRobertaConfig
 from pmm.data.batch import Batch
 from pmm.errors import InputError, RecipeError
 from pmm.evaluate.catalogue import embed_catalogue
+from pmm.model.baselines.morec import MorecOptions
 from pmm.model.encoders.specs import TextSpec, VisionSpec
 from pmm.model.features.trunks import with_activations
 from pmm.model.pmmrec.fusion import MergeFusion
-from pmm.model.pmmrec.pmmrec import Pmmrec, PmmrecOptions, Weights, morec, parameter_groups
+from pmm.model.pmmrec.pmmrec import Pmmrec, PmmrecOptions, Weights
 from pmm.runs.transfer import parts_of
 from pmm.shards.items import Items
 from pmm.storage.toml import resolve
+from pmm.train.optimiser import parameter_groups
 
 VECTORS = ["concat", "sum", "film", "gated"]
 FUSIONS = [*VECTORS, "co_attention"]
 
 
 def as_morec(fusion: str = "concat", **changes: object) -> dict[str, object]:
-    """What `morec` changes in the defaults, and more."""
-    own, plain = vars(morec(fusion)), vars(PmmrecOptions())
+    """What MoRec++ changes in PMMRec's defaults, and more."""
+    own, plain = vars(MorecOptions(fusion=fusion)), vars(PmmrecOptions())
     return {**{name: own[name] for name in own if own[name] != plain[name]}, **changes}
 
 
@@ -323,7 +325,7 @@ def test_concat_trains_44899584_parameters_at_true_size(tmp_path) -> None:
         vocab_size=250_002, max_position_embeddings=514, type_vocab_size=1, layer_norm_eps=1e-5
     ).save_pretrained(tmp_path)
     text = TextSpec(encoder=str(tmp_path), random_seed=0)
-    options = dataclasses.replace(morec(), text=text, vision=VisionSpec(random_seed=0))
+    options = dataclasses.replace(MorecOptions(), text=text, vision=VisionSpec(random_seed=0))
     with torch.device("meta"):
         model = Pmmrec(options)
     sizes = {n: p.numel() for n, p in model.named_parameters() if p.requires_grad}
@@ -347,22 +349,21 @@ def test_merge_is_pmmrec_without_auxiliary_objectives(build, batch: Batch) -> No
 
 
 def test_the_options_of_morec() -> None:
-    found = morec()
+    found = MorecOptions()
     assert (found.name, found.fusion, found.modality_pool) == ("morec", "concat", "cls")
     assert found.weights == Weights(dap=1.0, nicl=0.0, nid=0.0, rcl=0.0)
-    assert dataclasses.replace(morec("merge"), name="pmmrec", modality_pool="mean") == (
-        PmmrecOptions()
-    )
-    assert resolve(PmmrecOptions, dataclasses.asdict(found)) == found
+    plain = dataclasses.replace(MorecOptions(fusion="merge"), modality_pool="mean")
+    assert {**vars(plain), "name": "pmmrec"} == vars(PmmrecOptions())
+    assert resolve(MorecOptions, dataclasses.asdict(found)) == found
 
 
 @pytest.mark.parametrize("objective", ["nicl", "nid", "rcl"])
 def test_auxiliary_objectives_are_refused(objective: str) -> None:
     with pytest.raises(ValueError, match=f"MoRec.. has no objective {objective}: set weights"):
-        PmmrecOptions(name="morec", weights=Weights(**{objective: 1.0}))
+        MorecOptions(weights=Weights(**{objective: 1.0}))
     values = {"name": "morec", "weights": {objective: 1.0}}
     with pytest.raises(RecipeError, match=f"no objective {objective}"):
-        resolve(PmmrecOptions, values)
+        resolve(MorecOptions, values)
 
 
 def test_a_width_that_co_attention_cannot_cut_is_refused(build) -> None:

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from pmm.data.batch import Batch
-from pmm.model.pmmrec.pmmrec import Pmmrec, parameter_groups, preset
+from pmm.model.pmmrec.pmmrec import Pmmrec, preset
 from pmm.shards.items import Items
+from pmm.train.optimiser import parameter_groups
 
 VARIANTS = [
     {},

@@ -15,7 +15,7 @@ from transformers import AutoConfig, PretrainedConfig
 from pmm.data.training_set import TrainingSet
 from pmm.errors import BrokenArtefact
 from pmm.evaluate.catalogue import embed_catalogue
-from pmm.model.encoders.cut_encoders import TEXT_FAMILIES
+from pmm.model.encoders.text_encoder import TEXT_FAMILIES
 from pmm.model.features.trunks import trunks_of, with_activations
 from pmm.model.pmmrec.pmmrec import Pmmrec
 from pmm.shards import activations

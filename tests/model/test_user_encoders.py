@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pmm.model.baselines.carca import CarcaEncoder
-from pmm.model.baselines.fdsa import FdsaEncoder
+from pmm.model.user_encoders.carca_attention import CarcaEncoder
 from pmm.model.user_encoders.dilated_convolutions import Adapter, NextItNetEncoder
+from pmm.model.user_encoders.fdsa_encoder import FdsaEncoder
 from pmm.model.user_encoders.gru import GruEncoder
 from pmm.model.user_encoders.post_norm import PostNormEncoder
 from pmm.model.user_encoders.transformer import UserEncoder

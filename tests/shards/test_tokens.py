@@ -8,7 +8,7 @@ import pytest
 import transformers
 
 from pmm.errors import InputError
-from pmm.shards.tokens import Encoder, Tokenizer, load_tokenizer
+from pmm.shards.tokens import TokenEncoder, Tokenizer, load_tokenizer
 
 TEXTS = ["red shoe", "", "word1 " * 300, "鞋 blue coat 🦊", "  \t", "xyzzy" * 40]
 
@@ -21,24 +21,24 @@ def tokenizer(tokenizer_folder: Path) -> Tokenizer:
 def test_tokens_are_those_of_transformers(tokenizer_folder: Path, tokenizer: Tokenizer) -> None:
     original = transformers.AutoTokenizer.from_pretrained(str(tokenizer_folder))
     expected = original(TEXTS, truncation=True, max_length=50)["input_ids"]
-    assert [ids.tolist() for ids in Encoder(tokenizer, 50).encode(TEXTS)] == expected
+    assert [ids.tolist() for ids in TokenEncoder(tokenizer, 50).encode(TEXTS)] == expected
 
 
 def test_a_long_text_is_cut_and_keeps_its_special_tokens(tokenizer: Tokenizer) -> None:
-    short, long = Encoder(tokenizer, 50).encode(["red", "word1 " * 300])
+    short, long = TokenEncoder(tokenizer, 50).encode(["red", "word1 " * 300])
     assert len(long) == 50
     assert (long[0], long[-1]) == (short[0], short[-1])
 
 
 def test_an_empty_text_gives_the_special_tokens_only(tokenizer: Tokenizer) -> None:
-    empty, red = Encoder(tokenizer, 50).encode(["", "red"])
+    empty, red = TokenEncoder(tokenizer, 50).encode(["", "red"])
     assert empty.tolist() == [red[0], red[-1]]
     assert tokenizer.special == 2
 
 
 def test_too_few_tokens_for_the_special_ones_are_refused(tokenizer: Tokenizer) -> None:
     with pytest.raises(InputError, match="give at least 3"):
-        Encoder(tokenizer, 2)
+        TokenEncoder(tokenizer, 2)
 
 
 def test_the_digest_follows_content_not_place(tokenizer: Tokenizer) -> None:

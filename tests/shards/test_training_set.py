@@ -61,7 +61,7 @@ def test_equal_batches_hold_as_many_of_each_and_go_through_all_users(parts: list
     assert max(counts) - min(counts) <= 1, "laps through a source are whole"
 
 
-def test_a_position_does_not_depend_on_the_others_asked_for(parts: list[Shards]) -> None:
+def test_a_mixed_row_does_not_depend_on_the_other_positions_asked_for(parts: list[Shards]) -> None:
     for mixing in ("proportional", "equal"):
         data = TrainingSet(parts, mixing=mixing)
         alone = data.rows(np.array([17]), seed=3, epoch=2, length=7)

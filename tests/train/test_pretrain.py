@@ -15,13 +15,13 @@ import torch
 from pmm.errors import BrokenArtefact, InputError, MissingArtefact, PmmError, StaleArtefact
 from pmm.evaluate.evaluate_options import EvaluateOptions
 from pmm.evaluate.evaluation import evaluate_run
-from pmm.model.pmmrec.pmmrec import ALL_OBJECTIVES, Pmmrec, Weights
+from pmm.model.pmmrec.pmmrec import ALL_OBJECTIVES, PARTS, Pmmrec, Weights
 from pmm.runs.loading import targets_of
 from pmm.runs.recipe import Recipe, Start
 from pmm.runs.request import TrainRequest
 from pmm.runs.resolve import resolve_run
 from pmm.runs.train_options import TrainOptions
-from pmm.runs.transfer import PARTS, REPORT, take_over
+from pmm.runs.transfer import REPORT, take_over
 from pmm.runs.weights import BEST, read_tensors, write_tensors
 from pmm.shards.read import Shards
 from pmm.storage.home import Home

@@ -29,10 +29,11 @@ from pmm.evaluate.catalogue import embed_catalogue, user_vectors
 from pmm.evaluate.evaluate_options import EvaluateOptions
 from pmm.evaluate.evaluation import evaluate_run
 from pmm.evaluate.ranking import Queries, rank_users
-from pmm.model.baselines.baseline import BaselineOptions
+from pmm.model.baselines.morec import MorecOptions
+from pmm.model.baselines.sasrec import SasrecOptions
 from pmm.model.encoders.specs import TextSpec, VisionSpec
 from pmm.model.pmmrec.pmmrec import Pmmrec
-from pmm.model.registry import ModelOptions
+from pmm.model.protocol import ModelOptions
 from pmm.runs import folder as run_folder
 from pmm.runs.loading import load_run
 from pmm.runs.recipe import Recipe
@@ -42,7 +43,7 @@ from pmm.runs.weights import BEST, read_header, read_tensors
 from pmm.shards.read import Shards
 from pmm.shards.sequence_shards import Lists
 from pmm.train import curves, trainer
-from pmm.train.trainer import make_optimiser
+from pmm.train.optimiser import make_optimiser
 from pmm.train.training import train
 
 
@@ -68,10 +69,10 @@ def test_eight_users_are_learnt_by_heart(name: str, shop_maker: ModuleType, tmp_
     options = recipe(shop, epochs=80, lr=5e-3, patience=0, eval_every=80)
     models: dict[str, ModelOptions] = {
         "pmmrec": shop.options,
-        "morec": dataclasses.replace(
-            shop.options, name="morec", fusion="concat", modality_pool="cls"
+        "morec": MorecOptions(
+            **{**vars(shop.options), "name": "morec", "fusion": "concat", "modality_pool": "cls"}
         ),
-        "sasrec": BaselineOptions(width=32, max_length=6),
+        "sasrec": SasrecOptions(width=32, max_length=6),
     }
     options = dataclasses.replace(options, model=models[name])
     assert train(shop.home, shop.home.run("heart"), options)["ended"] == "epochs"
@@ -93,7 +94,9 @@ def test_eight_users_are_learnt_by_heart(name: str, shop_maker: ModuleType, tmp_
 
 def test_a_run_writes_what_it_says(trained: tuple[Path, dict[str, Any]]) -> None:
     run_dir, result = trained
-    assert {path.name for path in run_dir.iterdir()} - {".lock"} == {
+    names = {path.name for path in run_dir.iterdir()} - {".lock"}
+    assert sum(name.startswith("events.out.tfevents.") for name in names) == 1
+    assert {name for name in names if not name.startswith("events.")} == {
         *("recipe.toml", "run.json", "log.jsonl", "checkpoint", "curves.png"),
         *("first_batch.json", "first_batch.png"),
     }
@@ -456,15 +459,17 @@ def test_a_folder_that_cannot_be_written_is_named() -> None:
 
 
 def test_a_profile_tells_all_of_a_steps_time_and_changes_nothing(
-    shop_maker: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    shop_maker: ModuleType, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO", "pmm")
     shop = shop_maker.open_shop(tmp_path)
     options = TrainOptions(epochs=30, batch_users=4, patience=0, eval_every=30)
     recipe = Recipe(target="HM", model=shop.options, train=options)
     train(shop.home, tmp_path / "plain", recipe)
-    assert "ms a step" not in capsys.readouterr().err
+    assert "ms a step" not in caplog.text
     train(shop.home, tmp_path / "profiled", recipe, profile=True)
-    table = [line for line in capsys.readouterr().err.splitlines() if line[-3:-2] == "."]
+    said = "\n".join(caplog.messages)
+    table = [line for line in said.splitlines() if line[-3:-2] == "."]
     share = {line[:26].rstrip(): float(line.split()[-1]) for line in table}
     inside = [each for name, each in share.items() if name.startswith("  ")]
     assert sum(inside) == pytest.approx(share["forward"], abs=0.1)

@@ -11,7 +11,7 @@ from pmm.world import World, generate
 from pmm.world.attributes import ATTRIBUTES
 from pmm.world.formats.defects import Defects
 from pmm.world.formats.hm_writer import write_hm
-from pmm.world.generate import Items
+from pmm.world.generate import WorldItems
 
 Row = dict[str, str]
 
@@ -62,10 +62,10 @@ def slow_core() -> Callable[[list[tuple[str, str]], int], list[tuple[str, str]]]
 
 
 @pytest.fixture(scope="session")
-def slow_walk() -> Callable[[Items, list[int], float, list[str]], list[float]]:
+def slow_walk() -> Callable[[WorldItems, list[int], float, list[str]], list[float]]:
     """P(next item) inside one department, item by item and attribute by attribute."""
 
-    def chance(items: Items, history: list[int], noise: float, seen: list[str]) -> list[float]:
+    def chance(items: WorldItems, history: list[int], noise: float, seen: list[str]) -> list[float]:
         steps, free = [], []
         for item in range(len(items)):
             weight = 0.0 if item in history else float(items.weight[item])

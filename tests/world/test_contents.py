@@ -12,12 +12,12 @@ from pmm.world import drawing as pictures
 from pmm.world.attributes import ATTRIBUTES
 from pmm.world.formats.raw_files import item_picture, item_text, subject_of
 from pmm.world.generate import stream
-from pmm.world.words import COLOURS, KINDS, MOODS, Rows
+from pmm.world.words import COLOURS, KINDS, MOODS, ValueWords
 
 PICTURED = [c for c, attribute in enumerate(ATTRIBUTES) if "picture" in attribute.shows]
 
 
-def values_named(text: str, table: Rows) -> set[int]:
+def values_named(text: str, table: ValueWords) -> set[int]:
     """The values whose words stand in the text, longest first, no letter read twice."""
     words = [(word, value) for value, row in enumerate(table) for word in row]
     found = set()

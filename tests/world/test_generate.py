@@ -92,7 +92,7 @@ def test_strays_are_a_per_cent(strays: int) -> None:
         generate("tiny", strays=strays)
 
 
-def test_wrong_names_are_told_the_nearest() -> None:
+def test_a_wrong_target_or_size_is_answered_with_the_nearest() -> None:
     with pytest.raises(InputError, match='"Kwai Movie"'):
         find_target("Kwai Movies")
     with pytest.raises(InputError, match='"demo"'):

@@ -71,7 +71,7 @@ def test_pictures_lie_below_the_first_three_digits(hm: Hm, rows: Rows) -> None:
         assert path.parent.name == path.stem[:3]
 
 
-def test_planted_pictures_are_what_the_writer_says(hm: Hm) -> None:
+def test_hms_planted_pictures_are_what_the_writer_says(hm: Hm) -> None:
     found: Counter[str] = Counter()
     for path in (hm[0] / "images").glob("*/*.jpg"):
         try:
@@ -151,7 +151,9 @@ def test_the_tiny_dump_outlives_the_core(
     assert len(left) > 50
 
 
-def test_a_folder_that_cannot_be_made_is_a_storage_error(tiny: World, tmp_path: Path) -> None:
+def test_a_folder_for_hms_files_that_cannot_be_made_is_a_storage_error(
+    tiny: World, tmp_path: Path
+) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(StorageError, match="file"):
         write_hm(tiny, tmp_path / "file" / "hm")

@@ -10,13 +10,13 @@ from pmm.errors import InputError
 from pmm.world import World, generate
 from pmm.world.attributes import ATTRIBUTES
 from pmm.world.describe import core, kept_oracle_ranks, pair_ranks, popularity_ranks
-from pmm.world.generate import Items
+from pmm.world.generate import WorldItems
 from pmm.world.oracle import Oracle, WalkOracle, hit_rate, ndcg, oracle_ranks
 from pmm.world.platforms import TARGETS, find_collection
 
 ALL = [attribute.name for attribute in ATTRIBUTES]
 IN_TEXT = [attribute.name for attribute in ATTRIBUTES if "text" in attribute.shows]
-SlowWalk = Callable[[Items, list[int], float, list[str]], list[float]]
+SlowWalk = Callable[[WorldItems, list[int], float, list[str]], list[float]]
 
 
 def sequences_of(world: World, collection: str) -> list[list[int]]:
@@ -63,9 +63,9 @@ def test_unseen_attributes_averaged_by_brute_force_give_the_order_of_the_titles_
     for drawn in itertools.product(choices, repeat=3):  # 16 ** 3 ways to fill what titles hide
         values = seen.copy()
         values[:, hidden] = drawn
-        items = Items(department=np.zeros(3, dtype=np.int8), values=values, weight=weight)
+        items = WorldItems(department=np.zeros(3, dtype=np.int8), values=values, weight=weight)
         total += WalkOracle(items, noise=0, sees="both").probabilities([[2]])[0]
-    items = Items(department=np.zeros(3, dtype=np.int8), values=seen, weight=weight)
+    items = WorldItems(department=np.zeros(3, dtype=np.int8), values=seen, weight=weight)
     text = WalkOracle(items, noise=0, sees="text").probabilities([[2]])[0]
     assert np.argsort(total).tolist() == np.argsort(text).tolist()
     # Near, not equal: three items are too few for the normaliser to be its expectation.

@@ -58,7 +58,7 @@ def test_a_world_without_defects_counts_none(
 @pytest.mark.parametrize(
     ("platform", "layout"), [each for each in ALL if "lmdb" not in each[1] and each[0] != "hm"]
 )
-def test_planted_pictures_are_what_the_writer_says(
+def test_planted_pictures_of_the_video_layouts_are_what_the_writer_says(
     tiny: World, tmp_path: Path, platform: str, layout: str
 ) -> None:
     said = write_raw(tiny, platform, tmp_path, layout, MANY).values()
@@ -122,7 +122,7 @@ def test_planted_repeats_stand_below_their_first_and_in_the_truth(tiny: World) -
     ("platform", "layout", "hint"),
     [("amazn", None, '"amazon"'), ("kwai", "microlense", '"microlens"'), ("hm", "2018", "kaggle")],
 )
-def test_wrong_names_are_told_the_nearest(
+def test_a_wrong_format_or_layout_is_answered_with_the_nearest(
     tiny: World, tmp_path: Path, platform: str, layout: str | None, hint: str
 ) -> None:
     with pytest.raises(InputError, match=hint):
@@ -130,7 +130,7 @@ def test_wrong_names_are_told_the_nearest(
 
 
 @pytest.mark.parametrize("platform", FORMATS)
-def test_a_folder_that_cannot_be_made_is_a_storage_error(
+def test_a_folder_that_cannot_be_made_is_a_storage_error_in_every_format(
     tiny: World, tmp_path: Path, platform: str
 ) -> None:
     (tmp_path / "file").write_text("in the way")

@@ -1,14 +1,14 @@
 """Downloading the pictures that items name by address: many at once, politely, resumable.
 
-A few threads share a schedule that says what comes next. A thread waits for nothing but its own
-answer: a host that wants to be left alone, or an address that is to be tried again later, waits in
-the schedule. Fetching and decoding happen in the thread itself at first; once there is a lot to do,
-each thread has a line to a helper process that does it.
+A few threads share a schedule that says what comes next. A thread waits for its own answer only: a
+host that asked for a pause, or an address that is to be tried again later, waits in the schedule.
+Fetching and decoding happen in the thread itself at first; once there is a lot to do, each thread
+hands them to a helper process.
 """
 
 import itertools
 import json
-import sys
+import logging
 import tempfile
 import threading
 import time
@@ -19,21 +19,23 @@ from typing import IO, Any
 
 from pmm.cores import cores
 from pmm.errors import InputError
-from pmm.ingest.download.picture_fetch import Failed, Getter, Limits, Lines, Reply
-from pmm.ingest.download.picture_schedule import Fetch, Item, Schedule
+from pmm.ingest.download.picture_fetch import Failed, FetchProcesses, Limits, PictureFetcher, Reply
+from pmm.ingest.download.picture_schedule import Fetch, PictureSchedule, WantedItem
 from pmm.ingest.download.picture_store import Journal, PictureStore
 from pmm.ingest.download.polite_http import WebOptions
 from pmm.progress import Progress, progress
 from pmm.storage.artefact import exclusive, storage_errors
+
+logger = logging.getLogger(__name__)
 
 __all__ = ["DownloadOptions", "PictureStore", "download_pictures"]
 
 _MOST_PENDING = 5_000
 _CHUNK = 10_000
 _STEP_S = 0.05
-_LAST_WORD_S = 3.0
+_LEAVE_S = 3.0
 _WORTH_HELPERS = 200
-"""Addresses that are settled before helper processes are started."""
+"""Addresses that are done before helper processes are started: starting them takes a while."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,18 +54,18 @@ class DownloadOptions:
     first_delay_s: float = 1.0
     """Before the second try; doubled before each further one."""
     longest_pause_s: float = 300.0
-    """At most so long is a host left alone that asks for it."""
+    """The longest pause that a host is given where it asks for one."""
     max_bytes: int = 20 * 2**20
     max_pixels: int = 50_000_000
     give_up_errors: int = 20
-    """A host is given up in this run after so many connection errors, and nothing else ..."""
+    """A host is given up for this run after this number of connection errors in a row ..."""
     give_up_s: float = 10.0
-    """... for at least so many seconds."""
+    """... if they span this many seconds at least."""
     processes: int | None = None
     """Helper processes for large downloads; None = as many as there are cores, 0 = none."""
 
     def web(self) -> WebOptions:
-        """What of it concerns the web."""
+        """The part for `polite_http`."""
         return WebOptions(
             connections_per_host=self.connections_per_host,
             timeout_s=self.timeout_s,
@@ -73,7 +75,7 @@ class DownloadOptions:
         )
 
     def limits(self) -> Limits:
-        """What of it is judged by the picture."""
+        """The limits of a single picture."""
         return Limits(
             max_bytes=self.max_bytes, max_pixels=self.max_pixels, longest_s=self.longest_s
         )
@@ -84,7 +86,8 @@ def download_pictures(
 ) -> dict[str, int]:
     """Fetch a picture for every item and write the store's outcomes; returns outcome -> items.
 
-    What an earlier run has settled is not asked again; timeouts, connection and server errors are.
+    An address that an earlier run got an answer for is not asked again, except after timeouts,
+    connection and server errors.
     An address that several items name is fetched once. Wanted items are read as they are needed,
     and kept on disk until the end: memory grows by some 50 bytes an item.
 
@@ -98,7 +101,10 @@ def download_pictures(
         StorageError: the folder cannot be written, the disk is full, or another process downloads.
     """
     if min(options.connections_per_host, options.connections, options.tries) < 1:
-        raise InputError("connections and tries must be 1 or more")
+        raise InputError(
+            f"{options.connections_per_host} connections a host, {options.connections} in all and "
+            f"{options.tries} tries: each must be 1 or more (--connections)"
+        )
     taken = f"another process downloads to {store.folder}; wait for it, or end it"
     with storage_errors(store.folder / "pictures"):
         store.folder.mkdir(parents=True, exist_ok=True)
@@ -111,7 +117,7 @@ def _download(
     store: PictureStore, wanted: Iterable[tuple[str, Sequence[str]]], options: DownloadOptions
 ) -> dict[str, int]:
     journal = Journal(store.journal)
-    schedule = Schedule(
+    schedule = PictureSchedule(
         store,
         journal,
         options.web(),
@@ -124,22 +130,22 @@ def _download(
             # Threads share the filter, so it is set here: Pillow warns about odd metadata.
             with warnings.catch_warnings(), progress(total, "Pictures", "items") as counter:
                 warnings.simplefilter("ignore")
-                crew = _Crew(store, schedule, options)
-                _run(schedule, _spooled(wanted, spool), crew, counter)
+                threads = _FetchThreads(store, schedule, options)
+                _run(schedule, _spooled(wanted, spool), threads, counter)
         finally:  # Ctrl-C too
             schedule.end()
             counts = store.write_outcomes(_chunks(_rows(spool, schedule)))
             journal.close()
     for host in sorted(schedule.given_up):
         told = f"{host} was given up after {options.give_up_errors} connection errors in a row"
-        print(f"{told}; run the same command again to ask for the rest", file=sys.stderr)
+        logger.warning("%s; run the same command again to ask for the rest", told)
     return dict(sorted(counts.items()))
 
 
 def _run(
-    schedule: Schedule,
+    schedule: PictureSchedule,
     wanted: Iterator[tuple[str, tuple[str, ...]]],
-    crew: "_Crew",
+    threads: "_FetchThreads",
     counter: Progress,
 ) -> None:
     """Feed the schedule and show progress until all items are done."""
@@ -147,14 +153,14 @@ def _run(
     def step() -> None:
         time.sleep(_STEP_S)
         schedule.check()
-        crew.grow()
+        threads.grow()
         counter.advance(schedule.done - counter.done, **schedule.notes())
 
     try:
         for item_id, urls in wanted:
-            schedule.submit(Item(item_id=item_id, urls=urls))
-            if not crew.threads:
-                crew.grow()
+            schedule.submit(WantedItem(item_id=item_id, urls=urls))
+            if not threads.threads:
+                threads.grow()
             while schedule.pending >= _MOST_PENDING:
                 step()
         schedule.close()
@@ -163,51 +169,53 @@ def _run(
         step()
     finally:
         schedule.stop()
-        crew.leave()
+        threads.leave()
 
 
-class _Crew:
+class _FetchThreads:
     """The threads that ask for addresses, and their helper processes."""
 
-    def __init__(self, store: PictureStore, schedule: Schedule, options: DownloadOptions) -> None:
+    def __init__(
+        self, store: PictureStore, schedule: PictureSchedule, options: DownloadOptions
+    ) -> None:
         self.threads: list[threading.Thread] = []
         self._store, self._schedule, self._options = store, schedule, options
-        self._getter = Getter(store.folder, options.web(), options.limits(), cores())
-        self._lines: Lines | None = None
+        self._fetcher = PictureFetcher(store.folder, options.web(), options.limits(), cores())
+        self._helpers: FetchProcesses | None = None
         self._helped: set[int] = set()
-        self._rested = False
+        self._closed_idle = False
         self._processes = cores() if options.processes is None else options.processes
 
     def grow(self) -> None:
-        """More threads where more hosts are met; helpers where there is a lot to do."""
+        """Start more threads as more hosts are met, and helpers once there is a lot to do."""
         schedule, options = self._schedule, self._options
         places = min(options.connections, options.connections_per_host * schedule.hosts_seen)
         while schedule.hosts_seen and len(self.threads) < places + cores():
             number = len(self.threads)
             self.threads.append(threading.Thread(target=self._work, args=(number,), daemon=True))
             self.threads[-1].start()
-        if self._lines is None and self._processes and schedule.settled >= _WORTH_HELPERS:
+        if self._helpers is None and self._processes and schedule.addresses_done >= _WORTH_HELPERS:
             most = options.connections + cores()
             try:
-                self._lines = Lines(
+                self._helpers = FetchProcesses(
                     self._store.folder, options.web(), options.limits(), self._processes, most
                 )
-            except OSError:  # no more processes or files: it goes on without
+            except OSError:  # no more processes or files: the threads fetch themselves
                 self._processes = 0
-        if not self._rested and len(self._helped) == len(self.threads) > 0:
-            self._getter.rest()
-            self._rested = True
+        if not self._closed_idle and len(self._helped) == len(self.threads) > 0:
+            self._fetcher.close_idle()
+            self._closed_idle = True
 
     def leave(self) -> None:
-        """End the threads and the helpers; a thread that waits for a silent host is left behind."""
-        deadline = time.monotonic() + _LAST_WORD_S
+        """End the threads and the helpers; no thread is waited for longer than `_LEAVE_S`."""
+        deadline = time.monotonic() + _LEAVE_S
         for thread in self.threads:
             thread.join(max(0.0, deadline - time.monotonic()))
-        if self._lines is not None:
-            self._lines.close()
+        if self._helpers is not None:
+            self._helpers.close()
 
     def _work(self, number: int) -> None:
-        """One thread: ask for addresses until the schedule has none."""
+        """One thread: fetch addresses until the schedule has none."""
         schedule = self._schedule
         try:
             while (fetch := schedule.next()) is not None:
@@ -226,27 +234,27 @@ class _Crew:
                 self._schedule.hosts.free(fetch.host)
 
         try:
-            if self._lines is not None:
-                reply = self._lines.get(number, fetch.now, free)
+            if self._helpers is not None:
+                reply = self._helpers.get(number, fetch.now, free)
                 if reply is not None:
                     self._helped.add(number)
                     return reply
             if self._schedule.stopped:
                 return Failed(trouble="connection")
-            return self._getter.get(fetch.now, free)
+            return self._fetcher.get(fetch.now, free)
         finally:
             free()
 
 
-def _rows(spool: IO[str], schedule: Schedule) -> Iterator[dict[str, Any]]:
-    """A row for every wanted item of which all is told."""
+def _rows(spool: IO[str], schedule: PictureSchedule) -> Iterator[dict[str, Any]]:
+    """A row for every wanted item whose outcome is known."""
     spool.seek(0)
     for line in spool:
         item_id, urls = json.loads(line)
-        fate = schedule.fate(urls)
-        if fate is not None:
-            url = fate.url.encode("utf-8", "replace").decode()
-            yield {"item_id": item_id, **vars(fate), "url": url or None}
+        result = schedule.result_of(urls)
+        if result is not None:
+            url = result.url.encode("utf-8", "replace").decode()
+            yield {"item_id": item_id, **vars(result), "url": url or None}
 
 
 def _chunks(rows: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
@@ -257,7 +265,7 @@ def _chunks(rows: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
 def _spooled(
     wanted: Iterable[tuple[str, Sequence[str]]], spool: IO[str]
 ) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Pass the wanted items on, and note them for the end."""
+    """Pass the wanted items on, and note them on disk for the table at the end."""
     for item_id, urls in wanted:
         asked = tuple(dict.fromkeys(url.strip() for url in urls))
         json.dump([item_id, asked], spool)

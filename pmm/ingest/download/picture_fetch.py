@@ -1,8 +1,8 @@
-"""Getting one picture: ask, read, judge, keep; in this process, or in helper processes beside it.
+"""Fetching one picture: request, read, check, store; in this process or in helper processes.
 
 Python's lock lets one thread of a process run at a time, and each picture takes a third of a
-millisecond or so of plain Python. So once there is a lot to do, helper processes do this part; who
-may be asked when stays with the process that started them.
+millisecond or so of plain Python. So once there is a lot to do, helper processes do this part;
+which host may be asked when is decided in the process that started them.
 """
 
 import hashlib
@@ -43,7 +43,7 @@ class Limits:
 
 @dataclass(frozen=True, kw_only=True)
 class Judged:
-    """Bytes came: a picture in the store, or a fault."""
+    """A body was read: a picture in the store, or a fault."""
 
     fault: Fault | None
     bytes: int
@@ -54,14 +54,14 @@ class Judged:
 
 @dataclass(frozen=True, kw_only=True)
 class Moved:
-    """The address leads to another one."""
+    """The address redirects to another one."""
 
     target: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class Failed:
-    """Nothing came."""
+    """There was no body."""
 
     trouble: Trouble
     status: int | None = None
@@ -73,14 +73,14 @@ class Crashed:
     """The picture could not be written."""
 
     errno: int | None
-    told: str
+    message: str
     file: str | None
 
 
 Reply: TypeAlias = Judged | Moved | Failed | Crashed
 
 
-class Getter:
+class PictureFetcher:
     """Asks for addresses; many threads may use it. As many decode at once as `decoders` says."""
 
     def __init__(self, folder: Path, web: WebOptions, limits: Limits, decoders: int) -> None:
@@ -102,14 +102,14 @@ class Getter:
             try:
                 path = None if found.fault else keep(self._folder, data, found.suffix)
             except OSError as error:
-                return Crashed(errno=error.errno, told=str(error.strerror), file=error.filename)
+                return Crashed(errno=error.errno, message=str(error.strerror), file=error.filename)
         return Judged(
             fault=found.fault, bytes=len(data), width=found.width, height=found.height, path=path
         )
 
-    def rest(self) -> None:
+    def close_idle(self) -> None:
         """Close the connections that are not in use."""
-        self._web.rest()
+        self._web.close_idle()
 
     def _ask(self, url: str) -> bytes | str:
         """The bytes at an address, or the address that it leads to."""
@@ -146,8 +146,8 @@ def keep(folder: Path, data: bytes, suffix: str) -> str:
     return path
 
 
-class Lines:
-    """The helper processes, and a line to them for each thread of this one.
+class FetchProcesses:
+    """Helper processes that fetch, and for each thread of this process a socket to one of them.
 
     A host's connections are shared out among the processes, so that together they have no more
     open than one may. The processes run a program of their own: those of `multiprocessing` would
@@ -155,15 +155,15 @@ class Lines:
     """
 
     def __init__(
-        self, folder: Path, web: WebOptions, limits: Limits, processes: int, lines: int
+        self, folder: Path, web: WebOptions, limits: Limits, processes: int, sockets: int
     ) -> None:
         processes = min(processes, web.connections_per_host)
         each, more = divmod(web.connections_per_host, processes)
         self._ours: list[Connection] = []
-        self._ready = [False] * lines
+        self._ready = [False] * sockets
         self._processes: list[subprocess.Popen[bytes]] = []
         theirs: list[int] = []
-        for _ in range(lines):
+        for _ in range(sockets):
             near, far = socket.socketpair()
             self._ours.append(Connection(near.detach()))
             theirs.append(far.detach())
@@ -177,20 +177,20 @@ class Lines:
                 os.close(far_end)
 
     def get(self, number: int, url: str, read: Callable[[], None]) -> Reply | None:
-        """As `Getter.get`, by the line of this number; None while (or if) no helper is there."""
+        """As `PictureFetcher.get`, by a helper; None while (or if) none is there."""
         if number >= len(self._ours):
             return None
-        line = self._ours[number]
+        own = self._ours[number]
         try:
             if not self._ready[number]:
-                if not line.poll():
+                if not own.poll():
                     return None
-                line.recv()
+                own.recv()
                 self._ready[number] = True
-            line.send(url)
-            while (reply := line.recv()) is None:
+            own.send(url)
+            while (reply := own.recv()) is None:
                 read()
-        except (EOFError, OSError):  # it has been killed
+        except (EOFError, OSError):  # the helper has been killed
             self._ready[number] = False
             return None
         return reply  # type: ignore[no-any-return]
@@ -201,8 +201,8 @@ class Lines:
             process.kill()
         for process in self._processes:
             process.wait()
-        for line in self._ours:
-            line.close()
+        for each in self._ours:
+            each.close()
 
 
 def _start(files: list[int]) -> "subprocess.Popen[bytes]":
@@ -214,30 +214,30 @@ def _start(files: list[int]) -> "subprocess.Popen[bytes]":
         [sys.executable, "-c", program],
         stdin=subprocess.DEVNULL,
         pass_fds=files,
-        start_new_session=True,  # Ctrl-C is the parent's business
+        start_new_session=True,  # Ctrl-C is for the parent, which ends its helpers
     )
 
 
 def serve(files: list[int]) -> None:
-    """Be a helper process: a thread for each line, until the other end is gone.
+    """Run a helper process: a thread for each socket, until the other end is closed.
 
     Args:
-        files: the descriptors of the lines; by the first come folder, options and limits.
+        files: descriptors of the sockets; the first brings folder, options and limits.
     """
     warnings.simplefilter("ignore")  # Pillow warns about odd metadata
-    lines = [Connection(each) for each in files]
-    folder, web, limits = lines[0].recv()
-    getter = Getter(folder, web, limits, 1)
-    for line in lines:
-        threading.Thread(target=_answer, args=(line, getter)).start()
+    sockets = [Connection(each) for each in files]
+    folder, web, limits = sockets[0].recv()
+    fetcher = PictureFetcher(folder, web, limits, 1)
+    for each in sockets:
+        threading.Thread(target=_answer, args=(each, fetcher)).start()
 
 
-def _answer(line: Connection, getter: Getter) -> None:
+def _answer(own: Connection, fetcher: PictureFetcher) -> None:
     try:
-        line.send("ready")
+        own.send("ready")
         while True:
-            line.send(getter.get(line.recv(), lambda: line.send(None)))
+            own.send(fetcher.get(own.recv(), lambda: own.send(None)))
     except (EOFError, OSError):
         pass
-    except BaseException:  # the other end is told by the end of the line
+    except BaseException:  # the parent sees the closed socket
         os._exit(1)

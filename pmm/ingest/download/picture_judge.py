@@ -85,5 +85,5 @@ def _decode(image: Image.Image, data: bytes) -> Fault | None:
         image.load()
         return None
     except Exception as failure:  # as in judge
-        told = str(failure).lower()
-        return "truncated" if "truncated" in told or "unexpected end" in told else "broken"
+        text = str(failure).lower()
+        return "truncated" if "truncated" in text or "unexpected end" in text else "broken"

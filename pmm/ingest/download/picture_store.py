@@ -3,10 +3,10 @@
 ::
 
     pictures/ab/<sha256>.jpg   each different picture once, under the suffix of its true format
-    journal.jsonl              one line an address, as it is settled; only ever appended to
+    journal.jsonl              one line an address, once its outcome is known; only appended to
     outcomes.parquet           one row an item, made from the journal when a download ends
 
-The journal is the truth: after a kill it says what need not be asked again.
+The journal decides: after a kill it says which addresses need not be asked again.
 """
 
 import hashlib
@@ -60,6 +60,7 @@ PICTURE_OUTCOMES = Table(
 )
 
 _NOTHING_YET = hashlib.sha256(b"no pictures yet").hexdigest()
+# Merging copies all that is known, so it is done once for many entries; a dict of 65,536 is small.
 _MERGE_AT = 1 << 16
 
 
@@ -98,6 +99,8 @@ class PictureStore:
         if not self.table.exists():
             return _NOTHING_YET
         names = ["item_id", "outcome", "path"]
+        # Sorted, and without tries and addresses: two downloads that end in the same pictures are
+        # the same input for the tables, in any order of arrival.
         rows = read_table(self.table, PICTURE_OUTCOMES, names).sort_by("item_id")
         whole = hashlib.sha256()
         for batch in rows.to_batches(1 << 16):
@@ -127,6 +130,9 @@ class PictureStore:
         if result.outcome != "ok" or result.path is None:
             return False
         try:
+            # Asked for each address in a later run, hence by size and not by hash, and without a
+            # Path object. Files are only ever put in place whole, so a wrong size means that
+            # somebody cut or replaced one.
             return os.stat(f"{self.folder}/{result.path}").st_size == result.bytes  # noqa: PTH116
         except OSError:
             return False
@@ -168,11 +174,14 @@ class PictureStore:
 class Journal:
     """The lines of a store's journal, by address; opened by one process at a time.
 
-    In memory: 16 bytes an address. Not thread-safe; the caller holds a lock.
+    In memory: 16 bytes an address, its hash and where its line begins; the rest is read again when
+    it is asked for. Not thread-safe; the caller holds a lock.
     """
 
     def __init__(self, path: Path) -> None:
         self._index = _Index()
+        # Without Python's buffer: a line is with the system when `add` returns, so a kill of the
+        # process loses nothing. Only a loss of power can, and then the address is asked again.
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         self._end = self._load(path)
         os.ftruncate(self._file, self._end)
@@ -203,6 +212,7 @@ class Journal:
             os.ftruncate(self._file, self._end)
             raise
         self._end += len(line)
+        # Of several lines of an address the last counts: it is what the next run goes by.
         self._index.put(key_of(result.url), at)
 
     def find(self, url: str) -> tuple[Result, bool] | None:
@@ -216,6 +226,8 @@ class Journal:
             if not piece:
                 return None
             line += piece[: piece.find(b"\n") + 1 or None]
+        # The address is compared, not the hash alone, so that two of one hash cost a request at
+        # most.
         found = _result_of(line)
         return (found, at >= self.start) if found is not None and found.url == url else None
 
@@ -247,7 +259,10 @@ def key_of(text: str) -> int:
 
 
 class _Index:
-    """Key -> number: what was added last in a dict, all else in sorted arrays."""
+    """Key -> number: what was added last in a dict, all else in sorted arrays.
+
+    Sorted arrays take 16 bytes a key; a dict of Python's integers some 100.
+    """
 
     def __init__(self) -> None:
         self._keys: NDArray[np.uint64] = np.empty(0, np.uint64)
@@ -278,7 +293,7 @@ class _Index:
 
 
 class _Seen:
-    """The ids that have been met."""
+    """The ids that occurred so far."""
 
     def __init__(self) -> None:
         self._index = _Index()

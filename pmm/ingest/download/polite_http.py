@@ -1,7 +1,7 @@
 """Polite HTTP: a named client, few connections to a host, and the pauses that a host asks for.
 
-urllib3 does connections, TLS and parsing. Its `Retry` puts to sleep the one thread that was told
-to wait; here a host that says "later" is left alone by every thread, so retrying is done here, and
+urllib3 does connections, TLS and parsing. Its `Retry` puts to sleep the one thread that got the
+answer; here a host that says "later" is left alone by every thread, so retrying is done here, and
 of `Retry` only the reading of Retry-After is used. Redirects are followed here as well: each goes
 to a host of its own, whose limits hold.
 
@@ -51,7 +51,7 @@ Trouble = Literal[
 ]
 
 PASSING: frozenset[str] = frozenset({"timeout", "connection", "cut off", "server error"})
-"""Troubles that may be gone at another time."""
+"""Failures that a later try may not meet: the request is repeated."""
 
 
 class WebError(Exception):
@@ -74,7 +74,7 @@ class WebError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class WebOptions:
-    """How much is asked of a host, and for how long it is borne with."""
+    """How many requests a host gets at once, and how often and when a failed one is repeated."""
 
     connections_per_host: int = 8
     timeout_s: float = 30.0
@@ -88,13 +88,13 @@ class WebOptions:
     redirects: int = 5
 
     def delay_s(self, tries: int) -> float:
-        """Seconds to wait after so many failed tries."""
+        """Seconds to wait after this number of failed tries."""
         delay: float = min(self.longest_delay_s, self.first_delay_s * 2 ** (tries - 1))
         return delay * random.uniform(0.5, 1.0)
 
 
 class Hosts:
-    """Who may be asked now: so many requests to a host at once, none while it is paused."""
+    """Which hosts may be asked now: few requests to one at once, none while it is paused."""
 
     def __init__(self, at_once: int, longest_pause_s: float) -> None:
         self.changed = threading.Condition()
@@ -161,7 +161,7 @@ class Web:
     def ask(
         self, url: str, headers: Mapping[str, str] | None = None, *, unpack: bool = False
     ) -> urllib3.BaseHTTPResponse:
-        """Send one GET now and return the answer, whatever its status; its body is not read yet.
+        """Send one GET now and return the answer, of any status; its body is not read yet.
 
         The caller is `done_with` the answer in the end: until then it has the connection.
 
@@ -187,7 +187,7 @@ class Web:
                 decode_content=unpack,
             )
 
-    def rest(self) -> None:
+    def close_idle(self) -> None:
         """Close the connections that are not in use."""
         for pool in (self._direct, *self._proxies.values()):
             pool.clear()
@@ -265,10 +265,10 @@ def host_of(url: str) -> str:
 
 
 def moved_to(url: str, response: urllib3.BaseHTTPResponse) -> str | None:
-    """Where an answer redirects to; None if it does not.
+    """The address that a response redirects to; None if it does not redirect.
 
     Raises:
-        WebError: to nothing that is an address.
+        WebError: the target is no http or https address.
     """
     if response.status not in (301, 302, 303, 307, 308):
         return None
@@ -277,8 +277,8 @@ def moved_to(url: str, response: urllib3.BaseHTTPResponse) -> str | None:
         target = urljoin(url, location)
         host_of(target if location else "")
     except (WebError, ValueError):
-        told = f"{location!r} is no http address"
-        raise WebError("redirects", told, status=response.status) from None
+        detail = f"{location!r} is no http address"
+        raise WebError("redirects", detail, status=response.status) from None
     return target
 
 
@@ -307,7 +307,7 @@ def _retry_after_s(value: str | None) -> float | None:
 
 
 def let_go(response: urllib3.BaseHTTPResponse) -> None:
-    """Be done with an answer whose body does not matter; a short one leaves the line open."""
+    """Give up a response whose body is not needed; a short one is read, to keep the connection."""
     length = response.headers.get("Content-Length", "")
     if length.isascii() and length.isdigit() and int(length[:18]) <= _WORTH_READING:
         response.drain_conn()
@@ -321,7 +321,7 @@ def done_with(response: urllib3.BaseHTTPResponse) -> None:
 
 
 def pieces(response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
-    """The body as it comes, in pieces of whatever size the network has ready.
+    """The body as it comes, in pieces as the network delivers them.
 
     Raises:
         WebError: it ends before its announced length, or nothing comes for too long.
@@ -338,7 +338,7 @@ def read_body(response: urllib3.BaseHTTPResponse, most_bytes: int, longest_s: fl
     """The whole body.
 
     Args:
-        response: of `Web.ask`; the caller is `done_with` it then, whatever comes.
+        response: of `Web.ask`; the caller is `done_with` it then, also after an error.
         most_bytes: a longer body is refused, by its announced length if it has one.
         longest_s: seconds that all of it may take: a host that sends a byte now and then is
             never silent, and never done.

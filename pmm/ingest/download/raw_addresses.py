@@ -41,7 +41,7 @@ MOVIELENS = (
 )
 MICROLENS = ("MicroLens-50k", "MicroLens-100k")
 
-Edition = Literal["2018", "2023"]
+DownloadEdition = Literal["2018", "2023"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +60,7 @@ class RemoteFile:
 
 
 def remote_files(
-    source: str, folder: Path, names: Sequence[str], edition: Edition = "2018"
+    source: str, folder: Path, names: Sequence[str], edition: DownloadEdition = "2018"
 ) -> list[RemoteFile]:
     """The files that names stand for.
 
@@ -81,7 +81,7 @@ def remote_files(
     raise InputError(f'unknown source "{source}": {nearest(source, GUIDES)}')
 
 
-def _amazon(names: Sequence[str], edition: Edition) -> list[RemoteFile]:
+def _amazon(names: Sequence[str], edition: DownloadEdition) -> list[RemoteFile]:
     categories = CATEGORIES_2018 if edition == "2018" else CATEGORIES_2023
     if not names:
         raise InputError(
@@ -99,7 +99,7 @@ def _amazon(names: Sequence[str], edition: Edition) -> list[RemoteFile]:
     return list(found.values())
 
 
-def _amazon_files(name: str, known: dict[str, str], edition: Edition) -> list[RemoteFile]:
+def _amazon_files(name: str, known: dict[str, str], edition: DownloadEdition) -> list[RemoteFile]:
     ending = r"(_5)?\.json\.gz|\.csv" if edition == "2018" else r"\.jsonl\.gz"
     parts = re.fullmatch(rf"(meta_)?([^.]+?)({ending})?", name)
     category = known.get(parts[2].casefold()) if parts else None
@@ -147,10 +147,10 @@ def _microlens(name: str) -> list[RemoteFile]:
 
 def _movielens(names: Sequence[str]) -> list[RemoteFile]:
     if len(names) != 1:
-        told = "a folder takes one of them; fetch the next to another --raw" if names else ""
+        advice = "a folder takes one of them; fetch the next to another --raw" if names else ""
         raise InputError(
             f"say which release of MovieLens to fetch: {', '.join(MOVIELENS)}"
-            + (f" ({told})" if told else "")
+            + (f" ({advice})" if advice else "")
         )
     release = names[0].lower().removesuffix(".zip")
     if release not in MOVIELENS:

@@ -113,7 +113,7 @@ def unpack_zip(path: Path, folder: Path, *, strip: bool = False) -> list[str]:
         if total > _MOST_SWELLING * path.stat().st_size + _PIECE:
             raise InputError(
                 f"{path} would become {total / 1e9:.1f} GB of {path.stat().st_size / 1e9:.3f} GB; "
-                "that is no data set. It is not unpacked"
+                "that is no data set. It is not unpacked: delete it, and get it from its own page"
             )
         free = shutil.disk_usage(folder).free
         if total > free:
@@ -133,7 +133,7 @@ def _safe_name(path: Path, member: zipfile.ZipInfo) -> PurePosixPath:
     if name.is_absolute() or ".." in name.parts or not name.parts or link or odd:
         raise InputError(
             f"{path} holds {member.filename!r}, which does not name a file below the folder; it "
-            "is not unpacked"
+            "is not unpacked: delete it, and get it from its own page"
         )
     return name
 
@@ -149,4 +149,7 @@ def _extract(archive: zipfile.ZipFile, member: zipfile.ZipInfo, place: Path) -> 
         draft.unlink(missing_ok=True)
         if not isinstance(error, _ZIP_ERRORS):
             raise
-        raise InputError(f"{archive.filename}: {member.filename} is damaged ({error})") from error
+        raise InputError(
+            f"{archive.filename}: {member.filename} is damaged ({error}). Delete the archive, "
+            "and run the same command again"
+        ) from error

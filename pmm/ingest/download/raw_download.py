@@ -18,7 +18,7 @@ import urllib3
 
 from pmm.errors import InputError, StorageError
 from pmm.ingest.download.polite_http import PASSING, Web, WebError, WebOptions, host_of, pieces
-from pmm.ingest.download.raw_addresses import Edition, RemoteFile, remote_files
+from pmm.ingest.download.raw_addresses import DownloadEdition, RemoteFile, remote_files
 from pmm.ingest.download.raw_check import check_file, sha256_of, unpack_zip
 from pmm.progress import progress
 from pmm.storage.artefact import atomic_file, exclusive, storage_errors, write_json
@@ -27,7 +27,7 @@ RECORD = "downloads.json"
 _SPARE = 64 * 2**20
 """Bytes that stay free on the disk."""
 
-State = Literal["fetched", "there", "not published"]
+FetchState = Literal["fetched", "there", "not published"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +35,7 @@ class Fetched:
     """What became of one file."""
 
     name: str
-    state: State
+    state: FetchState
     bytes: int = 0
     sha256: str = ""
     url: str = ""
@@ -43,7 +43,7 @@ class Fetched:
 
 @dataclass(kw_only=True)
 class _Part:
-    """A file on its way, and what tells whether its server still has the same one."""
+    """A file that is partly fetched, and what shows whether its server still has the same one."""
 
     place: Path
     url: str = ""
@@ -70,7 +70,7 @@ def download_raw(
     folder: Path,
     *,
     names: Sequence[str] = (),
-    edition: Edition = "2018",
+    edition: DownloadEdition = "2018",
     base: str | None = None,
     options: WebOptions | None = None,
 ) -> list[Fetched]:
@@ -291,8 +291,8 @@ def _go_on(web: Web, part: _Part, url: str, name: str) -> None:
 
 
 def _continues(response: urllib3.BaseHTTPResponse, have: int, total: int | None) -> bool:
-    told = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
-    return told is not None and int(told[1]) == have and told[2] in ("*", str(total))
+    found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
+    return found is not None and int(found[1]) == have and found[2] in ("*", str(total))
 
 
 def _begin(part: _Part, url: str, response: urllib3.BaseHTTPResponse) -> None:
@@ -363,7 +363,7 @@ def _size(path: Path) -> int:
 
 
 def download_and_tell(
-    source: str, folder: Path, *, names: Sequence[str] = (), edition: Edition = "2018"
+    source: str, folder: Path, *, names: Sequence[str] = (), edition: DownloadEdition = "2018"
 ) -> None:
     """`download_raw`, with a line on the standard output for each file; errors are the same."""
     for each in download_raw(source, folder, names=names, edition=edition):

@@ -18,7 +18,7 @@ class NeededFile:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Layout:
+class PublishedLayout:
     """One form in which a source is published; any one of a source's layouts is enough."""
 
     name: str
@@ -35,7 +35,7 @@ class RawGuide:
     source: str
     title: str
     """As sentences name it."""
-    layouts: tuple[Layout, ...]
+    layouts: tuple[PublishedLayout, ...]
     run: str
     """The command that reads the files; `DIR` stands for the folder."""
     download: str | None = None
@@ -45,7 +45,7 @@ class RawGuide:
 _FORM = "download in a browser (a shared drive: no direct addresses)"
 _DIRECT = "public addresses, no login"
 
-_PMMREC = Layout(
+_PMMREC = PublishedLayout(
     name="the paper's own code (PMMRec)",
     page="https://github.com/ICDE24/PMMRec",
     access="a link in its README; only bili_food is published",
@@ -59,8 +59,8 @@ _PMMREC = Layout(
 )
 
 
-def _ninerec(which: str, example: str) -> Layout:
-    return Layout(
+def _ninerec(which: str, example: str) -> PublishedLayout:
+    return PublishedLayout(
         name=f"NineRec ({which})",
         page="https://github.com/westlake-repl/NineRec",
         access=_FORM,
@@ -76,7 +76,7 @@ _AMAZON = RawGuide(
     source="amazon",
     title="Amazon reviews",
     layouts=(
-        Layout(
+        PublishedLayout(
             name="the release of 2018",
             page="https://cseweb.ucsd.edu/~jmcauley/datasets/amazon_v2/",
             access=_DIRECT,
@@ -90,7 +90,7 @@ _AMAZON = RawGuide(
                 ),
             ),
         ),
-        Layout(
+        PublishedLayout(
             name="the release of 2023",
             page="https://amazon-reviews-2023.github.io/",
             access=_DIRECT,
@@ -113,7 +113,7 @@ _HM = RawGuide(
     source="hm",
     title="H&M",
     layouts=(
-        Layout(
+        PublishedLayout(
             name="the Kaggle competition",
             page=(
                 "https://www.kaggle.com/competitions/h-and-m-personalized-fashion-recommendations"
@@ -144,7 +144,7 @@ _KWAI = RawGuide(
     source="kwai",
     title="Kuaishou",
     layouts=(
-        Layout(
+        PublishedLayout(
             name="MicroLens",
             page="https://recsys.westlake.edu.cn/MicroLens-50k-Dataset/",
             access=_DIRECT,
@@ -165,7 +165,7 @@ _PIXELREC = RawGuide(
     source="pixelrec",
     title="PixelRec",
     layouts=(
-        Layout(
+        PublishedLayout(
             name="PixelRec50K, Pixel200K, Pixel1M, Pixel8M or PixelRec",
             page="https://github.com/westlake-repl/PixelRec",
             access=_FORM,
@@ -187,7 +187,7 @@ _MOVIELENS = RawGuide(
     source="movielens",
     title="MovieLens",
     layouts=(
-        Layout(
+        PublishedLayout(
             name="latest, latest-small, 20M, 25M, 32M",
             page="https://grouplens.org/datasets/movielens/",
             access=_DIRECT,
@@ -196,7 +196,7 @@ _MOVIELENS = RawGuide(
                 NeededFile(name="movies.csv", holds="movieId, title, genres"),
             ),
         ),
-        Layout(
+        PublishedLayout(
             name="1M, 10M",
             page="https://grouplens.org/datasets/movielens/1m/",
             access=_DIRECT,
@@ -205,7 +205,7 @@ _MOVIELENS = RawGuide(
                 NeededFile(name="movies.dat", holds="item::title::genres"),
             ),
         ),
-        Layout(
+        PublishedLayout(
             name="100K",
             page="https://grouplens.org/datasets/movielens/100k/",
             access=_DIRECT,
@@ -226,7 +226,7 @@ _RECBOLE = RawGuide(
     source="recbole",
     title="RecBole",
     layouts=(
-        Layout(
+        PublishedLayout(
             name="atomic files",
             page="https://github.com/RUCAIBox/RecSysDatasets",
             access=_FORM + ", or write them with RecBole",

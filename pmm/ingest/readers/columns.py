@@ -1,4 +1,4 @@
-"""Names of columns in the wild, and which of a file's columns is which.
+"""Names that published files give their columns, and which of a file's columns is which.
 
 A name is compared in lower case without `_` and without RecBole's type (`user_id:token`).
 """
@@ -82,7 +82,7 @@ def require_agreement(
         if named != role:
             raise InputError(
                 f"--columns {option} takes field {position + 1} of {place} as {role}, but its "
-                f"first line names it {first[position]!r}. Leave --columns out, or mend its order"
+                f"first line names it {first[position]!r}. Leave --columns out, or reorder it"
             )
 
 
@@ -110,7 +110,10 @@ def parse_columns(option: str, fields: int, place: str) -> dict[Role, int]:
             f"--columns {option} names {len(names)} columns, but the rows of {place} have {fields}"
         )
     if not {"user", "item"} <= roles.keys():
-        raise InputError(f"--columns {option} must name a user and an item column")
+        raise InputError(
+            f"--columns {option} must name a user and an item column, as "
+            "user,item,rating,timestamp does"
+        )
     return roles
 
 

@@ -32,10 +32,12 @@ DELIMITERS: tuple[Delimiter, ...] = (",", "\t", "::", "|", ";")
 MALFORMED = "malformed row"
 """The reason under which rows with a wrong number of fields are counted."""
 
+# Enough for a thousand rows of most files, so that many rows decide and not one.
 _HEAD_BYTES = 1 << 18
 _HEAD_ROWS = 1000
 _BLOCK_BYTES = 8 << 20
 _LINE_ENDS = re.compile(r"\r\n|\n|\r")
+# ASCII has the first for what it does here, separating fields, so texts hardly ever hold it.
 _UNIT_SEPARATOR, _SUBSTITUTE = "\x1f", "\x1a"
 _PATIENCE_S = 1.0
 PACKINGS = {
@@ -46,6 +48,8 @@ PACKINGS = {
     b"PAR1": "a Parquet file: write it out as CSV",
 }
 """First bytes of files that are often given by mistake -> what they are, and what to do."""
+# Ids and titles repeat: as a dictionary each is held once a block, and is trimmed, repaired and
+# parsed once instead of once a row (`pmm.ingest.tables.interactions`).
 _CODED = pa.dictionary(pa.int32(), pa.string())
 _T = TypeVar("_T")
 
@@ -97,9 +101,12 @@ def sniff(
             if raw.startswith(start):
                 raise InputError(f"{path} is no text file but {what}")
     if "\x00" in text:
-        raise InputError(f"{path} is no text file: it holds NUL bytes near its beginning")
+        raise InputError(
+            f"{path} is no text file: it holds NUL bytes near its beginning; expected are rows of "
+            "delimited text, plain or gzip"
+        )
     if not text.strip():
-        raise InputError(f"{path} is empty")
+        raise InputError(f"{path} is empty; expected are rows of delimited text")
     fitting = _best_fit(text, len(raw) < _HEAD_BYTES, fields)
     if fitting is None:
         first = text.strip().splitlines()[0][:120]
@@ -131,6 +138,8 @@ def _best_fit(
             if fields < 2:
                 continue
             fit = sum(len(row) == fields for row in rows) / len(rows)
+            # A title with commas fits a comma in some rows only, a real delimiter in nearly all; of
+            # two that fit equally well the one with more fields.
             key = (fields == wanted, fit, fields)
             if best is None or key > best[0]:
                 best = (key, delimiter, quoted, rows)
@@ -139,6 +148,8 @@ def _best_fit(
 
 def in_any_encoding(dialect: Dialect, run: Callable[[Dialect], _T]) -> _T:
     """Run a reading; where a byte far down turns out not to be UTF-8, run it again as Latin-1."""
+    # The head alone cannot tell: an accent may first occur gigabytes below. Reading again is rare
+    # and costs one pass; replacing what does not decode would change ids without a word.
     try:
         return run(dialect)
     except UnicodeError:
@@ -153,7 +164,7 @@ def stream(
     header: bool,
     drop_counts: Counter[str],
 ) -> Iterator[pa.RecordBatch]:
-    """The wanted columns in batches of dictionary-coded strings.
+    """The wanted columns in batches of dictionary-encoded strings.
 
     Args:
         path: the file.
@@ -183,13 +194,15 @@ def stream(
             read += batch.num_rows
             bar.advance(batch.num_rows)
             yield batch
+    # Added at the end only: where the encoding fails half way, the second pass counts from nothing.
     malformed = sum(skipped)
     drop_counts[MALFORMED] += malformed
     drop_counts["read"] += read + malformed
     if malformed > read:
         raise InputError(
             f"{path}: {malformed:,} of {read + malformed:,} rows do not have "
-            f"{dialect.fields} fields, e.g. {example[0]}"
+            f"{dialect.fields} fields, e.g. {example[0]}; expected are as many in every row, "
+            "with quotes around texts that hold the delimiter"
         )
 
 
@@ -206,6 +219,7 @@ def _batches(
             reader = _open_reader(raw, dialect, wanted, header, skip, loan)
             yield from reader
         finally:
+            # The reader holds what was lent, so it goes first; else the wait would always time out.
             reader = None
             loan.wait()
 
@@ -225,6 +239,7 @@ def _open_reader(
         _source(raw, dialect, loan),
         read_options=pacsv.ReadOptions(
             block_size=_BLOCK_BYTES,
+            # Names are given even where the file has some: two columns of one name are legal there.
             column_names=columns,
             skip_rows=dialect.blank,
             skip_rows_after_names=int(header),
@@ -232,11 +247,14 @@ def _open_reader(
         parse_options=pacsv.ParseOptions(
             delimiter=_UNIT_SEPARATOR if two else dialect.delimiter,
             quote_char='"' if dialect.quoted else False,
+            # Slower, so only where quotes count: Arrow then cannot cut blocks at any line end.
             newlines_in_values=dialect.quoted,
+            # A lambda of its own, for `skip` lives on in the caller and would never be given back.
             invalid_row_handler=loan.lend(lambda row: skip(row)),
         ),
         convert_options=pacsv.ConvertOptions(
             include_columns=list(wanted),
+            # Types are never guessed: an id such as "007" must stay text, and "NA" is a title.
             column_types=dict.fromkeys(wanted, _CODED),
             strings_can_be_null=False,
         ),
@@ -263,7 +281,7 @@ class _Loan:
     """Python objects that Arrow's threads hold, and still hold a moment after the last row.
 
     If the interpreter ends in that moment (an error right after the file's end), the thread that
-    lets go of the object aborts the process, so whoever lends waits until all is given back.
+    drops the object aborts the process, so the lender waits until all is given back.
     """
 
     def __init__(self) -> None:
@@ -271,6 +289,7 @@ class _Loan:
 
     def lend(self, thing: _T) -> _T:
         returned = threading.Event()
+        # At exit all finalizers run, which would say "returned" while a thread still holds it.
         weakref.finalize(thing, returned.set).atexit = False
         self._returned.append(returned)
         return thing
@@ -282,6 +301,7 @@ class _Loan:
 
 def _guarded(path: Path, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     """Turn Arrow's complaints into errors a user can act on."""
+    # Arrow has one exception for all of these, so its text has to tell them apart.
     try:
         yield from batches
     except pa.ArrowInvalid as error:
@@ -289,7 +309,8 @@ def _guarded(path: Path, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Recor
             raise UnicodeError(str(error)) from error
         if "straddling" in str(error):
             raise InputError(
-                f'{path}: a quote (") is opened and not closed within {_BLOCK_BYTES >> 20} MiB'
+                f'{path}: a quote (") is opened and not closed within {_BLOCK_BYTES >> 20} MiB; '
+                'close it, or write it twice ("") where it belongs to a text'
             ) from error
         raise InputError(f"{path} cannot be read as a table: {error}") from error
     except UnicodeDecodeError as error:  # UTF-16 (Latin-1 has no invalid bytes)
@@ -307,7 +328,8 @@ def damaged(path: Path, error: Exception) -> InputError:
 class _OneByteDelimiter(io.RawIOBase):
     """A file with `::` between its fields, read with one byte in place of the two.
 
-    Where the file holds that byte itself, it reads as the substitute character.
+    Where the file holds that byte itself, it reads as the substitute character. (MovieLens has such
+    files, and Arrow takes one byte only as a delimiter.)
     """
 
     def __init__(self, file: BinaryIO) -> None:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from pmm.ingest.readers.json_block import LINE
 
-IDENTICAL = "identical row"
+DUPLICATE = "identical row"
 """The reason under which rows are counted whose whole line stood before."""
 
 _GROUP_ROWS = 1 << 19
@@ -62,14 +62,14 @@ def _append(runs: list[NDArray[np.uint64]], run: NDArray[np.uint64]) -> None:
         runs.append(run)
 
 
-def without_identical(
+def without_duplicates(
     batches: Iterable[pa.RecordBatch], drop_counts: Counter[str]
 ) -> Iterator[pa.RecordBatch]:
     """Batches without the column `LINE` and without the rows whose line stood before.
 
     Args:
         batches: from `pmm.ingest.readers.json_lines.stream_lines`.
-        drop_counts: counts the dropped rows under `IDENTICAL`.
+        drop_counts: counts the dropped rows under `DUPLICATE`.
     """
     seen = SeenHashes()
     waiting: list[pa.RecordBatch] = []
@@ -87,7 +87,7 @@ def _first_rows(
     if not batches:
         return
     first = seen.add(np.concatenate([batch[LINE].to_numpy() for batch in batches]))
-    drop_counts[IDENTICAL] += len(first) - int(np.count_nonzero(first))
+    drop_counts[DUPLICATE] += len(first) - int(np.count_nonzero(first))
     start = 0
     for batch in batches:
         stays = first[start : start + batch.num_rows]

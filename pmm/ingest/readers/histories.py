@@ -37,7 +37,7 @@ def sniff_histories(path: Path, *, latin: bool = False) -> Dialect:
 def stream_histories(
     path: Path, dialect: Dialect, drop_counts: Counter[str]
 ) -> Iterator[pa.RecordBatch]:
-    """One row an item: `user_id` and `item_id`, dictionary-coded, in the order of the file.
+    """One row an item: `user_id` and `item_id`, dictionary-encoded, in the order of the file.
 
     Runs of spaces count as one. A user with two lines has the items of both, in file order.
 

@@ -1,4 +1,4 @@
-"""A block of JSON lines as columns: by Arrow's reader, and by Python's where that one stumbles.
+"""A block of JSON lines as columns: by Arrow's reader, and by Python's where Arrow refuses them.
 
 Results on good lines are equal. A bad line costs little: the lines around it are halved until the
 stretch that holds it is short, and only that stretch is read by Python.
@@ -22,12 +22,14 @@ from numpy.typing import NDArray
 LINE = "line"
 """Column of a block: the 64-bit hash of the raw line without white space around it."""
 
+# A stretch this short is read by Python whole: halving on would be a call of Arrow every few lines.
 _FEW_LINES = 128
+# `warnings.catch_warnings` changes the state of the process, and blocks are parsed by many threads.
 _LITERALS = threading.Lock()
 
 
 @dataclass(frozen=True, kw_only=True)
-class Field:
+class JsonField:
     """A wanted column."""
 
     name: str
@@ -42,7 +44,7 @@ class Parsed:
     """What a block of lines holds."""
 
     rows: pa.RecordBatch
-    """A column for each field, dictionary-coded strings, and `LINE`."""
+    """A column for each field, dictionary-encoded strings, and `LINE`."""
     malformed: int = 0
     """Lines that hold no object."""
     replaced: int = 0
@@ -94,7 +96,7 @@ def text_of(value: object) -> str:
         return ""
 
 
-def parse_block(block: bytes, fields: Sequence[Field], *, literal: bool = False) -> Parsed:
+def parse_block(block: bytes, fields: Sequence[JsonField], *, literal: bool = False) -> Parsed:
     """The rows of some lines, each of which ends with a line end; see `stream_lines`."""
     rows = None if literal else _parse_fast(block, fields)
     return Parsed(rows=rows) if rows is not None else _parse(split_lines(block), fields, literal)
@@ -105,13 +107,15 @@ def split_lines(block: bytes) -> list[bytes]:
     return [line for line in (each.strip() for each in block.split(b"\n")) if line]
 
 
-def _parse(lines: list[bytes], fields: Sequence[Field], literal: bool) -> Parsed:
+def _parse(lines: list[bytes], fields: Sequence[JsonField], literal: bool) -> Parsed:
     """The rows of some lines: fast wherever a stretch of them is free of faults."""
     if literal or len(lines) <= _FEW_LINES:
         return _parse_slowly(lines, fields, literal)
     rows = _parse_fast(b"\n".join(lines) + b"\n", fields)
     if rows is not None:
         return Parsed(rows=rows)
+    # One bad line makes Arrow refuse all lines. Halving finds it in about log2(lines / 128) further
+    # calls, where reading the whole block in Python would cost every line of its 8 MiB.
     middle = len(lines) // 2
     first, second = (_parse(half, fields, literal) for half in (lines[:middle], lines[middle:]))
     both = pa.Table.from_batches([first.rows, second.rows]).unify_dictionaries().combine_chunks()
@@ -123,7 +127,7 @@ def _parse(lines: list[bytes], fields: Sequence[Field], literal: bool) -> Parsed
     )
 
 
-def _parse_slowly(lines: list[bytes], fields: Sequence[Field], literal: bool) -> Parsed:
+def _parse_slowly(lines: list[bytes], fields: Sequence[JsonField], literal: bool) -> Parsed:
     columns: list[list[str]] = [[] for _ in fields]
     good: list[bytes] = []
     replaced = 0
@@ -134,7 +138,7 @@ def _parse_slowly(lines: list[bytes], fields: Sequence[Field], literal: bool) ->
         if value is None:
             example = example or line
             continue
-        good.append(line + b"\n")
+        good.append(line + b"\n")  # as the fast way hashes it, or equal lines would not be equal
         for column, field in zip(columns, fields, strict=True):
             texts = (text_of(value.get(key)) for key in field.keys)
             column.append(next((text for text in texts if text), ""))
@@ -147,27 +151,34 @@ def _parse_slowly(lines: list[bytes], fields: Sequence[Field], literal: bool) ->
     )
 
 
-def _parse_fast(block: bytes, fields: Sequence[Field]) -> pa.RecordBatch | None:
+def _parse_fast(block: bytes, fields: Sequence[JsonField]) -> pa.RecordBatch | None:
     """The rows by Arrow's reader, or None where it might differ from Python's.
 
-    Arrow refuses whatever JSON does not allow, but would take two objects on one line for two
+    Arrow refuses what JSON does not allow, but would take two objects on one line for two
     rows, so each line must begin and end with a brace, and there must be as many rows as lines.
     """
+    # On the bytes themselves: a Python loop over the lines would cost more than Arrow's parsing.
     data = np.frombuffer(block, np.uint8)
     ends = np.flatnonzero(data == ord("\n"))
     offsets = np.zeros(len(ends) + 1, np.int32)
     offsets[1:] = ends + 1
     if (data[offsets[:-1]] != ord("{")).any() or (data[ends - 1] != ord("}")).any():
         return None
+    # The lines as an array without a copy: what is hashed are slices of the block.
     lines = pa.BinaryArray.from_buffers(
         pa.binary(), len(ends), [None, pa.py_buffer(offsets), pa.py_buffer(block)]
     )
+    # A declared schema, for Arrow would guess each block's types anew: an id of digits would lose
+    # its leading zeros in one block and stay text in the next. What does not fit is refused, and is
+    # then read by Python.
     kinds = {key: pa.int64() if f.number else pa.string() for f in fields for key in f.keys}
     try:
         if not block.isascii():
             lines.cast(pa.string())  # refuses invalid UTF-8, which Arrow's reader does not notice
         table = pajson.read_json(
             pa.BufferReader(block),
+            # One block, one thread: blocks run in parallel already (`json_lines`), and a block of
+            # Arrow's that ends inside a line would be refused.
             pajson.ReadOptions(use_threads=False, block_size=len(block) + 1),
             pajson.ParseOptions(
                 explicit_schema=pa.schema(list(kinds.items())), unexpected_field_behavior="ignore"
@@ -190,11 +201,13 @@ def _first_text(columns: list[pa.ChunkedArray]) -> pa.Array:
 
 
 def _hash(lines: pa.Array) -> NDArray[np.uint64]:
+    # A hash of a whole column at once; the seed is fixed so that all blocks agree.
+    # Hashes are compared within one pass and never stored, so a new version of it may differ.
     return pl.Series("line", lines, dtype=pl.Binary).hash(seed=7).to_numpy()
 
 
 def _batch(
-    arrays: list[pa.Array], line: NDArray[np.uint64], fields: Sequence[Field]
+    arrays: list[pa.Array], line: NDArray[np.uint64], fields: Sequence[JsonField]
 ) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(
         [*arrays, pa.array(line)], names=[*(field.name for field in fields), LINE]

@@ -3,7 +3,7 @@
 The published scripts store each picture as the pickle of an object with the attributes `image`
 (bytes, RGB, height x width x channels), `size` (height, width), `channels` and `id`. Here the
 pickle's instructions are carried out by a machine that knows those which write such an object, on
-plain values; whatever else a pickle asks for ends the reading. The standard `Unpickler` would
+plain values; anything else that a pickle asks for is refused. The standard `Unpickler` would
 allocate what a few bytes ask for, and recurse as deep as they say, even where it may find no class.
 """
 
@@ -43,7 +43,7 @@ class PickledImage:
 
 
 def read_pickled_image(value: bytes) -> PickledImage:
-    """Read the pickle of an `LMDB_Image`, of whatever module.
+    """Read the pickle of an `LMDB_Image`, which any module may define.
 
     Time and memory are bounded by the length of the value.
 

@@ -12,7 +12,7 @@ from pmm.errors import InputError
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 
 
-class Pictures:
+class PictureFolder:
     """The pictures below a folder. Nothing outside the folder can be found through it."""
 
     def __init__(self, folder: Path) -> None:

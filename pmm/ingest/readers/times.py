@@ -76,7 +76,7 @@ def _parse_any(values: pa.Array, unit: Unit) -> pa.Array:
 def _parse_all(values: pa.Array, unit: Unit) -> pa.Array:
     if unit == "date":
         seconds = values.cast(pa.timestamp("s")).cast(pa.int64())
-        # Arrow knows a year 0; a date must mean the same whatever stands beside it.
+        # Arrow knows a year 0; a date must mean the same in every column.
         return pc.if_else(pc.less(seconds, _YEAR_ONE), pa.scalar(None, pa.int64()), seconds)
     if pc.any(pc.match_substring(values, "x", ignore_case=True)).as_py():
         raise pa.ArrowInvalid("Arrow takes 0x1F for a number; no time is written so")

@@ -98,7 +98,7 @@ def read_title_lines(path: Path) -> Titles:
         else:
             drop_counts[MALFORMED] += 1
     if not drop_counts["read"]:
-        raise InputError(f"{path} is empty")
+        raise InputError(f"{path} is empty; expected is a line an item, item<TAB>title")
     if drop_counts[MALFORMED] * 2 > drop_counts["read"]:
         raise InputError(
             f"{path}: {drop_counts[MALFORMED]:,} of {drop_counts['read']:,} lines have no tab; "

@@ -26,13 +26,13 @@ from pmm.ingest.readers.columns import (
     require_agreement,
 )
 from pmm.ingest.readers.delimited import Dialect, describe_columns, in_any_encoding, sniff, stream
-from pmm.ingest.readers.picture_folder import Pictures
+from pmm.ingest.readers.picture_folder import PictureFolder
 from pmm.ingest.readers.plain_file import require_file
 from pmm.ingest.readers.text import clean_text, join_text
 from pmm.ingest.readers.times import Unit, detect_unit
 from pmm.ingest.tables.interactions import Cleaner
 from pmm.ingest.tables.item_rows import ItemRows
-from pmm.ingest.tables.source_tables import Raw, Reading, write_tables
+from pmm.ingest.tables.source_tables import RawSource, Reading, write_tables
 from pmm.ingest.targets.target_tables import IngestOptions, write_targets
 from pmm.storage.artefact import Digests
 from pmm.storage.home import SOURCES, TARGETS, Home, slug
@@ -122,12 +122,12 @@ def _require_name(name: str) -> None:
             )
 
 
-def _raw(home: Home, name: str, files: CsvFiles) -> Raw:
+def _raw(home: Home, name: str, files: CsvFiles) -> RawSource:
     require_file(files.interactions, "--interactions")
     require_file(files.items, "--items")
-    pictures = Pictures(files.images.resolve()) if files.images else None
+    pictures = PictureFolder(files.images.resolve()) if files.images else None
     digests = Digests(home.root)
-    return Raw(
+    return RawSource(
         name=name,
         config={
             "columns": files.columns,
@@ -144,7 +144,7 @@ def _raw(home: Home, name: str, files: CsvFiles) -> Raw:
     )
 
 
-def _read(files: CsvFiles, pictures: Pictures | None, latin: bool) -> Reading:
+def _read(files: CsvFiles, pictures: PictureFolder | None, latin: bool) -> Reading:
     layout = _detect(files.interactions, files.columns, latin)
     items, item_counts, item_notes = _read_items(files.items, files.item_columns, pictures)
     wanted: dict[str, int] = {"user_id": layout.roles["user"], "item_id": layout.roles["item"]}
@@ -185,7 +185,9 @@ def _detect(path: Path, columns: str | None, latin: bool) -> _Layout:
         at = roles["time"]
         samples = [row[at] for row in head[header:] if len(row) == dialect.fields]
         if not samples:
-            raise InputError(f"{path} has no rows below its header")
+            raise InputError(
+                f"{path} has no rows below its header; expected is a row an interaction"
+            )
         unit = detect_unit(samples, f"{path}, column {names[at]!r}")
     return _Layout(dialect=dialect, header=header, roles=roles, names=names, unit=unit)
 
@@ -223,7 +225,7 @@ def _unknown_columns(path: Path, first: list[str], roles: dict[Role, int]) -> In
 
 
 def _read_items(
-    path: Path, columns: str | None, pictures: Pictures | None
+    path: Path, columns: str | None, pictures: PictureFolder | None
 ) -> tuple[pa.Table, dict[str, Any], dict[str, Any]]:
     """The items, their drop_counts, and what was detected."""
     dialect, head = sniff(path, fields=len(columns.split(",")) if columns else None)
@@ -299,7 +301,7 @@ def _item_roles(
 
 
 def _add_items(
-    rows: ItemRows, batch: pa.RecordBatch, layout: _ItemLayout, pictures: Pictures | None
+    rows: ItemRows, batch: pa.RecordBatch, layout: _ItemLayout, pictures: PictureFolder | None
 ) -> None:
     ids = pc.utf8_trim_whitespace(batch["item"].dictionary_decode()).to_pylist()
     empty = [""] * len(ids)
@@ -324,7 +326,7 @@ def _title_and_description(title: str, description: str) -> str:
     return join_text(title, [description])
 
 
-def _picture(pictures: Pictures | None, item_id: str, named: str) -> str | None:
+def _picture(pictures: PictureFolder | None, item_id: str, named: str) -> str | None:
     if pictures is None:
         return None
     return (pictures.at(named) if named.strip() else None) or pictures.of_item(item_id)

@@ -24,8 +24,8 @@ KnownDataset = Literal["pixelrec", "movielens", "recbole"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Form:
-    """One form in which a dataset is published. Names are compared in lower case, with or without
+class PresetLayout:
+    """How one release of a dataset is published. Names are compared in lower case, with or without
     `.gz` at the end."""
 
     interactions: tuple[str, ...]
@@ -47,9 +47,9 @@ _GENRES = (
     *("Thriller", "War", "Western"),
 )
 
-PRESETS: dict[KnownDataset, tuple[Form, ...]] = {
+PRESETS: dict[KnownDataset, tuple[PresetLayout, ...]] = {
     "pixelrec": (
-        Form(
+        PresetLayout(
             interactions=(
                 *("pixel50k.csv", "pixelrec50k.csv", "pixel200k.csv"),
                 *("pixel1m.csv", "pixel8m.csv", "pixelrec.csv"),
@@ -60,9 +60,9 @@ PRESETS: dict[KnownDataset, tuple[Form, ...]] = {
     ),
     "movielens": (
         # latest, latest-small, 20M, 25M, 32M
-        Form(interactions=("ratings.csv",), items="movies.csv", pictures=_POSTERS),
+        PresetLayout(interactions=("ratings.csv",), items="movies.csv", pictures=_POSTERS),
         # 1M, 10M
-        Form(
+        PresetLayout(
             interactions=("ratings.dat",),
             items="movies.dat",
             columns="user,item,rating,timestamp",
@@ -70,7 +70,7 @@ PRESETS: dict[KnownDataset, tuple[Form, ...]] = {
             pictures=_POSTERS,
         ),
         # 100K: id, title, release, video release, address, "unknown", 18 genres
-        Form(
+        PresetLayout(
             interactions=("u.data",),
             items="u.item",
             columns="user,item,rating,timestamp",
@@ -78,9 +78,11 @@ PRESETS: dict[KnownDataset, tuple[Form, ...]] = {
             pictures=_POSTERS,
         ),
     ),
-    "recbole": (Form(interactions=("*.inter",), items="*.item", pictures=("images", "cover")),),
+    "recbole": (
+        PresetLayout(interactions=("*.inter",), items="*.item", pictures=("images", "cover")),
+    ),
 }
-"""KnownDataset -> the forms that are known."""
+"""KnownDataset -> the layouts that are known."""
 
 
 def preset_files(preset: KnownDataset, folder: Path, images: Path | None = None) -> CsvFiles:
@@ -124,7 +126,7 @@ def _names(folder: Path) -> dict[str, list[Path]]:
     return found
 
 
-def _fitting(form: Form, names: dict[str, list[Path]]) -> Iterator[Path]:
+def _fitting(form: PresetLayout, names: dict[str, list[Path]]) -> Iterator[Path]:
     for name, paths in names.items():
         if any(fnmatch(name, pattern) for pattern in form.interactions):
             yield from paths
@@ -146,7 +148,11 @@ def _not_one(preset: KnownDataset, folder: Path, found: list[Path]) -> InputErro
 
 
 def _items(
-    preset: KnownDataset, folder: Path, form: Form, interactions: Path, names: dict[str, list[Path]]
+    preset: KnownDataset,
+    folder: Path,
+    form: PresetLayout,
+    interactions: Path,
+    names: dict[str, list[Path]],
 ) -> Path:
     """The one items file that belongs to the interactions."""
     if form.items is None:

@@ -19,16 +19,15 @@ import pyarrow.compute as pc
 
 from pmm.errors import InputError
 from pmm.flags import Flag
-from pmm.ingest.download.raw_download import download_and_tell
 from pmm.ingest.download.raw_guide import missing_raw
 from pmm.ingest.readers.delimited import Dialect, describe_columns, in_any_encoding, sniff, stream
-from pmm.ingest.readers.picture_folder import Pictures
+from pmm.ingest.readers.picture_folder import PictureFolder
 from pmm.ingest.readers.text import clean_text, join_text
 from pmm.ingest.sources.source_registry import SourceEntry
 from pmm.ingest.sources.source_request import PlatformRequest
 from pmm.ingest.tables.interactions import Cleaner
 from pmm.ingest.tables.item_rows import ItemRows
-from pmm.ingest.tables.source_tables import Raw, Reading, write_tables
+from pmm.ingest.tables.source_tables import RawSource, Reading, write_tables
 from pmm.ingest.targets.rules import HM_TARGETS
 from pmm.ingest.targets.target_tables import IngestOptions, choose_targets, write_targets
 from pmm.storage.artefact import Digests
@@ -65,7 +64,7 @@ def ingest_hm(
     Raises:
         InputError: files or columns are missing or damaged, an unknown target, nothing left.
     """
-    choose_targets(HM_TARGETS, targets)  # a misspelt name is told before the files are read
+    choose_targets(HM_TARGETS, targets)  # a misspelt name is refused before the files are read
     tables = write_tables(home, _raw(home, (raw or home.raw("hm")).resolve()))
     return write_targets(home, tables, HM_TARGETS, CATEGORY_COLUMNS, targets, options)
 
@@ -87,11 +86,11 @@ def _repair_id(raw: str) -> str:
     return number[1].zfill(_DIGITS) if number else raw
 
 
-def _raw(home: Home, folder: Path) -> Raw:
+def _raw(home: Home, folder: Path) -> RawSource:
     _require_files(folder)
-    pictures = Pictures(folder / IMAGES) if (folder / IMAGES).is_dir() else None
+    pictures = PictureFolder(folder / IMAGES) if (folder / IMAGES).is_dir() else None
     digests = Digests(home.root)
-    return Raw(
+    return RawSource(
         name="HM",
         config={"pictures": str(pictures.folder) if pictures else None},
         inputs={
@@ -116,7 +115,7 @@ def _require_files(folder: Path) -> None:
     raise missing_raw("hm", folder, missing)
 
 
-def _read(folder: Path, pictures: Pictures | None, latin: bool) -> Reading:
+def _read(folder: Path, pictures: PictureFolder | None, latin: bool) -> Reading:
     items, item_counts = _read_articles(folder / ARTICLES, pictures)
     drop_counts: Counter[str] = Counter()
     path = folder / TRANSACTIONS
@@ -133,7 +132,7 @@ def _read(folder: Path, pictures: Pictures | None, latin: bool) -> Reading:
     )
 
 
-def _read_articles(path: Path, pictures: Pictures | None) -> tuple[pa.Table, dict[str, Any]]:
+def _read_articles(path: Path, pictures: PictureFolder | None) -> tuple[pa.Table, dict[str, Any]]:
     dialect, head = sniff(path)
     wanted = _positions(path, head[0], {name: name for name in _ARTICLE_COLUMNS})
 
@@ -185,10 +184,8 @@ class HmRequest(PlatformRequest):
 
 def ingest_as_asked(request: HmRequest) -> list[dict[str, Any]]:
     """H&M's Kaggle files: transactions_train.csv, articles.csv, images/."""
-    home = request.place()
-    if request.download:
-        download_and_tell("hm", request.raw or home.raw("hm"))
-    return ingest_hm(home, request.raw, request.target, request.options())
+    request.fetch_if_asked("hm")
+    return ingest_hm(request.place(), request.raw, request.target, request.options())
 
 
 SOURCE = SourceEntry(

@@ -91,7 +91,7 @@ def register(name: str, entry: SourceEntry, *, says: str) -> None:
         TypeError: the request does not derive from `SourceRequest`.
     """
     if name in _SOURCES:
-        raise InputError(f'there is a source "{name}" already')
+        raise InputError(f'there is a source "{name}" already: give this one another name')
     if not issubclass(entry.request, SourceRequest):
         raise TypeError(f"{entry.request.__name__} does not derive from SourceRequest")
     _SOURCES[name] = _Place(says=says, where=entry)

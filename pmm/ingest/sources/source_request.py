@@ -3,9 +3,10 @@
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pmm.flags import Flag
+from pmm.ingest.download.raw_download import download_and_tell
 from pmm.ingest.targets.target_tables import IngestOptions
 from pmm.storage.home import Home, resolve_home
 
@@ -37,3 +38,13 @@ class PlatformRequest(SourceRequest):
     """One of its datasets; repeatable."""
     download: Annotated[bool, Flag(group="data")] = False
     """First fetch the raw files that have public addresses."""
+
+    def fetch_if_asked(self, source: str, **which: Any) -> None:
+        """With --download, fetch the raw files into the folder they are then read from.
+
+        Args:
+            source: as it is typed, "hm" say.
+            which: which of them, as `pmm.ingest.download.raw_download.download_raw` takes it.
+        """
+        if self.download:
+            download_and_tell(source, self.raw or self.place().raw(source), **which)

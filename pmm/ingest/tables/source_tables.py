@@ -1,8 +1,8 @@
-"""A source's tables: written as a stream from raw files, loaded as integer codes.
+"""A source's tables: written as a stream from raw files, loaded with integers for ids.
 
 `tables/<source>/interactions.parquet` holds every readable row in the order of the file;
 `items.parquet` every item once; `urls.parquet`, where the raw files name any, the addresses of the
-items' pictures; `card.json` the fate of every raw row.
+items' pictures; `card.json` what became of every raw row.
 """
 
 import json
@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pmm.errors import ArtefactError, BrokenArtefact
-from pmm.ingest.tables.id_codes import Coder
+from pmm.ingest.tables.id_codes import IdCodes
 from pmm.storage.artefact import (
     Built,
     atomic_file,
@@ -52,7 +52,7 @@ class Reading:
     """As `pmm.storage.schemas.SOURCE_ITEMS`; every item id once."""
     item_counts: dict[str, Any]
     interactions: Iterator[pa.Table]
-    """As `pmm.storage.schemas.INTERACTIONS`, dictionary-coded, in file order; fills
+    """As `pmm.storage.schemas.INTERACTIONS`, dictionary-encoded, in file order; fills
     `row_counts`."""
     row_counts: Counter[str]
     """"read", "zero times", and a count for each reason to drop a row."""
@@ -66,7 +66,7 @@ class Reading:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Raw:
+class RawSource:
     """Raw files that can be read into a source's tables."""
 
     name: str
@@ -103,11 +103,11 @@ class Source:
     """[I] row of the item in `items`, -1 where the items file lacks it."""
 
 
-def write_tables(home: Home, raw: Raw) -> Built:
+def write_tables(home: Home, raw: RawSource) -> Built:
     """Read the raw files into tables/<source>/, unless nothing has changed since.
 
-    Where only the items are affected by what has changed (`Raw.items_only`), the interactions and
-    their part of the card are taken over, with the same bytes as if they had been read again.
+    Where only the items are affected by what has changed (`RawSource.items_only`), the interactions
+    and their part of the card are taken over, with the same bytes as if they had been read again.
     """
     place = home.tables(raw.name)
     config = {"source": raw.name, "format": FORMAT, **raw.config}
@@ -149,7 +149,7 @@ def _interactions_in_place(place: Path, piece: str) -> dict[str, Any] | None:
 
 def _write(
     draft: Path,
-    raw: Raw,
+    raw: RawSource,
     reading: Reading,
     rows_card: dict[str, Any] | None = None,
     in_place: Path | None = None,
@@ -196,7 +196,7 @@ def _row_account(reading: Reading, kept: int) -> dict[str, Any]:
     }
 
 
-def _card(raw: Raw, reading: Reading, rows: dict[str, Any]) -> dict[str, Any]:
+def _card(raw: RawSource, reading: Reading, rows: dict[str, Any]) -> dict[str, Any]:
     items = reading.items
     return {
         "source": raw.name,
@@ -212,13 +212,13 @@ def _card(raw: Raw, reading: Reading, rows: dict[str, Any]) -> dict[str, Any]:
 
 
 def load_source(name: str, place: Path, card: dict[str, Any]) -> Source:
-    """Load tables with their ids coded as integers; memory is about 16 bytes a row plus the ids.
+    """Load tables with integers in place of ids; memory is about 16 bytes a row plus the ids.
 
     Raises:
         BrokenArtefact: a table cannot be read.
     """
     items = _listed(read_table(place / "items.parquet", SOURCE_ITEMS))
-    users, sold = Coder(), Coder()
+    users, sold = IdCodes(), IdCodes()
     sold.add(items["item_id"].combine_chunks().dictionary_encode())
     times: list[NDArray[np.int64]] = []
     timed = True
@@ -264,4 +264,4 @@ def _batches(path: Path) -> Iterator[pa.RecordBatch]:
         with pq.ParquetFile(path, read_dictionary=columns[:2]) as file:
             yield from file.iter_batches(batch_size=ROW_GROUP, columns=columns)
     except (OSError, pa.ArrowInvalid) as error:
-        raise BrokenArtefact(f"{path} cannot be read ({error})") from error
+        raise BrokenArtefact(f"{path} cannot be read ({error}). Run pmm ingest again") from error

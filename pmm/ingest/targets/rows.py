@@ -3,46 +3,47 @@
 from dataclasses import dataclass
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rows:
+class InteractionRows:
     """R interactions; `timestamp` is None where the source has no times."""
 
     user: NDArray[np.int32]
     item: NDArray[np.int32]
     timestamp: NDArray[np.int64] | None
 
-    def at(self, positions: NDArray[np.int64] | NDArray[np.bool_]) -> "Rows":
+    def at(self, positions: NDArray[np.int64] | NDArray[np.bool_]) -> "InteractionRows":
         """The rows at some positions (or where a mask is True), in that order."""
         time = None if self.timestamp is None else self.timestamp[positions]
-        return Rows(user=self.user[positions], item=self.item[positions], timestamp=time)
+        return InteractionRows(user=self.user[positions], item=self.item[positions], timestamp=time)
 
-    def keep(self, mask: NDArray[np.bool_], reason: str, drop_counts: dict[str, int]) -> "Rows":
+    def keep(
+        self, mask: NDArray[np.bool_], reason: str, drop_counts: dict[str, int]
+    ) -> "InteractionRows":
         """The rows where a mask is True; the others are counted under a reason."""
         dropped = len(mask) - int(np.count_nonzero(mask))
         drop_counts[reason] = drop_counts.get(reason, 0) + dropped
         return self.at(mask) if dropped else self
 
-    def ordered(self) -> "Rows":
+    def ordered(self) -> "InteractionRows":
         """By user, then time; rows with the same time stay in the order of the file.
 
-        >>> rows = Rows(user=np.array([1, 0, 1, 1]), item=np.array([5, 6, 7, 8]),
+        >>> rows = InteractionRows(user=np.array([1, 0, 1, 1]), item=np.array([5, 6, 7, 8]),
         ...             timestamp=np.array([9, 9, 3, 9]))
         >>> rows.ordered().item.tolist()
         [6, 7, 5, 8]
         """
         if self.timestamp is None or bool(np.all(self.timestamp[1:] >= self.timestamp[:-1])):
-            return self.at(np.argsort(self.user, kind="stable"))
+            order = pl.arg_sort_by("user", maintain_order=True)
+            return self.at(pl.DataFrame({"user": self.user}).select(order)["user"].to_numpy())
         return self.at(np.lexsort((self.timestamp, self.user)))
 
     def first_of_pairs(self) -> NDArray[np.bool_]:
         """[R] True at the first row of each (user, item); rows must be in order."""
-        first = np.unique(self._pairs(), return_index=True)[1]
-        mask = np.zeros(len(self.user), bool)
-        mask[first] = True
-        return mask
+        return pl.Series(self._pairs()).is_first_distinct().to_numpy()
 
     def distinct_pairs(self) -> int:
         """Number of distinct (user, item)."""

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from pmm.errors import InputError
 from pmm.ingest.tables.source_tables import Source
 from pmm.ingest.targets.k_core import NothingLeft
-from pmm.ingest.targets.rows import Rows
+from pmm.ingest.targets.rows import InteractionRows
 from pmm.ingest.targets.rules import Rule
 from pmm.ingest.targets.split import LEAST
 
@@ -22,7 +22,7 @@ UNPICTURED = "item without picture"
 
 def usable_rows(
     source: Source, missing_image: Literal["drop", "text-only"], drop_counts: dict[str, int]
-) -> Rows:
+) -> InteractionRows:
     """Rows whose item is listed and has the content that the options ask for.
 
     Args:
@@ -33,7 +33,7 @@ def usable_rows(
     Raises:
         InputError: nothing is left.
     """
-    rows = Rows(user=source.user, item=source.item, timestamp=source.timestamp)
+    rows = InteractionRows(user=source.user, item=source.item, timestamp=source.timestamp)
     listed = source.listed_at >= 0
     rows = rows.keep(listed[rows.item], UNLISTED, drop_counts)
     image = np.zeros(len(listed), bool)
@@ -68,8 +68,8 @@ def _refuse_nothing(source: Source, drop_counts: dict[str, int]) -> None:
         )
         outcomes = source.card.get("picture_outcomes")
         if outcomes:
-            told = ", ".join(f"{name}: {n:,}" for name, n in sorted(outcomes.items()))
-            advice += f". Outcomes of the download: {told}"
+            counts = ", ".join(f"{name}: {n:,}" for name, n in sorted(outcomes.items()))
+            advice += f". Outcomes of the download: {counts}"
     elif drop_counts.get(UNLISTED):
         sold = [repr(source.item_ids[code].as_py()) for code in np.unique(source.item)[:3].tolist()]
         listed = [repr(each) for each in source.items["item_id"][:3].to_pylist()]
@@ -82,14 +82,14 @@ def _refuse_nothing(source: Source, drop_counts: dict[str, int]) -> None:
 
 
 def carve_rows(
-    rows: Rows,
+    rows: InteractionRows,
     name: str,
     rule: Rule,
     columns: Sequence[str],
     source: Source,
     user_core: int,
     drop_counts: dict[str, int],
-) -> Rows:
+) -> InteractionRows:
     """Rows of the items that a rule names, of users with at least `user_core` rows among them.
 
     Raises:
@@ -121,8 +121,8 @@ def carve_rows(
 
 
 def sample_users(
-    rows: Rows, ids: pa.StringArray, users: int, seed: int, drop_counts: dict[str, int]
-) -> Rows:
+    rows: InteractionRows, ids: pa.StringArray, users: int, seed: int, drop_counts: dict[str, int]
+) -> InteractionRows:
     """The users whose hash with the seed is least: the same in every version of every library."""
 
     def place(code: int) -> bytes:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from pmm.arrays import Int32s
 from pmm.errors import InputError
 
 TRAIN, VALID, TEST, LEFT_OUT = 0, 1, 2, -1
@@ -19,20 +20,20 @@ TIME_POINTS = (0.8, 0.9)
 """Temporal split: shares of all interactions before the validation and before the test point."""
 
 Parts = NDArray[np.int8]
-Ints = NDArray[np.int32]
 
 
-def starts_of(user: Ints) -> NDArray[np.int64]:
+def starts_of(user: Int32s) -> NDArray[np.int64]:
     """[R] position of the first row of each row's user.
 
     >>> starts_of(np.array([0, 0, 4, 4, 4], np.int32)).tolist()
     [0, 0, 2, 2, 2]
     """
+    # Rows of a user stand together, so a change of the code is a beginning: no sort, no grouping.
     first = np.flatnonzero(np.diff(user, prepend=-1))
     return np.repeat(first, np.diff(first, append=len(user)))
 
 
-def leave_one_out(user: Ints) -> Parts:
+def leave_one_out(user: Int32s) -> Parts:
     """Last row of a user = test, the one before = valid, the rest train (paper IV-A).
 
     Users with fewer than three rows are left out.
@@ -43,6 +44,7 @@ def leave_one_out(user: Ints) -> Parts:
     parts = np.full(len(user), TRAIN, np.int8)
     if not len(user):
         return parts
+    # By position, not by time: of two rows with the same time the later in the file is the last.
     last = np.flatnonzero(np.diff(user, append=user[-1] + 1))
     sizes = np.diff(last, prepend=-1)
     parts[np.repeat(sizes < LEAST, sizes)] = LEFT_OUT
@@ -51,7 +53,7 @@ def leave_one_out(user: Ints) -> Parts:
     return parts
 
 
-def temporal(user: Ints, timestamp: NDArray[np.int64] | None) -> Parts:
+def temporal(user: Int32s, timestamp: NDArray[np.int64] | None) -> Parts:
     """Split at two points in time that are the same for all users, so that no training row is
     later than a validation target, and no validation target later than a test target.
 
@@ -67,7 +69,12 @@ def temporal(user: Ints, timestamp: NDArray[np.int64] | None) -> Parts:
         InputError: there are no times, or no user has all three parts.
     """
     if timestamp is None:
-        raise InputError("--split temporal needs times, and this source has none")
+        raise InputError(
+            "--split temporal needs times, and this source has none. Without --split each user's "
+            "last two items are held out"
+        )
+    # Shares of the rows, not of the span of time: a shop that grows has most of its rows at the
+    # end, and 80 % of the span could leave half of them for the test.
     ordered = np.sort(timestamp)
     valid_from, test_from = (int(ordered[int(share * len(ordered))]) for share in TIME_POINTS)
     span = (timestamp >= valid_from).astype(np.int8) + (timestamp >= test_from)
@@ -76,18 +83,21 @@ def temporal(user: Ints, timestamp: NDArray[np.int64] | None) -> Parts:
     parts = np.where((span == TRAIN) | fresh, span, LEFT_OUT).astype(np.int8)
     size = int(user[-1]) + 1
     has = [np.bincount(user[parts == part], minlength=size) > 0 for part in (TRAIN, VALID, TEST)]
+    # Users who lack a part go whole: a training history without a target would count as a user in
+    # the statistics, and a target without a history cannot be ranked.
     parts[~np.logical_and.reduce(has)[user]] = LEFT_OUT
     if not (parts == TEST).any():
         raise InputError(
-            "--split temporal leaves no user: nobody acts before the time "
-            f"{valid_from}, between it and {test_from}, and after that (UTC seconds)"
+            "--split temporal leaves no user: none has interactions before "
+            f"{valid_from}, between it and {test_from}, and after that (UTC seconds). Without "
+            "--split each user's last two items are held out"
         )
     return parts
 
 
 def cold_cuts(
-    user: Ints, item: Ints, is_cold: NDArray[np.bool_], values_a_piece: int = 1 << 22
-) -> Iterator[tuple[Ints, NDArray[np.int32], Ints, Ints]]:
+    user: Int32s, item: Int32s, is_cold: NDArray[np.bool_], values_a_piece: int = 1 << 22
+) -> Iterator[tuple[Int32s, NDArray[np.int32], Int32s, Int32s]]:
     """Every cut of a full sequence that ends on a cold item (paper IV-A), history not empty.
 
     Args:
@@ -104,12 +114,15 @@ def cold_cuts(
     ends = ends[ends > start[ends]]
     if not len(ends):
         return
+    # A user with n cold items has n histories, each a prefix of the next: written out they can be
+    # many times the rows, so they come in pieces.
     lengths = ends - start[ends]
     piece = np.cumsum(lengths) // values_a_piece
     bounds = np.flatnonzero(np.diff(piece, prepend=-1))
     for low, high in zip(bounds, [*bounds[1:], len(ends)], strict=True):
         cut, length = ends[low:high], lengths[low:high]
         offsets = np.concatenate([[0], np.cumsum(length)])
+        # All histories of the piece by one gather: start of the user + position within the history.
         within = np.arange(offsets[-1]) - np.repeat(offsets[:-1], length)
         history = item[np.repeat(start[cut], length) + within]
         yield user[cut], offsets.astype(np.int32), history, item[cut]

@@ -1,6 +1,6 @@
 """The paper's Table II: users, items and actions of its fourteen datasets after preprocessing.
 
-And what stands beside it in a target's card: the difference, and our rules in words.
+And what a target's card has beside it: the difference, and our rules in words.
 """
 
 from collections.abc import Mapping
@@ -74,7 +74,7 @@ def rules_in_words(card: Mapping[str, Any]) -> list[str]:
     options = card["options"]
     return [
         f"core: {_core(options, len(card['core']))}",
-        f"carving: {_carving(card['rule'], options)}",
+        f"carving: {_rule_in_words(card['rule'], options)}",
         f"sample: {_sample(options)}",
         "repeats: " + _REPEATS[options["repeats"]],
         "items without picture: " + _UNPICTURED[options["missing_image"]],
@@ -102,7 +102,7 @@ def _core(options: Mapping[str, Any], rounds: int) -> str:
     )
 
 
-def _carving(rule: Mapping[str, Any] | None, options: Mapping[str, Any]) -> str:
+def _rule_in_words(rule: Mapping[str, Any] | None, options: Mapping[str, Any]) -> str:
     if rule is None:
         return "none, the whole source"
     values = " or ".join(map(str, rule.get("values", ())))

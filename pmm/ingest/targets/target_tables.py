@@ -1,4 +1,6 @@
-"""A source's tables -> targets: drops, order, repeats, core, carving, sample, split, cold cuts.
+"""A source's tables -> targets: drops, order, repeats, k-core, rule, sample, split, cold cuts.
+
+A target that a rule makes from a part of the source's items is called carved.
 
 All on integer arrays. What is dropped, and why, adds up to the raw rows in the target's card.
 """
@@ -20,7 +22,7 @@ from pmm.errors import InputError, nearest
 from pmm.flags import Flag
 from pmm.ingest.tables.source_tables import Source, load_source
 from pmm.ingest.targets.k_core import Core, NothingLeft, require_core
-from pmm.ingest.targets.rows import Rows
+from pmm.ingest.targets.rows import InteractionRows
 from pmm.ingest.targets.rules import Rule
 from pmm.ingest.targets.selection import carve_rows, sample_users, usable_rows
 from pmm.ingest.targets.split import (
@@ -76,8 +78,8 @@ class IngestOptions:
                 raise InputError(f"--{name.replace('_', '-')} {value}: must be at least {least}")
 
 
-class Cored:
-    """A source's core, computed once for all its targets, and only if one must be written."""
+class SourceCore:
+    """A source's k-core, computed once for all its targets, and only if one must be written."""
 
     def __init__(self, load: Callable[[], Source], options: IngestOptions) -> None:
         self._load, self.options = load, options
@@ -87,7 +89,7 @@ class Cored:
         return self._load()
 
     @cached_property
-    def result(self) -> tuple[Rows, Core, dict[str, int]]:
+    def result(self) -> tuple[InteractionRows, Core, dict[str, int]]:
         """(rows of the core in order, the core, rows dropped by reason)."""
         drop_counts = dict(self.source.card["interactions"]["dropped"])
         rows = usable_rows(self.source, self.options.missing_image, drop_counts).ordered()
@@ -140,11 +142,11 @@ def write_targets(
     """
     source = str(tables.manifest.config["source"])
     card = json.loads((tables.place / "card.json").read_text(encoding="utf-8"))
-    cored = Cored(lambda: load_source(source, tables.place, card), options)
+    source_core = SourceCore(lambda: load_source(source, tables.place, card), options)
     cards: list[dict[str, Any]] = []
     for name in choose_targets(rules, asked):
         try:
-            built = _build(home, tables, name, rules[name], columns, cored)
+            built = _build(home, tables, name, rules[name], columns, source_core)
         except InputError as error:
             if asked or rules[name] is None:
                 raise
@@ -179,7 +181,7 @@ def _build(
     name: str,
     rule: Rule | None,
     columns: Sequence[str],
-    cored: Cored,
+    source_core: SourceCore,
 ) -> Built:
     return build(
         home.target(name),
@@ -188,16 +190,16 @@ def _build(
             "target": name,
             "source": tables.manifest.config["source"],
             "rule": rule.describe() if rule else None,
-            **asdict(cored.options),
+            **asdict(source_core.options),
         },
         inputs={"tables": tables.manifest.fingerprint},
-        write=lambda draft: _write_target(draft, name, rule, columns, cored),
+        write=lambda draft: _write_target(draft, name, rule, columns, source_core),
     )
 
 
 def _split(
-    rows: Rows, split: Literal["leave-one-out", "temporal"], drop_counts: dict[str, int]
-) -> tuple[Rows, NDArray[np.int8]]:
+    rows: InteractionRows, split: Literal["leave-one-out", "temporal"], drop_counts: dict[str, int]
+) -> tuple[InteractionRows, NDArray[np.int8]]:
     match split:
         case "leave-one-out":
             parts = leave_one_out(rows.user)
@@ -210,11 +212,11 @@ def _split(
 
 
 def _write_target(
-    draft: Path, name: str, rule: Rule | None, columns: Sequence[str], cored: Cored
+    draft: Path, name: str, rule: Rule | None, columns: Sequence[str], source_core: SourceCore
 ) -> dict[str, int]:
     """Write a target's three tables and its card; return the counts for the manifest."""
-    options, source = cored.options, cored.source
-    rows, _, core_drop_counts = cored.result
+    options, source = source_core.options, source_core.source
+    rows, _, core_drop_counts = source_core.result
     drop_counts = dict(core_drop_counts)
     if rule is not None:
         rows = carve_rows(rows, name, rule, columns, source, options.user_core, drop_counts)
@@ -224,7 +226,7 @@ def _write_target(
     if not len(rows.user):
         raise NothingLeft(
             f"{name}: no user has {LEAST} interactions, which the split needs; "
-            "set --user-core to 3 or more to see which cores leave something"
+            "set --user-core to 3 or more to see which values leave something"
         )
     users, user = _renumber(rows.user)
     codes, item = _renumber(rows.item)
@@ -242,7 +244,7 @@ def _write_target(
     counts = {"users": len(users), "items": len(codes), "actions": len(item)}
     card = {
         **_provenance(
-            name, rule, cored, drop_counts, statistics(**counts, pairs=rows.distinct_pairs())
+            name, rule, source_core, drop_counts, statistics(**counts, pairs=rows.distinct_pairs())
         ),
         "tied_timestamps": rows.share_of_ties(),
         "items_without_image": items["image"].null_count,
@@ -256,14 +258,18 @@ def _write_target(
 
 
 def _provenance(
-    name: str, rule: Rule | None, cored: Cored, drop_counts: dict[str, int], stats: dict[str, float]
+    name: str,
+    rule: Rule | None,
+    source_core: SourceCore,
+    drop_counts: dict[str, int],
+    stats: dict[str, float],
 ) -> dict[str, Any]:
     """The card's entries on where the target comes from and how it compares with the paper's."""
-    _, core, _ = cored.result
-    source = cored.source.card
+    _, core, _ = source_core.result
+    source = source_core.source.card
     how = {
         "rule": rule.describe() if rule else None,
-        "options": asdict(cored.options),
+        "options": asdict(source_core.options),
         "core": [asdict(each) for each in core.rounds],
     }
     return {
@@ -328,7 +334,7 @@ def _cold_batches(
 
 
 def _digest(sequences: pa.Table) -> str:
-    """sha256 of what the sequences hold, whatever the file around them looks like."""
+    """sha256 of the sequences' content, which does not depend on the version of Parquet."""
     whole = hashlib.sha256()
     for name in ("train", "valid", "test", "user_id"):
         column = sequences[name].combine_chunks()

@@ -1,295 +1,192 @@
-"""CARCA: items mixed of id and features, a user's profile, and a head that scores by attention.
+"""CARCA++: ids and frozen vectors, candidates scored by attention (Rashed et al. 2022).
 
-A candidate is scored by cross-attention to the user's profile, so no vector of the user alone
-holds what a score needs.
-
-Shape suffixes: B users, L positions of the window, I candidate items, C of them at once, D width,
-F width of the features, M last positions, H heads, E width of a head.
+Shape suffixes: I items, D width, B users, S = L + 1 slots, L inputs, R prediction rows.
 """
 
+from dataclasses import dataclass, field
+from typing import Literal
+
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor
 from torch.nn import functional
 
-from pmm.errors import InputError
-from pmm.model.encoders.attention_heads import split_heads
-from pmm.model.losses.next_item import at_least_float32
-from pmm.model.user_encoders.transformer import causal_mask
+from pmm.data.batch import Batch
+from pmm.model.baselines.sequence_baseline import (
+    TRAINING,
+    Encoded,
+    SequenceBaseline,
+    check_options,
+    given,
+)
+from pmm.model.encoders.specs import TextSpec, VisionSpec
+from pmm.model.entry import DEFAULT, ModelEntry, Settings
+from pmm.model.features.item_features import ItemFeatures, Scaling, vectors_of
+from pmm.model.item_parts.item_table import ItemTable
+from pmm.model.item_parts.vector_table import VectorTable
+from pmm.model.losses.next_item import LogQ, Reject, predicted, softmax_over_slots
+from pmm.model.protocol import ModelOptions, UserScores
+from pmm.model.search_space import CORRECTION, SIZES
+from pmm.model.user_encoders.carca_attention import CarcaEncoder, CarcaHead, ItemMix
+from pmm.shards.kinds import Modality
 
-SLOPE = 0.2
-"""Of every LeakyReLU below zero."""
+
+@dataclass(frozen=True, kw_only=True)
+class CarcaOptions(ModelOptions):
+    """What CARCA++ is made of; docs/paper.md, Baselines, has the sources of all values."""
+
+    name: Literal["carca"] = "carca"
+    width: int = 128
+    """D, of items and users."""
+    max_length: int = 20
+    """L, the most recent items that are read (R32)."""
+    dropout: float = 0.3
+    table_std: float = 0.0
+    """Of the table of ids at the start; 0: Xavier-normal, as in the published code."""
+    user_blocks: int = 2
+    user_heads: int = 4
+    loss: Literal["in_batch", "bce"] = "in_batch"
+    """"in_batch": PMMRec's softmax over the batch's slots. "bce": one drawn negative at each input,
+    as published."""
+    logq: LogQ = "on"
+    reject: Reject = "same_ids"
+    tau: float = 1.0
+    """Of "in_batch": scores are divided by it."""
+    text: TextSpec = field(default_factory=TextSpec)
+    vision: VisionSpec = field(default_factory=VisionSpec)
+    features: Modality = "both"
+    """Whose frozen vectors are read."""
+    scaling: Scaling = "standardise"
+    """Of the frozen vectors, before anything reads them."""
+    causal: bool = True
+    """No position sees later items; False as published."""
+    residual: bool = True
+    """The score's multiplicative residual."""
+
+    def __post_init__(self) -> None:
+        blind = self.loss == "in_batch" and not self.causal
+        fault = "carca: in_batch needs causal, as each position's target lies ahead"
+        check_options(self, faults=[fault] if blind else [])
+
+    @property
+    def content(self) -> Modality:
+        """As frozen vectors."""
+        return self.features
+
+    @property
+    def knows_items(self) -> bool:
+        """Each by its row of the table."""
+        return True
 
 
-class ItemMix(nn.Module):
-    """An item's id vector and its features -> one vector, by two linear layers in a row.
+class Carca(SequenceBaseline):
+    """Ids mixed with frozen vectors; a candidate is scored by its attention to the profile."""
 
-    The features go to 5D first, then id vector and features together to D. Profile and candidates
-    share the layers, but ids enter the profile times the root of D and candidates as they are.
-    """
+    options: CarcaOptions
 
-    def __init__(self, width: int, features: int) -> None:
-        super().__init__()
-        self.feature = nn.Linear(features, 5 * width)
-        self.mix = nn.Linear(6 * width, width)
-        _initialise(self)
-
-    def forward(self, e_ID: Tensor, feature_IF: Tensor) -> tuple[Tensor, Tensor]:
-        """The items as they stand in a profile, and as candidates; [I, D] each."""
-        width = e_ID.shape[-1]
-        of_id_ID = functional.linear(e_ID, self.mix.weight[:, :width])
-        of_features_ID = functional.linear(
-            self.feature(feature_IF), self.mix.weight[:, width:], self.mix.bias
+    def __init__(self, options: CarcaOptions, n_items: int, features: ItemFeatures | None) -> None:
+        super().__init__(options, n_items)
+        heads, dropout = options.user_heads, options.dropout
+        self.items = ItemTable(n_items, self.width, std=options.table_std)
+        self.vectors = VectorTable(features)
+        self.frozen_by = self.vectors.made_by
+        self.mix = ItemMix(self.width, self.vectors.width)
+        self.head = CarcaHead(
+            self.width,
+            heads=heads,
+            dropout=dropout,
+            residual=options.residual,
+            causal=options.causal,
         )
-        return of_id_ID * width**0.5 + of_features_ID, of_id_ID + of_features_ID
-
-
-class Projections(nn.Module):
-    """Queries, keys and values of attention: LeakyReLU of a linear layer each."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        if width % heads:
-            raise InputError(f"user_heads = {heads} does not divide the width {width}")
-        self.heads = heads
-        self.query = nn.Linear(width, width)
-        self.key = nn.Linear(width, width)
-        self.value = nn.Linear(width, width)
-
-    def queries(self, x_D: Tensor) -> Tensor:
-        """[..., D] -> [..., H, E]."""
-        return split_heads(functional.leaky_relu(self.query(x_D), SLOPE), self.heads)
-
-    def keys_and_values(self, x_D: Tensor) -> tuple[Tensor, Tensor]:
-        """[..., D] -> [..., H, E] each."""
-        key_HE, value_HE = (
-            split_heads(functional.leaky_relu(projection(x_D), SLOPE), self.heads)
-            for projection in (self.key, self.value)
+        self.user_encoder = CarcaEncoder(
+            self.width,
+            blocks=options.user_blocks,
+            heads=heads,
+            dropout=dropout,
+            causal=options.causal,
         )
-        return key_HE, value_HE
 
+    def of_numbers(self, item_I: Tensor) -> Tensor:
+        """The item as it stands in a profile, then as a candidate, [I, 2 D]."""
+        return torch.cat(self.mix(self.items.table(item_I), self.vectors(item_I)), dim=1)
 
-class ProfileBlock(nn.Module):
-    """Attention whose result is multiplied with its query, then two layers with a residual."""
-
-    def __init__(self, width: int, *, heads: int, dropout: float) -> None:
-        super().__init__()
-        self.attention_norm = nn.LayerNorm(width, eps=1e-8)
-        self.projections = Projections(width, heads)
-        self.norm = nn.LayerNorm(width, eps=1e-8)
-        self.up = nn.Linear(width, width)
-        self.down = nn.Linear(width, width)
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, x_BLD: Tensor, allowed_B1LL: Tensor) -> Tensor:
-        """One block; queries are normed, keys and values are not."""
-        normed_BLD = self.attention_norm(x_BLD)
-        key_BLHE, value_BLHE = self.projections.keys_and_values(x_BLD)
-        attended_BHLE = functional.scaled_dot_product_attention(
-            self.projections.queries(normed_BLD).transpose(1, 2),
-            key_BLHE.transpose(1, 2),
-            value_BLHE.transpose(1, 2),
-            attn_mask=allowed_B1LL,
-            dropout_p=self.dropout.p if self.training else 0.0,
-        )
-        y_BLD = self.norm(attended_BHLE.transpose(1, 2).flatten(2) * normed_BLD)
-        inner_BLD = self.dropout(functional.leaky_relu(self.up(y_BLD), SLOPE))
-        out_BLD: Tensor = y_BLD + self.dropout(self.down(inner_BLD))
-        return out_BLD
-
-
-class CarcaEncoder(nn.Module):
-    """Mixed item vectors of a left-padded window -> the user's profile, a vector at each position.
-
-    There are no positions: the order is known by what may be seen alone. `causal=False` is the
-    published code, where an item sees those after it.
-    """
-
-    def __init__(
-        self,
-        width: int,
-        *,
-        blocks: int = 2,
-        heads: int = 4,
-        dropout: float = 0.3,
-        causal: bool = True,
-    ) -> None:
-        super().__init__()
-        self.causal = causal
-        self.dropout = nn.Dropout(dropout)
-        self.blocks = nn.ModuleList(
-            ProfileBlock(width, heads=heads, dropout=dropout) for _ in range(blocks)
-        )
-        self.norm = nn.LayerNorm(width, eps=1e-8)
-        _initialise(self)
-
-    def forward(self, z_BLD: Tensor, valid_BL: Tensor) -> Tensor:
-        """The profile [B, L, D], zeros at padding.
-
-        What stands at padding has no influence, as long as it is finite.
-
-        Args:
-            z_BLD: items as `ItemMix` makes them for a profile.
-            valid_BL: bool, True at real items.
-        """
-        allowed_B1LL = _visible(valid_BL, causal=self.causal)[:, None]
-        x_BLD = self.dropout(z_BLD)
-        for block in self.blocks:
-            x_BLD = block(x_BLD, allowed_B1LL)
-        profile_BLD: Tensor = self.norm(x_BLD).masked_fill(~valid_BL[:, :, None], 0.0)
+    def encode_users(self, e_BLW: Tensor, valid_BL: Tensor) -> Tensor:
+        """The user's profile [B, L, D]; zeros at padding."""
+        profile_BLD: Tensor = self.user_encoder(e_BLW[:, :, : self.width], valid_BL)
         return profile_BLD
 
+    def item_vectors(self, e_IW: Tensor) -> Tensor:
+        """What the head reads of candidates, [I, D]."""
+        return e_IW[:, self.width :]
 
-class CarcaHead(nn.Module):
-    """Scores of candidates: each attends to the profile, and a linear layer reads the result.
+    @property
+    def scores_of_users(self) -> UserScores:
+        """The head's scores at the last position: no vector of the user alone would do."""
 
-    `residual` multiplies what a candidate attended to with the candidate itself. `causal` lets a
-    candidate at position l see the profile up to l; without it, all of the profile (the published
-    code). Scores are logits in float32 or more, whatever autocast says; the constant of the last
-    layer shifts all alike, so a softmax gives it no gradient.
+        def scores(e_BLW: Tensor, valid_BL: Tensor, item_ID: Tensor) -> Tensor:
+            return self.head.last_scores(self.encode_users(e_BLW, valid_BL), valid_BL, item_ID)
 
-    Since the last layer is linear, a candidate's score is the mean of one number a profile item,
-    under the candidate's attention: value . w, or value . (w x candidate) with the residual. No
-    attended vector is ever made.
-    """
+        return scores
 
-    def __init__(
-        self,
-        width: int,
-        *,
-        heads: int = 4,
-        dropout: float = 0.3,
-        residual: bool = True,
-        causal: bool = True,
-    ) -> None:
-        super().__init__()
-        self.residual, self.causal = residual, causal
-        self.projections = Projections(width, heads)
-        self.score = nn.Linear(width, 1)
-        self.dropout = nn.Dropout(dropout)
-        _initialise(self)
-
-    def scores(self, profile_BLD: Tensor, valid_BL: Tensor, candidate_ID: Tensor) -> Tensor:
-        """Every candidate at every position, [B, L, I], zeros at padding: for training.
-
-        Memory is a few times B x H x L x I. The causal means run along the window with a running
-        logarithm of the sum of exponentials: exact however far apart the logits lie, and no later
-        item reaches an earlier score, not even by rounding. One draw of dropout for a user, a
-        candidate and a profile item serves all positions.
+    def loss(self, batch: Batch, generator: Generator | None = None) -> Tensor:
+        """The loss of the next item at each input, a float32 scalar.
 
         Args:
-            profile_BLD: from `CarcaEncoder`.
-            valid_BL: bool, True at real items.
-            candidate_ID: items as `ItemMix` makes them for candidates.
+            batch: sequences over distinct items.
+            generator: of drawn negatives ("bce"), on the batch's device.
         """
-        if not self.causal:
-            last_B1I = self._last(profile_BLD, valid_BL, candidate_ID)[:, None]
-            return last_B1I * valid_BL[:, :, None]
-        logit_HBLI, part_HBLI = self._logits_and_parts(profile_BLD, valid_BL, candidate_ID)
-        mean_HBLI = _running_means(logit_HBLI, self.dropout(part_HBLI))
-        score_BLI = mean_HBLI.sum(0) + self.score.bias
-        return score_BLI.masked_fill(~valid_BL[:, :, None], 0.0)
-
-    def last_scores(
-        self, profile_BLD: Tensor, valid_BL: Tensor, candidate_ID: Tensor, *, chunk: int = 2_048
-    ) -> Tensor:
-        """Every candidate at the last position, [B, I]: for ranking the catalogue.
-
-        Two products I x D x L a user, over `chunk` candidates at once: memory is a few times
-        B x H x L x chunk. A user without items gets zeros.
-        """
-        parts = torch.split(candidate_ID, chunk)
-        return torch.cat([self._last(profile_BLD, valid_BL, part) for part in parts], dim=1)
-
-    def pair_scores(self, profile_BLD: Tensor, valid_BL: Tensor, candidate_BMD: Tensor) -> Tensor:
-        """One candidate at each of the last M positions, [B, M], zeros at padding.
-
-        The definition, literally. With M = L: the pairs of the published training, the next item
-        and a drawn one at each position. With M = 1: single pairs of a user and an item.
-        """
-        places = candidate_BMD.shape[1]
-        key_BLHE, value_BLHE = self.projections.keys_and_values(profile_BLD)
-        attended_BHME = functional.scaled_dot_product_attention(
-            self.projections.queries(candidate_BMD).transpose(1, 2),
-            key_BLHE.transpose(1, 2),
-            value_BLHE.transpose(1, 2),
-            attn_mask=_visible(valid_BL, causal=self.causal)[:, None, -places:],
-            dropout_p=self.dropout.p if self.training else 0.0,
+        found = self.encode_batch(batch)
+        if self.options.loss == "bce":
+            return self._pairs(found, batch, given(generator))
+        valid_BL = batch.slot_BS[:, :-1] > 0
+        z_BLI = self.head.scores(found.user_BLD, valid_BL, self.item_vectors(found.item_IW))
+        z_RI = z_BLI[predicted(batch.slot_BS)] / self.options.tau
+        return softmax_over_slots(
+            z_RI,
+            batch.slot_BS,
+            batch.log_p_I,
+            logq=self.options.logq,
+            reject=self.options.reject,
         )
-        attended_BMD = attended_BHME.transpose(1, 2).flatten(2)
-        if self.residual:
-            attended_BMD = attended_BMD * candidate_BMD
-        score_BM: Tensor = self.score(attended_BMD)[:, :, 0]
-        return at_least_float32(score_BM.masked_fill(~valid_BL[:, -places:], 0.0))
 
-    def _last(self, profile_BLD: Tensor, valid_BL: Tensor, candidate_CD: Tensor) -> Tensor:
-        logit_HBLC, part_HBLC = self._logits_and_parts(profile_BLD, valid_BL, candidate_CD)
-        weight_HBLC = self.dropout(logit_HBLC.softmax(2))
-        score_BC: Tensor = (weight_HBLC * part_HBLC).sum(dim=(0, 2)) + self.score.bias
-        return score_BC.masked_fill(~valid_BL.any(1)[:, None], 0.0)
-
-    def _logits_and_parts(
-        self, profile_BLD: Tensor, valid_BL: Tensor, candidate_ID: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Attention logits, and what each profile item adds to a score if seen alone; [H, B, L, I].
-
-        At padding the logits are so low that the parts there have no weight. Without the residual
-        the parts are the same for all candidates.
-        """
-        key_BLHE, value_BLHE = self.projections.keys_and_values(profile_BLD)
-        query_IHE = self.projections.queries(candidate_ID)
-        with torch.autocast(profile_BLD.device.type, enabled=False):
-            query_IHE = at_least_float32(query_IHE) / query_IHE.shape[-1] ** 0.5
-            logit_HBLI = _products(key_BLHE, query_IHE)
-            weight_1D = at_least_float32(self.score.weight)
-            if self.residual:
-                weight_1D = weight_1D * at_least_float32(candidate_ID)
-            part_HBLI = _products(value_BLHE, split_heads(weight_1D, self.projections.heads))
-        logit_HBLI = logit_HBLI.masked_fill(~valid_BL[:, :, None], LOWEST)
-        return logit_HBLI, part_HBLI.expand_as(logit_HBLI)
+    def _pairs(self, found: Encoded, batch: Batch, generator: Generator) -> Tensor:
+        """The published loss: the next item and a drawn one at each input."""
+        known_IW, negative_BL = self.with_negatives(found.item_IW, batch, generator)
+        slot_BS, known_ID = batch.slot_BS, self.item_vectors(known_IW)
+        valid_BL, row_BL = slot_BS[:, :-1] > 0, predicted(slot_BS)
+        next_BLD, drawn_BLD = (
+            functional.pad(known_ID, (0, 0, 1, 0))[each] for each in (slot_BS[:, 1:], negative_BL)
+        )
+        z_R = self.head.pair_scores(found.user_BLD, valid_BL, next_BLD)[row_BL]
+        other_R = self.head.pair_scores(found.user_BLD, valid_BL, drawn_BLD)[row_BL]
+        total = functional.softplus(-z_R) + functional.softplus(other_R)
+        return total.sum() / max(1, len(z_R))
 
 
-LOWEST = -1e30
-"""The logit of what is not seen: finite, so that a softmax over nothing else is no NaN."""
-
-
-def _running_means(logit_HBLI: Tensor, part_HBLI: Tensor) -> Tensor:
-    """Mean of the parts up to each position, weighted by the logits' softmax up to there.
-
-    A position takes the share sigmoid(its logit - log of the sum so far) of the mean.
-    """
-    mean_HBI = torch.zeros_like(logit_HBLI[:, :, 0])
-    total_HBI = torch.full_like(mean_HBI, LOWEST)
-    means = []
-    for logit_HBI, part_HBI in zip(logit_HBLI.unbind(2), part_HBLI.unbind(2), strict=True):
-        mean_HBI = torch.lerp(mean_HBI, part_HBI, (logit_HBI - total_HBI).sigmoid())
-        total_HBI = torch.logaddexp(total_HBI, logit_HBI)
-        means.append(mean_HBI)
-    return torch.stack(means, dim=2)
-
-
-def _products(left_BLHE: Tensor, right_IHE: Tensor) -> Tensor:
-    """Inner products of every position with every candidate, by head, in float32 or more."""
-    users, length = left_BLHE.shape[:2]
-    left_HNE = at_least_float32(left_BLHE).flatten(0, 1).transpose(0, 1)
-    product_HNI = left_HNE @ right_IHE.permute(1, 2, 0)
-    return product_HNI.view(len(product_HNI), users, length, -1)
-
-
-def _visible(valid_BL: Tensor, *, causal: bool) -> Tensor:
-    """bool [B, L, L]: which key (column) a query (row) sees; padding sees itself, as no one else.
-
-    >>> _visible(torch.tensor([[False, True, True]]), causal=False).int()[0].tolist()
-    [[1, 1, 1], [0, 1, 1], [0, 1, 1]]
-    """
-    if causal:
-        return causal_mask(valid_BL)
-    self_LL = torch.eye(valid_BL.shape[1], dtype=torch.bool, device=valid_BL.device)
-    return valid_BL[:, None, :] | self_LL
-
-
-def _initialise(module: nn.Module) -> None:
-    """Xavier-uniform matrices, zero biases: the published code leaves both to TensorFlow 1."""
-    for each in module.modules():
-        if isinstance(each, nn.Linear):
-            nn.init.xavier_uniform_(each.weight)
-            nn.init.zeros_(each.bias)
+ENTRY = ModelEntry(
+    knows_by="ids and frozen vectors",
+    settings={
+        DEFAULT: Settings(options=CarcaOptions(), training=TRAINING),
+        "original": Settings(
+            options=CarcaOptions(
+                width=390,
+                max_length=35,
+                user_blocks=3,
+                user_heads=3,
+                loss="bce",
+                scaling="none",
+                causal=False,
+                residual=False,
+            ),
+            training={
+                **TRAINING,
+                "batch_users": 128,
+                "lr": 1e-4,
+                "weight_decay": 1e-4,
+                "beta2": 0.98,
+            },
+        ),
+    },
+    space={**SIZES, **CORRECTION},
+    build=lambda options, inputs: Carca(options, inputs.n_items, inputs.features),
+    read_vectors=vectors_of,
+)

@@ -1,101 +1,116 @@
-"""FDSA's user encoder: one Transformer over the items, one over their features, then joined.
+"""FDSA: one Transformer over ids, one over frozen vectors (Zhang et al. 2019).
 
-Shape suffixes: B users, L positions of the window, D width, F width of a field of features, K
-fields. A name without B and L has any leading dimensions: of items, or of windows of items.
+Shape suffixes: I items, D width, B users, L positions, F width of the frozen vectors.
 """
 
-from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import Tensor
 
-from pmm.model.user_encoders.post_norm import PositionedInput, PostNormBlocks, initialise
-
-
-class FieldAttention(nn.Module):
-    """Several vectors of an item -> their weighted sum, weights softmax(w ReLU(W f + b)).
-
-    RecBole adds one more bias to all the weights' logits, which changes nothing.
-    """
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.inner = nn.Linear(width, width)
-        self.logit = nn.Linear(width, 1, bias=False)
-
-    def forward(self, field_KD: Tensor) -> Tensor:
-        """The sum over the fields; [..., D]."""
-        weight_K1 = self.logit(functional.relu(self.inner(field_KD))).softmax(-2)
-        summed_D: Tensor = (weight_K1 * field_KD).sum(-2)
-        return summed_D
+from pmm.model.baselines.next_item_baseline import Loss, NextItemBaseline
+from pmm.model.baselines.sequence_baseline import SAMPLES, TRAINING, check_options
+from pmm.model.encoders.specs import TextSpec, VisionSpec
+from pmm.model.entry import DEFAULT, ModelEntry, Settings
+from pmm.model.features.item_features import ItemFeatures, Scaling, vectors_of
+from pmm.model.item_parts.item_table import ItemTable
+from pmm.model.item_parts.vector_table import VectorTable
+from pmm.model.losses.next_item import LogQ, Reject, Similarity
+from pmm.model.losses.of_baselines import SameTarget
+from pmm.model.protocol import ModelOptions
+from pmm.model.search_space import IN_BATCH, SIZES
+from pmm.model.user_encoders.fdsa_encoder import FdsaEncoder
+from pmm.shards.kinds import Modality
 
 
-class FdsaEncoder(nn.Module):
-    """Item vectors and features of a left-padded window -> a hidden state at each position.
+@dataclass(frozen=True, kw_only=True)
+class FdsaOptions(ModelOptions):
+    """What FDSA is made of; docs/paper.md, Baselines, has the sources of all values."""
 
-    The positions and the input's LayerNorm are shared by both streams; the same LayerNorm stands
-    behind the layer that joins them.
+    name: Literal["fdsa"] = "fdsa"
+    width: int = 128
+    """D, of items and users."""
+    max_length: int = 20
+    """L, the most recent items that are read (R32)."""
+    dropout: float = 0.1
+    table_std: float = 0.02
+    """As of SASRec."""
+    user_blocks: int = 2
+    """Of each of the two Transformers."""
+    user_heads: int = 2
+    inner: int = 256
+    """Width of the feed-forward layers."""
+    loss: Loss = "in_batch"
+    logq: LogQ = "on"
+    reject: Reject = "same_ids"
+    similarity: Similarity = "dot"
+    tau: float = 1.0
+    text: TextSpec = field(default_factory=TextSpec)
+    vision: VisionSpec = field(default_factory=VisionSpec)
+    features: Modality = "text"
+    """Whose frozen vectors are read."""
+    scaling: Scaling = "standardise"
+    """Of the frozen vectors, before anything reads them."""
+    same_target: SameTarget = "masked"
 
-    Args:
-        width: of the item vectors and the hidden states.
-        fields: the widths of the features, one each field (text; text and picture).
-        max_length, blocks, heads, inner, dropout: of each stream, as in `PostNormEncoder`.
-    """
+    def __post_init__(self) -> None:
+        check_options(self)
 
-    def __init__(
-        self,
-        width: int,
-        *,
-        fields: Sequence[int],
-        max_length: int,
-        blocks: int = 2,
-        heads: int = 2,
-        inner: int = 256,
-        dropout: float = 0.5,
-    ) -> None:
-        super().__init__()
-        if not fields:
-            raise ValueError("FDSA needs at least one field of features")
-        self.input = PositionedInput(width, max_length=max_length, dropout=dropout)
-        self.item_stream, self.feature_stream = (
-            PostNormBlocks(width, blocks=blocks, heads=heads, inner=inner, dropout=dropout)
-            for _ in range(2)
+    @property
+    def content(self) -> Modality:
+        """As frozen vectors."""
+        return self.features
+
+    @property
+    def knows_items(self) -> bool:
+        """Each by its row of the table."""
+        return True
+
+
+class Fdsa(NextItemBaseline):
+    """A row of a table beside what a layer makes of the frozen vectors; a stream for each."""
+
+    options: FdsaOptions
+    user_encoder: FdsaEncoder
+
+    def __init__(self, options: FdsaOptions, n_items: int, features: ItemFeatures | None) -> None:
+        super().__init__(options, n_items)
+        self.items = ItemTable(n_items, self.width, std=options.table_std)
+        self.vectors = VectorTable(features)
+        self.frozen_by = self.vectors.made_by
+        self.user_encoder = FdsaEncoder(
+            self.width,
+            fields=self.vectors.widths,
+            max_length=options.max_length,
+            blocks=options.user_blocks,
+            heads=options.user_heads,
+            inner=options.inner,
+            dropout=options.dropout,
         )
-        self.projections = nn.ModuleList(nn.Linear(field, width) for field in fields)
-        self.field_attention = FieldAttention(width) if len(fields) > 1 else None
-        self.join = nn.Linear(2 * width, width)
-        initialise(self)
 
-    def forward(self, e_BLD: Tensor, fields_BLF: Sequence[Tensor], valid_BL: Tensor) -> Tensor:
-        """Hidden states [B, L, D], zeros at padding, each from its past.
+    def of_numbers(self, item_I: Tensor) -> Tensor:
+        """The id's vector, then the features', [I, 2 D]: each item is embedded once a batch."""
+        fields_IF = torch.split(self.vectors(item_I), self.vectors.widths, dim=1)
+        embedded_ID = self.user_encoder.embed_features(fields_IF)
+        return torch.cat([self.items.table(item_I), embedded_ID], dim=1)
 
-        What stands at padding has no influence, as long as it is finite.
+    def encode_users(self, e_BLW: Tensor, valid_BL: Tensor) -> Tensor:
+        """Hidden states [B, L, D] of left-padded windows of items; zeros at padding."""
+        e_BLD, feature_BLD = e_BLW.chunk(2, dim=2)
+        return self.user_encoder.join_streams(e_BLD, feature_BLD, valid_BL)
 
-        Args:
-            e_BLD: item vectors, L <= max_length.
-            fields_BLF: the features of the same items, one tensor a field.
-            valid_BL: bool, True at real items.
-        """
-        return self.join_streams(e_BLD, self.embed_features(fields_BLF), valid_BL)
 
-    def embed_features(self, fields_F: Sequence[Tensor]) -> Tensor:
-        """One vector [..., D] of an item's fields: ReLU(W x + b) of each, then their sum.
-
-        Distinct items may be embedded once and then be put into windows: `join_streams`.
-        """
-        embedded = [
-            functional.relu(projection(field_F))
-            for projection, field_F in zip(self.projections, fields_F, strict=True)
-        ]
-        if self.field_attention is None:
-            return embedded[0]
-        summed_D: Tensor = self.field_attention(torch.stack(embedded, dim=-2))
-        return summed_D
-
-    def join_streams(self, e_BLD: Tensor, feature_BLD: Tensor, valid_BL: Tensor) -> Tensor:
-        """`forward` for features that are embedded already."""
-        item_BLD = self.item_stream(self.input(e_BLD), valid_BL)
-        feature_BLD = self.feature_stream(self.input(feature_BLD), valid_BL)
-        joined_BLD: Tensor = self.join(torch.cat([item_BLD, feature_BLD], dim=2))
-        return self.input.normed(joined_BLD).masked_fill(~valid_BL[:, :, None], 0.0)
+ENTRY = ModelEntry(
+    knows_by="ids and frozen vectors",
+    settings={
+        DEFAULT: Settings(options=FdsaOptions(), training=TRAINING),
+        "original": Settings(
+            options=FdsaOptions(width=64, max_length=50, dropout=0.5, loss="full", scaling="none"),
+            training={**TRAINING, "batch_users": SAMPLES, "weight_decay": 0.0},
+        ),
+    },
+    space={**SIZES, **IN_BATCH},
+    build=lambda options, inputs: Fdsa(options, inputs.n_items, inputs.features),
+    read_vectors=vectors_of,
+)

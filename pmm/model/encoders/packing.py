@@ -18,7 +18,8 @@ from torch import Tensor
 from torch.nn import functional
 
 GROUPS, LEAST_GROUP = 6, 16
-"""Attention runs in at most so many groups, of at least so many items."""
+"""Attention runs in at most GROUPS groups of at least LEAST_GROUP items: each is one more call,
+but the more there are, the less each pads."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ class _Block:
     def spread(self, token_n: Tensor) -> Tensor:
         """[n, ...] -> [i, K, ...], zeros behind the end of an item."""
         if self.place_n is not None:
+            # By numbers, not by a mask: a mask's True entries would have to be counted first, and
+            # the accelerator would have to wait for it.
             empty = token_n.new_zeros(self.rows * self.columns, *token_n.shape[1:])
             token_n = empty.index_copy(0, self.place_n, token_n)
         return token_n.reshape(self.rows, self.columns, *token_n.shape[1:])
@@ -79,8 +82,12 @@ class Packing:
         columns = int(lengths.max(initial=0))
         begin, end = int(self._starts[first]), int(self._starts[last])
         if len(lengths) * columns == end - begin:
+            # Always so with pictures, whose tokens are equally many: packed and padded are the same
+            # tensor, and nothing is copied.
             return _Block(begin, end, len(lengths), columns, None, None, None)
         valid = np.arange(columns) < lengths[:, None]
+        # A softmax over no key at all is NaN, and its gradient makes NaN of every weight; what the
+        # one key of an empty item gives is dropped when the tokens are packed again.
         keys = np.arange(columns) < np.maximum(lengths, 1)[:, None]
         place_n, valid_iK, keys_iK = (
             torch.from_numpy(each).to(self.device) for each in (np.flatnonzero(valid), valid, keys)
@@ -143,6 +150,10 @@ class Packing:
             query_NHE, key_NHE, value_NHE: projected tokens, by head.
             dropout: probability of dropping an attention weight.
         """
+        # In groups of about the same length: padding all items to the longest here would cost what
+        # packing saves everywhere else. The published step pads every slot to 50 tokens; it takes
+        # 17.8 times as long, for this and for its frozen blocks (benchmarks/results.md,
+        # train_step).
         if self._groups is None:
             parts = [self._block(items.start, items.stop) for items in self.groups()]
             self._groups = [part for part in parts if part.columns]

@@ -8,7 +8,7 @@ R rows that something is fitted on.
 """
 
 import dataclasses
-import sys
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -18,13 +18,16 @@ from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
 from pmm.errors import InputError
-from pmm.model.encoders.cut_encoders import load_text, load_tower, pixel_scale, require_size
 from pmm.model.encoders.specs import TextSpec, VisionSpec
+from pmm.model.encoders.text_encoder import load_text
+from pmm.model.encoders.vision_encoder import load_tower, pixel_scale, require_size
 from pmm.model.features.trunks import activations_folder, described, tensors_digest
 from pmm.shards.activations import Activations, Trunk, write_activations
 from pmm.shards.items import Items
 from pmm.shards.kinds import Storage
 from pmm.shards.read import Shards
+
+logger = logging.getLogger(__name__)
 
 ITEMS_AT_ONCE = 8_192
 """Rows that are turned to float32 together, so that of a mapped file little is held twice."""
@@ -250,7 +253,7 @@ def _stored(shards: Shards, trunk: Trunk, storage: Storage, items_at_once: int) 
     found = Activations(built.place, shards, trunk, device=torch.device("cpu"))
     state = "written" if built.fresh else "found"
     what = f"frozen vectors of the {trunk.side} encoder on {shards.target}"
-    print(described(what, state, found), file=sys.stderr)
+    logger.info(described(what, state, found))
     vector_ND = torch.empty(shards.n_items, trunk.width)
     for start in range(0, shards.n_items, ITEMS_AT_ONCE):
         numbers = np.arange(start, min(start + ITEMS_AT_ONCE, shards.n_items)) + 1

@@ -5,7 +5,7 @@ Shape suffixes: N items of the catalogue, F width of the vectors.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -14,9 +14,9 @@ from torch import Tensor
 from pmm.errors import InputError
 from pmm.model.encoders.specs import TextSpec, VisionSpec
 from pmm.model.features.frozen_vectors import FrozenVectors, frozen_vectors, standardise, whiten
+from pmm.shards.kinds import Modality
 from pmm.shards.read import Shards
 
-Features = Literal["none", "text", "vision", "both"]
 Scaling = Literal["none", "standardise", "whiten"]
 
 
@@ -39,7 +39,7 @@ class ItemFeatures:
 def read_features(
     parts: Sequence[Shards],
     *,
-    features: Features,
+    features: Modality,
     text: TextSpec,
     vision: VisionSpec,
     scaling: Scaling,
@@ -70,6 +70,8 @@ def read_features(
         )
         for part in parts
     ]
+    # Scalings and codes are learned from training items alone: an item that first occurs in the
+    # test must not have shaped them.
     trained_N = torch.from_numpy(np.concatenate([part.train_count[1:] > 0 for part in parts]))
     fields = []
     for side in ("text", "vision"):
@@ -83,6 +85,44 @@ def read_features(
                 )
             fields.append(scaled(x_NF, has_N, trained_N, scaling))
     return ItemFeatures(tuple(fields), trained_N, found[0].made_by)
+
+
+class VectorOptions(Protocol):
+    """The options of a model that reads frozen vectors."""
+
+    @property
+    def features(self) -> Modality:
+        """Of which modalities."""
+        ...
+
+    @property
+    def text(self) -> TextSpec:
+        """The encoder of texts."""
+        ...
+
+    @property
+    def vision(self) -> VisionSpec:
+        """The encoder of pictures."""
+        ...
+
+    @property
+    def scaling(self) -> Scaling:
+        """Of the vectors, before anything reads them."""
+        ...
+
+
+def vectors_of(
+    options: VectorOptions, parts: Sequence[Shards], device: torch.device | str = "cpu"
+) -> ItemFeatures:
+    """The vectors that a model reads, by its options; arguments and errors as `read_features`."""
+    return read_features(
+        parts,
+        features=options.features,
+        text=options.text,
+        vision=options.vision,
+        scaling=options.scaling,
+        device=device,
+    )
 
 
 def scaled(x_NF: Tensor, has_N: Tensor, trained_N: Tensor, scaling: Scaling) -> Tensor:

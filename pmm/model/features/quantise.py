@@ -239,7 +239,7 @@ def _balanced_axes(x_RP: Tensor, parts: int) -> Tensor:
 
 
 def _some_values(y_KRE: Tensor, centroids: int, draw: Generator) -> Tensor:
-    """So many rows by chance as first centroids [K, C, E]; infinite ones where rows are fewer."""
+    """Random rows as first centroids [K, C, E]; infinite where there are fewer rows."""
     parts, rows, width = y_KRE.shape
     chosen = torch.randperm(rows, generator=draw)[:centroids].to(y_KRE.device)
     centroid_KCE = y_KRE.new_full((parts, centroids, width), torch.inf)

@@ -1,11 +1,11 @@
-"""The frozen trunks of a model, and shards that give what these make of each item.
+"""The trunks (frozen backbones) of a model's encoders, and shards that give their output.
 
 A trunk is frozen and in eval mode, so training on its stored output is training on the output
 itself (docs/paper.md R12), but for the rounding of the stored type.
 """
 
 import hashlib
-import sys
+import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -13,12 +13,16 @@ import torch
 from torch import Tensor
 
 from pmm.errors import InputError
-from pmm.model.encoders.cut_encoders import CutEncoder, TextEncoder, VisionEncoder
-from pmm.model.protocol import HasEncoders
+from pmm.model.encoders.cut_encoder import CutEncoder
+from pmm.model.encoders.text_encoder import TextEncoder
+from pmm.model.encoders.vision_encoder import VisionEncoder
+from pmm.model.protocol import Recommender
 from pmm.shards.activations import Activations, Trunk, place_of, write_activations
 from pmm.shards.items import Items
 from pmm.shards.kinds import Side, Storage
 from pmm.shards.read import Shards
+
+logger = logging.getLogger(__name__)
 
 
 def tensors_digest(tensors: Iterable[tuple[str, Tensor]]) -> str:
@@ -31,16 +35,16 @@ def tensors_digest(tensors: Iterable[tuple[str, Tensor]]) -> str:
     return whole.hexdigest()
 
 
-def trunks_of(model: HasEncoders) -> list[Trunk]:
+def trunks_of(model: Recommender) -> list[Trunk]:
     """The trunks of the encoders that a model has, in float32 on the model's device.
 
     An encoder that trains from its embeddings on has none.
     """
-    found = []
-    if model.text is not None and model.text.frozen_stem:
-        found.append(_text_trunk(model.text))
-    if model.vision is not None and model.vision.frozen_stem:
-        found.append(_vision_trunk(model.vision))
+    found, encoders = [], model.encoders()
+    if encoders.text is not None and encoders.text.frozen_stem:
+        found.append(_text_trunk(encoders.text))
+    if encoders.vision is not None and encoders.vision.frozen_stem:
+        found.append(_vision_trunk(encoders.vision))
     return found
 
 
@@ -80,7 +84,7 @@ def write_trunks(
 
 def with_activations(
     shards: Shards,
-    model: HasEncoders,
+    model: Recommender,
     storage: Storage | None,
     *,
     write: bool,
@@ -116,7 +120,7 @@ def with_activations(
             if write:
                 state = "written" if wrote.get(str(place)) == "written" else "found"
                 what = f"activations of the {trunk.side} trunk on {shards.target}"
-                print(described(what, state, found), file=sys.stderr)
+                logger.info(described(what, state, found))
             break
     return shards.with_activations(held)
 
@@ -161,7 +165,7 @@ def _vision_trunk(encoder: VisionEncoder) -> Trunk:
 
 
 def _about(encoder: CutEncoder) -> dict[str, str | int]:
-    """The digest of all that the trunk computes with, its pixel statistics included; its cut."""
+    """The digest of the trunk's weights and pixel statistics, and where it is cut."""
     top = tuple(f"blocks.{number}." for number in range(encoder.cut, len(encoder.blocks)))
     named = [*encoder.named_parameters(), *encoder.named_buffers()]
     return {

@@ -14,7 +14,7 @@ from torch.nn import functional
 from pmm.model.losses.next_item import at_least_float32, negative_columns, own_columns, similarities
 
 Family = Literal["none", "vcl", "icl", "ncl", "nicl"]
-Form = Literal["sum", "mean"]
+ContrastForm = Literal["sum", "mean"]
 Denominator = Literal["eq8", "all"]
 
 
@@ -26,7 +26,7 @@ class ContrastOptions:
     """"vcl" aligns an item's text and picture (Eq. 6); "icl" adds negatives of the same modality
     (Eq. 7); "nicl" adds the next item's text and picture as positives (Eq. 8); "ncl" is VCL with
     the next item as positives; "none" is no objective."""
-    form: Form = "sum"
+    form: ContrastForm = "sum"
     """Positives summed inside the logarithm, as printed; or the mean of one logarithm each."""
     tau: float = 1.0
     """The cosine is divided by it; none is printed."""
@@ -75,6 +75,8 @@ def cross_modal_contrast(
     next_N = slot_BS[:, 1:][anchor_BK] - 1
     own_BI = own_columns(slot_BS, len(text_ID))
     negative_NI = negative_columns(own_BI[user_N], own_BI.sum(0), anchor_N[:, None], options.reject)
+    # All pairs of distinct items once, then rows of anchors: an item that stands in several slots
+    # is not multiplied again, and how often it is a negative enters as the log of a count.
     tv_II = similarities(text_ID, picture_ID, "cosine") / options.tau
     texts = _Side(text_ID, has_text_I, (negative_NI * has_text_I).log())
     pictures = _Side(picture_ID, has_picture_I, (negative_NI * has_picture_I).log())

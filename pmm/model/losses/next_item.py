@@ -77,11 +77,13 @@ def softmax_over_slots(
     if logq == "corrected":
         barred_NI = torch.zeros_like(own_NI, dtype=torch.bool).scatter(1, target_N1, True)
         if reject == "same_ids":
-            barred_NI |= own_NI > 0
+            barred_NI |= own_NI > 0  # so q is p without all of the user's items, not the target's
         loss_N = _corrected(z_NI, negative_NI, barred_NI, target_N1, log_p_I)
     else:
         if logq == "on":
             z_NI = z_NI - log_p_I
+        # The target's own column counts once more, so that it is in its own denominator; items that
+        # are no column get log 0 = -inf and drop out of the sum.
         column_NI = negative_NI.scatter_add(1, target_N1, negative_NI.new_ones(target_N1.shape))
         loss_N = (z_NI + column_NI.log()).logsumexp(1) - z_NI.gather(1, target_N1)[:, 0]
     return loss_N.sum() / max(1, len(loss_N))
@@ -89,6 +91,8 @@ def softmax_over_slots(
 
 def similarities(left_ND: Tensor, right_ID: Tensor, similarity: Similarity) -> Tensor:
     """Logits [N, I] in float32 or more, whatever the precision of the vectors and of autocast."""
+    # bf16 keeps eight bits: a logit of 100 would be off by 0.5, more than what most items differ
+    # by.
     with torch.autocast(left_ND.device.type, enabled=False):
         left_ND, right_ID = at_least_float32(left_ND), at_least_float32(right_ID)
         if similarity == "cosine":
@@ -119,7 +123,7 @@ def own_columns(slot_BS: Tensor, n_items: int) -> Tensor:
 def negative_columns(own_NI: Tensor, all_I: Tensor, target_N1: Tensor, reject: Reject) -> Tensor:
     """How many columns of each item are negatives of a row, float32 [N, I].
 
-    The target's own column is none.
+    The target's own column is not one of them.
     """
     match reject:
         case "same_ids":
@@ -146,6 +150,7 @@ def _corrected(
     negative_NI = negative_NI.masked_fill(barred_NI, 0.0)
     count_N = negative_NI.sum(1)
     some_N = count_N > 0
+    # Guarded: a user who has nearly all of a tiny catalogue leaves q hardly any mass.
     free_N = (1 - (log_p_I.exp() * barred_NI).sum(1)).clamp(min=1e-6)
     log_weight_NI = negative_NI.log().masked_fill(~some_N[:, None], 0.0)
     sum_N = (z_NI - log_p_I + log_weight_NI).logsumexp(1)

@@ -43,11 +43,11 @@ def corrupt(
 ) -> Corrupted:
     """Shuffle and replace items of each sequence (R28, R29 of docs/paper.md).
 
-    Numbers of items are rounded by chance so that their mean is the share, from two inputs on. One
-    item cannot be shuffled: it becomes two or none with even chances. The shuffled ones are rotated
-    along a random cycle, so each leaves its place; where an equal item takes it, the input counts
-    as unchanged. A replacement comes from the other users' slots, uniformly, and is no item of the
-    user's own; where there is none, nothing is replaced.
+    Numbers of items are rounded up or down at random so that their mean is the share, from two
+    inputs on. One item cannot be shuffled: it becomes two or none with even chances. The shuffled
+    ones are rotated along a random cycle, so each leaves its place; where an equal item takes it,
+    the input counts as unchanged. A replacement comes from the other users' slots, uniformly, and
+    is no item of the user's own; where there is none, nothing is replaced.
 
     Args:
         slot_BS: the batch's slots; the last one is a target only and is never an input.
@@ -59,9 +59,13 @@ def corrupt(
     valid_BL = slot_BL > 0
     n_valid_B = valid_BL.sum(1)
     shuffled_B, replaced_B = _counts(n_valid_B, options, generator)
+    # One random order of a user's items serves both: the first of it are shuffled, the next ones
+    # replaced, so no input is both.
     noise_BL = torch.rand(slot_BL.shape, generator=generator, device=slot_BL.device)
-    order_BL = noise_BL.masked_fill(~valid_BL, 2.0).argsort(1)
+    order_BL = noise_BL.masked_fill(~valid_BL, 2.0).argsort(1)  # padding last: draws are below 1
     place_L = torch.arange(slot_BL.shape[1], device=slot_BL.device)
+    # A cycle, not a random permutation: that would leave an item in its place every so often, and
+    # its label would be wrong (one such item a sequence on average).
     in_cycle_BL = place_L < shuffled_B[:, None]
     following_BL = torch.where(place_L + 1 < shuffled_B[:, None], place_L + 1, 0)
     source_BL = order_BL.gather(1, torch.where(in_cycle_BL, following_BL, place_L))
@@ -72,6 +76,8 @@ def corrupt(
     foreign_BL = _foreign_items(slot_BS, n_items, generator)
     taken_BL = chosen_BL & (foreign_BL > 0)
     new_BL = torch.where(taken_BL, foreign_BL, rotated_BL)
+    # By what stands there now, not by what was meant: an equal item may have come, and a detector
+    # cannot tell what has not changed.
     label_BL = torch.where(new_BL != slot_BL, SHUFFLED, UNCHANGED)
     label_BL = torch.where(taken_BL, REPLACED, label_BL).masked_fill(~valid_BL, PADDING)
     return Corrupted(new_BL, label_BL)
@@ -82,6 +88,7 @@ def _counts(
 ) -> tuple[Tensor, Tensor]:
     """How many items of each user are shuffled and how many replaced; together at most all."""
     # One chance in opposite directions, so that both rarely round up and seldom exceed the whole.
+    # Rounded at random, as 15 % of a sequence of five is less than one item and would never happen.
     chance_2B = torch.rand((2, len(n_valid_B)), generator=generator, device=n_valid_B.device)
     shuffled_B = (options.shuffle * n_valid_B + chance_2B[0]).floor().long()
     replaced_B = (options.replace * n_valid_B + 1 - chance_2B[0]).floor().long()
@@ -94,11 +101,14 @@ def _counts(
 def _foreign_items(slot_BS: Tensor, n_items: int, generator: Generator) -> Tensor:
     """For each input an item of another user, uniform over valid slots; 0 where there is none."""
     own_BI = own_columns(slot_BS, n_items)  # fp32 counts are exact, and an Apple GPU has no fp64
+    # Columns of others by item, running total: a uniform number below the total falls upon an item
+    # as often as it stands in others' slots. Nothing has to be drawn again.
     free_BI = (own_BI.sum(0) * (own_BI == 0)).cumsum(1)
     shape = (len(slot_BS), slot_BS.shape[1] - 1)
     at_BL = torch.rand(shape, generator=generator, device=slot_BS.device)
     total_B1 = free_BI[:, -1:]
     found_BL = torch.searchsorted(free_BI, at_BL * total_B1, right=True) + 1
+    # A draw next to 1 times the total may round up to the total itself, behind the last item.
     return torch.where(total_B1 > 0, found_BL.clamp(max=n_items), 0)
 
 

@@ -1,6 +1,6 @@
 """Baselines' own losses: full softmax, one sampled negative, cosine softmax over sequences.
 
-Pure functions of tensors, as in `losses.py`.
+Pure functions of tensors, as in `next_item.py`.
 
 Shape suffixes: B users, S = L + 1 slots, L inputs (slots 0..L-1; input l predicts slot l+1), N
 prediction rows (the valid (user, input) pairs), I items that are given, D width; n: rows that are
@@ -24,7 +24,7 @@ LOGITS_AT_ONCE = 2**25
 
 
 @dataclass(frozen=True)
-class Rows:
+class PredictionRows:
     """What is predicted, row by row."""
 
     user_ND: Tensor
@@ -35,7 +35,7 @@ class Rows:
     """int64: whose state it is, 0..B-1, ascending."""
 
 
-def prediction_rows(user_BLD: Tensor, slot_BS: Tensor) -> Rows:
+def prediction_rows(user_BLD: Tensor, slot_BS: Tensor) -> PredictionRows:
     """The rows where an input and the slot behind it are both items.
 
     Args:
@@ -43,7 +43,7 @@ def prediction_rows(user_BLD: Tensor, slot_BS: Tensor) -> Rows:
         slot_BS: 0 padding (on the left), k > 0 stands for item k - 1.
     """
     row_BL = predicted(slot_BS)
-    return Rows(user_BLD[row_BL], slot_BS[:, 1:][row_BL] - 1, row_BL.nonzero()[:, 0])
+    return PredictionRows(user_BLD[row_BL], slot_BS[:, 1:][row_BL] - 1, row_BL.nonzero()[:, 0])
 
 
 def full_softmax(
@@ -153,7 +153,7 @@ def _dots(left_ND: Tensor, right_ND: Tensor) -> Tensor:
 
 
 def draw_negatives(item_BS: Tensor, n_items: int, generator: Generator) -> Tensor:
-    """For each input an item of the catalogue that is none of the user's S slots, int64 [B, L].
+    """For each input an item of the catalogue outside the user's S slots, int64 [B, L].
 
     All items outside are equally likely (up to n_items in 2^62). Nothing is drawn again: a number r
     is drawn, and the r-th item outside is found with the user's sorted ones. Inputs draw

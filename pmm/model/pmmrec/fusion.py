@@ -49,6 +49,8 @@ class FusionBlock(nn.Module):
         its product with the key projection is one vector a head, and the value projection comes
         after the weighted sum: the same values, with no projection of a token.
         """
+        # Worth it: a step with "cls" takes 1.41 s where "mean", which needs every token's output,
+        # takes 1.90 (benchmarks/results.md, train_step, Bili Food, 8 users).
         key_HED = split_rows(self.key.weight, self.heads)
         query_HE = split_heads(self.query(query_D), self.heads) / key_HED.shape[1] ** 0.5
         folded_HD = torch.einsum("he,hed->hd", query_HE, key_HED)
@@ -59,11 +61,14 @@ class FusionBlock(nn.Module):
         all_IKD = torch.cat([own_I1D, token_IKD], dim=1)
         score_IHK = torch.einsum("ikd,hd->ihk", all_IKD, folded_HD) + bias_H[:, None]
         seen_IK = torch.cat([valid_IK.new_ones(count, 1), valid_IK], dim=1)
+        # In float32, since a sum over a hundred exponentials loses too much in 16 bits.
         score_IHK = score_IHK.float().masked_fill(~seen_IK[:, None], -torch.inf)
         weight_IHK = functional.dropout(score_IHK.softmax(2), self._attention_dropout())
         summed_IHD = torch.einsum("ihk,ikd->ihd", weight_IHK.to(all_IKD.dtype), all_IKD)
         value_HED = split_rows(self.value.weight, self.heads)
         attended_IHE = torch.einsum("ihd,hed->ihe", summed_IHD, value_HED)
+        # With dropout the weights do not sum to 1, so the values' bias is weighted as they are;
+        # added once as it stands it would be right in evaluation only.
         shift_HE = split_heads(self.value.bias, self.heads)
         attended_IHE = attended_IHE + weight_IHK.sum(2)[:, :, None] * shift_HE
         return self._behind_attention(query_D.expand(count, -1), attended_IHE.flatten(1))
@@ -118,6 +123,7 @@ class MergeFusion(nn.Module):
             text_MD = text_MD + self.type_2D[0]
             picture_QD = picture_QD + self.type_2D[1]
         if self.mm_cls_D is not None:
+            # The learned token takes the place of the encoders' own class tokens (R3).
             (text_MD, text), (picture_QD, picture) = (
                 packing.without_first(token_ND)
                 for token_ND, packing in ((text_MD, text), (picture_QD, picture))

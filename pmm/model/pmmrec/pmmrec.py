@@ -1,13 +1,12 @@
 """PMMRec: items from their text and picture, users from their items (paper III).
 
-MoRec++ is the same model with another fusion and without the auxiliary objectives (`morec`).
-
 Shape suffixes: I distinct items, T text tokens, P picture tokens, N packed tokens of all items, D
 width, B users, S = L + 1 slots, L inputs.
 """
 
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal, TypeVar
 
 import numpy as np
 import torch
@@ -16,9 +15,12 @@ from torch.nn import functional
 
 from pmm.data.batch import Batch
 from pmm.errors import InputError
-from pmm.model.encoders.cut_encoders import called, load_text, load_vision
+from pmm.model.encoders.cut_encoder import called
 from pmm.model.encoders.packing import Packing
 from pmm.model.encoders.specs import TextSpec, VisionSpec
+from pmm.model.encoders.text_encoder import load_text
+from pmm.model.encoders.vision_encoder import load_vision
+from pmm.model.entry import DEFAULT, Asked, ModelEntry, Settings, Transfer
 from pmm.model.losses.contrastive import (
     ContrastOptions,
     RobustOptions,
@@ -29,10 +31,14 @@ from pmm.model.losses.next_item import LogQ, Reject, Similarity, in_batch_softma
 from pmm.model.losses.noised_items import CorruptionOptions, corrupt, noised_item_detection
 from pmm.model.pmmrec.fusion import MergeFusion, Pool
 from pmm.model.pmmrec.item_fusion import CoAttention, VectorFusion
+from pmm.model.protocol import Encoders, ModelOptions, Recommender
+from pmm.model.search_space import DECAY, DROPOUT, LOGQ, TAU, Choice, Interval, Space
 from pmm.model.user_encoders.transformer import UserEncoder
 from pmm.shards.items import Items
+from pmm.shards.kinds import Modality
 
-Preset = Literal["default", "paper", "official"]
+PmmrecPreset = Literal["default", "paper", "official"]
+"""The columns of docs/paper.md."""
 Fusion = Literal["merge", "concat", "sum", "film", "gated", "co_attention"]
 
 
@@ -56,15 +62,14 @@ ALL_OBJECTIVES = Weights(nicl=1.0, nid=1.0, rcl=1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
-class PmmrecOptions:
+class PmmrecOptions(ModelOptions):
     """What the model is made of; the defaults are the column `default` of docs/paper.md."""
 
-    name: Literal["pmmrec", "morec"] = "pmmrec"
-    """Tells these options from those of the baselines. "morec" stands for MoRec++ (see `morec`):
-    the same model, held to next-item prediction alone."""
+    name: str = "pmmrec"
+    """Of the model in the registry."""
     text: TextSpec = field(default_factory=TextSpec)
     vision: VisionSpec = field(default_factory=VisionSpec)
-    modality: Literal["both", "text", "vision"] = "both"
+    modality: Modality = "both"
     """With one modality the other encoder and the fusion are not built, and its data never read."""
     width: int = 0
     """Width d of items and users; 0 takes the text encoder's (with none, the vision tower's)."""
@@ -97,16 +102,8 @@ class PmmrecOptions:
     """The ReLU in front of the softmax that Eq. 10 prints (R27)."""
     rcl: RobustOptions = field(default_factory=RobustOptions)
 
-    def __post_init__(self) -> None:
-        auxiliary = [name for name in ("nicl", "nid", "rcl") if getattr(self.weights, name)]
-        if self.name == "morec" and auxiliary:
-            raise ValueError(
-                f"MoRec++ has no objective {' and no '.join(auxiliary)}: set "
-                f"{', '.join(f'weights.{name} = 0' for name in auxiliary)}, or name = 'pmmrec'"
-            )
 
-
-def preset(name: Preset) -> PmmrecOptions:
+def preset(name: PmmrecPreset) -> PmmrecOptions:
     """The options of a column of docs/paper.md.
 
     `official` cannot have dropout in the frozen blocks (R12) as the published code has.
@@ -134,16 +131,7 @@ def preset(name: Preset) -> PmmrecOptions:
     raise InputError(f"no preset {name!r} (default, paper, official)")
 
 
-def morec(fusion: Fusion = "concat") -> PmmrecOptions:
-    """The options of MoRec++: GELU(Linear(class token)) of each encoder, fused, and DAP alone.
-
-    The paper does not say which fusion it used. With "merge" it is PMMRec without its auxiliary
-    objectives, the controlled comparison of the two.
-
-    >>> morec().fusion, morec().modality_pool, morec("merge").weights.nicl
-    ('concat', 'cls', 0.0)
-    """
-    return PmmrecOptions(name="morec", fusion=fusion, modality_pool="cls")
+AnyPmmrec = TypeVar("AnyPmmrec", bound=PmmrecOptions)
 
 
 @dataclass(frozen=True)
@@ -157,8 +145,10 @@ class ItemVectors:
     picture_ID: Tensor | None = None
 
 
-class Pmmrec(nn.Module):
+class Pmmrec(nn.Module, Recommender):
     """The backbone with its objectives; all its weights are float32."""
+
+    options: PmmrecOptions
 
     def __init__(self, options: PmmrecOptions) -> None:
         super().__init__()
@@ -190,6 +180,10 @@ class Pmmrec(nn.Module):
             nn.init.xavier_normal_(self.detector.weight)
             nn.init.zeros_(self.detector.bias)
 
+    def encoders(self) -> Encoders:
+        """Those of the modalities that it reads."""
+        return Encoders(text=self.text, vision=self.vision)
+
     @property
     def recompute(self) -> bool:
         """Whether the backward pass computes the item encoder's activations again."""
@@ -198,9 +192,8 @@ class Pmmrec(nn.Module):
     @recompute.setter
     def recompute(self, wanted: bool) -> None:
         self._recompute = wanted
-        for encoder in (self.text, self.vision):
-            if encoder is not None:
-                encoder.recompute = wanted
+        for encoder in self.encoders():
+            encoder.recompute = wanted
 
     def encode_items(self, items: Items) -> Tensor:
         """Vectors [I, D] of distinct items.
@@ -306,18 +299,6 @@ class Pmmrec(nn.Module):
         """
         return scored_items(e_ID, self.options.dap_similarity)
 
-    def begin_epoch(self, epoch: int) -> None:
-        """Nothing changes with an epoch."""
-
-    settling = False
-    """Early stopping counts from the first evaluation."""
-
-    def settle_gradients(self) -> None:
-        """All that has a gradient moves."""
-
-    scores_of_users = None
-    """A score is a dot product of `user_vectors` and `item_vectors`."""
-
     def loss(self, batch: Batch, generator: Generator | None = None) -> dict[str, Tensor]:
         """The objectives of a batch as float32 scalars (paper Eq. 12).
 
@@ -384,35 +365,6 @@ class Pmmrec(nn.Module):
         return [name for name, tensor in self.named_parameters() if tensor.requires_grad]
 
 
-def parameter_groups(
-    model: nn.Module, *, lr: float, weight_decay: float, decay_norms: bool = False
-) -> list[dict[str, Any]]:
-    """AdamW's groups (docs/paper.md R34): each trainable tensor in exactly one, none empty.
-
-    The encoders (`text.`, `vision.`) never decay. Of the rest (projections, fusion, user encoder, a
-    table of item ids) everything does with `decay_norms` (the published code), else all but norms
-    and biases.
-    """
-    norms = {
-        id(tensor)
-        for module in model.modules()
-        if isinstance(module, nn.LayerNorm)
-        for tensor in module.parameters()
-    }
-    groups: dict[str, list[Tensor]] = {"text": [], "vision": [], "rest": [], "norms": []}
-    for name, tensor in model.named_parameters():
-        if not tensor.requires_grad:
-            continue
-        room = name.split(".", 1)[0]
-        spared = not decay_norms and (id(tensor) in norms or name.endswith(".bias"))
-        groups[room if room in ("text", "vision") else "norms" if spared else "rest"].append(tensor)
-    return [
-        {"name": name, "params": tensors, "lr": lr, "weight_decay": weight_decay * (name == "rest")}
-        for name, tensors in groups.items()
-        if tensors
-    ]
-
-
 def _projection(encoder: nn.Module | None, width: int) -> nn.Linear | None:
     """Linear to the model's width on each token (R9); Xavier-normal weight, zero bias."""
     if encoder is None:
@@ -451,3 +403,80 @@ def _padded(token_ND: Tensor, packing: Packing) -> tuple[Tensor, Tensor]:
 def _pick(all_IX: Tensor, rows_J: Tensor) -> Tensor:
     """Some rows; without a copy where they are all."""
     return all_IX if len(rows_J) == len(all_IX) else all_IX[rows_J]
+
+
+def objectives_of(asked: Asked, modality: Modality) -> Weights:
+    """The weights of the objectives: all four in pre-training, DAP alone elsewhere, unless asked.
+
+    One modality has nothing to align, so no NICL.
+    """
+    if (asked.objectives or ("all" if asked.stage == "pretrain" else "dap")) == "dap":
+        return Weights()
+    if modality != "both":
+        return Weights(nid=ALL_OBJECTIVES.nid, rcl=ALL_OBJECTIVES.rcl)
+    return ALL_OBJECTIVES
+
+
+def with_modality(options: AnyPmmrec, asked: Asked) -> AnyPmmrec:
+    """The options with the modality that is asked for, if one is."""
+    return replace(options, modality=asked.modality) if asked.modality else options
+
+
+def at_stage(options: PmmrecOptions, asked: Asked) -> PmmrecOptions:
+    """The modality that is asked for, and the stage's objectives."""
+    reads = with_modality(options, asked)
+    return replace(reads, weights=objectives_of(asked, reads.modality))
+
+
+def of_run(
+    options: AnyPmmrec, transfer: Transfer, tensors: Callable[[], Mapping[str, Tensor]]
+) -> AnyPmmrec:
+    """Where a fine-tuning starts: the run's width, whatever encoder is left to give one.
+
+    A width of 0 takes the text encoder's, and a transfer of pictures alone builds none.
+    """
+    width = tensors()["user_encoder.position.weight"].shape[1]
+    if transfer in ("text", "vision"):
+        return replace(options, width=width, modality=transfer)
+    return replace(options, width=width)
+
+
+_ITEM = ("text", "vision", "text_projection", "vision_projection", "fusion")
+PARTS: dict[Transfer, tuple[str, ...]] = {
+    "full": (*_ITEM, "user_encoder"),
+    "item": _ITEM,
+    "user": ("user_encoder",),
+    "text": ("text", "text_projection", "user_encoder"),
+    "vision": ("vision", "vision_projection", "user_encoder"),
+}
+"""Mode -> the parts that are taken over; all others start fresh (paper III-E; R44, R45)."""
+
+SPACE: Space = {
+    "train.lr": Interval(low=5e-5, high=1e-3),
+    "train.encoder_lr": Interval(low=1e-5, high=5e-4),
+    "train.weight_decay": DECAY,
+    "model.dropout": DROPOUT,
+    "model.dap_similarity": Choice(values=("dot", "cosine")),
+    "model.dap_tau": replace(TAU, only={"model.dap_similarity": ("cosine",)}),
+    "model.dap_logq": Choice(values=LOGQ),
+}
+
+ENTRY = ModelEntry(
+    knows_by="text and picture",
+    settings={
+        DEFAULT: Settings(options=preset("default")),
+        # It says AdamW and no more, so norms decay as in the published code (R34, R41, R43).
+        "paper": Settings(options=preset("paper"), training={"decay_norms": True}),
+        "official": Settings(
+            options=preset("official"),
+            training={"decay_norms": True, "precision": "fp16", "patience": 0},
+        ),
+    },
+    space=SPACE,
+    build=lambda options, _: Pmmrec(options),
+    transfers=PARTS,
+    at_stage=at_stage,
+    of_run=of_run,
+    objectives=("dap", "all"),
+    modalities=("both", "text", "vision"),
+)

@@ -102,6 +102,14 @@ class PostNormEncoder(nn.Module):
         hidden_BLD: Tensor = self.transformer(self.input(e_BLD), valid_BL, last=last)
         return hidden_BLD
 
+    def freeze(self) -> None:
+        """Freeze positions and blocks, as UniSRec and VQ-Rec do after a transfer.
+
+        The norm of the input trains on, as published: the new catalogue's items have another scale.
+        """
+        self.input.position.requires_grad_(False)
+        self.transformer.requires_grad_(False)
+
 
 def initialise(module: nn.Module) -> None:
     """N(0, 0.02) for all matrices, zero biases: what RecBole trains from."""

@@ -3,20 +3,18 @@
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from pmm.arrays import Int64s
 from pmm.world.generate import World, stream
 from pmm.world.platforms import find_target
 
 PERIOD = 732
 """Length of the log in units of time (days at H&M): the two years of the real one."""
 
-Ints = npt.NDArray[np.int64]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Actions:
-    """A actions in order of time; a user's actions of one time stand in the order of his sequence.
+    """A actions in order of time; a user's actions of one time are in the order of the sequence.
 
     Attributes:
         user, item: numbers in the collection [A].
@@ -24,13 +22,13 @@ class Actions:
         tied: how many have the time of the same user's action before.
     """
 
-    user: Ints
-    item: Ints
-    time: Ints
+    user: Int64s
+    item: Int64s
+    time: Int64s
     tied: int
 
 
-def actions_of(world: World, target_name: str, *, user_order: Ints | None = None) -> Actions:
+def actions_of(world: World, target_name: str, *, user_order: Int64s | None = None) -> Actions:
     """The actions inside a target.
 
     Args:
@@ -53,7 +51,7 @@ def actions_of(world: World, target_name: str, *, user_order: Ints | None = None
     return Actions(user=user[order], item=item[order], time=time[order], tied=tied)
 
 
-def _times(world: World, collection: str) -> Ints:
+def _times(world: World, collection: str) -> Int64s:
     """Time of every action: each user starts at random and ends inside the period."""
     drawn = world.sequences(collection)
     lengths = np.diff(drawn.starts)
@@ -64,5 +62,5 @@ def _times(world: World, collection: str) -> Ints:
     last = passed[drawn.starts[1:] - 1]
     rng = stream(collection, world.seed, "calendar")
     start = (rng.random(len(drawn)) * (PERIOD - last)).astype(np.int64)
-    times: Ints = np.repeat(start, lengths) + passed
+    times: Int64s = np.repeat(start, lengths) + passed
     return times

@@ -17,9 +17,15 @@ from typing import Any, Literal
 import numpy as np
 
 from pmm.storage.artefact import storage_errors
-from pmm.world.formats.defects import Defects, TextDefect, planted, spoilt_text, spoilt_title
+from pmm.world.formats.defects import (
+    Defects,
+    TextDefect,
+    planted,
+    text_with_defect,
+    title_with_defect,
+)
 from pmm.world.formats.raw_files import (
-    Dataset,
+    RawDataset,
     item_text,
     plan_dataset,
     subject_of,
@@ -30,14 +36,14 @@ from pmm.world.generate import World, stream
 from pmm.world.item_texts import tag_words
 from pmm.world.platforms import Subject
 
-Edition = Literal["2018", "2018-old", "2023"]
+WrittenEdition = Literal["2018", "2018-old", "2023"]
 Record = dict[str, Any]
 
 CATEGORY = "Clothing_Shoes_and_Jewelry"
 PICTURE_BASE = "https://images.example.com/I/"
 _UNCLOSED = '<span class="a-size-medium a-color-secondary"'
 _SCRIPT = "var aPageStart = (new Date()).getTime();\nvar ue_t0=ue_t0||+new Date();"
-NO_TITLES: dict[Edition, tuple[str, ...]] = {
+NO_TITLES: dict[WrittenEdition, tuple[str, ...]] = {
     "2018": ("", _UNCLOSED),
     "2018-old": ("", _UNCLOSED, _SCRIPT),
     "2023": ("",),
@@ -70,12 +76,12 @@ _FOREIGN: tuple[list[str], ...] = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Listing:
+class MetadataDefects:
     """Which items' metadata are defective, by item number; no item has two of these defects.
 
     Attributes:
-        relisted: stand twice, first without a picture.
-        unlisted: do not stand there.
+        relisted: have two rows, the first without a picture.
+        unlisted: have no row.
         foreign: how many rows of other categories there are besides.
         dead_links: the first address of the picture leads nowhere, the second to it.
     """
@@ -91,9 +97,9 @@ class _Shop:
     """What the rows of both files are made from."""
 
     world: World
-    dataset: Dataset
-    listing: Listing
-    edition: Edition
+    dataset: RawDataset
+    listing: MetadataDefects
+    edition: WrittenEdition
     base: str
 
     def asin(self, number: int) -> str:
@@ -105,16 +111,16 @@ def write_amazon(
     folder: Path,
     defects: Defects | None = None,
     *,
-    edition: Edition = "2018",
+    edition: WrittenEdition = "2018",
     picture_base: str = PICTURE_BASE,
 ) -> dict[str, int]:
     """Write the Amazon platform; the same world gives the same bytes, also over an existing folder.
 
-    Reviews stand in no telling order. Those of 2018 have the time of midnight UTC, so several of
+    The order of reviews says nothing. Those of 2018 have the time of midnight UTC, so several of
     one day are tied; among rows with the same time of one user the file order is the true order.
 
     Args:
-        defects: what to plant; a small share of everything by default. The defects of texts befall
+        defects: what to plant; a small share of everything by default. The defects of texts go into
             titles. Of the repeated reviews some are the same line, some differ by their `style`
             (see `identical_repeats`).
         edition: which release, and which generation of its metadata.
@@ -124,13 +130,13 @@ def write_amazon(
     Returns:
         rows, users, items, pictures, tied rows, and the planted defects by kind: to those of all
         formats come identical rows, relisted, unlisted and foreign items and dead links (see
-        `Listing`).
+        `MetadataDefects`).
 
     Raises:
         StorageError: the folder cannot be written.
     """
     dataset = plan_dataset(world, "Amazon", defects, order="scattered")
-    listing = plan_listing(world, dataset, defects or Defects())
+    listing = plan_metadata_defects(world, dataset, defects or Defects())
     shop = _Shop(world=world, dataset=dataset, listing=listing, edition=edition, base=picture_base)
     end = "jsonl.gz" if edition == "2023" else "json.gz"
     with storage_errors(folder):
@@ -149,14 +155,14 @@ def write_amazon(
     }
 
 
-def plan_listing(world: World, dataset: Dataset, defects: Defects) -> Listing:
+def plan_metadata_defects(world: World, dataset: RawDataset, defects: Defects) -> MetadataDefects:
     """Choose the items with defective metadata among those without another defect."""
     plan, rng = dataset.plan, stream("Amazon", world.seed, "listing")
     sound = [n for n in dataset.numbers if n not in plan.pictures and n not in plan.texts]
     left = rng.permutation(np.asarray(sound)).tolist()
     twice = planted(defects.relisted_items, len(dataset.numbers))
     absent = planted(defects.unlisted_items, len(dataset.numbers))
-    return Listing(
+    return MetadataDefects(
         relisted=frozenset(left[:twice]),
         unlisted=frozenset(left[twice : twice + absent]),
         foreign=planted(defects.foreign_items, len(dataset.numbers)),
@@ -183,7 +189,7 @@ def _metadata(shop: _Shop) -> Iterator[Record]:
         yield {**record, name: f"B1{record[name][2:]}", path: _FOREIGN[turn % len(_FOREIGN)]}
 
 
-def category_path(world: World, number: int, edition: Edition) -> list[str]:
+def category_path(world: World, number: int, edition: WrittenEdition) -> list[str]:
     """An item's path from the root; Baby and Novelty have the type at other levels than Women.
 
     Some of the accessories have no path, and every second path of 2018 ends in bullet text.
@@ -220,7 +226,7 @@ def _title(shop: _Shop, title: str, number: int) -> tuple[str, TextDefect | None
     if defect == "missing":
         kinds = NO_TITLES[shop.edition]
         return kinds[number % len(kinds)], defect
-    return spoilt_title(title, defect, number), defect
+    return title_with_defect(title, defect, number), defect
 
 
 def _links(shop: _Shop, number: int) -> list[str]:
@@ -239,7 +245,7 @@ def _product_2018(shop: _Shop, number: int) -> Record:
     links = _links(shop, number)
     asin, others = shop.asin(number), shop.dataset.numbers[:3]
     thumbnails = [f"{shop.base}{each}{_THUMBNAILS[number % 2]}" for each in links]
-    described = [] if defect == "missing" else [spoilt_text(text.description, defect), ""]
+    described = [] if defect == "missing" else [text_with_defect(text.description, defect), ""]
     record: Record = {
         "category": _written_path(shop, number),
         "tech1": "",
@@ -275,7 +281,7 @@ def _product_2023(shop: _Shop, number: int) -> Record:
         "average_rating": 1 + number % 41 / 10,
         "rating_number": 1 + number % 700,
         "features": list(_BULLETS[: number % 3]),
-        "description": [] if defect == "missing" else [spoilt_text(text.description, defect)],
+        "description": [] if defect == "missing" else [text_with_defect(text.description, defect)],
         "price": price,
         "images": _pictures_2023(shop, number),
         "videos": [],
@@ -325,7 +331,7 @@ def _reviews(shop: _Shop) -> Iterator[Record]:
             yield {**record, "style": {"Size:": " Another", "Color:": " Black/White"}}
 
 
-def identical_repeats(dataset: Dataset, edition: Edition) -> frozenset[int]:
+def identical_repeats(dataset: RawDataset, edition: WrittenEdition) -> frozenset[int]:
     """Which of the planted repeats are the same line again: every second one; in 2023, which has no
     `style`, all.
     """
@@ -334,7 +340,7 @@ def identical_repeats(dataset: Dataset, edition: Edition) -> frozenset[int]:
 
 
 def _review_2018(shop: _Shop, user: str, item: int, day: int, stars: int) -> Record:
-    """A review; which of the optional keys it has is settled by its numbers."""
+    """A review; which of the optional keys it has is decided by its numbers."""
     when, turn = _FIRST_DAY + timedelta(days=day), item + day
     record: Record = {
         "overall": float(stars),

@@ -4,8 +4,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pmm.storage.artefact import storage_errors
-from pmm.world.formats.defects import Defects, spoilt_text
-from pmm.world.formats.raw_files import Dataset, item_text, plan_dataset, write_pictures, write_rows
+from pmm.world.formats.defects import Defects, text_with_defect
+from pmm.world.formats.raw_files import (
+    RawDataset,
+    item_text,
+    plan_dataset,
+    write_pictures,
+    write_rows,
+)
 from pmm.world.generate import World
 
 _START = 1_577_836_800  # 2020-01-01 00:00 UTC
@@ -43,15 +49,19 @@ def write_csv(
     return dataset.counts(pictures)
 
 
-def _item_rows(world: World, dataset: Dataset) -> Iterator[tuple[str, ...]]:
+def _item_rows(world: World, dataset: RawDataset) -> Iterator[tuple[str, ...]]:
     raw = world.item_ids(dataset.collection)
     yield "item_id", "title", "description"
     for number in dataset.numbers:
         text = item_text(world, dataset.collection, number)
-        yield raw[number], text.title, spoilt_text(text.description, dataset.plan.texts.get(number))
+        yield (
+            raw[number],
+            text.title,
+            text_with_defect(text.description, dataset.plan.texts.get(number)),
+        )
 
 
-def _interaction_rows(world: World, dataset: Dataset) -> Iterator[tuple[str, ...]]:
+def _interaction_rows(world: World, dataset: RawDataset) -> Iterator[tuple[str, ...]]:
     items, users = world.item_ids(dataset.collection), world.user_ids(dataset.collection)
     yield "user_id", "item_id", "timestamp"
     for user, item, time in dataset.rows():

@@ -27,7 +27,7 @@ class Defects:
         missing_texts: items without a description, the title stays; or, in the formats that have
             titles only, and at Amazon, without a title.
         markup: descriptions (in those formats titles) with HTML tags and entities.
-        repeated_rows: interactions that stand twice, one below the other.
+        repeated_rows: interactions that are written twice, one below the other.
         stripped_ids: H&M interactions whose article id has lost its leading zero.
         relisted_items: Amazon items whose metadata stands twice, first without a picture.
         unlisted_items: Amazon items that are reviewed but have no metadata.
@@ -75,7 +75,7 @@ NO_DEFECTS = Defects(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class DefectPlan:
     """Which item or row gets which defect, by item number and by row number."""
 
     pictures: dict[int, PictureDefect] = field(default_factory=dict)
@@ -102,8 +102,8 @@ class Plan:
 
 def plan_defects(
     defects: Defects, items: Sequence[int], rows: int, rng: np.random.Generator
-) -> Plan:
-    """Choose the victims; no item gets two picture defects or two text defects."""
+) -> DefectPlan:
+    """Choose the items and rows; no item gets two picture defects or two text defects."""
     pictures: dict[int, PictureDefect] = {}
     left = rng.permutation(np.asarray(items)).tolist()
     kinds: tuple[tuple[float, tuple[PictureDefect, ...]], ...] = (
@@ -122,7 +122,7 @@ def plan_defects(
     )
     texts: dict[int, TextDefect] = dict.fromkeys(readers[:missing], "missing")
     texts |= dict.fromkeys(readers[missing : missing + markup], "markup")
-    return Plan(
+    return DefectPlan(
         pictures=pictures,
         texts=texts,
         repeated=frozenset(rng.permutation(rows)[: planted(defects.repeated_rows, rows)].tolist()),
@@ -131,12 +131,12 @@ def plan_defects(
 
 
 def planted(share: float, of: int) -> int:
-    """How many of so many a share is; a share above 0 is at least one."""
+    """A share of a number, rounded up: a share above 0 is at least one."""
     return min(of, math.ceil(share * of))
 
 
 def picture_bytes(picture: Image.Image, defect: PictureDefect | None) -> bytes | None:
-    """The picture's file, spoilt as planned; None where there shall be none."""
+    """The picture's file with its defect; None where there is to be none."""
     match defect:
         case None:
             return _encoded(picture, "JPEG")
@@ -164,10 +164,10 @@ def _encoded(picture: Image.Image, kind: Literal["JPEG", "PNG"]) -> bytes:
     return file.getvalue()
 
 
-def spoilt_text(text: str, defect: TextDefect | None) -> str:
+def text_with_defect(text: str, defect: TextDefect | None) -> str:
     """The description as it stands in the dump.
 
-    >>> spoilt_text("Red boots", "markup")
+    >>> text_with_defect("Red boots", "markup")
     '<p><b>Red boots</b> &amp; more<br/>&nbsp;</p>'
     """
     match defect:
@@ -179,12 +179,12 @@ def spoilt_text(text: str, defect: TextDefect | None) -> str:
             return f"<p><b>{text}</b> &amp; more<br/>&nbsp;</p>"
 
 
-def spoilt_title(title: str, defect: TextDefect | None, number: int) -> str:
+def title_with_defect(title: str, defect: TextDefect | None, number: int) -> str:
     """The title as it stands in a dump that has no description; markup of two kinds, by the number.
 
-    >>> spoilt_title("Red boots", "markup", 4)
+    >>> title_with_defect("Red boots", "markup", 4)
     '<em class="keyword">Red boots</em> &amp; more<br/>&nbsp;'
-    >>> spoilt_title("Red boots", "markup", 5)
+    >>> title_with_defect("Red boots", "markup", 5)
     'Red boots &amp; more &lt;b&gt;&#39;new&#39;&lt;/b&gt;'
     """
     match defect:

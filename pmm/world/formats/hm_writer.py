@@ -15,9 +15,9 @@ import numpy as np
 
 from pmm.storage.artefact import storage_errors
 from pmm.world.attributes import ATTRIBUTES
-from pmm.world.formats.defects import Defects, Plan, spoilt_text
+from pmm.world.formats.defects import DefectPlan, Defects, text_with_defect
 from pmm.world.formats.raw_files import (
-    Dataset,
+    RawDataset,
     item_text,
     plan_dataset,
     subject_of,
@@ -79,7 +79,7 @@ def write_hm(world: World, folder: Path, defects: Defects | None = None) -> dict
     return dataset.counts(pictures)
 
 
-def _transaction_rows(world: World, dataset: Dataset) -> Iterator[tuple[str, ...]]:
+def _transaction_rows(world: World, dataset: RawDataset) -> Iterator[tuple[str, ...]]:
     actions, plan = dataset.actions, dataset.plan
     items, users = world.item_ids("HM"), world.user_ids("HM")
     rng = stream("HM", world.seed, "prices")
@@ -98,13 +98,13 @@ def _transaction_rows(world: World, dataset: Dataset) -> Iterator[tuple[str, ...
             yield row
 
 
-def _article_rows(world: World, plan: Plan) -> Iterator[tuple[str, ...]]:
+def _article_rows(world: World, plan: DefectPlan) -> Iterator[tuple[str, ...]]:
     yield ARTICLE_COLUMNS
     for number in range(len(world.item_ids("HM"))):
         yield _article(world, number, plan)
 
 
-def _article(world: World, number: int, plan: Plan) -> tuple[str, ...]:
+def _article(world: World, number: int, plan: DefectPlan) -> tuple[str, ...]:
     raw, subject = world.item_ids("HM")[number], subject_of(world, "HM", number)
     values = world.items("HM").values[number]
     text = item_text(world, "HM", number)
@@ -120,5 +120,5 @@ def _article(world: World, number: int, plan: Plan) -> tuple[str, ...]:
         department, f"{mood} {kind}", "A", "Ladieswear",
         "1", "Ladieswear", str(10 + value["mood"]), f"Womens {mood}", "1005",
         group if subject == "clothes" else subject.capitalize(),
-        spoilt_text(text.description, plan.texts.get(number)),
+        text_with_defect(text.description, plan.texts.get(number)),
     )  # fmt: skip

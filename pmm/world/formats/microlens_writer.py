@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Literal
 
 from pmm.storage.artefact import storage_errors
-from pmm.world.formats.defects import Defects, spoilt_title
+from pmm.world.formats.defects import Defects, title_with_defect
 from pmm.world.formats.raw_files import (
-    Dataset,
+    RawDataset,
     item_text,
     plan_dataset,
     subject_of,
@@ -43,7 +43,7 @@ def write_microlens(
 
     Args:
         defects: what to plant; a small share of everything by default. There are no descriptions:
-            the defects of texts befall titles.
+            the defects of texts go into titles.
         pairs: one row an interaction, or one a user (without times).
         crlf: end the lines of CSV files with CR LF, as one published copy does.
 
@@ -83,29 +83,32 @@ def plain_id(raw: str) -> str:
     return raw.lstrip("uv")
 
 
-def _titles(world: World, dataset: Dataset) -> Iterator[tuple[str, str]]:
+def _titles(world: World, dataset: RawDataset) -> Iterator[tuple[str, str]]:
     raw = world.item_ids("Kwai")
     yield "item", "title"
     for number in dataset.numbers:
         title = item_text(world, "Kwai", number).title
-        yield plain_id(raw[number]), spoilt_title(title, dataset.plan.texts.get(number), number)
+        yield (
+            plain_id(raw[number]),
+            title_with_defect(title, dataset.plan.texts.get(number), number),
+        )
 
 
-def _categories(world: World, dataset: Dataset) -> Iterator[tuple[str, str]]:
+def _categories(world: World, dataset: RawDataset) -> Iterator[tuple[str, str]]:
     raw = world.item_ids("Kwai")
     yield "item", "category"
     for number in dataset.numbers:
         yield plain_id(raw[number]), subject_of(world, "Kwai", number)
 
 
-def _pairs(world: World, dataset: Dataset) -> Iterator[tuple[str, str, str]]:
+def _pairs(world: World, dataset: RawDataset) -> Iterator[tuple[str, str, str]]:
     items, users = world.item_ids("Kwai"), world.user_ids("Kwai")
     yield "user", "item", "timestamp"
     for user, item, time in dataset.rows():
         yield plain_id(users[user]), plain_id(items[item]), str(START_MS + time * UNIT_MS)
 
 
-def _walks(world: World, dataset: Dataset) -> Iterator[str]:
+def _walks(world: World, dataset: RawDataset) -> Iterator[str]:
     items, users = world.item_ids("Kwai"), world.user_ids("Kwai")
     for user, walk in dataset.walks().items():
         yield f"{plain_id(users[user])}\t{' '.join(plain_id(items[item]) for item in walk)}"

@@ -11,9 +11,9 @@ from typing import Literal
 
 from pmm.storage.artefact import storage_errors
 from pmm.world.attributes import ATTRIBUTES
-from pmm.world.formats.defects import Defects, spoilt_title
+from pmm.world.formats.defects import Defects, title_with_defect
 from pmm.world.formats.raw_files import (
-    Dataset,
+    RawDataset,
     item_text,
     plan_dataset,
     subject_of,
@@ -69,7 +69,7 @@ def write_ninerec(
 
     Args:
         defects: what to plant; a small share of everything by default. There are no descriptions:
-            the defects of texts befall titles, in both languages.
+            the defects of texts go into titles, in both languages.
         item_first: `<D>_pair.csv` is item, user, time, as the published loaders read it; else user,
             item, time, as its page says.
 
@@ -116,7 +116,7 @@ def english_title(world: World, collection: str, number: int) -> str:
     return f"{colour} {kind}, {mood}, episode {episode}"
 
 
-def _items(world: World, dataset: Dataset) -> Iterator[tuple[str, str, str]]:
+def _items(world: World, dataset: RawDataset) -> Iterator[tuple[str, str, str]]:
     raw = world.item_ids(dataset.collection)
     for number in dataset.numbers:
         defect = dataset.plan.texts.get(number)
@@ -124,12 +124,12 @@ def _items(world: World, dataset: Dataset) -> Iterator[tuple[str, str, str]]:
         english = english_title(world, dataset.collection, number)
         yield (
             raw[number],
-            spoilt_title(chinese, defect, number),
-            spoilt_title(english, defect, number),
+            title_with_defect(chinese, defect, number),
+            title_with_defect(english, defect, number),
         )
 
 
-def _pairs(world: World, dataset: Dataset, per_second: int) -> Iterator[tuple[str, str, str]]:
+def _pairs(world: World, dataset: RawDataset, per_second: int) -> Iterator[tuple[str, str, str]]:
     items, users = world.item_ids(dataset.collection), world.user_ids(dataset.collection)
     for user, item, time in dataset.rows():
         yield items[item], users[user], str((START + time * UNIT) * per_second)

@@ -17,10 +17,10 @@ import numpy as np
 from PIL import Image
 
 from pmm.storage.artefact import atomic_file, storage_errors
-from pmm.world.formats.defects import Defects, Plan, picture_bytes, spoilt_title
+from pmm.world.formats.defects import DefectPlan, Defects, picture_bytes, title_with_defect
 from pmm.world.formats.ninerec_writer import DATASETS, VideoPlatform
 from pmm.world.formats.raw_files import (
-    Dataset,
+    RawDataset,
     item_picture,
     item_text,
     plan_dataset,
@@ -47,7 +47,7 @@ def write_pmmrec(
     an existing folder.
 
     Args:
-        defects: what to plant; a small share of everything by default. The defects of texts befall
+        defects: what to plant; a small share of everything by default. The defects of texts go into
             titles. A store of decoded pictures has no odd pictures: they are in it as RGB; a
             broken one is half a pickle or none.
         pictures: where the pictures are.
@@ -77,26 +77,26 @@ def write_pmmrec(
     return counts
 
 
-def _users(world: World, dataset: Dataset) -> Iterator[str]:
+def _users(world: World, dataset: RawDataset) -> Iterator[str]:
     items, users = world.item_ids(dataset.collection), world.user_ids(dataset.collection)
     for user, walk in dataset.walks().items():
         yield f"{users[user]}\t{' '.join(items[item] for item in walk)}"
 
 
-def _texts(world: World, dataset: Dataset) -> Iterator[str]:
+def _texts(world: World, dataset: RawDataset) -> Iterator[str]:
     raw = world.item_ids(dataset.collection)
     for number in dataset.numbers:
         title = item_text(world, dataset.collection, number).title
-        yield f"{raw[number]}\t{spoilt_title(title, dataset.plan.texts.get(number), number)}"
+        yield f"{raw[number]}\t{title_with_defect(title, dataset.plan.texts.get(number), number)}"
 
 
-def _write_folder(world: World, dataset: Dataset, folder: Path) -> int:
+def _write_folder(world: World, dataset: RawDataset, folder: Path) -> int:
     raw = world.item_ids(dataset.collection)
     paths = {number: folder / f"{raw[number]}.jpg" for number in dataset.numbers}
     return write_pictures(world, dataset.collection, paths, dataset.plan)
 
 
-def _write_store(world: World, dataset: Dataset, path: Path) -> int:
+def _write_store(world: World, dataset: RawDataset, path: Path) -> int:
     """Write the pictures as the published script does: one pickle a picture, and two for the keys.
 
     Returns:
@@ -108,7 +108,7 @@ def _write_store(world: World, dataset: Dataset, path: Path) -> int:
     with atomic_file(path) as place:
         place.unlink(missing_ok=True)  # of a writer that was killed
         with (
-            # No lock file, which would name the process: nobody else knows the temporary name.
+            # No lock file, which would name the process: no other process knows the temporary name.
             lmdb.open(str(place), subdir=False, lock=False, map_size=room) as store,
             store.begin(write=True) as writing,
         ):
@@ -122,8 +122,8 @@ def _write_store(world: World, dataset: Dataset, path: Path) -> int:
     return len(keys)
 
 
-def _pickled(world: World, collection: str, number: int, plan: Plan) -> bytes | None:
-    """A picture as it stands in the store; None where there shall be none.
+def _pickled(world: World, collection: str, number: int, plan: DefectPlan) -> bytes | None:
+    """A picture as it stands in the store; None where there is to be none.
 
     A picture that the plan wants as an odd file has gone through that file.
     """

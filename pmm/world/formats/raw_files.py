@@ -11,26 +11,27 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
+from pmm.arrays import Int64s
 from pmm.progress import progress
 from pmm.storage.artefact import atomic_file
 from pmm.world import drawing as pictures
 from pmm.world import item_texts as titles
-from pmm.world.formats.actions import PERIOD, Actions, Ints, actions_of
-from pmm.world.formats.defects import Defects, Plan, picture_bytes, plan_defects
+from pmm.world.formats.actions import PERIOD, Actions, actions_of
+from pmm.world.formats.defects import DefectPlan, Defects, picture_bytes, plan_defects
 from pmm.world.generate import World, stream
 from pmm.world.platforms import Subject, find_collection, find_target
 
-Order = Literal["time", "scattered", "user"]
+RowOrder = Literal["time", "scattered", "user"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Dataset:
+class RawDataset:
     """A source or target about to be written.
 
     Attributes:
         name: of the source or target; its collection has the catalogue.
         numbers: its items, in the order of the collection's catalogue.
-        actions: in the order in which they will stand in the file.
+        actions: in the order of the file.
         plan: the defects; rows are counted in that order too.
     """
 
@@ -38,7 +39,7 @@ class Dataset:
     collection: str
     numbers: list[int]
     actions: Actions
-    plan: Plan
+    plan: DefectPlan
 
     def rows(self) -> list[tuple[int, int, int]]:
         """(user, item, time) of each action as numbers; planted repeats stand below their first."""
@@ -72,15 +73,15 @@ def plan_dataset(
     target_name: str,
     defects: Defects | None,
     *,
-    order: Order = "time",
-    user_order: Ints | None = None,
-) -> Dataset:
-    """Draw a source's or target's actions in the order of a file, and the victims of its defects.
+    order: RowOrder = "time",
+    user_order: Int64s | None = None,
+) -> RawDataset:
+    """Draw a source's or target's actions in the order of a file, and what gets a defect.
 
     Args:
         defects: what to plant; a small share of everything by default.
         order: of the rows: by time; in no telling order, so that only their times say it; or user
-            by user. In each, a user's rows of one time stand in his true order.
+            by user. In each, a user's rows of one time are in their true order.
         user_order: what comes first among the actions of one time; see `actions_of`.
 
     Raises:
@@ -98,7 +99,7 @@ def plan_dataset(
     numbers = world.target_items(target.name).tolist()
     rng = stream(target.name, world.seed, "defects")
     plan = plan_defects(defects or Defects(), numbers, len(actions.user), rng)
-    return Dataset(
+    return RawDataset(
         name=target.name, collection=target.collection, numbers=numbers, actions=actions, plan=plan
     )
 
@@ -109,7 +110,7 @@ def _scattered(actions: Actions, rng: np.random.Generator) -> Actions:
     return _at(actions, np.argsort(rng.permutation(len(together))[group], kind="stable"))
 
 
-def _at(actions: Actions, order: Ints) -> Actions:
+def _at(actions: Actions, order: Int64s) -> Actions:
     columns = (actions.user[order], actions.item[order], actions.time[order])
     return Actions(user=columns[0], item=columns[1], time=columns[2], tied=actions.tied)
 
@@ -139,8 +140,8 @@ def write_json_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
             packed.write(json.dumps(record).encode() + b"\n")
 
 
-def write_pictures(world: World, collection: str, paths: dict[int, Path], plan: Plan) -> int:
-    """Draw and write the pictures of items, and remove those that shall be missing.
+def write_pictures(world: World, collection: str, paths: dict[int, Path], plan: DefectPlan) -> int:
+    """Draw and write the pictures of items, and remove those that are to be missing.
 
     Args:
         paths: where the picture of each item number goes.

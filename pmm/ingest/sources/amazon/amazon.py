@@ -20,8 +20,7 @@ from pmm.errors import InputError
 from pmm.flags import Flag
 from pmm.ingest.download.picture_download import DownloadOptions, download_pictures
 from pmm.ingest.download.picture_store import PictureStore
-from pmm.ingest.download.raw_download import download_and_tell
-from pmm.ingest.readers.picture_folder import Pictures
+from pmm.ingest.readers.picture_folder import PictureFolder
 from pmm.ingest.sources.amazon.editions import Release, find_release
 from pmm.ingest.sources.amazon.metadata import read_products
 from pmm.ingest.sources.amazon.reviews import (
@@ -33,9 +32,14 @@ from pmm.ingest.sources.amazon.reviews import (
 from pmm.ingest.sources.source_registry import SourceEntry
 from pmm.ingest.sources.source_request import PlatformRequest
 from pmm.ingest.tables.item_rows import ItemRows
-from pmm.ingest.tables.source_tables import Raw, Reading, load_source, write_tables
+from pmm.ingest.tables.source_tables import RawSource, Reading, load_source, write_tables
 from pmm.ingest.targets.rules import AMAZON_TARGETS
-from pmm.ingest.targets.target_tables import Cored, IngestOptions, choose_targets, write_targets
+from pmm.ingest.targets.target_tables import (
+    IngestOptions,
+    SourceCore,
+    choose_targets,
+    write_targets,
+)
 from pmm.storage.artefact import Built, Digests
 from pmm.storage.home import Home
 from pmm.storage.schemas import ITEM_URLS, read_table
@@ -84,7 +88,7 @@ def ingest_amazon(
     Raises:
         InputError: files are missing or damaged, an unknown category or target, nothing left.
     """
-    choose_targets(AMAZON_TARGETS, targets)  # a misspelt name is told before the files are read
+    choose_targets(AMAZON_TARGETS, targets)  # a misspelt name is refused before the files are read
     release = find_release((files.raw or home.raw("amazon")).resolve(), files.categories)
     match files.images:
         case "download":
@@ -117,7 +121,7 @@ def _no_images() -> _Images:
 
 
 def _images_in(folder: Path) -> _Images:
-    pictures = Pictures(folder.resolve())
+    pictures = PictureFolder(folder.resolve())
     return _Images(folder=pictures.folder, digest=pictures.digest(), path=pictures.of_item)
 
 
@@ -156,15 +160,15 @@ def _wanted(tables: Built, options: IngestOptions) -> _Wanted:
     image = pc.if_else(named, "named", pa.scalar(None, pa.string()))
     at = source.items.schema.get_field_index("image")
     hopeful = replace(source, items=source.items.set_column(at, "image", image))
-    rows, _, _ = Cored(lambda: hopeful, options).result
+    rows, _, _ = SourceCore(lambda: hopeful, options).result
     ids = source.item_ids.take(pa.array(np.unique(rows.item)))
     return _Wanted(urls.filter(pc.is_in(urls["item_id"], value_set=ids)))
 
 
-def _raw(home: Home, release: Release, images: _Images) -> Raw:
+def _raw(home: Home, release: Release, images: _Images) -> RawSource:
     digests = Digests(home.root)
     files = (*release.interactions, *release.metadata)
-    return Raw(
+    return RawSource(
         name="Amazon",
         config={
             "edition": release.edition,
@@ -245,10 +249,7 @@ class AmazonRequest(PlatformRequest):
 
 def ingest_as_asked(request: AmazonRequest) -> list[dict[str, Any]]:
     """Amazon reviews of 2018 or 2023: reviews or ratings, and metadata."""
-    home = request.place()
-    if request.download:
-        folder = request.raw or home.raw("amazon")
-        download_and_tell("amazon", folder, names=request.category, edition=request.edition)
+    request.fetch_if_asked("amazon", names=request.category, edition=request.edition)
     pictures: Path | Literal["download"] | None = None
     if request.images is not None:
         pictures = "download" if request.images == "download" else Path(request.images)
@@ -258,7 +259,7 @@ def ingest_as_asked(request: AmazonRequest) -> list[dict[str, Any]]:
         images=pictures,
         download=DownloadOptions(connections_per_host=request.connections),
     )
-    return ingest_amazon(home, files, request.target, request.options())
+    return ingest_amazon(request.place(), files, request.target, request.options())
 
 
 SOURCE = SourceEntry(

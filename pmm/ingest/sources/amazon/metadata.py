@@ -157,7 +157,8 @@ def read_products(
         if malformed * 2 > total:
             shown = example[:120].decode("utf-8", "replace")
             raise InputError(
-                f"{file.path}: {malformed:,} of {total:,} lines are no JSON objects, e.g. {shown!r}"
+                f"{file.path}: {malformed:,} of {total:,} lines are no JSON objects, e.g. "
+                f"{shown!r}; expected is one product a line"
             )
 
 

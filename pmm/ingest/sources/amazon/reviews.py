@@ -15,25 +15,27 @@ import pyarrow as pa
 from pmm.errors import InputError
 from pmm.ingest.readers.columns import find_roles
 from pmm.ingest.readers.delimited import Dialect, sniff, stream
-from pmm.ingest.readers.duplicate_rows import without_identical
-from pmm.ingest.readers.json_block import Field, text_of
+from pmm.ingest.readers.duplicate_rows import without_duplicates
+from pmm.ingest.readers.json_block import JsonField, text_of
 from pmm.ingest.readers.json_lines import LinesFile, stream_lines
 from pmm.ingest.readers.times import Unit, detect_unit
 from pmm.ingest.sources.amazon.editions import AmazonFile, Edition, Release
 from pmm.ingest.tables.interactions import Cleaner
 
 _OF_2018 = (
-    Field(name="user_id", keys=("reviewerID",)),
-    Field(name="item_id", keys=("asin",)),
-    Field(name="timestamp", keys=("unixReviewTime",), number=True),
+    JsonField(name="user_id", keys=("reviewerID",)),
+    JsonField(name="item_id", keys=("asin",)),
+    JsonField(name="timestamp", keys=("unixReviewTime",), number=True),
 )
-FIELDS: dict[Edition, tuple[Field, ...]] = {
+FIELDS: dict[Edition, tuple[JsonField, ...]] = {
     "2014": _OF_2018,
     "2018": _OF_2018,
     "2023": (
-        Field(name="user_id", keys=("user_id",)),
-        Field(name="item_id", keys=("parent_asin",)),
-        Field(name="timestamp", keys=("timestamp", "sort_timestamp", "sortTimestamp"), number=True),
+        JsonField(name="user_id", keys=("user_id",)),
+        JsonField(name="item_id", keys=("parent_asin",)),
+        JsonField(
+            name="timestamp", keys=("timestamp", "sort_timestamp", "sortTimestamp"), number=True
+        ),
     ),
 }
 """Under which keys reviews hold what is read; the pages of 2023 name the time in three ways."""
@@ -138,7 +140,7 @@ def _batches(
 ) -> Iterator[pa.RecordBatch]:
     if reviews:
         lines = stream_lines(reviews, FIELDS[edition], drop_counts=drop_counts, notes=notes)
-        yield from without_identical(lines, drop_counts)
+        yield from without_duplicates(lines, drop_counts)
     for each in ratings:
         own: Counter[str] = Counter()
         yield from stream(

@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from pmm.flags import Flag
-from pmm.ingest.download.raw_download import download_and_tell
 from pmm.ingest.sources.source_registry import SourceEntry
 from pmm.ingest.sources.video.datasets import (
     DatasetIndex,
-    Plan,
+    DatasetTargets,
     VideoFiles,
     VideoRequest,
-    ingest_plans,
+    ingest_datasets,
 )
 from pmm.ingest.targets.rules import Rule
 from pmm.ingest.targets.target_tables import IngestOptions, choose_targets
@@ -26,7 +25,8 @@ _SOURCE = "Bili"
 _PAPERS = (_SOURCE, "Bili Food", "Bili Movie", "Bili Cartoon")
 _FURTHER = ("Bili Dance", "Bili Music")
 BILI_TARGETS: dict[str, Rule | None] = dict.fromkeys(_PAPERS + _FURTHER)
-"""The paper's four datasets, then NineRec's further two. None is carved: NineRec ships them so."""
+"""The paper's four datasets, then NineRec's further two. None has a rule: each has files.
+"""
 
 _PLATFORM = re.compile(r"(?:source_)?bili(?:bili)?(?![a-z])")
 
@@ -50,11 +50,11 @@ def ingest_bili(
             or nothing is left.
     """
     asked = choose_targets(BILI_TARGETS, targets) if targets else []
-    shelf = DatasetIndex("bili", (files.raw or home.raw("bili")).absolute(), bili_name)
-    shelf.require_something(asked or BILI_TARGETS, of=asked or BILI_TARGETS)
-    names = [name for name in BILI_TARGETS if name in (*_PAPERS, *asked) or shelf.has(name)]
-    plans = [Plan(name=name, rules={name: None}) for name in names]
-    return ingest_plans(home, shelf, plans, files.language, asked, options)
+    index = DatasetIndex("bili", (files.raw or home.raw("bili")).absolute(), bili_name)
+    index.require_any(asked or BILI_TARGETS, of=asked or BILI_TARGETS)
+    names = [name for name in BILI_TARGETS if name in (*_PAPERS, *asked) or index.has(name)]
+    datasets = [DatasetTargets(name=name, rules={name: None}) for name in names]
+    return ingest_datasets(home, index, datasets, files.language, asked, options)
 
 
 def bili_name(name: str) -> str | None:
@@ -81,11 +81,9 @@ class BiliRequest(VideoRequest):
 
 def ingest_as_asked(request: BiliRequest) -> list[dict[str, Any]]:
     """Bilibili, as in NineRec or in the paper's own code."""
-    home = request.place()
-    if request.download:
-        download_and_tell("bili", request.raw or home.raw("bili"))
+    request.fetch_if_asked("bili")
     files = VideoFiles(raw=request.raw, language=request.language)
-    return ingest_bili(home, files, request.target, request.options())
+    return ingest_bili(request.place(), files, request.target, request.options())
 
 
 SOURCE = SourceEntry(

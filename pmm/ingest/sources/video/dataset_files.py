@@ -1,4 +1,4 @@
-"""Datasets in a folder, known by the names of their files; which folder holds their pictures."""
+"""Datasets in a folder, recognised by the names of their files; which folder has their pictures."""
 
 import os
 import re
@@ -19,7 +19,7 @@ _CONTENT = re.compile(r"(covers?|images?|pictures?|videos?|audios?)$|\.lmdb$", r
 
 
 @dataclass(frozen=True, kw_only=True)
-class Dataset:
+class DatasetFiles:
     """The files of one dataset."""
 
     name: str
@@ -33,15 +33,15 @@ class Dataset:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Remnant:
+class IncompleteDataset:
     """A dataset of which files are missing."""
 
     name: str
-    lack: str
+    missing: str
     """What is missing, and beside which file."""
 
 
-class Listing:
+class FolderListing:
     """The entries of one folder. Names are compared without regard to case."""
 
     def __init__(self, folder: Path) -> None:
@@ -89,14 +89,14 @@ class Listing:
 
 
 def _kind(entry: os.DirEntry[str]) -> Literal["file", "folder", "other"]:
-    """What it is; other are pipes, which nobody would wait for, and links that lead nowhere."""
+    """What an entry is; "other": pipes, whose reading may never end, and broken links."""
     try:
         return "folder" if entry.is_dir() else "file" if entry.is_file() else "other"
     except OSError:  # a link in a circle
         return "other"
 
 
-def walk(raw: Path) -> Iterator[Listing]:
+def walk(raw: Path) -> Iterator[FolderListing]:
     """The raw folder and the folders at most `DEPTH` levels below it, each once.
 
     Folders of pictures are not entered.
@@ -110,7 +110,7 @@ def walk(raw: Path) -> Iterator[Listing]:
             continue
         seen.add(real)
         try:
-            listing = Listing(folder)
+            listing = FolderListing(folder)
         except InputError:
             if not level:
                 raise
@@ -124,7 +124,7 @@ def walk(raw: Path) -> Iterator[Listing]:
             ]
 
 
-def pictures_beside(listing: Listing, stem: str, *further: str, alone: bool) -> Path | None:
+def pictures_beside(listing: FolderListing, stem: str, *further: str, alone: bool) -> Path | None:
     """Where a dataset's pictures are: a folder before an LMDB store, its own names before others.
 
     Args:

@@ -1,4 +1,4 @@
-"""Datasets of the video platforms, whatever their layout: found, read into tables, made targets.
+"""Datasets of the video platforms in any layout: found, read into tables, made into targets.
 
 Text is the title alone (paper IV-A: "titles" for Bili and Kwai). Each dataset has tables of its own
 and is a target of its own.
@@ -18,17 +18,17 @@ from pmm.ingest.download.raw_guide import missing_raw
 from pmm.ingest.readers.histories import sniff_histories, stream_histories
 from pmm.ingest.readers.lmdb_pictures import Extracted, extract, forget_other_states, store_keys
 from pmm.ingest.readers.pairs import detect_pairs, stream_pairs
-from pmm.ingest.readers.picture_folder import Pictures
+from pmm.ingest.readers.picture_folder import PictureFolder
 from pmm.ingest.readers.text import clean_text
 from pmm.ingest.readers.titles import Titles, read_title_lines, read_title_table
 from pmm.ingest.sources.source_request import PlatformRequest
 from pmm.ingest.sources.video import microlens, ninerec
 from pmm.ingest.sources.video import pmmrec_code as pmmrec_files
-from pmm.ingest.sources.video.dataset_files import Dataset, Remnant, walk
+from pmm.ingest.sources.video.dataset_files import DatasetFiles, IncompleteDataset, walk
 from pmm.ingest.sources.video.ninerec import Language
 from pmm.ingest.tables.interactions import Cleaner
 from pmm.ingest.tables.item_rows import ItemRows
-from pmm.ingest.tables.source_tables import Raw, Reading, write_tables
+from pmm.ingest.tables.source_tables import RawSource, Reading, write_tables
 from pmm.ingest.targets.k_core import NothingLeft
 from pmm.ingest.targets.rules import Rule
 from pmm.ingest.targets.target_tables import IngestOptions, write_targets
@@ -57,12 +57,12 @@ class VideoRequest(PlatformRequest):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tagging:
-    """What stands in an item's `categories`, for targets to be carved by."""
+class ItemTags:
+    """What stands in an item's `categories`, by which a target's rule chooses its items."""
 
     kind: str
     """What it is, for the card."""
-    tags: Callable[[str, str], Sequence[str]]
+    of: Callable[[str, str], Sequence[str]]
     """(item id, clean title) -> entries."""
     inputs: Mapping[str, str]
     """Files that decide -> sha256."""
@@ -70,17 +70,17 @@ class Tagging:
     """For the card."""
 
 
-NO_TAGS = Tagging(kind="none", tags=lambda _item, _title: (), inputs={}, notes={})
+NO_TAGS = ItemTags(kind="none", of=lambda _item, _title: (), inputs={}, notes={})
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class DatasetTargets:
     """One dataset, and the targets that are made of it."""
 
     name: str
     """As its tables are named: "Bili Food"."""
     rules: Mapping[str, Rule | None]
-    tagging: Tagging = NO_TAGS
+    item_tags: ItemTags = NO_TAGS
 
 
 class DatasetIndex:
@@ -103,35 +103,35 @@ class DatasetIndex:
             raise InputError(f"--raw {raw} is a file; expected is the folder that holds the files")
         if not raw.exists():
             raise missing_raw(source, raw)
-        self._known: dict[str, list[Dataset]] = {}
-        self._remnants: dict[str, list[str]] = {}
+        self._known: dict[str, list[DatasetFiles]] = {}
+        self._incomplete: dict[str, list[str]] = {}
         for found in find_datasets(raw):
             name = name_of(found.name)
             if name is None:
                 continue
-            if isinstance(found, Dataset):
+            if isinstance(found, DatasetFiles):
                 self._known.setdefault(name, []).append(found)
             else:
-                self._remnants.setdefault(name, []).append(found.lack)
+                self._incomplete.setdefault(name, []).append(found.missing)
 
     def has(self, name: str) -> bool:
-        """Whether a dataset is there, complete or not to be decided between."""
+        """Whether a dataset is there; where it is there more than once, `get` refuses to choose."""
         return name in self._known
 
-    def require_something(self, names: Iterable[str], of: Iterable[str]) -> None:
-        """Make sure that one of the datasets is there at least.
+    def require_any(self, names: Iterable[str], of: Iterable[str]) -> None:
+        """Require at least one of the datasets.
 
         Raises:
             InputError: none is; the message says what is missing of those in `of`.
         """
         if not any(self.has(name) for name in names):
-            raise missing_raw(self.source, self.raw, self.lack(dict.fromkeys(of)))
+            raise missing_raw(self.source, self.raw, self.missing(dict.fromkeys(of)))
 
-    def lack(self, names: Iterable[str]) -> list[str]:
-        """What is missing of datasets of which something is there."""
-        return [lack for name in names for lack in self._remnants.get(name, [])]
+    def missing(self, names: Iterable[str]) -> list[str]:
+        """The missing files of datasets of which some are there."""
+        return [missing for name in names for missing in self._incomplete.get(name, [])]
 
-    def get(self, name: str) -> Dataset:
+    def get(self, name: str) -> DatasetFiles:
         """A dataset.
 
         Raises:
@@ -139,7 +139,7 @@ class DatasetIndex:
         """
         found = self._known.get(name, [])
         if not found:
-            raise missing_raw(self.source, self.raw, self.lack([name]) or [f'files of "{name}"'])
+            raise missing_raw(self.source, self.raw, self.missing([name]) or [f'files of "{name}"'])
         if len(found) > 1:
             lines = "\n".join(f"  {each.interactions.parent} ({each.name})" for each in found)
             raise InputError(
@@ -149,7 +149,7 @@ class DatasetIndex:
         return found[0]
 
 
-def find_datasets(raw: Path) -> Iterator[Dataset | Remnant]:
+def find_datasets(raw: Path) -> Iterator[DatasetFiles | IncompleteDataset]:
     """All datasets of any layout in a folder or at most three levels below it."""
     for listing in walk(raw):
         yield from ninerec.find(listing)
@@ -157,10 +157,10 @@ def find_datasets(raw: Path) -> Iterator[Dataset | Remnant]:
         yield from microlens.find(listing)
 
 
-def ingest_plans(
+def ingest_datasets(
     home: Home,
-    shelf: DatasetIndex,
-    plans: Sequence[Plan],
+    index: DatasetIndex,
+    datasets: Sequence[DatasetTargets],
     language: Language,
     asked: Sequence[str],
     options: IngestOptions,
@@ -172,8 +172,8 @@ def ingest_plans(
 
     Args:
         home: where artefacts live.
-        shelf: the datasets.
-        plans: which datasets become which targets.
+        index: the datasets that are there.
+        datasets: those that are wanted, and the targets of each.
         language: of the titles.
         asked: targets that were named, as they are written; empty = all.
         options: see there.
@@ -182,23 +182,26 @@ def ingest_plans(
         InputError: a dataset that was asked for is missing or has no pictures, one that is there
             cannot be used, or nothing is left of any.
     """
+    # Without names, "all that is there" is asked for: a folder with one of four datasets is fine,
+    # and what is left out says why in its card. A dataset that is there and cannot be used is a
+    # fault, but must not cost the others; it is raised only where nothing at all could be written.
     cards: list[dict[str, Any]] = []
     faults: list[InputError] = []
-    for plan in plans:
+    for plan in datasets:
         wanted = [name for name in plan.rules if name in asked]
         if asked and not wanted:
             continue
-        why = "" if asked else _reason_to_leave_out(shelf, plan, options)
+        why = "" if asked else _reason_to_leave_out(index, plan, options)
         if not why:
-            dataset = shelf.get(plan.name)
+            dataset = index.get(plan.name)
             try:
-                cards += _ingest_plan(home, dataset, plan, language, wanted, options)
+                cards += _ingest_dataset(home, dataset, plan, language, wanted, options)
                 continue
             except NothingLeft as error:
                 if asked:
                     raise
                 why = str(error)
-        if shelf.has(plan.name):
+        if index.has(plan.name):
             faults.append(InputError(f"{plan.name}: {why.removeprefix(f'{plan.name}: ')}"))
         cards += [{"target": name, "left_out": why} for name in plan.rules]
     if faults and all("left_out" in card for card in cards):
@@ -206,15 +209,15 @@ def ingest_plans(
     return cards
 
 
-def _reason_to_leave_out(shelf: DatasetIndex, plan: Plan, options: IngestOptions) -> str:
+def _reason_to_leave_out(index: DatasetIndex, plan: DatasetTargets, options: IngestOptions) -> str:
     """Why a dataset that was not asked for by name is left out; "" where it is not."""
-    if not shelf.has(plan.name):
-        lack = "; ".join(shelf.lack([plan.name]))
-        return f"missing: {lack}" if lack else f"no files of {plan.name} below {shelf.raw}"
-    return _lack_of_pictures(shelf.get(plan.name), options)
+    if not index.has(plan.name):
+        missing = "; ".join(index.missing([plan.name]))
+        return f"missing: {missing}" if missing else f"no files of {plan.name} below {index.raw}"
+    return _missing_pictures(index.get(plan.name), options)
 
 
-def _lack_of_pictures(dataset: Dataset, options: IngestOptions) -> str:
+def _missing_pictures(dataset: DatasetFiles, options: IngestOptions) -> str:
     if dataset.pictures is not None or options.missing_image != "drop":
         return ""
     place, stem = dataset.interactions.parent, dataset.name
@@ -225,23 +228,26 @@ def _lack_of_pictures(dataset: Dataset, options: IngestOptions) -> str:
     )
 
 
-def _ingest_plan(
+def _ingest_dataset(
     home: Home,
-    dataset: Dataset,
-    plan: Plan,
+    dataset: DatasetFiles,
+    plan: DatasetTargets,
     language: Language,
     wanted: Sequence[str],
     options: IngestOptions,
 ) -> list[dict[str, Any]]:
-    lack = _lack_of_pictures(dataset, options)
-    if lack:
-        raise InputError(f"{plan.name}: {lack}")
-    covers = PictureSource(home, plan.name, dataset)
-    tables = write_tables(home, dataset_raw(home, plan, dataset, covers, language))
-    covers.tidy()
+    missing = _missing_pictures(dataset, options)
+    if missing:
+        raise InputError(f"{plan.name}: {missing}")
+    pictures = PictureSource(home, plan.name, dataset)
+    tables = write_tables(home, dataset_raw(home, plan, dataset, pictures, language))
+    # Only now: tables made before name the earlier pictures until they have been replaced.
+    pictures.tidy()
     try:
         return write_targets(home, tables, plan.rules, (), wanted, options)
     except InputError as error:
+        # The message names the target already, or it is of several targets and only one of them is
+        # meant; else the dataset's name goes before it, for a folder may hold four.
         named = str(error).startswith(tuple(f"{name}:" for name in plan.rules))
         if named or (len(plan.rules) > 1 and not isinstance(error, NothingLeft)):
             raise
@@ -251,33 +257,36 @@ def _ingest_plan(
 class PictureSource:
     """The pictures of a dataset, in a folder or a store."""
 
-    def __init__(self, home: Home, name: str, dataset: Dataset) -> None:
+    def __init__(self, home: Home, name: str, dataset: DatasetFiles) -> None:
         """Find them; those in a store are first written out.
 
         Raises:
             InputError: the folder or the store cannot be read.
         """
         place = dataset.pictures
-        self.pictures: Pictures | None = None
+        self.folder: PictureFolder | None = None
         self._store: Extracted | None = None
         self.notes: dict[str, Any] = {"layout": "none"}
         if place is None:
             return
         if place.name.lower().endswith(".lmdb"):
+            # Written out once: shards and galleries read single files, and a pickled store is read
+            # by a process of its own (`pmm.ingest.readers.lmdb_pictures`).
             self._store = extract(home, name, place)
-            self.pictures = Pictures(self._store.folder)
+            self.folder = PictureFolder(self._store.folder)
             self.notes = {"layout": "LMDB", "name": place.name, "outcomes": self._store.outcomes}
         else:
-            self.pictures = Pictures(place)
+            self.folder = PictureFolder(place)
             self.notes = {"layout": "folder", "name": place.name}
 
     def of_item(self, item_id: str) -> str | None:
-        """The path of an item's picture below the folder of `pictures`."""
-        if self.pictures is None:
+        """The path of an item's picture below `folder`."""
+        if self.folder is None:
             return None
         if self._store is None:
-            return self.pictures.of_item(item_id)
-        found = (self.pictures.of_item(key) for key in store_keys(item_id))
+            return self.folder.of_item(item_id)
+        # The published script wrote ids as numbers: "v007" stands under "7" in the store.
+        found = (self.folder.of_item(key) for key in store_keys(item_id))
         return next((path for path in found if path is not None), None)
 
     def tidy(self) -> None:
@@ -287,43 +296,47 @@ class PictureSource:
 
 
 def dataset_raw(
-    home: Home, plan: Plan, dataset: Dataset, covers: PictureSource, language: Language
-) -> Raw:
+    home: Home,
+    plan: DatasetTargets,
+    dataset: DatasetFiles,
+    pictures: PictureSource,
+    language: Language,
+) -> RawSource:
     """A dataset's files as `pmm.ingest.tables.source_tables.write_tables` takes them."""
     titles = dataset.titles[0]
     if dataset.layout == "MicroLens":
         titles = microlens.choose_titles(dataset.titles, language)
-    pictures = covers.pictures
+    folder = pictures.folder
     digests = Digests(home.root)
-    return Raw(
+    return RawSource(
         name=plan.name,
         config={
             "layout": dataset.layout,
             "language": language,
-            "categories": plan.tagging.kind,
-            "pictures": str(pictures.folder) if pictures else None,
+            "categories": plan.item_tags.kind,
+            "pictures": str(folder.folder) if folder else None,
         },
         inputs={
             "interactions": digests.file(dataset.interactions),
             "titles": digests.file(titles),
-            "images": pictures.digest() if pictures else "none",
-            **plan.tagging.inputs,
+            "images": folder.digest() if folder else "none",
+            **plan.item_tags.inputs,
         },
-        pictures=pictures.folder if pictures else None,
-        read=lambda latin: _read(dataset, titles, covers, plan.tagging, language, latin),
+        pictures=folder.folder if folder else None,
+        read=lambda latin: _read(dataset, titles, pictures, plan.item_tags, language, latin),
     )
 
 
 def _read(
-    dataset: Dataset,
+    dataset: DatasetFiles,
     path: Path,
-    covers: PictureSource,
-    tagging: Tagging,
+    pictures: PictureSource,
+    item_tags: ItemTags,
     language: Language,
     latin: bool,
 ) -> Reading:
     titles = _titles(dataset, path, language)
-    items, item_counts = _items(titles, covers, tagging)
+    items, item_counts = _items(titles, pictures, item_tags)
     drop_counts: Counter[str] = Counter()
     known = items["item_id"].combine_chunks()
     rows, layout = _interactions(dataset.interactions, known, drop_counts, latin)
@@ -337,14 +350,14 @@ def _read(
                 "dataset": {"name": dataset.name, "layout": dataset.layout},
                 "interactions": {"file": dataset.interactions.name, **layout},
                 "items": {"file": path.name, **titles.notes},
-                "pictures": covers.notes,
-                "categories": {"kind": tagging.kind, **tagging.notes},
+                "pictures": pictures.notes,
+                "categories": {"kind": item_tags.kind, **item_tags.notes},
             }
         },
     )
 
 
-def _titles(dataset: Dataset, path: Path, language: Language) -> Titles:
+def _titles(dataset: DatasetFiles, path: Path, language: Language) -> Titles:
     match dataset.layout:
         case "NineRec":
             return ninerec.read_titles(path, language)
@@ -355,13 +368,13 @@ def _titles(dataset: Dataset, path: Path, language: Language) -> Titles:
 
 
 def _items(
-    titles: Titles, covers: PictureSource, tagging: Tagging
+    titles: Titles, pictures: PictureSource, item_tags: ItemTags
 ) -> tuple[pa.Table, dict[str, Any]]:
     rows = ItemRows()
     rows.drop_counts = titles.drop_counts.copy()
     for item_id, title in titles.rows:
         text = clean_text(title)
-        rows.add(item_id, text, covers.of_item(item_id), tagging.tags(item_id, text))
+        rows.add(item_id, text, pictures.of_item(item_id), item_tags.of(item_id, text))
     return rows.finish()
 
 

@@ -1,7 +1,7 @@
 """Kwai: the source in NineRec's, PMMRec's or MicroLens' layout, and its targets.
 
 A target is a dataset of its own where its files are there (`Kwai_Food`, `kuaishou_food`). Else it
-is carved from the source, since the paper's Kwai files are not public: by a table of item
+is made from the source by a rule, since the paper's Kwai files are not public: by a table of item
 categories that the user gives, or by the hashtags of the titles
 (`pmm.ingest.sources.video.hashtags`).
 """
@@ -17,18 +17,17 @@ import pyarrow.compute as pc
 
 from pmm.errors import InputError
 from pmm.flags import Flag
-from pmm.ingest.download.raw_download import download_and_tell
 from pmm.ingest.readers.columns import find_roles
 from pmm.ingest.readers.delimited import in_any_encoding, sniff, stream
 from pmm.ingest.readers.plain_file import require_file
 from pmm.ingest.sources.source_registry import SourceEntry
 from pmm.ingest.sources.video.datasets import (
     DatasetIndex,
-    Plan,
-    Tagging,
+    DatasetTargets,
+    ItemTags,
     VideoFiles,
     VideoRequest,
-    ingest_plans,
+    ingest_datasets,
 )
 from pmm.ingest.sources.video.hashtags import (
     DEFAULT_TAGS,
@@ -68,7 +67,8 @@ def ingest_kwai(
 
     Args:
         home: where artefacts live.
-        files: the raw folder, searched three levels deep, the language, and how to carve.
+        files: the raw folder, searched three levels deep, the language, and what makes a
+            target.
         targets: "Kwai", "Kwai Food", "Kwai Movie", "Kwai Cartoon", and what `files` names further;
             empty = all.
         options: core, sample, split and so on.
@@ -77,21 +77,21 @@ def ingest_kwai(
         InputError: nothing is there, what was asked for is not there or twice, files are damaged,
             or nothing is left.
     """
-    carving = _carving(home, files, targets)
-    known: dict[str, Rule | None] = {_SOURCE: None, **carving.rules}
+    found = _target_rules(home, files, targets)
+    known: dict[str, Rule | None] = {_SOURCE: None, **found.rules}
     asked = choose_targets(known, targets) if targets else []
 
     def name_of(name: str) -> str | None:
-        return kwai_name(name, carving.rules)
+        return kwai_name(name, found.rules)
 
-    shelf = DatasetIndex("kwai", (files.raw or home.raw("kwai")).absolute(), name_of)
-    own = [name for name in known if name != _SOURCE and shelf.has(name)]
+    index = DatasetIndex("kwai", (files.raw or home.raw("kwai")).absolute(), name_of)
+    own = [name for name in known if name != _SOURCE and index.has(name)]
     needed = [name if name in own else _SOURCE for name in asked] if asked else known
-    shelf.require_something(needed, of=[*needed, *asked])
+    index.require_any(needed, of=[*needed, *asked])
     carved = {name: rule for name, rule in known.items() if name not in own}
-    plans = [Plan(name=_SOURCE, rules=carved, tagging=carving.tagging)]
-    plans += [Plan(name=name, rules={name: None}) for name in own]
-    cards = ingest_plans(home, shelf, plans, files.language, asked, options)
+    datasets = [DatasetTargets(name=_SOURCE, rules=carved, item_tags=found.item_tags)]
+    datasets += [DatasetTargets(name=name, rules={name: None}) for name in own]
+    cards = ingest_datasets(home, index, datasets, files.language, asked, options)
     order = list(known)
     return sorted(cards, key=lambda card: order.index(card["target"]))
 
@@ -111,22 +111,22 @@ def kwai_name(name: str, targets: Mapping[str, object] = DEFAULT_TAGS) -> str | 
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Carving:
+class _TargetRules:
     rules: dict[str, Rule]
-    tagging: Tagging
+    item_tags: ItemTags
 
 
-def _carving(home: Home, files: KwaiFiles, targets: Sequence[str]) -> _Carving:
-    """How targets are carved from the source."""
+def _target_rules(home: Home, files: KwaiFiles, targets: Sequence[str]) -> _TargetRules:
+    """The rule of each target that has no files of its own, and the tags that it looks at."""
     if files.item_categories is None:
         table = TagTable(tags=DEFAULT_TAGS)
         if files.hashtags is not None:
             require_file(files.hashtags, "--hashtags")
             table = read_tag_table(files.hashtags)
-        tagging = Tagging(
-            kind="hashtags", tags=lambda _item, title: find_tags(title), inputs={}, notes={}
+        item_tags = ItemTags(
+            kind="hashtags", of=lambda _item, title: find_tags(title), inputs={}, notes={}
         )
-        return _Carving(rules=dict(table.rules()), tagging=tagging)
+        return _TargetRules(rules=dict(table.rules()), item_tags=item_tags)
     if files.hashtags is not None:
         raise InputError(
             "--item-categories and --hashtags both say what makes a target: give one of them"
@@ -141,14 +141,14 @@ def _carving(home: Home, files: KwaiFiles, targets: Sequence[str]) -> _Carving:
         if short in found or fold_tag(asked) in found:
             names.setdefault(_written(asked), _written(asked))
     advice = f"{path.name} names: {', '.join(list(found)[:_SHOWN])}"
-    return _Carving(
+    return _TargetRules(
         rules={
             name: LevelRule(least_level=0, values=(_short(name), fold_tag(name)), advice=advice)
             for name in names
         },
-        tagging=Tagging(
+        item_tags=ItemTags(
             kind="item categories",
-            tags=lambda item, _title: categories.get(item, ()),
+            of=lambda item, _title: categories.get(item, ()),
             inputs={"item categories": Digests(home.root).file(path)},
             notes=notes,
         ),
@@ -189,7 +189,7 @@ def read_categories(path: Path) -> tuple[dict[str, list[str]], dict[str, Any]]:
             ids = pc.utf8_trim_whitespace(batch["item"].dictionary_decode()).to_pylist()
             for item, raw in zip(ids, batch["category"].to_pylist(), strict=True):
                 category = " ".join(fold_tag(raw).split())
-                reason = _fault(item, category, categories)
+                reason = _drop_reason(item, category, categories)
                 drop_counts[reason or "kept"] += 1
                 if reason is None:
                     categories.setdefault(item, []).append(category)
@@ -201,7 +201,7 @@ def read_categories(path: Path) -> tuple[dict[str, list[str]], dict[str, Any]]:
     return categories, {"file": path.name, **dialect.describe(), **counts, "dropped": dropped}
 
 
-def _fault(item: str, category: str, categories: Mapping[str, list[str]]) -> str | None:
+def _drop_reason(item: str, category: str, categories: Mapping[str, list[str]]) -> str | None:
     if not item:
         return "empty item id"
     if not category:
@@ -223,16 +223,14 @@ class KwaiRequest(VideoRequest):
 
 def ingest_as_asked(request: KwaiRequest) -> list[dict[str, Any]]:
     """Kuaishou, as in NineRec, MicroLens or the paper's own code."""
-    home = request.place()
-    if request.download:
-        download_and_tell("kwai", request.raw or home.raw("kwai"))
+    request.fetch_if_asked("kwai")
     files = KwaiFiles(
         raw=request.raw,
         language=request.language,
         item_categories=request.item_categories,
         hashtags=request.hashtags,
     )
-    return ingest_kwai(home, files, request.target, request.options())
+    return ingest_kwai(request.place(), files, request.target, request.options())
 
 
 SOURCE = SourceEntry(

@@ -7,7 +7,12 @@ where there is no `.csv`. Titles (header item,title; also `<M>_title_en.csv`) ar
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from pmm.ingest.sources.video.dataset_files import Dataset, Listing, Remnant, pictures_beside
+from pmm.ingest.sources.video.dataset_files import (
+    DatasetFiles,
+    FolderListing,
+    IncompleteDataset,
+    pictures_beside,
+)
 from pmm.ingest.sources.video.ninerec import Language
 
 _MARKS: dict[Language, tuple[str, ...]] = {"zh": ("_zh", "_cn", "", "_en"), "en": ("_en", "")}
@@ -16,7 +21,7 @@ _TITLES = tuple(f"_title{s}{mark}.csv" for s in ("s", "") for mark in ("", "_en"
 _PAIRS = ("_pairs.csv", "_pairs.tsv")
 
 
-def find(listing: Listing) -> Iterator[Dataset | Remnant]:
+def find(listing: FolderListing) -> Iterator[DatasetFiles | IncompleteDataset]:
     """The datasets of this layout in a folder."""
     titles: dict[str, list[Path]] = {}
     for stem, name in listing.stems(*_TITLES):
@@ -24,9 +29,11 @@ def find(listing: Listing) -> Iterator[Dataset | Remnant]:
     for stem, paths in titles.items():
         pairs = listing.file(*(f"{stem}{ending}" for ending in _PAIRS))
         if pairs is None:
-            yield Remnant(name=stem, lack=f"{stem}_pairs.csv or _pairs.tsv beside {paths[0]}")
+            yield IncompleteDataset(
+                name=stem, missing=f"{stem}_pairs.csv or _pairs.tsv beside {paths[0]}"
+            )
             continue
-        yield Dataset(
+        yield DatasetFiles(
             name=stem,
             layout="MicroLens",
             interactions=pairs,
@@ -35,7 +42,9 @@ def find(listing: Listing) -> Iterator[Dataset | Remnant]:
         )
     for stem, name in listing.stems(*_PAIRS):
         if stem not in titles:
-            yield Remnant(name=stem, lack=f"{stem}_titles.csv beside {listing.folder / name}")
+            yield IncompleteDataset(
+                name=stem, missing=f"{stem}_titles.csv beside {listing.folder / name}"
+            )
 
 
 def choose_titles(paths: Sequence[Path], language: Language) -> Path:

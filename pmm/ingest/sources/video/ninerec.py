@@ -11,7 +11,12 @@ from typing import Literal
 
 from pmm.errors import InputError
 from pmm.ingest.readers.titles import Titles, TooFewColumns, read_title_table
-from pmm.ingest.sources.video.dataset_files import Dataset, Listing, Remnant, pictures_beside
+from pmm.ingest.sources.video.dataset_files import (
+    DatasetFiles,
+    FolderListing,
+    IncompleteDataset,
+    pictures_beside,
+)
 
 Language = Literal["zh", "en"]
 
@@ -19,16 +24,16 @@ _SHARED = "Source_Bili_2M_cover"
 """The pictures of Bili_2M and of Bili_500K."""
 
 
-def find(listing: Listing) -> Iterator[Dataset | Remnant]:
+def find(listing: FolderListing) -> Iterator[DatasetFiles | IncompleteDataset]:
     """The datasets of this layout in a folder."""
     stems = list(listing.stems("_item.csv"))
     for stem, name in stems:
         pairs = listing.file(f"{stem}_pair.csv", f"{stem}_behaviour.tsv")
         if pairs is None:
-            lack = f"{stem}_pair.csv or {stem}_behaviour.tsv beside {listing.folder / name}"
-            yield Remnant(name=stem, lack=lack)
+            missing = f"{stem}_pair.csv or {stem}_behaviour.tsv beside {listing.folder / name}"
+            yield IncompleteDataset(name=stem, missing=missing)
             continue
-        yield Dataset(
+        yield DatasetFiles(
             name=stem,
             layout="NineRec",
             interactions=pairs,
@@ -37,10 +42,12 @@ def find(listing: Listing) -> Iterator[Dataset | Remnant]:
         )
     for stem, name in listing.stems("_pair.csv", "_behaviour.tsv"):
         if listing.file(f"{stem}_item.csv") is None:
-            yield Remnant(name=stem, lack=f"{stem}_item.csv beside {listing.folder / name}")
+            yield IncompleteDataset(
+                name=stem, missing=f"{stem}_item.csv beside {listing.folder / name}"
+            )
 
 
-def _pictures(listing: Listing, stem: str, *, alone: bool) -> Path | None:
+def _pictures(listing: FolderListing, stem: str, *, alone: bool) -> Path | None:
     """A dataset's pictures; both sources have one folder, perhaps a level or two above."""
     if stem.lower().removeprefix("source_") not in ("bili_2m", "bili_500k"):
         return pictures_beside(listing, stem, alone=alone)

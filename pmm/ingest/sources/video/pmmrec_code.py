@@ -8,20 +8,27 @@ store: it holds the originals.
 
 from collections.abc import Iterator
 
-from pmm.ingest.sources.video.dataset_files import Dataset, Listing, Remnant, pictures_beside
+from pmm.ingest.sources.video.dataset_files import (
+    DatasetFiles,
+    FolderListing,
+    IncompleteDataset,
+    pictures_beside,
+)
 
 _USERS, _TEXTS = "_users.tsv", "_items_texts.tsv"
 
 
-def find(listing: Listing) -> Iterator[Dataset | Remnant]:
+def find(listing: FolderListing) -> Iterator[DatasetFiles | IncompleteDataset]:
     """The datasets of this layout in a folder."""
     stems = list(listing.stems(_TEXTS))
     for stem, name in stems:
         users = listing.file(f"{stem}{_USERS}")
         if users is None:
-            yield Remnant(name=stem, lack=f"{stem}{_USERS} beside {listing.folder / name}")
+            yield IncompleteDataset(
+                name=stem, missing=f"{stem}{_USERS} beside {listing.folder / name}"
+            )
             continue
-        yield Dataset(
+        yield DatasetFiles(
             name=stem,
             layout="PMMRec",
             interactions=users,
@@ -30,4 +37,6 @@ def find(listing: Listing) -> Iterator[Dataset | Remnant]:
         )
     for stem, name in listing.stems(_USERS):
         if listing.file(f"{stem}{_TEXTS}") is None:
-            yield Remnant(name=stem, lack=f"{stem}{_TEXTS} beside {listing.folder / name}")
+            yield IncompleteDataset(
+                name=stem, missing=f"{stem}{_TEXTS} beside {listing.folder / name}"
+            )

@@ -1,7 +1,6 @@
 """SASRec on item ids: its sizes, its causality, its table, its loss at the start."""
 
 import math
-from typing import get_args
 
 import numpy as np
 import pytest
@@ -9,31 +8,30 @@ import torch
 from torch import Tensor, nn
 
 from pmm.data.batch import Batch
-from pmm.errors import InputError
-from pmm.model.baselines.baseline import (
-    GRID,
-    Baseline,
-    BaselineName,
-    BaselineOptions,
-    baseline_options,
-)
+from pmm.errors import InputError, RecipeError
+from pmm.model import registry
+from pmm.model.baselines.gru4rec import Gru4rec, Gru4recOptions
+from pmm.model.baselines.nextitnet import Nextitnet, NextitnetOptions
+from pmm.model.baselines.sasrec import Sasrec, SasrecOptions
+from pmm.model.build import build_model
 from pmm.model.losses.next_item import in_batch_softmax
-from pmm.model.pmmrec.pmmrec import PmmrecOptions, parameter_groups
-from pmm.model.registry import build_model
+from pmm.model.pmmrec.pmmrec import Pmmrec, PmmrecOptions
 from pmm.model.user_encoders.transformer import UserEncoder
 from pmm.shards.items import Items
+from pmm.storage.toml import resolve
+from pmm.train.optimiser import parameter_groups
 
 
 def count(module: nn.Module) -> int:
     return sum(each.numel() for each in module.parameters())
 
 
-def small(n_items: int = 7, **changes: object) -> Baseline:
+def small(n_items: int = 7, **changes: object) -> Sasrec:
     torch.manual_seed(0)
-    return Baseline(BaselineOptions(**{"width": 16, "max_length": 5, **changes}), n_items)
+    return Sasrec(SasrecOptions(**{"width": 16, "max_length": 5, **changes}), n_items)
 
 
-def table(model: Baseline) -> Tensor:
+def table(model: Sasrec) -> Tensor:
     return model.items.table.weight
 
 
@@ -53,7 +51,7 @@ def numbered(item_I: Tensor) -> Items:
 def test_the_sizes_are_those_of_the_specification() -> None:
     """At the width and on the 44,888 items of the sheet's example: table 34,473,984."""
     with torch.device("meta"):
-        model = Baseline(BaselineOptions(width=768), 44_888 - 1)
+        model = Sasrec(SasrecOptions(width=768), 44_888 - 1)
     assert count(model.user_encoder) == 14_186_496
     assert count(model.items) == 34_473_984
     assert count(model) == 14_186_496 + 34_473_984
@@ -79,16 +77,17 @@ def test_the_table_starts_normal_with_a_zero_row_for_padding(
 
 
 def test_grurec_and_carca_keep_the_published_start_of_their_ids() -> None:
-    starts = {name: baseline_options(name).table_std for name in GRID}
+    options = [registry.entry(name).options() for name in registry.models()]
+    starts = {each.name: each.table_std for each in options if hasattr(each, "table_std")}
     assert {name for name, std in starts.items() if std == 0} == {"gru4rec", "carca"}
 
 
 def test_a_linear_layer_stands_behind_grurec_and_nextitnet_where_it_is_asked_for() -> None:
-    for name in ("gru4rec", "nextitnet"):
-        plain, dense = small(name=name), small(name=name, dense=True)
+    for kind, options in ((Gru4rec, Gru4recOptions), (Nextitnet, NextitnetOptions)):
+        plain, dense = (kind(options(width=16, dense=each), 7) for each in (False, True))
         assert count(dense) - count(plain) == 16 * 16 + 16
-    with pytest.raises(ValueError, match="sasrec has no linear layer"):
-        BaselineOptions(dense=True)
+    with pytest.raises(RecipeError, match='unknown key "dense"'):
+        resolve(SasrecOptions, {"dense": True})
 
 
 def test_positions_start_at_zero_so_that_they_do_not_hide_the_items() -> None:
@@ -177,19 +176,15 @@ def test_users_and_items_are_scored_as_the_loss_compares_them() -> None:
     torch.testing.assert_close(found.norm(dim=1), torch.ones(4))
 
 
-def test_every_baseline_has_its_cell_of_the_grid() -> None:
-    assert tuple(GRID) == get_args(BaselineName)
-
-
 def test_options_build_the_model_that_they_belong_to(options) -> None:
-    assert isinstance(build_model(BaselineOptions(), 7), Baseline)
+    assert isinstance(build_model(SasrecOptions(), 7), Sasrec)
     made = options()
     assert isinstance(made, PmmrecOptions)
-    assert not isinstance(build_model(made, 7), Baseline)
+    assert isinstance(build_model(made, 7), Pmmrec)
 
 
 def test_options_out_of_range_are_named_together() -> None:
     with pytest.raises(ValueError, match=r"width must be at least 1; dropout must .*; tau must be"):
-        BaselineOptions(width=0, dropout=1.0, tau=0.0)
+        SasrecOptions(width=0, dropout=1.0, tau=0.0)
     with pytest.raises(InputError, match="user_heads = 3 does not divide the width 16"):
         small(user_heads=3)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from pmm.shards.jpeg import Encoding, PictureError, encode, shrink, shrink_file
+from pmm.shards.jpeg import PictureError, PictureFormat, encode, shrink, shrink_file
 
 Draw = Callable[..., Image.Image]
 Save = Callable[..., bytes]
@@ -128,7 +128,7 @@ def test_the_largest_size_can_be_chosen(draw_picture: Draw, jpeg: Save) -> None:
 def test_a_cut_file_is_refused(draw_picture: Draw, jpeg: Save, tmp_path: Path, kind: str) -> None:
     data = jpeg(draw_picture(7, 300, 300), kind)
     (tmp_path / "cut").write_bytes(data[: len(data) // 2])
-    found = shrink_file(tmp_path, "cut", Encoding())
+    found = shrink_file(tmp_path, "cut", PictureFormat())
     assert found.jpeg is None
     assert found.reason in ("truncated", "broken", "not-a-picture")
 
@@ -137,7 +137,7 @@ def test_a_cut_jpeg_is_called_truncated_and_keeps_its_size(
     draw_picture: Draw, jpeg: Save, tmp_path: Path
 ) -> None:
     (tmp_path / "a.jpg").write_bytes(jpeg(draw_picture(8, 300, 200))[:-100])
-    found = shrink_file(tmp_path, "a.jpg", Encoding())
+    found = shrink_file(tmp_path, "a.jpg", PictureFormat())
     assert (found.reason, found.width, found.height) == ("truncated", 300, 200)
 
 
@@ -152,7 +152,7 @@ def test_a_cut_jpeg_is_called_truncated_and_keeps_its_size(
 )
 def test_what_is_no_picture_gets_its_reason(tmp_path: Path, content: bytes, reason: str) -> None:
     (tmp_path / "a.jpg").write_bytes(content)
-    assert shrink_file(tmp_path, "a.jpg", Encoding()).reason == reason
+    assert shrink_file(tmp_path, "a.jpg", PictureFormat()).reason == reason
 
 
 def test_names_that_lead_nowhere_get_their_reason(tmp_path: Path) -> None:
@@ -161,7 +161,7 @@ def test_names_that_lead_nowhere_get_their_reason(tmp_path: Path) -> None:
     reasons = {"gone.jpg": "missing", "file/x.jpg": "missing", "pipe": "unreadable"}
     reasons |= {"../x.jpg": "unreadable", "/etc/hostname": "unreadable", ".": "unreadable"}
     reasons |= {"a\0b": "unreadable", "x" * 5000: "unreadable"}
-    found = {name: shrink_file(tmp_path, name, Encoding()).reason for name in reasons}
+    found = {name: shrink_file(tmp_path, name, PictureFormat()).reason for name in reasons}
     assert found == reasons
 
 
@@ -171,7 +171,7 @@ def test_a_file_without_permission_is_unreadable(tmp_path: Path) -> None:
     path.chmod(0)
     if os.access(path, os.R_OK):
         pytest.skip("this user may read everything")
-    assert shrink_file(tmp_path, "a.jpg", Encoding()).reason == "unreadable"
+    assert shrink_file(tmp_path, "a.jpg", PictureFormat()).reason == "unreadable"
 
 
 def test_damaged_exif_does_not_spoil_the_picture(draw_picture: Draw, jpeg: Save) -> None:
@@ -191,7 +191,7 @@ def test_any_damage_ends_in_a_picture_or_a_reason(
             spoiled = np.frombuffer(data, np.uint8).copy()
             spoiled[rng.integers(0, len(data), 5)] = rng.integers(0, 256, 5)
             (tmp_path / "a").write_bytes(spoiled)
-            found = shrink_file(tmp_path, "a", Encoding(size=16))
+            found = shrink_file(tmp_path, "a", PictureFormat(size=16))
             assert (found.jpeg is None) == (found.reason is not None)
 
 

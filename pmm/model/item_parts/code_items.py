@@ -17,7 +17,7 @@ from torch.nn import functional
 from pmm.shards.items import Items
 from pmm.storage.schemas import PAD
 
-Mode = Literal["straight", "official"]
+LearnedOrder = Literal["straight", "official"]
 
 TINY = 1e-6
 """Added before logarithms, as published."""
@@ -102,7 +102,7 @@ class CodeItems(nn.Module):
 def fake_codes(
     codes_IK: Tensor, ratio: float, generator: Generator, centroids: int = 256
 ) -> Tensor:
-    """Codes of items that are none: each digit is drawn anew with a probability (VQ-Rec).
+    """Codes of synthetic items: each digit is drawn anew with a probability (VQ-Rec).
 
     A new digit is uniform over the part's codes, so at times the old one.
 
@@ -124,7 +124,7 @@ def fake_codes(
 
 
 class CodePermutation(nn.Module):
-    """Which code's vector each code shall have in a new catalogue, learned (VQ-Rec's first stage).
+    """Learns which code's vector each code of a new catalogue gets (VQ-Rec's first stage).
 
     An order of each part's C places, from a matrix of logits that Gumbel noise and Sinkhorn's
     steps make nearly doubly stochastic, rounded to the largest of each row.
@@ -147,7 +147,7 @@ class CodePermutation(nn.Module):
         parts: int,
         centroids: int = 256,
         *,
-        mode: Mode = "straight",
+        mode: LearnedOrder = "straight",
         tau: float = 0.7,
         steps: int = 3,
     ) -> None:

@@ -63,7 +63,7 @@ def test_the_order_differs_by_seed_and_epoch() -> None:
     assert len(orders) == 16
 
 
-def test_a_position_does_not_depend_on_the_others_asked_for() -> None:
+def test_a_shuffled_position_does_not_depend_on_the_others_asked_for() -> None:
     whole = shuffled(np.arange(1000), 1000, seed=5, epoch=9)
     assert shuffled(np.array([731]), 1000, seed=5, epoch=9)[0] == whole[731]
 

@@ -71,7 +71,7 @@ def test_columns_also_name_a_file_whose_header_is_unknown(ingest_text, sequences
         ("user,-,timestamp", "must name a user and an item column"),
     ],
 )
-def test_columns_that_do_not_fit_are_told(ingest_text, columns, message):
+def test_columns_that_do_not_fit_are_refused(ingest_text, columns, message):
     with pytest.raises(InputError, match=message):
         ingest_text(table(ROWS, header="who,what,when"), columns=columns)
 
@@ -117,7 +117,7 @@ def test_repeats_are_kept_or_only_the_first_in_time(ingest_text, sequences):
     assert card["rows"]["dropped"] == {"repeat of an earlier row": 1}
 
 
-def test_columns_that_contradict_the_header_are_told(ingest_text):
+def test_columns_that_contradict_the_header_are_refused(ingest_text):
     with pytest.raises(InputError, match=r"takes field 2 of .* as user, but .* names it 'item_id'"):
         ingest_text(table(ROWS), columns="item,user,timestamp")
 
@@ -163,7 +163,7 @@ def test_a_latin_1_byte_far_down_is_read(ingest_text, sequences):
     assert card["detected"]["interactions"]["encoding"] == "latin-1"
 
 
-def test_gz_reads_as_plain_and_a_cut_one_is_told(ingest_text, sequences, home):
+def test_gz_reads_as_plain_and_a_cut_one_is_refused(ingest_text, sequences, home):
     packed = gzip.compress(table(ROWS).encode(), mtime=0)
     ingest_text(packed)
     manifest = (home.target("Shop") / "manifest.json").read_bytes()
@@ -203,30 +203,30 @@ def test_pictures_come_from_the_named_path_or_the_id(ingest_text, home, tmp_path
 
 
 @pytest.mark.parametrize("text", ["", "user_id,item_id,timestamp\n"])
-def test_files_without_rows_are_told(ingest_text, text):
+def test_files_without_rows_are_refused(ingest_text, text):
     with pytest.raises(InputError, match=r"is empty|has no rows"):
         ingest_text(text)
 
 
-def test_items_that_match_no_interaction_are_told(ingest_text):
+def test_items_that_match_no_interaction_are_refused(ingest_text):
     told = "item not in the items file: 3 rows.* look like 'i0', 'i1', 'i2', .* like 'other'"
     with pytest.raises(InputError, match=told):
         ingest_text(table(ROWS), "item_id,title\nother,a\n")
 
 
-def test_interactions_without_rows_and_times_are_told(ingest_text):
+def test_interactions_without_rows_and_times_are_refused(ingest_text):
     with pytest.raises(InputError, match="the file of interactions has no rows"):
         ingest_text("user_id,item_id\n")
 
 
 @pytest.mark.parametrize("names", ["sku,title,price", "sku,price,label"])
-def test_items_whose_id_column_is_unknown_are_told(ingest_text, names):
+def test_items_whose_id_column_is_unknown_are_refused(ingest_text, names):
     items = names + "\n" + "".join(f"i{n},Title,9\n" for n in range(3))
     with pytest.raises(InputError, match="no item column found; its first line has 'sku'"):
         ingest_text(table(ROWS), items)
 
 
-def test_files_swapped_by_mistake_are_told(ingest_text, tmp_path):
+def test_files_swapped_by_mistake_are_refused(ingest_text, tmp_path):
     items = "item_id,title\ni0,a\n"
     with pytest.raises(InputError, match="were --interactions and --items swapped"):
         ingest_text(items, table(ROWS))
@@ -234,7 +234,7 @@ def test_files_swapped_by_mistake_are_told(ingest_text, tmp_path):
         ingest_text(table(ROWS), table(ROWS), images=tmp_path)
 
 
-def test_users_too_short_to_split_are_told(ingest_text):
+def test_users_too_short_to_split_are_refused(ingest_text):
     with pytest.raises(InputError, match="no user has 3 interactions"):
         ingest_text(table(ROWS[:2]))
 
@@ -343,7 +343,7 @@ def test_item_columns_that_stand_in_the_file_too_are_no_item(tmp_path, home):
         ("item,title", "its rows have 3 fields, but 2 were expected"),
     ],
 )
-def test_item_columns_that_do_not_fit_are_told(columns, message):
+def test_item_columns_that_do_not_fit_are_refused(columns, message):
     with pytest.raises(InputError, match=message):
         parse_item_columns(columns, 3, "items.dat")
 
@@ -389,7 +389,7 @@ def test_a_name_that_is_taken_or_too_long_is_refused(home, tmp_path, name, messa
         ("/dev/null", "is no plain file"),
     ],
 )
-def test_what_is_no_file_is_told(home, tmp_path, path, message):
+def test_what_is_no_file_is_refused(home, tmp_path, path, message):
     files = CsvFiles(interactions=tmp_path / path, items=tmp_path / "b")
     with pytest.raises(InputError, match=message):
         ingest_csv(home, "Shop", files, IngestOptions())
@@ -398,7 +398,7 @@ def test_what_is_no_file_is_told(home, tmp_path, path, message):
 @pytest.mark.parametrize(
     ("option", "least"), [("user_core", 0), ("item_core", 0), ("cold_below", 0), ("users", 1)]
 )
-def test_options_below_their_least_value_are_told(option, least):
+def test_options_below_their_least_value_are_refused(option, least):
     with pytest.raises(InputError, match=f"{least - 1}: must be at least {least}"):
         IngestOptions(**{option: least - 1})
 

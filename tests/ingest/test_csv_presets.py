@@ -10,9 +10,8 @@ import pytest
 
 from pmm.errors import InputError
 from pmm.ingest.sources.csv import ingest_csv
-from pmm.ingest.sources.csv_presets import PRESETS, preset_files
+from pmm.ingest.sources.csv_presets import PRESETS, KnownDataset, preset_files
 from pmm.ingest.targets.target_tables import IngestOptions
-from pmm.model.pmmrec.pmmrec import Preset
 from pmm.storage.home import Home
 
 Write = Callable[..., Path]
@@ -76,7 +75,7 @@ def write(tmp_path: Path) -> Write:
 
 @pytest.fixture
 def ingest(home: Home) -> Ingest:
-    def run(preset: Preset, folder: Path, images: Path | None = None) -> dict[str, Any]:
+    def run(preset: KnownDataset, folder: Path, images: Path | None = None) -> dict[str, Any]:
         options = IngestOptions(user_core=0, item_core=0, missing_image="text-only")
         return ingest_csv(home, "Shop", preset_files(preset, folder, images), options)[0]
 
@@ -180,7 +179,7 @@ def test_recbole_separates_tags_by_spaces(write, ingest, items, sequences):
     assert items()["302"] == ("L.A.", [])
 
 
-FOLDERS: dict[Preset, dict[str, str]] = {
+FOLDERS: dict[KnownDataset, dict[str, str]] = {
     "pixelrec": {"Pixel200K.csv": PIXEL, "info.csv": PIXEL_ITEMS},
     "movielens": {"ratings.csv": RATINGS_CSV, "movies.csv": MOVIES_CSV},
     "recbole": {"ml.inter": INTER, "ml.item": ITEM},
@@ -227,7 +226,7 @@ def test_two_files_that_fit_are_named(write, preset, more, told):
         preset_files(preset, write(FOLDERS[preset] | more))
 
 
-def test_a_file_in_place_of_the_folder_is_told(write):
+def test_a_file_in_place_of_the_folder_is_refused(write):
     folder = write(FOLDERS["recbole"])
     with pytest.raises(InputError, match="is a file; expected is the folder"):
         preset_files("recbole", folder / "ml.inter")

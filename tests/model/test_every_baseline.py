@@ -1,7 +1,7 @@
 """Every baseline of the grid: gradients, causality, its losses, what it scores with."""
 
 import math
-from dataclasses import replace
+from dataclasses import fields, replace
 from itertools import product
 from typing import Any
 
@@ -11,34 +11,49 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional
 
 from pmm.data.batch import Batch
-from pmm.model.baselines.baseline import (
-    GRID,
-    Baseline,
-    BaselineOptions,
-    at_stage,
-    baseline_options,
-    dropped,
-)
+from pmm.errors import RecipeError
+from pmm.model import registry
+from pmm.model.baselines.unisrec import dropped
+from pmm.model.build import build_model
+from pmm.model.entry import Asked
 from pmm.model.features.item_features import ItemFeatures, scaled
 from pmm.model.user_encoders.dilated_convolutions import Adapter
 from pmm.shards.items import Items
+from pmm.storage.toml import resolve
 
 N = 12
-TRANSFER = tuple(name for name, cell in GRID.items() if not cell.knows_ids)
+BASELINES = tuple(name for name in registry.models() if name not in ("pmmrec", "morec"))
+TRANSFER = tuple(name for name in BASELINES if registry.entry(name).transfers)
 
 
-def features_for(options: BaselineOptions, n_items: int = N, seed: int = 0) -> ItemFeatures | None:
+def preset(name: str, *, original: bool = False) -> Any:
+    return registry.entry(name).settings["original" if original else "default"].options
+
+
+def at_stage(options: Any, stage: Any, *, original: bool = False) -> Any:
+    asked = Asked(stage=stage, preset="original" if original else "default")
+    return registry.entry(options.name).at_stage(options, asked)
+
+
+def build(options: Any, features: ItemFeatures | None) -> Any:
+    return build_model(options, N, features)
+
+
+def features_for(options: Any, n_items: int = N, seed: int = 0) -> ItemFeatures | None:
     draw = Generator().manual_seed(seed)
-    widths = {"none": (), "text": (10,), "vision": (6,), "both": (10, 6)}[options.features]
+    widths = {"none": (), "text": (10,), "vision": (6,), "both": (10, 6)}[options.content]
     fields = tuple(torch.randn(n_items, width, generator=draw) for width in widths)
     return ItemFeatures(fields, torch.ones(n_items, dtype=torch.bool)) if fields else None
 
 
-def small(name: Any, *, seed: int = 0, **changes: Any) -> Baseline:
+def small(name: Any, *, seed: int = 0, **changes: Any) -> Any:
+    """A small one; of the changes those count that it has an option for."""
     fitting = {"width": 16, "max_length": 5, "parts": 4, "centroids": 8, "inner": 32}
-    options = replace(baseline_options(name), **{**fitting, **changes})
+    own = {each.name for each in fields(preset(name))}
+    wanted = {key: value for key, value in {**fitting, **changes}.items() if key in own}
+    options = replace(preset(name), **wanted)
     torch.manual_seed(seed)
-    return Baseline(options, N, features_for(options))
+    return build(options, features_for(options))
 
 
 @pytest.fixture
@@ -63,7 +78,7 @@ def generator() -> Generator:
     return Generator().manual_seed(3)
 
 
-def silent(model: Baseline, name: str) -> bool:
+def silent(model: Any, name: str) -> bool:
     """A key's bias moves all logits of a query alike; CARCA's last one all logits of a row."""
     return name.endswith("key.bias") or (
         model.options.loss == "in_batch" and name == "head.score.bias"
@@ -71,7 +86,7 @@ def silent(model: Baseline, name: str) -> bool:
 
 
 STAGES: list[tuple[str, str, dict[str, Any]]] = [
-    *((name, "scratch", {}) for name in GRID),
+    *((name, "scratch", {}) for name in BASELINES),
     *((name, stage, {}) for name in TRANSFER for stage in ("pretrain", "finetune")),
     ("vqrec", "finetune", {"permutation": "none"}),
     ("unisrec", "finetune", {"transductive": True}),
@@ -87,14 +102,14 @@ def test_all_that_trains_gets_a_gradient(
     if stage != "scratch":
         options = at_stage(options, stage)
     torch.manual_seed(0)
-    model = Baseline(replace(options, **changes), N, features_for(options))
+    model = build(replace(options, **changes), features_for(options))
     # An adapter's first half learns from the second step on: its second half starts at zero.
     for adapter in (each for each in model.modules() if isinstance(each, Adapter)):
         torch.nn.init.normal_(adapter.up.weight)
     model(batch, generator())["loss"].backward()
-    model.settle_gradients()
+    model.after_backward()
     for tensor_name, tensor in model.named_parameters():
-        waits = model.settling and not tensor_name.startswith("permutation.")
+        waits = model.learning_codes and not tensor_name.startswith("permutation.")
         if waits:
             assert tensor.grad is None, tensor_name
         elif tensor.requires_grad and not silent(model, tensor_name):
@@ -103,7 +118,7 @@ def test_all_that_trains_gets_a_gradient(
             assert tensor.grad.count_nonzero() > 0, tensor_name
 
 
-@pytest.mark.parametrize("name", GRID)
+@pytest.mark.parametrize("name", BASELINES)
 def test_later_items_do_not_change_earlier_states_and_padding_changes_nothing(name: str) -> None:
     model = small(name).eval()
     number_BL = torch.tensor([[0, 0, 1, 2, 3], [4, 5, 6, 7, 1]])
@@ -122,7 +137,7 @@ def test_later_items_do_not_change_earlier_states_and_padding_changes_nothing(na
     assert before[~valid_BL].count_nonzero() == 0
 
 
-@pytest.mark.parametrize("name", GRID)
+@pytest.mark.parametrize("name", BASELINES)
 def test_users_are_scored_with_the_last_hidden_state_whatever_the_padding(name: str) -> None:
     model = small(name).eval()
     number_BL = torch.tensor([[0, 0, 0, 2, 3], [0, 0, 6, 7, 1]])
@@ -140,7 +155,8 @@ def losses_of(name: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("name", "loss"), [(n, each) for n, each in product(GRID, ["all"]) for each in losses_of(n)]
+    ("name", "loss"),
+    [(n, each) for n, each in product(BASELINES, ["all"]) for each in losses_of(n)],
 )
 def test_each_loss_falls_under_a_few_steps(name: str, loss: str, batch: Batch) -> None:
     model = small(name, loss=loss, dropout=0.0)
@@ -192,15 +208,15 @@ def test_the_published_carca_sees_its_target_in_training(batch: Batch) -> None:
         small("carca", causal=False)
 
 
-@pytest.mark.parametrize("name", GRID)
+@pytest.mark.parametrize("name", BASELINES)
 def test_items_known_by_content_are_the_same_on_another_catalogue(name: str) -> None:
     """Alike features, alike items, but for models that know ids."""
     model = small(name).eval()
     alike = name in TRANSFER
-    if model.options.features != "none" and name != "vqrec":
-        model.feature_NF[4] = model.feature_NF[2]
+    if model.options.content != "none" and name != "vqrec":
+        model.vectors.feature_NF[4] = model.vectors.feature_NF[2]
         assert torch.allclose(*model.of_numbers(torch.tensor([3, 5]))) == alike
-    assert GRID[name].knows_ids != alike
+    assert registry.entry(name).knows_by.startswith("ids") != alike
 
 
 def test_unisrec_adds_a_vector_of_its_own_to_an_item_where_it_is_transductive() -> None:
@@ -217,7 +233,7 @@ def test_unisrec_adds_a_vector_of_its_own_to_an_item_where_it_is_transductive() 
 def test_what_fine_tuning_freezes_stands_still(name: str, batch: Batch) -> None:
     options = at_stage(small(name).options, "finetune")
     torch.manual_seed(0)
-    model = Baseline(options, N, features_for(options))
+    model = build(options, features_for(options))
     frozen = {n: t.detach().clone() for n, t in model.named_parameters() if not t.requires_grad}
     assert frozen
     trained = [t for t in model.parameters() if t.requires_grad]
@@ -239,7 +255,7 @@ def test_pre_training_compares_with_synthetic_negatives_and_shorter_sequences(ba
     found = []
     for options in (replace(heavy, sequence_weight=0.0), heavy):
         torch.manual_seed(0)
-        model = Baseline(options, N, features_for(options)).eval()
+        model = build(options, features_for(options)).eval()
         found.append(float(model.loss(batch, generator()).detach()))
     assert found[1] > found[0]
     few, many = (
@@ -252,8 +268,9 @@ def test_pre_training_compares_with_synthetic_negatives_and_shorter_sequences(ba
 @pytest.mark.parametrize("name", ["unisrec", "vqrec"])
 def test_in_pre_training_a_users_other_items_are_no_negatives(name: str, batch: Batch) -> None:
     torch.manual_seed(0)
-    options = replace(at_stage(small(name).options, "pretrain"), sequence_weight=0.0)
-    model = Baseline(replace(options, fake_ratio=0.0), N, features_for(options)).eval()
+    options = at_stage(small(name).options, "pretrain")
+    fake = {"unisrec": {"sequence_weight": 0.0}, "vqrec": {"fake_ratio": 0.0}}[name]
+    model = build(replace(options, **fake), features_for(options)).eval()
     alone = replace(batch, slot_BS=batch.slot_BS[1:2])
     left = {"unisrec": 0.0, "vqrec": math.log(2)}  # VQ-Rec's synthetic one, here the target itself
     assert model.loss(alone, generator()).item() == pytest.approx(left[name], abs=1e-6)
@@ -261,10 +278,10 @@ def test_in_pre_training_a_users_other_items_are_no_negatives(name: str, batch: 
 
 
 def test_unisrecs_fine_tuned_part_has_the_size_of_the_specification() -> None:
-    options = at_stage(baseline_options("unisrec", original=True), "finetune")
+    options = at_stage(preset("unisrec", original=True), "finetune")
     options = replace(options, transductive=False)
     vectors = ItemFeatures((torch.zeros(2, 768),), torch.ones(2, dtype=torch.bool))
-    model = Baseline(options, 2, vectors)
+    model = build_model(options, 2, vectors)
     sizes = {each.requires_grad: 0 for each in model.parameters()}
     for each in model.parameters():
         sizes[each.requires_grad] += each.numel()
@@ -272,13 +289,13 @@ def test_unisrecs_fine_tuned_part_has_the_size_of_the_specification() -> None:
 
 
 def test_a_published_system_changes_with_its_stage_as_published() -> None:
-    options = baseline_options("unisrec", original=True)
+    options = preset("unisrec", original=True)
     before, after = (at_stage(options, stage, original=True) for stage in ("pretrain", "finetune"))
     assert (options.transductive, before.transductive, after.transductive) == (True, False, True)
-    inductive = baseline_options("unisrec")
+    inductive = preset("unisrec")
     assert not at_stage(inductive, "finetune").transductive
     assert at_stage(replace(inductive, transductive=True), "finetune").transductive
-    codes = baseline_options("vqrec")
+    codes = preset("vqrec")
     assert at_stage(codes, "finetune").permutation == "straight"
     assert at_stage(codes, "finetune", original=True).permutation == "official"
 
@@ -286,7 +303,7 @@ def test_a_published_system_changes_with_its_stage_as_published() -> None:
 def test_the_order_of_codes_is_learned_alone_and_then_fixed(batch: Batch) -> None:
     options = replace(at_stage(small("vqrec").options, "finetune"), permutation_epochs=2)
     torch.manual_seed(0)
-    model = Baseline(options, N, features_for(options))
+    model = build(options, features_for(options))
     optimiser = torch.optim.AdamW([t for t in model.parameters() if t.requires_grad], lr=0.1)
     assert model.codes is not None
     first = model.codes.table.weight.detach().clone()
@@ -296,24 +313,24 @@ def test_the_order_of_codes_is_learned_alone_and_then_fixed(batch: Batch) -> Non
         model.begin_epoch(epoch)
         optimiser.zero_grad()
         model(batch, generator())["loss"].backward()
-        model.settle_gradients()
+        model.after_backward()
         optimiser.step()
         return {n for n, each in model.named_parameters() if not torch.equal(each, before[n])}
 
     assert step(0) == step(1) == {"permutation.logit_KCC"}
-    assert model.settling
+    assert model.learning_codes
     assert torch.equal(model.codes.table.weight, first)
     model.begin_epoch(2)
     fixed = model.codes.table.weight.detach().clone()
     assert model.permuted
-    assert not model.settling
+    assert not model.learning_codes
     assert sorted(fixed.tolist()) == sorted(first.tolist())  # the same rows in another order
     assert not torch.equal(fixed, first)
     moved = step(2)
     assert "codes.table.weight" in moved
     assert "permutation.logit_KCC" not in moved
     official = replace(options, permutation="official")
-    published = Baseline(official, N, features_for(official))
+    published = build(official, features_for(official))
     published(batch, generator())["loss"].backward()
     assert published.permutation is not None
     grad = published.permutation.logit_KCC.grad
@@ -364,7 +381,7 @@ def test_eight_users_are_learnt_by_heart_by_every_baseline() -> None:
         has_picture_I=no,
     )
     batch = Batch(items=items, slot_BS=rows, log_p_I=torch.zeros(N))
-    for name in GRID:
+    for name in BASELINES:
         loss = {"loss": "in_batch", "reject": "none", "logq": "off"}
         model = small(name, dropout=0.0, width=32, similarity="dot", tau=1.0, **loss)
         optimiser = torch.optim.Adam(model.parameters(), lr=5e-3)
@@ -376,7 +393,7 @@ def test_eight_users_are_learnt_by_heart_by_every_baseline() -> None:
 
 
 @torch.no_grad()
-def hits(model: Baseline, rows: Tensor) -> float:
+def hits(model: Any, rows: Tensor) -> float:
     """HR@1 of the last item, all N competing but the user's others."""
     every_IW = model.of_numbers(torch.arange(1, N + 1))
     e_BLW, valid_BL = every_IW[rows[:, :-1] - 1], torch.ones(8, 5, dtype=torch.bool)
@@ -389,11 +406,13 @@ def hits(model: Baseline, rows: Tensor) -> float:
     return float((score_BI.argmax(1) + 1 == rows[:, -1]).float().mean())
 
 
-def test_options_that_do_not_fit_the_cell_are_refused() -> None:
+def test_options_that_a_baseline_does_not_have_are_refused() -> None:
+    with pytest.raises(RecipeError, match="features = 'none' should be one of"):
+        resolve(registry.entry("fdsa").options, {"features": "none"})
+    with pytest.raises(RecipeError, match='unknown key "features"'):
+        resolve(registry.entry("sasrec").options, {"features": "text"})
+    with pytest.raises(RecipeError, match="loss = 'full' should be one of 'in_batch', 'bce'"):
+        resolve(registry.entry("carca").options, {"loss": "full"})
     with pytest.raises(ValueError, match="reads frozen vectors"):
-        BaselineOptions(name="fdsa")
-    with pytest.raises(ValueError, match="reads no frozen vectors"):
-        BaselineOptions(features="text")
-    with pytest.raises(ValueError, match="its loss is in_batch or bce"):
-        replace(baseline_options("carca"), loss="full")
+        build_model(preset("fdsa"), N)
     assert isinstance(small("sasrec").items, nn.Module)

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pmm.ingest.tables import id_codes as coding
-from pmm.ingest.tables.id_codes import Coder
+from pmm.ingest.tables.id_codes import IdCodes
 
 PIECES = st.lists(st.lists(st.sampled_from(["", "a", "B", "é", "漢", "zz", "a b"])), max_size=8)
 
@@ -15,7 +15,7 @@ def test_codes_ascend_with_the_ids_however_the_column_is_cut(fold_at, monkeypatc
 
     @given(PIECES)
     def check(pieces):
-        coder = Coder()
+        coder = IdCodes()
         for piece in pieces:
             coder.add(pa.array(piece, pa.string()).dictionary_encode())
         ids, codes = coder.finish()

@@ -3,7 +3,7 @@
 import json
 import shutil
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,12 +14,15 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pmm.demo.small_encoders import SmallSizes, save_small_encoders
-from pmm.errors import InputError, StaleArtefact
+from pmm.errors import InputError, RecipeError, StaleArtefact
 from pmm.evaluate.evaluate_options import EvaluateOptions
 from pmm.evaluate.evaluation import evaluate_run
-from pmm.model.baselines import baseline
-from pmm.model.baselines.baseline import GRID, Baseline, BaselineOptions, baseline_options
-from pmm.model.pmmrec.pmmrec import PmmrecOptions
+from pmm.model import registry
+from pmm.model.baselines import vqrec
+from pmm.model.baselines.gru4rec import Gru4recOptions
+from pmm.model.baselines.morec import MorecOptions
+from pmm.model.baselines.unisrec import UnisrecOptions
+from pmm.model.baselines.vqrec import Vqrec, VqrecOptions
 from pmm.runs.folder import LOG
 from pmm.runs.loading import load_run
 from pmm.runs.recipe import Recipe, Start
@@ -30,11 +33,13 @@ from pmm.runs.train_options import TrainOptions
 from pmm.runs.transfer import REPORT
 from pmm.runs.weights import BEST, kept_tensors, read_tensors
 from pmm.storage.home import Home
+from pmm.storage.toml import resolve
 from pmm.train.curves import read_log
 from pmm.train.training import train
 
 SMALL = {"width": 16, "max_length": 6, "user_blocks": 1, "parts": 4, "centroids": 8, "inner": 32}
-TRANSFER = [name for name, cell in GRID.items() if not cell.knows_ids]
+BASELINES = [name for name in registry.models() if name not in ("pmmrec", "morec")]
+TRANSFER = [name for name in BASELINES if registry.entry(name).transfers]
 
 
 @pytest.fixture(scope="module")
@@ -46,9 +51,15 @@ def world(shop_maker: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> A
     return shop
 
 
-def options(shop: Any, name: Any) -> BaselineOptions:
+def fitting(name: str, values: dict[str, Any]) -> dict[str, Any]:
+    """The values that a model has an option for."""
+    own = {each.name for each in fields(registry.entry(name).options)}
+    return {key: value for key, value in values.items() if key in own}
+
+
+def options(shop: Any, name: Any) -> Any:
     encoders = {"text": shop.options.text, "vision": shop.options.vision}
-    return replace(baseline_options(name), **SMALL, **encoders)
+    return registry.entry(name).options(**fitting(name, {**SMALL, **encoders}))
 
 
 def recipe(shop: Any, name: Any, **changes: Any) -> Recipe:
@@ -56,7 +67,7 @@ def recipe(shop: Any, name: Any, **changes: Any) -> Recipe:
     return Recipe(target="HM Shoes", model=options(shop, name), train=replace(training, **changes))
 
 
-@pytest.mark.parametrize("name", GRID)
+@pytest.mark.parametrize("name", BASELINES)
 def test_each_is_trained_stopped_resumed_and_ranked(world: Any, name: str) -> None:
     whole, stopped = world.home.run(f"{name}-whole"), world.home.run(f"{name}-stopped")
     train(world.home, whole, recipe(world, name))
@@ -67,7 +78,7 @@ def test_each_is_trained_stopped_resumed_and_ranked(world: Any, name: str) -> No
     metrics = evaluate_run(world.home, whole, EvaluateOptions(cold=True, neighbours=True))
     assert 0 <= metrics["model"]["hr@10"] <= 1
     assert 0 < metrics["item kNN"]["hr@10"] <= 1
-    assert ("content kNN" in metrics) == (GRID[name].items != "ids")
+    assert ("content kNN" in metrics) == (registry.entry(name).knows_by != "ids")
     assert set(metrics["cold_start"]["all"]) == set(metrics) & {
         *("model", "popularity", "random", "item kNN", "content kNN")
     }
@@ -79,9 +90,9 @@ def test_a_run_keeps_the_codes_of_its_items(world: Any, monkeypatch: pytest.Monk
     tensors, _ = read_tensors(run / BEST, made_by="")
     assert tensors["codes.codes_NK"].dtype == torch.uint8
     assert len(tensors["codes.codes_NK"].unique()) > 2
-    monkeypatch.setattr(baseline, "learned_codes", None)  # which is not called again
+    monkeypatch.setattr(vqrec, "learned_codes", None)  # which is not called again
     model, _, _ = load_run(world.home, run)
-    assert isinstance(model, Baseline)
+    assert isinstance(model, Vqrec)
     assert torch.equal(kept_tensors(model)["codes.codes_NK"], tensors["codes.codes_NK"])
     longer = recipe(world, "vqrec", epochs=3)
     train(world.home, run, longer, existing="resume")
@@ -93,7 +104,7 @@ def test_codes_by_faiss_are_asked_for_by_an_option(
     world: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = recipe(world, "vqrec")
-    assert isinstance(asked.model, BaselineOptions)
+    assert isinstance(asked.model, VqrecOptions)
     monkeypatch.setitem(sys.modules, "faiss", None)
     with pytest.raises(InputError, match=r"Run: pip install 'pmmrec\[faiss\]'"):
         train(
@@ -101,15 +112,15 @@ def test_codes_by_faiss_are_asked_for_by_an_option(
             world.home.run("vqrec-faiss"),
             replace(asked, model=replace(asked.model, quantiser="faiss")),
         )
-    with pytest.raises(ValueError, match="quantiser own"):
-        BaselineOptions(quantiser="faiss")
+    with pytest.raises(RecipeError, match='unknown key "quantiser"'):
+        resolve(UnisrecOptions, {"quantiser": "faiss"})
 
 
 def test_vectors_of_another_encoder_are_refused(world: Any, tmp_path: Path) -> None:
     text = tmp_path / "text"
     shutil.copytree(world.options.text.encoder, text)
     made = recipe(world, "unisrec", epochs=1)
-    assert isinstance(made.model, BaselineOptions)
+    assert isinstance(made.model, UnisrecOptions)
     spec = replace(made.model.text, encoder=str(text))
     made = replace(made, model=replace(made.model, text=spec))
     run, after = world.home.run("unisrec-text"), world.home.run("unisrec-after")
@@ -134,7 +145,6 @@ def test_what_was_pre_trained_is_taken_over(world: Any, name: str) -> None:
     assert before is not None
     values = {"train": {"epochs": 3, "batch_users": 8}}
     found = resolve_run(world.home, after, request, values)
-    assert isinstance(found.model, BaselineOptions)
     assert found.model.name == name
     train(world.home, after, found, existing="overwrite")
     report = json.loads((after / REPORT).read_text())
@@ -152,18 +162,20 @@ def test_morec_is_pmmrec_with_another_fusion(world: Any) -> None:
     request = TrainRequest(target="HM Shoes", model="morec")
     encoder = {"model": {"text": {"encoder": world.options.text.encoder}}}
     found = resolve_run(world.home, world.home.run("new"), request, encoder)
-    assert isinstance(found.model, PmmrecOptions)
+    assert isinstance(found.model, MorecOptions)
     assert (found.model.name, found.model.fusion) == ("morec", "concat")
-    with pytest.raises(InputError, match="belong to --model pmmrec"):
+    with pytest.raises(
+        InputError, match=r"--objectives all .morec has dap. cannot be had with --model morec"
+    ):
         resolve_run(world.home, world.home.run("new"), replace(request, objectives="all"), encoder)
 
 
 def test_the_settings_of_the_papers_are_asked_for_by_name(world: Any) -> None:
     request = TrainRequest(target="HM Shoes", model="gru4rec", preset="original")
     found = resolve_run(world.home, world.home.run("new"), request, {})
-    assert isinstance(found.model, BaselineOptions)
+    assert isinstance(found.model, Gru4recOptions)
     assert (found.model.width, found.model.loss, found.train.batch_users) == (100, "bpr", 50)
-    with pytest.raises(InputError, match="--preset original belongs to the baselines"):
+    with pytest.raises(InputError, match=r"--preset original .pmmrec has default, paper"):
         resolve_run(
             world.home,
             world.home.run("new"),
@@ -185,14 +197,13 @@ ORIGINAL = {
 """Width, window, loss, users a step, learning rate, beta2: docs/paper.md, Baselines."""
 
 
-@pytest.mark.parametrize("name", GRID)
+@pytest.mark.parametrize("name", BASELINES)
 def test_each_has_the_settings_of_its_paper(world: Any, name: Any) -> None:
     request = TrainRequest(target="HM Shoes", model=name, preset="original")
-    of_text = GRID[name].items != "ids"
+    of_text = registry.entry(name).knows_by != "ids"
     values = {"model": {"text": {"encoder": world.options.text.encoder}}} if of_text else {}
     found = resolve_run(world.home, world.home.run("new"), request, values)
     model, train = found.model, found.train
-    assert isinstance(model, BaselineOptions)
     assert ORIGINAL[name] == (
         *(model.width, model.max_length, model.loss),
         *(train.batch_users, train.lr, train.beta2),
@@ -204,11 +215,11 @@ def test_the_order_of_codes_has_at_most_a_third_of_the_epochs(
     world: Any, epochs: int, expected: int
 ) -> None:
     found = resolve_run(*pre_trained(world, "vqrec"), {"train": {"epochs": epochs}})
-    assert isinstance(found.model, BaselineOptions)
+    assert isinstance(found.model, VqrecOptions)
     assert found.model.permutation_epochs == expected
     given = {"model": {"permutation_epochs": 4}, "train": {"epochs": epochs}}
     found = resolve_run(*pre_trained(world, "vqrec"), given)
-    assert isinstance(found.model, BaselineOptions)
+    assert isinstance(found.model, VqrecOptions)
     assert found.model.permutation_epochs == 4
 
 
@@ -230,7 +241,10 @@ def pre_trained(world: Any, name: Any) -> tuple[Home, Path, TrainRequest]:
             side: {"encoder": getattr(world.options, side).encoder, "random_seed": 0}
             for side in ("text", "vision")
         }
-        values = {"model": {**SMALL, **sides}, "train": {"epochs": 2, "batch_users": 8}}
+        values = {
+            "model": fitting(name, {**SMALL, **sides}),
+            "train": {"epochs": 2, "batch_users": 8},
+        }
         request = TrainRequest(stage="pretrain", model=name, sources=("HM", "Kwai"))
         train(world.home, before, resolve_run(world.home, before, request, values))
     request = TrainRequest(stage="finetune", target="HM Shoes", start=before)

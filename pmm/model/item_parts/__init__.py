@@ -1,0 +1,1 @@
+"""What stands for an item without running an encoder: rows of tables, codes, frozen vectors."""

@@ -1,0 +1,57 @@
+"""Recipes of runs that were made when all baselines had the same options."""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from pmm.errors import RecipeError
+from pmm.model import registry
+from pmm.storage.toml import read_recipe
+
+_SHARED_BEFORE = frozenset(
+    {"sasrec", "gru4rec", "nextitnet", "fdsa", "carca", "unisrec", "vqrec", "peterrec"}
+)
+"""Models whose runs may hold options that only others of them read."""
+_READ_BY_NONE = frozenset(
+    {"dropout", "table_std", "dense", "user_heads", "inner", "similarity", "text", "vision"}
+    | {"features", "scaling", "causal", "residual", "same_target", "fake_ratio", "parts"}
+    | {"centroids", "quantiser", "permutation", "permutation_epochs", "insertion", "freeze_users"}
+)
+"""Meant nothing to a model that has them no more."""
+_ALWAYS = {"transductive": False, "sequence_weight": 0.0, "adapters": False}
+"""Meant something to any model with another value than this, which was nobody's."""
+
+
+def saved_values(path: Path) -> dict[str, Any]:
+    """The values of a recipe that a run was saved with.
+
+    Those of former versions, which held the options of all baselines for each of them, come without
+    the ones that the run's model never read.
+
+    Raises:
+        InputError, RecipeError: the file cannot be read, as `read_recipe`.
+        RecipeError: such an option changed the run, and is not to be had any more.
+    """
+    return without_former_options(read_recipe(path), origin=str(path))
+
+
+def without_former_options(values: dict[str, Any], *, origin: str) -> dict[str, Any]:
+    """The same of values that were read already; see `saved_values`."""
+    model = values.get("model")
+    name = model.get("name") if isinstance(model, Mapping) else None
+    if not isinstance(model, Mapping) or not isinstance(name, str) or name not in _SHARED_BEFORE:
+        return values
+    known = {each.name for each in fields(registry.entry(name).options)}
+    changed = [
+        f"{key} = {model[key]!r}"
+        for key, usual in _ALWAYS.items()
+        if key in model and key not in known and model[key] != usual
+    ]
+    if changed:
+        raise RecipeError(
+            f"{origin}: {name} was trained with {' and '.join(changed)}, which it does not have "
+            "any more. Train it again with --overwrite"
+        )
+    former = (_READ_BY_NONE | _ALWAYS.keys()) - known
+    return {**values, "model": {k: v for k, v in model.items() if k not in former}}

@@ -1,0 +1,140 @@
+"""One search: what stays the same in all its trials, and its folder on disk."""
+
+import json
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pmm.errors import BrokenArtefact, RecipeError, StaleArtefact
+from pmm.model.search_space import Space
+from pmm.runs import folder as run_folder
+from pmm.runs.former_recipes import without_former_options
+from pmm.runs.recipe import Recipe
+from pmm.runs.request import TrainRequest
+from pmm.runs.resolve import resolve_run
+from pmm.storage.artefact import atomic_file, exclusive, storage_errors, write_json
+from pmm.storage.home import Home, slug
+from pmm.storage.toml import dump, merge, resolve
+from pmm.tune.dotted_names import flat, nested
+
+SEARCH, TRIALS, BEST = "search.json", "trials.jsonl", "best.toml"
+"""In the folder: what is searched, the rows, and the recipe of the best."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """One search: what stays the same in all its trials."""
+
+    home: Home
+    request: TrainRequest
+    values: Mapping[str, Any]
+    minutes: float
+    base: Recipe
+    """Of the first trial: the defaults under what the user gave."""
+    space: Space
+    seed: int
+    shards: str
+    """Fingerprint of what the trials are trained on."""
+    command: str = ""
+
+    @property
+    def label(self) -> str:
+        """The search's folder: sasrec, pmmrec-finetune-text."""
+        parts: list[str] = [self.base.model.name]
+        if self.base.start is not None:
+            parts += [self.base.stage, self.base.start.transfer]
+        return "-".join(parts)
+
+    @property
+    def folder(self) -> Path:
+        """Below the home."""
+        return self.home.tuning(self.base.target) / self.label
+
+    @property
+    def stem(self) -> str:
+        """How the names of the trials' runs begin."""
+        return f"{slug(self.base.target)}-{self.label}-tune"
+
+    def run(self, number: int) -> Path:
+        """The folder of a trial's run."""
+        return self.home.run(f"{self.stem}-{number}")
+
+    def recipe(self, parameters: Mapping[str, Any]) -> Recipe:
+        """Of a trial."""
+        limit = {"train": {"max_minutes": self.minutes or None}}
+        asked = merge(self.values, limit, nested(parameters))
+        return resolve_run(self.home, self.run(1), self.request, asked)
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Hold the search's folder for this process."""
+    with storage_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    taken = f"another pmm process searches in {folder}; wait for it, or end it"
+    with exclusive(folder / ".lock", taken):
+        yield
+
+
+def forget(search: Search) -> None:
+    """Delete an earlier search; its search.json goes last, so a kill leaves it to be told of."""
+    runs = search.home.run(search.stem).parent
+    for run_dir in sorted(runs.glob(f"{search.stem}-*")):
+        if re.fullmatch(r"\d+", run_dir.name.removeprefix(f"{search.stem}-")):
+            with run_folder.claim(run_dir):
+                run_folder.clear(run_dir)
+    for name in (BEST, TRIALS, SEARCH):
+        with storage_errors(search.folder):
+            (search.folder / name).unlink(missing_ok=True)
+
+
+def keep_or_compare(search: Search) -> None:
+    """Write search.json, or compare it with what is there."""
+    path = search.folder / SEARCH
+    now = about(search)
+    if not path.is_file():
+        with storage_errors(path), atomic_file(path) as temporary:
+            write_json(temporary, now)
+        return
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))
+        origin = f"{path} (of another version of pmm? --overwrite begins again)"
+        former = without_former_options(before["recipe"], origin=origin)
+        recipe = resolve(Recipe, former, origin=origin)  # what is new has its default
+        before |= {"recipe": tomllib.loads(dump(recipe))}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BrokenArtefact(
+            f"{path} is damaged ({error}), so the search cannot go on. Search with --overwrite"
+        ) from error
+    if before.get("shards") != now["shards"]:
+        raise StaleArtefact(
+            f"{search.folder} was searched on shards {str(before.get('shards'))[:8]}, but those of "
+            f"{search.base.target} are now {search.shards[:8]}. Search again with --overwrite"
+        )
+    old, new = flat(before), flat(now)
+    changed = [
+        f"{name.removeprefix('recipe.')} was {old.get(name)!r}, is {new.get(name)!r}"
+        for name in sorted(old.keys() | new.keys())
+        if name != "pmm" and old.get(name) != new.get(name)
+    ]
+    if changed:
+        raise RecipeError(
+            f"{search.folder} holds a search that was started with other options "
+            f"({'; '.join(changed)}). Go on with the same ones, or begin again with --overwrite"
+        )
+
+
+def about(search: Search) -> dict[str, Any]:
+    """What makes the rows of a search comparable, as JSON gives it back."""
+    about = {
+        "recipe": tomllib.loads(dump(search.base)),
+        "space": {path: asdict(each) for path, each in search.space.items()},
+        "seed": search.seed,
+        "shards": search.shards,
+    }
+    plain: dict[str, Any] = json.loads(json.dumps(about))
+    return plain
