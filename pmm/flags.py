@@ -115,9 +115,11 @@ def first_sentence(text: str) -> str:
 
     >>> first_sentence("Of a user; 0 = off.\\n\\nMore.")
     'Of a user; 0 = off.'
+    >>> first_sentence("A name, e.g. All_Beauty; repeatable. And more.")
+    'A name, e.g. All_Beauty; repeatable.'
     """
     line = " ".join(text.split("\n\n")[0].split())
-    return re.split(r"(?<=[.!?]) (?=[A-Z\"`])", line, maxsplit=1)[0]
+    return re.split(r"(?<=[.!?])(?<!e\.g\.) (?=[A-Z\"`])", line, maxsplit=1)[0]
 
 
 @functools.cache
