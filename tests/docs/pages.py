@@ -56,6 +56,12 @@ def run_page(page: Path, folder: Path) -> str:
     return said
 
 
+def not_there(page: Path, folder: Path) -> list[str]:
+    """The files of a home folder that a page names and that its commands have not made."""
+    named = re.findall(r"\bpmm-data/[\w./-]+\w", page.read_text(encoding="utf-8"))
+    return [name for name in named if not (folder / name).exists()]
+
+
 def run(words: tuple[str, ...], folder: Path) -> str:
     """Run one command of pmm in a folder, in this process, as if it were typed."""
     assert words[0] == "pmm", f"only pmm can be run here: {shlex.join(words)}"

@@ -151,8 +151,8 @@ BY_NAME = {
     "dap_similarity": "How a user and an item are compared (R16).",
     "tau": "Divides the logits.",
     "weights": "Weights of the objectives in their sum (Eq. 12; R26).",
-    "loss": "in_batch: PMMRec's softmax over the batch's items; full: over all items; bce, bpr: one "
-    "drawn negative at each input; cosine: over the batch's targets.",
+    "loss": "in_batch: PMMRec's softmax over the batch's items; full: over all items; bce, bpr: "
+    "one drawn negative at each input; cosine: over the batch's targets.",
     "dap": "Of next-item prediction (Eq. 5).",
     "nicl": "Of the contrast of text and picture (Eq. 9).",
     "nid": "Of noised item detection (Eq. 10).",
