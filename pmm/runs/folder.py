@@ -34,7 +34,7 @@ class Log:
 
         So is a line without an end, which a damaged file may have: the next would be glued to it.
         """
-        keep = _whole_lines(path, keep_bytes)
+        keep = len(whole_lines(path, keep_bytes))
         self._file = path.open("ab")
         if self._file.tell() > keep:
             self._file.truncate(keep)
@@ -54,12 +54,13 @@ class Log:
         self._file.close()
 
 
-def _whole_lines(path: Path, keep_bytes: int) -> int:
-    """Length of the whole lines among a file's first bytes; 0 where there is no such file."""
+def whole_lines(path: Path, keep_bytes: int) -> bytes:
+    """The whole lines among a file's first bytes; none where there is no such file."""
     if not path.is_file():
-        return 0
+        return b""
     with path.open("rb") as file:
-        return file.read(keep_bytes).rfind(b"\n") + 1
+        found = file.read(keep_bytes)
+    return found[: found.rfind(b"\n") + 1]
 
 
 @contextmanager

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from pmm.errors import InputError
-from pmm.runs.folder import Log
+from pmm.runs.folder import Log, whole_lines
 from pmm.runs.state import State
 from pmm.runs.train_options import TrackerName
 from pmm.storage.artefact import atomic_file, storage_errors, write_json
@@ -89,11 +89,11 @@ class TrackedLog(Log):
         Raises:
             InputError: a tracker does not start.
         """
+        kept = [json.loads(line) for line in whole_lines(path, state.log_bytes).splitlines()]
         super().__init__(path, state.log_bytes)
         self._closing = ExitStack()
         self._closing.callback(super().close)
         self._trackers: list[Tracker] = []
-        kept = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         for name in names:
             try:
                 tracker = _open(name, path.parent, state.step, about)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -282,7 +283,7 @@ def test_wrong_input_is_refused_before_anything_is_written(home: Home) -> None:
 
 
 def test_a_missing_optuna_names_the_extra(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(module.sys.modules, "optuna", None)
+    monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(InputError, match=r"pmmrec\[tune\]"):
         tune(home, REQUEST, VALUES, budget=1)
 
