@@ -46,7 +46,7 @@ from pmm.runs.loading import load_run
 from pmm.runs.recipe import Recipe
 from pmm.runs.train_options import TrainOptions
 from pmm.storage.home import Home
-from pmm.train.training import train
+from pmm.train.train_run import train
 
 CLASSES, INNER, PATIENCE = 16, 256, 10
 NEVER = 10**9

@@ -53,7 +53,7 @@ from pmm.shards.write import write_shards
 from pmm.storage.artefact import build
 from pmm.storage.home import Home
 from pmm.storage.schemas import SEQUENCES, TARGET_ITEMS, write_table
-from pmm.train.training import train
+from pmm.train.train_run import train
 
 TARGET = "drawn"
 SHORTEST, LONGEST, MEAN_LENGTH = 5, 23, 15.8

@@ -163,7 +163,7 @@ def cache(request: CacheRequest) -> dict[str, str]:
     Raises:
         PmmError: there are no shards, or the encoders cannot read them.
     """
-    from pmm.train.training import store_as_asked
+    from pmm.train.train_run import store_as_asked
 
     return store_as_asked(request)
 
@@ -185,7 +185,7 @@ def train(request: TrainRequest) -> "Run":
     >>> run.log.filter(kind="evaluation")["epoch"].to_list()
     [1.0]
     """
-    from pmm.train.training import train_as_asked
+    from pmm.train.train_run import train_as_asked
 
     told = {
         field.name: getattr(request, field.name)

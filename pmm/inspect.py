@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from pmm.errors import ArtefactError, BrokenArtefact, InputError, MissingArtefact, StaleArtefact
-from pmm.ingest.targets.table_two import TABLE_II, rules_in_words
+from pmm.ingest.targets.paper_table_two import TABLE_II, rules_in_words
 from pmm.ingest.targets.target_tables import open_target
 from pmm.storage.artefact import MANIFEST, Manifest, open_artefact
 from pmm.storage.home import Home, resolve_home, slug

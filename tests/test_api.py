@@ -62,10 +62,10 @@ def test_a_function_takes_what_its_command_takes(name: str) -> None:
 
 
 def test_a_room_that_is_a_function_stays_a_room() -> None:
-    import pmm.train.training
+    import pmm.train.train_run
 
     assert callable(pmm.train)
-    assert pmm.train.training.train is not None
+    assert pmm.train.train_run.train is not None
     assert pmm.evaluate.__name__ == "pmm.evaluate"
 
 

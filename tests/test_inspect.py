@@ -9,7 +9,7 @@ import pytest
 from pmm.errors import BrokenArtefact, InputError
 from pmm.ingest.sources.csv import CsvFiles, ingest_csv
 from pmm.ingest.sources.hm import ingest_hm
-from pmm.ingest.targets.table_two import TABLE_II
+from pmm.ingest.targets.paper_table_two import TABLE_II
 from pmm.ingest.targets.target_tables import IngestOptions
 from pmm.inspect import describe, summarise_cards
 from pmm.storage.home import Home

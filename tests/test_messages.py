@@ -87,7 +87,7 @@ def test_an_error_is_told_though_quiet(capsys: pytest.CaptureFixture[str], tmp_p
 
 def test_as_a_library_nothing_is_set_up_and_nothing_is_said() -> None:
     code = (
-        "import logging, pmm.train.training\n"
+        "import logging, pmm.train.train_run\n"
         "logger = logging.getLogger('pmm')\n"
         "logging.getLogger('pmm.train').warning('a doubt')\n"
         "assert [type(each).__name__ for each in logger.handlers] == ['NullHandler']\n"

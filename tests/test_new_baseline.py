@@ -16,14 +16,14 @@ from pmm.errors import InputError, RecipeError
 from pmm.evaluate.evaluate_options import EvaluateOptions
 from pmm.evaluate.evaluation import evaluate_run
 from pmm.model import registry
-from pmm.model.entry import DEFAULT, ModelEntry, Settings
+from pmm.model.model_entry import DEFAULT, ModelEntry, Settings
 from pmm.runs.loading import load_run
 from pmm.runs.recipe import Recipe
 from pmm.runs.request import TrainRequest
 from pmm.runs.resolve import resolve_run
 from pmm.runs.weights import BEST, read_tensors
 from pmm.storage.toml import dump, resolve
-from pmm.train.training import train
+from pmm.train.train_run import train
 
 PAGE = Path(__file__).parents[1] / "docs" / "how-to" / "add-a-baseline.md"
 BLOCKS = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)

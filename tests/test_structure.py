@@ -15,7 +15,7 @@ PACKAGE = ROOT / "pmm"
 LEAVES = (
     "arrays",
     "errors",
-    "cores",
+    "cpu_cores",
     "flags",
     "font",
     "memory",
@@ -45,7 +45,7 @@ ROOMS = (
     "model.features",
     "model.user_encoders",
     "model.item_parts",
-    "model.entry",
+    "model.model_entry",
     "model.pmmrec",
     "model.baselines",
     "model.registry",

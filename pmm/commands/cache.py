@@ -9,7 +9,7 @@ def run(request: CacheRequest) -> None:
 
     Training does it on first use; the same encoders and shards are never computed twice.
     """
-    from pmm.train.training import store_as_asked
+    from pmm.train.train_run import store_as_asked
 
     for folder, state in store_as_asked(request).items():
         print(f"{folder}: {state}")

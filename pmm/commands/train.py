@@ -21,7 +21,7 @@ def run(request: TrainRequest) -> None:
     Baselines have width 128, 20 items, lr 1e-3 and 256 users a batch, unless --preset original asks
     for their own papers' settings; docs/paper.md has all values and their sources.
     """
-    from pmm.train.training import train_as_asked
+    from pmm.train.train_run import train_as_asked
 
     result = train_as_asked(request, command=typed_command())
     _print_result(result)

@@ -32,7 +32,7 @@ from pmm.shards.kinds import Split
 from pmm.storage.home import SOURCES, Home
 from pmm.storage.toml import merge, read_recipe_beside
 from pmm.train import curves
-from pmm.train.training import train
+from pmm.train.train_run import train
 from pmm.world import World, generate
 from pmm.world.platforms import Size
 

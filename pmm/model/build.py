@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import torch
 
 from pmm.model import registry
-from pmm.model.entry import BuildInputs
 from pmm.model.features.item_features import ItemFeatures
+from pmm.model.model_entry import BuildInputs
 from pmm.model.protocol import ModelOptions, Recommender
 from pmm.shards.read import Shards
 

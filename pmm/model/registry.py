@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pmm.errors import InputError, nearest
-from pmm.model.entry import ModelEntry
+from pmm.model.model_entry import ModelEntry
 from pmm.model.search_space import Space
 
 DEFAULT_MODEL = "pmmrec"

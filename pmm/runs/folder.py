@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import torch
 
-from pmm.cores import cores
+from pmm.cpu_cores import cores
 from pmm.errors import BrokenArtefact, InputError
 from pmm.storage.artefact import atomic_file, exclusive, storage_errors, write_json
 from pmm.version import __version__

@@ -6,7 +6,7 @@ from typing import Any
 
 from pmm.data.order import Mixing
 from pmm.model import registry
-from pmm.model.entry import Stage, Transfer
+from pmm.model.model_entry import Stage, Transfer
 from pmm.model.protocol import ModelOptions
 from pmm.runs.train_options import TrainOptions
 from pmm.storage.toml import NAMED, Named

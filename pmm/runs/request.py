@@ -9,7 +9,7 @@ from pmm.errors import InputError
 from pmm.flags import Flag, recipe_values
 from pmm.model import registry
 from pmm.model.encoders.specs import TextSpec, TrainBlocks, VisionSpec
-from pmm.model.entry import Objectives, Stage, Transfer
+from pmm.model.model_entry import Objectives, Stage, Transfer
 from pmm.runs.train_options import TrainOptions
 from pmm.shards.kinds import Modality, Storage
 from pmm.storage.home import Home, resolve_home

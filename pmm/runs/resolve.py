@@ -8,7 +8,7 @@ from typing import Any
 from pmm.errors import InputError, MissingArtefact, RecipeError
 from pmm.model import registry
 from pmm.model.encoders.specs import TextSpec
-from pmm.model.entry import DEFAULT, Asked, ModelEntry, Transfer
+from pmm.model.model_entry import DEFAULT, Asked, ModelEntry, Transfer
 from pmm.model.protocol import ModelOptions
 from pmm.runs.folder import RECIPE
 from pmm.runs.former_recipes import saved_values

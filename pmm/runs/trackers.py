@@ -17,8 +17,8 @@ import numpy as np
 from PIL import Image
 
 from pmm.errors import InputError
+from pmm.runs.checkpoint import State
 from pmm.runs.folder import Log, whole_lines
-from pmm.runs.state import State
 from pmm.runs.train_options import TrackerName
 from pmm.storage.artefact import atomic_file, storage_errors, write_json
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from pmm.errors import BrokenArtefact, InputError, StaleArtefact
 from pmm.model import registry
-from pmm.model.entry import Transfer
+from pmm.model.model_entry import Transfer
 from pmm.model.protocol import Recommender
 from pmm.runs.recipe import Start
 from pmm.runs.weights import BEST, frozen_digests, kept_tensors, read_tensors

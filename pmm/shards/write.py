@@ -12,7 +12,7 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 
-from pmm.cores import cores
+from pmm.cpu_cores import cores
 from pmm.errors import BrokenArtefact, InputError
 from pmm.ingest.targets.target_tables import open_target
 from pmm.progress import progress

@@ -28,9 +28,9 @@ from pmm.model.build import build_model, features_of
 from pmm.model.features.trunks import with_activations
 from pmm.model.protocol import ModelOptions, Recommender
 from pmm.progress import Progress, progress
+from pmm.runs.checkpoint import LAST, State, load_state, save_state
 from pmm.runs.compatibility import require_features, require_pictures, require_tokens
 from pmm.runs.device import mixed, pick_device, pick_precision
-from pmm.runs.state import LAST, State, load_state, save_state
 from pmm.runs.trackers import TrackedLog
 from pmm.runs.train_options import TrainOptions
 from pmm.runs.weights import (
@@ -102,7 +102,8 @@ class Trainer:
         )
 
     def restore(self) -> None:
-        """Take up the state that the run's folder holds; errors as `pmm.runs.state.load_state`."""
+        """Take up the state that the run's folder holds; errors as
+        `pmm.runs.checkpoint.load_state`."""
         again = "pmm train ... --overwrite"
         self.state = load_state(self.run_dir, self.model, self.optimiser, made_by=again)
         if self.state.scaler:

@@ -29,7 +29,7 @@ from pmm.storage.artefact import storage_errors
 from pmm.storage.home import Home
 from pmm.storage.toml import merge
 from pmm.train.curves import read_log
-from pmm.train.training import train
+from pmm.train.train_run import train
 from pmm.tune.best_recipe import hardware_of, result_of, write_best
 from pmm.tune.dotted_names import flat, short_name, written
 from pmm.tune.fitting import fit_space

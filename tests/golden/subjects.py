@@ -30,9 +30,9 @@ from pmm.ingest.targets.target_tables import IngestOptions
 from pmm.model import registry
 from pmm.model.baselines.morec import MorecOptions
 from pmm.model.build import build_model
-from pmm.model.entry import Asked
 from pmm.model.features.item_features import ItemFeatures
 from pmm.model.features.quantise import learn_codes
+from pmm.model.model_entry import Asked
 from pmm.model.pmmrec.pmmrec import ALL_OBJECTIVES, Weights, preset
 from pmm.runs.former_recipes import saved_values
 from pmm.runs.recipe import Recipe
@@ -46,7 +46,7 @@ from pmm.storage.artefact import build, fingerprint
 from pmm.storage.home import Home
 from pmm.storage.toml import dump, merge, resolve
 from pmm.train.optimiser import parameter_groups
-from pmm.train.training import store_activations, train
+from pmm.train.train_run import store_activations, train
 from pmm.world import generate
 from pmm.world.formats.csv_writer import write_csv
 from pmm.world.formats.raw_formats import write_raw

@@ -12,7 +12,7 @@ import pytest
 
 from pmm.cli import main
 from pmm.demo.small_encoders import SmallSizes, save_small_encoders
-from pmm.ingest.targets.table_two import TABLE_II
+from pmm.ingest.targets.paper_table_two import TABLE_II
 from pmm.world import generate
 from pmm.world.formats.amazon_writer import write_amazon
 from pmm.world.formats.raw_formats import FORMATS

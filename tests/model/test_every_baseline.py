@@ -15,8 +15,8 @@ from pmm.errors import RecipeError
 from pmm.model import registry
 from pmm.model.baselines.unisrec import dropped
 from pmm.model.build import build_model
-from pmm.model.entry import Asked
 from pmm.model.features.item_features import ItemFeatures, scaled
+from pmm.model.model_entry import Asked
 from pmm.model.user_encoders.dilated_convolutions import Adapter
 from pmm.shards.items import Items
 from pmm.storage.toml import resolve

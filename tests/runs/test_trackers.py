@@ -17,7 +17,7 @@ from pmm.runs import trackers
 from pmm.runs.recipe import Recipe
 from pmm.runs.trackers import require_trackers, scalars_of
 from pmm.runs.train_options import TrainOptions
-from pmm.train.training import train
+from pmm.train.train_run import train
 
 OPTIONS = TrainOptions(epochs=2, batch_users=10, log_every=1, save_every=2, patience=0)
 

@@ -23,19 +23,19 @@ from pmm.model.baselines.gru4rec import Gru4recOptions
 from pmm.model.baselines.morec import MorecOptions
 from pmm.model.baselines.unisrec import UnisrecOptions
 from pmm.model.baselines.vqrec import Vqrec, VqrecOptions
+from pmm.runs.checkpoint import LAST
 from pmm.runs.folder import LOG
 from pmm.runs.loading import load_run
 from pmm.runs.recipe import Recipe, Start
 from pmm.runs.request import TrainRequest
 from pmm.runs.resolve import resolve_run
-from pmm.runs.state import LAST
 from pmm.runs.train_options import TrainOptions
 from pmm.runs.transfer import REPORT
 from pmm.runs.weights import BEST, kept_tensors, read_tensors
 from pmm.storage.home import Home
 from pmm.storage.toml import resolve
 from pmm.train.curves import read_log
-from pmm.train.training import train
+from pmm.train.train_run import train
 
 SMALL = {"width": 16, "max_length": 6, "user_blocks": 1, "parts": 4, "centroids": 8, "inner": 32}
 BASELINES = [name for name in registry.models() if name not in ("pmmrec", "morec")]

@@ -23,7 +23,7 @@ from pmm.runs.train_options import TrainOptions
 from pmm.runs.weights import BEST, read_tensors
 from pmm.shards.item_shards import OFFSETS
 from pmm.storage.schemas import SHARD_ITEMS, read_table
-from pmm.train.training import train
+from pmm.train.train_run import train
 
 TRAIN = TrainOptions(epochs=1, batch_users=8, lr=2e-3, encoder_lr=1e-3)
 MEMBER = {"text": "jpg", "vision": "tokens"}

@@ -26,7 +26,7 @@ from pmm.runs.weights import BEST, read_tensors, write_tensors
 from pmm.shards.read import Shards
 from pmm.storage.home import Home
 from pmm.train import trainer
-from pmm.train.training import train
+from pmm.train.train_run import train
 
 TRAIN = TrainOptions(epochs=2, batch_users=8, lr=2e-3, encoder_lr=1e-3, log_every=2)
 

@@ -15,12 +15,12 @@ import torch
 
 from pmm.data.training_set import TrainingSet
 from pmm.errors import PmmError, RecipeError
+from pmm.runs.checkpoint import LAST
 from pmm.runs.recipe import Recipe
-from pmm.runs.state import LAST
 from pmm.runs.train_options import TrainOptions
 from pmm.runs.weights import BEST, read_tensors
 from pmm.train import trainer
-from pmm.train.training import memory_errors, train
+from pmm.train.train_run import memory_errors, train
 
 TIMES = {"users_per_s", "waiting", "seconds"}
 
@@ -168,7 +168,7 @@ import sys
 from pathlib import Path
 from pmm.storage.home import Home
 from pmm.storage.toml import read_recipe, resolve
-from pmm.train.training import (train)
+from pmm.train.train_run import (train)
 from pmm.runs.recipe import (Recipe)
 recipe = resolve(Recipe, read_recipe(Path(sys.argv[3])))
 train(Home(Path(sys.argv[1])), Path(sys.argv[2]), recipe)

@@ -17,11 +17,11 @@ from pmm.errors import BrokenArtefact, InputError, RecipeError, StaleArtefact
 from pmm.evaluate.evaluate_options import EvaluateOptions
 from pmm.evaluate.evaluation import evaluate_run
 from pmm.model.baselines.sasrec import SasrecOptions
+from pmm.runs.checkpoint import LAST
 from pmm.runs.loading import load_run
 from pmm.runs.recipe import Recipe
 from pmm.runs.request import TrainRequest
 from pmm.runs.resolve import resolve_run
-from pmm.runs.state import LAST
 from pmm.runs.train_options import TrainOptions
 from pmm.runs.weights import BEST, read_tensors
 from pmm.shards.item_shards import OFFSETS
@@ -29,7 +29,7 @@ from pmm.storage.home import Home
 from pmm.storage.schemas import RANKS, read_table
 from pmm.storage.toml import read_recipe
 from pmm.train import trainer
-from pmm.train.training import train
+from pmm.train.train_run import train
 
 TIMES = {"users_per_s", "waiting", "seconds"}
 

@@ -18,7 +18,7 @@ from pmm.runs.resolve import resolve_run
 from pmm.storage.home import Home
 from pmm.storage.toml import read_recipe, resolve
 from pmm.train import trainer
-from pmm.train.training import train
+from pmm.train.train_run import train
 from pmm.tune import proposals
 from pmm.tune import search as module
 from pmm.tune.dotted_names import nested, value_at

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass
 from typing import IO, Any
 
-from pmm.cores import cores
+from pmm.cpu_cores import cores
 from pmm.errors import InputError
 from pmm.ingest.download.picture_fetch import Failed, FetchProcesses, Limits, PictureFetcher, Reply
 from pmm.ingest.download.picture_schedule import Fetch, PictureSchedule, WantedItem

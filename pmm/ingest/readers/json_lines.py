@@ -20,7 +20,7 @@ from typing import Any, cast
 import pyarrow as pa
 from isal import igzip, isal_zlib
 
-from pmm.cores import cores
+from pmm.cpu_cores import cores
 from pmm.errors import InputError
 from pmm.ingest.readers.delimited import MALFORMED, PACKINGS, damaged, head_of
 from pmm.ingest.readers.json_block import JsonField, Parsed, parse_block, read_line, split_lines

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pmm.cores import cores
+from pmm.cpu_cores import cores
 from pmm.errors import InputError, StorageError
 from pmm.ingest.readers.pickled_image import PickledImage, PickleRefused, read_pickled_image
 from pmm.progress import progress

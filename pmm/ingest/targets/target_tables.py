@@ -22,6 +22,7 @@ from pmm.errors import InputError, nearest
 from pmm.flags import Flag
 from pmm.ingest.tables.source_tables import Source, load_source
 from pmm.ingest.targets.k_core import Core, NothingLeft, require_core
+from pmm.ingest.targets.paper_table_two import beside_paper, rules_in_words, statistics
 from pmm.ingest.targets.rows import InteractionRows
 from pmm.ingest.targets.rules import Rule
 from pmm.ingest.targets.selection import carve_rows, sample_users, usable_rows
@@ -34,7 +35,6 @@ from pmm.ingest.targets.split import (
     leave_one_out,
     temporal,
 )
-from pmm.ingest.targets.table_two import beside_paper, rules_in_words, statistics
 from pmm.storage.artefact import (
     MANIFEST,
     Built,

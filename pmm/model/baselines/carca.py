@@ -19,11 +19,11 @@ from pmm.model.baselines.sequence_baseline import (
     given,
 )
 from pmm.model.encoders.specs import TextSpec, VisionSpec
-from pmm.model.entry import DEFAULT, ModelEntry, Settings
 from pmm.model.features.item_features import ItemFeatures, Scaling, vectors_of
 from pmm.model.item_parts.item_table import ItemTable
 from pmm.model.item_parts.vector_table import VectorTable
 from pmm.model.losses.next_item import LogQ, Reject, predicted, softmax_over_slots
+from pmm.model.model_entry import DEFAULT, ModelEntry, Settings
 from pmm.model.protocol import ModelOptions, UserScores
 from pmm.model.search_space import CORRECTION, SIZES
 from pmm.model.user_encoders.carca_attention import CarcaEncoder, CarcaHead, ItemMix

@@ -7,10 +7,10 @@ from torch import Tensor
 
 from pmm.model.baselines.next_item_baseline import Loss, NextItemBaseline
 from pmm.model.baselines.sequence_baseline import TRAINING, check_options
-from pmm.model.entry import DEFAULT, ModelEntry, Settings
 from pmm.model.item_parts.item_table import ItemTable
 from pmm.model.losses.next_item import LogQ, Reject, Similarity
 from pmm.model.losses.of_baselines import SameTarget
+from pmm.model.model_entry import DEFAULT, ModelEntry, Settings
 from pmm.model.protocol import ModelOptions
 from pmm.model.search_space import IN_BATCH, SIZES
 from pmm.model.user_encoders.gru import GruEncoder

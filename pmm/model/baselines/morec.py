@@ -8,7 +8,7 @@ controlled comparison of the two.
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from pmm.model.entry import DEFAULT, Asked, ModelEntry, Settings
+from pmm.model.model_entry import DEFAULT, Asked, ModelEntry, Settings
 from pmm.model.pmmrec.fusion import Pool
 from pmm.model.pmmrec.pmmrec import (
     PARTS,

@@ -14,13 +14,13 @@ from pmm.data.batch import Batch
 from pmm.model.baselines.next_item_baseline import Loss, NextItemBaseline
 from pmm.model.baselines.sequence_baseline import SAMPLES, TRAINING, check_options
 from pmm.model.encoders.specs import TextSpec, VisionSpec
-from pmm.model.entry import DEFAULT, Asked, ModelEntry, Settings
 from pmm.model.features.item_features import ItemFeatures, Scaling, vectors_of
 from pmm.model.features.quantise import learn_codes, learn_codes_faiss
 from pmm.model.item_parts.code_items import CodeItems, CodePermutation, fake_codes
 from pmm.model.item_parts.vector_table import require_vectors
 from pmm.model.losses.next_item import LogQ, Reject, Similarity
 from pmm.model.losses.of_baselines import PredictionRows, SameTarget
+from pmm.model.model_entry import DEFAULT, Asked, ModelEntry, Settings
 from pmm.model.protocol import ModelOptions
 from pmm.model.search_space import SIZES, TEMPERATURE
 from pmm.model.user_encoders.post_norm import PostNormEncoder

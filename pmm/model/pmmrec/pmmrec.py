@@ -20,7 +20,6 @@ from pmm.model.encoders.packing import Packing
 from pmm.model.encoders.specs import TextSpec, VisionSpec
 from pmm.model.encoders.text_encoder import load_text
 from pmm.model.encoders.vision_encoder import load_vision
-from pmm.model.entry import DEFAULT, Asked, ModelEntry, Settings, Transfer
 from pmm.model.losses.contrastive import (
     ContrastOptions,
     RobustOptions,
@@ -29,6 +28,7 @@ from pmm.model.losses.contrastive import (
 )
 from pmm.model.losses.next_item import LogQ, Reject, Similarity, in_batch_softmax, scored_items
 from pmm.model.losses.noised_items import CorruptionOptions, corrupt, noised_item_detection
+from pmm.model.model_entry import DEFAULT, Asked, ModelEntry, Settings, Transfer
 from pmm.model.pmmrec.fusion import MergeFusion, Pool
 from pmm.model.pmmrec.item_fusion import CoAttention, VectorFusion
 from pmm.model.protocol import Encoders, ModelOptions, Recommender

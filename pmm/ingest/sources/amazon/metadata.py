@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import islice, zip_longest
 from typing import Any
 
-from pmm.cores import cores
+from pmm.cpu_cores import cores
 from pmm.errors import InputError
 from pmm.ingest.readers.delimited import MALFORMED
 from pmm.ingest.readers.json_block import read_line, split_lines, text_of

@@ -11,8 +11,8 @@ import polars as pl
 import pytest
 
 from pmm.ingest.targets.k_core import find_core
+from pmm.ingest.targets.paper_table_two import TABLE_II, beside_paper, rules_in_words, statistics
 from pmm.ingest.targets.rules import AMAZON_TARGETS, HM_TARGETS, LevelRule
-from pmm.ingest.targets.table_two import TABLE_II, beside_paper, rules_in_words, statistics
 
 PAGE = Path(__file__).parents[2] / "docs" / "paper.md"
 SOURCES = ("Bili", "Kwai", "HM", "Amazon")

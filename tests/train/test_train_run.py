@@ -35,16 +35,16 @@ from pmm.model.encoders.specs import TextSpec, VisionSpec
 from pmm.model.pmmrec.pmmrec import Pmmrec
 from pmm.model.protocol import ModelOptions
 from pmm.runs import folder as run_folder
+from pmm.runs.checkpoint import LAST
 from pmm.runs.loading import load_run
 from pmm.runs.recipe import Recipe
-from pmm.runs.state import LAST
 from pmm.runs.train_options import TrainOptions
 from pmm.runs.weights import BEST, read_header, read_tensors
 from pmm.shards.read import Shards
 from pmm.shards.sequence_shards import Lists
 from pmm.train import curves, trainer
 from pmm.train.optimiser import make_optimiser
-from pmm.train.training import train
+from pmm.train.train_run import train
 
 
 def recipe(shop: Any, **changes: Any) -> Recipe:

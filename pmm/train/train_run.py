@@ -14,6 +14,7 @@ from pmm.errors import PmmError, RecipeError, StaleArtefact
 from pmm.model.build import build_model, features_of
 from pmm.model.features.trunks import trunks_of, write_trunks
 from pmm.runs import folder as run_folder
+from pmm.runs.checkpoint import LAST
 from pmm.runs.compatibility import require_pictures, require_tokens
 from pmm.runs.device import pick_device
 from pmm.runs.folder import LOG, RECIPE, Existing
@@ -23,7 +24,6 @@ from pmm.runs.names import run_folder_of
 from pmm.runs.recipe import CHANGEABLE, Recipe, with_whole_paths
 from pmm.runs.request import CacheRequest, TrainRequest
 from pmm.runs.resolve import resolve_run
-from pmm.runs.state import LAST
 from pmm.runs.trackers import TrackedLog, require_trackers
 from pmm.runs.transfer import take_over, write_report
 from pmm.storage.artefact import storage_errors
