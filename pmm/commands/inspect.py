@@ -12,8 +12,8 @@ from pmm.flags import Flag
 class InspectRequest:
     """What `pmm inspect` can be asked."""
 
-    path: Annotated[Path, Flag(argument=True)]
-    """An artefact, a run, or one of their files."""
+    path: Annotated[str, Flag(argument=True)]
+    """An artefact, a run, one of their files; or the URL of shards."""
     rows: Annotated[int, Flag(group="output")] = 5
     """First rows of each table."""
     sheet: Annotated[Path | None, Flag(group="output")] = None

@@ -14,6 +14,7 @@ import pytest
 import torch
 import webdataset
 
+from pmm.cli import main
 from pmm.errors import BrokenArtefact
 from pmm.inspect import describe
 from pmm.shards.items import Items
@@ -111,6 +112,16 @@ def test_our_stage_gives_what_webdatasets_own_gives(shards: Shards) -> None:
     for expected, found in zip(theirs, ours, strict=True):
         assert expected["__key__"] == str(found.item)
         assert {k: v for k, v in expected.items() if k[0] != "_"} == dict(found.parts)
+
+
+def test_the_command_line_inspects_shards_behind_a_url(
+    served: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["inspect", served, "--rows", "1", "--sheet", str(tmp_path / "sheet.png")])
+    assert ended.value.code == 0
+    assert served in capsys.readouterr().out
+    assert (tmp_path / "sheet.png").is_file()
 
 
 def test_inspect_shows_shards_behind_a_url(served: str, tmp_path: Path) -> None:
