@@ -1,4 +1,4 @@
-"""The README's ingest commands as a user types them, on the world's raw files and on real ones."""
+"""The ingest commands that pages show, as a user types them, on the world's files and real ones."""
 
 import re
 import shlex
@@ -17,12 +17,16 @@ from pmm.world import generate
 from pmm.world.formats.amazon_writer import write_amazon
 from pmm.world.formats.raw_formats import FORMATS
 
-README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[2]
+PAGES = (ROOT / "README.md", ROOT / "docs" / "how-to" / "public-datasets.md")
 SHOWN = [
     line.strip("` ")
-    for line in re.findall(r"(?:^|`)pmm ingest [^`\n#]*--[^`\n#]+`?", README, re.MULTILINE)
+    for page in PAGES
+    for line in re.findall(
+        r"(?:^|`)pmm ingest [^`\n#]*--[^`\n#]+`?", page.read_text(encoding="utf-8"), re.MULTILINE
+    )
 ]
-"""Commands with options; the README's table has names alone."""
+"""Commands with options; running text has names alone."""
 
 
 @pytest.fixture
@@ -40,7 +44,7 @@ def pmm(capsys):
 
 @pytest.fixture(scope="module")
 def raw(tmp_path_factory):
-    """The world's raw files under the names that the README's commands have."""
+    """The world's raw files under the names that the commands have."""
     place = tmp_path_factory.mktemp("raw")
     wanted = [("hm", "kaggle", "hm"), ("amazon", "2018", "amazon"), ("bili", "ninerec", "NineRec")]
     for platform, layout, name in [*wanted, ("kwai", "microlens", "MicroLens")]:
@@ -58,9 +62,13 @@ def raw(tmp_path_factory):
 
 
 def on(raw, command):
-    """A command of the README with its places as they are here."""
+    """A command of a page with its places as they are here."""
     places = {
         "~/": f"{raw}/",
+        " raw/hm": f" {raw}/hm",
+        " raw/amazon": f" {raw}/amazon",
+        " raw/bili": f" {raw}/NineRec",
+        " raw/kwai": f" {raw}/MicroLens",
         "world/kwai": f"{raw}/MicroLens",
         " categories.csv": f" {raw}/MicroLens/item_categories.csv",
         "ratings.csv": f"{raw}/csv/interactions.csv",
@@ -74,12 +82,12 @@ def on(raw, command):
     return shlex.split(command)[1:]
 
 
-def test_the_readme_shows_a_command_for_each_source():
+def test_the_pages_show_a_command_for_each_source():
     assert {line.split()[2].strip(",") for line in SHOWN} == {"amazon", "bili", "csv", "hm", "kwai"}
 
 
 @pytest.mark.parametrize("shown", SHOWN)
-def test_a_command_of_the_readme_runs_on_the_worlds_files(raw, pmm, tmp_path, shown):
+def test_a_command_of_a_page_runs_on_the_worlds_files(raw, pmm, tmp_path, shown):
     told, status = pmm(*on(raw, shown), "--home", tmp_path)
     assert status == 0, told
     assert "left out" not in told
@@ -87,8 +95,8 @@ def test_a_command_of_the_readme_runs_on_the_worlds_files(raw, pmm, tmp_path, sh
 
 
 def test_the_worlds_files_become_the_fourteen_datasets_and_the_shards_of_one(raw, pmm, tmp_path):
-    for source in ("hm", "amazon", "NineRec", "MicroLens"):
-        (command,) = [line for line in SHOWN if f"~/{source}" in line]
+    for source in ("hm", "amazon", "bili", "kwai"):
+        (command,) = [line for line in SHOWN if f"--raw raw/{source}" in line]
         assert pmm(*on(raw, command), "--home", tmp_path)[1] == 0
     told, _ = pmm("inspect", tmp_path)
     assert "not ingested" not in told
