@@ -229,6 +229,8 @@ def test_the_demo_ends_in_one_table_and_pictures_and_does_nothing_twice(
 def test_usage_errors_exit_2_and_the_version_exits_0(capsys: pytest.CaptureFixture[str]) -> None:
     pmm("shard", status=2)
     pmm("nonsense", status=2)
+    assert "Did you mean 'train'?" in pmm("trian", capsys=capsys, status=2)
+    assert "Did you mean 'amazon'?" in pmm("ingest", "amazom", capsys=capsys, status=2)
     assert pmm("--version", capsys=capsys).startswith("pmm ")
 
 

@@ -53,6 +53,11 @@ class GroupedCommand(TyperCommand):
 class LazyGroup(TyperGroup):
     """A group whose commands are made when they are used, so that its own help answers at once."""
 
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        # Only the names are read of these: what a misspelt command could have meant.
+        self.commands = dict.fromkeys(self.lines())  # type: ignore[assignment]
+
     def lines(self) -> dict[str, str]:
         """Name of a command -> one line on it, in the order of help."""
         raise NotImplementedError
