@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.results import record
-from pmm.evaluate.ranking import Ints, Queries, rank_users
+from pmm.arrays import Int32s
+from pmm.evaluate.ranking import Queries, rank_users
 from pmm.shards.sequence_shards import Lists
 
 HISTORY = 10
@@ -41,7 +42,7 @@ def draw_queries(users: int, items: int, seed: int = 0) -> Queries:
     )
 
 
-def rank_literally(user_UD: Tensor, item_ND: Tensor, queries: Queries) -> Ints:
+def rank_literally(user_UD: Tensor, item_ND: Tensor, queries: Queries) -> Int32s:
     """Sort the scores of each user and look for the target."""
     ranks = []
     for user, target in enumerate(queries.target_U.tolist()):
@@ -54,7 +55,7 @@ def rank_literally(user_UD: Tensor, item_ND: Tensor, queries: Queries) -> Ints:
     return np.array(ranks, dtype=np.int32)
 
 
-def rank_by_counting(user_UD: Tensor, item_ND: Tensor, queries: Queries) -> Ints:
+def rank_by_counting(user_UD: Tensor, item_ND: Tensor, queries: Queries) -> Int32s:
     """Ours, users in chunks."""
     found = [
         rank_users(
@@ -67,7 +68,7 @@ def rank_by_counting(user_UD: Tensor, item_ND: Tensor, queries: Queries) -> Ints
     return np.concatenate(found)
 
 
-def multiply(user_UD: Tensor, item_ND: Tensor, queries: Queries) -> Ints:
+def multiply(user_UD: Tensor, item_ND: Tensor, queries: Queries) -> Int32s:
     """The products alone."""
     for start in range(0, len(queries), USERS_AT_ONCE):
         for first in range(0, len(item_ND), 2_048):
@@ -84,7 +85,7 @@ def slice_of_large(width: int, users: int) -> float:
     return (time.perf_counter() - start) / users
 
 
-Rank = Callable[[Tensor, Tensor, Queries], Ints]
+Rank = Callable[[Tensor, Tensor, Queries], Int32s]
 
 
 def main() -> None:

@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pmm.evaluate.ranking import Ints, Queries, Scratch, rank_scores, rank_users
+from pmm.arrays import Int32s
+from pmm.evaluate.ranking import Queries, Scratch, rank_scores, rank_users
 from pmm.model.protocol import Recommender
 from pmm.progress import progress
 from pmm.runs.device import mixed
@@ -120,7 +121,7 @@ def rank_queries(
     keep_history: bool = False,
     users_per_chunk: int = 1024,
     dtype: torch.dtype = torch.float32,
-) -> Ints:
+) -> Int32s:
     """The rank of each query's target among the whole catalogue. [U]
 
     Users with histories of like length are ranked together, so that windows are hardly padded.

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pmm.arrays import Int32s
 from pmm.evaluate.metrics import measure
-from pmm.evaluate.ranking import Ints, Queries
+from pmm.evaluate.ranking import Queries
 from pmm.shards.read import Shards
 from pmm.shards.sequence_shards import Lists
 from pmm.storage.artefact import open_artefact, require_input
@@ -60,7 +61,7 @@ def cold_cuts(home: Home, shards: Shards) -> ColdCuts:
     )
 
 
-def summarise_cuts(cuts: ColdCuts, ranks: Mapping[str, Ints]) -> dict[str, Any]:
+def summarise_cuts(cuts: ColdCuts, ranks: Mapping[str, Int32s]) -> dict[str, Any]:
     """Metrics of the cuts by ranking: "held_out" (the headline) and "all" (the paper's).
 
     Args:

@@ -13,6 +13,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from pmm.arrays import Int32s
 from pmm.evaluate import gallery
 from pmm.evaluate.catalogue import (
     Catalogue,
@@ -25,7 +26,7 @@ from pmm.evaluate.evaluate_options import EvaluateOptions, EvaluateRequest, Rank
 from pmm.evaluate.metrics import headline, summarise
 from pmm.evaluate.neighbours import item_neighbours, rank_by_content, rank_by_neighbours, unit
 from pmm.evaluate.popularity_and_chance import rank_by_chance, rank_by_popularity
-from pmm.evaluate.ranking import Ints, Queries, count_candidates, top_items
+from pmm.evaluate.ranking import Queries, count_candidates, top_items
 from pmm.model.features.frozen_vectors import frozen_vectors
 from pmm.model.protocol import ModelOptions, Recommender
 from pmm.runs.device import pick_precision
@@ -74,7 +75,7 @@ def evaluate_model(
     return ranks_table(asked, ranks, shards, keep_history=options.keep_history)
 
 
-def ranks_table(asked: Queries, rank_U: Ints, shards: Shards, *, keep_history: bool) -> pa.Table:
+def ranks_table(asked: Queries, rank_U: Int32s, shards: Shards, *, keep_history: bool) -> pa.Table:
     """Ranks with what metrics need beside them, one row a user."""
     columns = {
         "user": asked.user_U,
@@ -86,7 +87,7 @@ def ranks_table(asked: Queries, rank_U: Ints, shards: Shards, *, keep_history: b
     return pa.table({name: pa.array(values, pa.int32()) for name, values in columns.items()})
 
 
-Ranker = Callable[[Queries], Ints]
+Ranker = Callable[[Queries], Int32s]
 """Ranks without training of what is asked."""
 
 

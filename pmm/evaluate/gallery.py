@@ -8,15 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from pmm.font import caption_font
 from pmm.shards.contact_sheet import wrap
+from pmm.shards.jpeg import Pixels
 from pmm.storage.artefact import atomic_file
-
-Pixels = NDArray[np.uint8]
 
 HISTORY, TOP = 5, 10
 """Tiles of history and of recommendations in a row."""

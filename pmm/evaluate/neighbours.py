@@ -13,14 +13,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pmm.arrays import Float64s, Int32s, Int64s
 from pmm.errors import InputError
-from pmm.evaluate.ranking import Ints, Queries, rank_users
+from pmm.evaluate.ranking import Queries, rank_users
 from pmm.progress import progress
 from pmm.shards.sequence_shards import Lists
 from pmm.storage.schemas import PAD
-
-Numbers = NDArray[np.int64]
-Floats = NDArray[np.float64]
 
 PAIRS_AT_ONCE = 4_000_000
 """Pairs or scores that are held together: a few arrays of 32 MB."""
@@ -33,9 +31,9 @@ class ItemNeighbours:
     Neighbours of item i are `item[offsets[i - 1]:offsets[i]]`, ascending; never i itself.
     """
 
-    offsets: Numbers
-    item: Ints
-    similarity: Floats
+    offsets: Int64s
+    item: Int32s
+    similarity: Float64s
     """Above 0."""
 
     @property
@@ -92,7 +90,7 @@ def item_neighbours(
 
 def rank_by_neighbours(
     near: ItemNeighbours, queries: Queries, *, window: int = 20, keep_history: bool = False
-) -> Ints:
+) -> Int32s:
     """Ranks where an item scores the sum of its similarities to the user's recent items. [U]
 
     A recent item that occurs twice counts twice; what is not among the neighbours adds 0. Sums are
@@ -128,7 +126,7 @@ def rank_by_content(
     window: int = 20,
     keep_history: bool = False,
     users_per_chunk: int = 1_024,
-) -> Ints:
+) -> Int32s:
     """Ranks by the cosine of the items' vectors to that of the user's recent items. [U]
 
     A user's vector is the mean of the unit vectors of these items. An item without a vector (zeros)
@@ -188,14 +186,14 @@ def _mean_of(unit_ND: Tensor, item_UL: Tensor) -> Tensor:
     return user_UD / item_UL.shape[1]
 
 
-def _distinct(train: Lists, n_items: int) -> tuple[Numbers, Numbers]:
+def _distinct(train: Lists, n_items: int) -> tuple[Int64s, Int64s]:
     """(user, item) of every distinct pair, by user and then by item."""
     user = np.repeat(np.arange(len(train)), train.lengths)
     code = np.unique(user * (n_items + 1) + train.values)
     return code // (n_items + 1), code % (n_items + 1)
 
 
-def _co_occurrence(user: Numbers, item: Numbers, n_items: int) -> tuple[Numbers, Numbers]:
+def _co_occurrence(user: Int64s, item: Int64s, n_items: int) -> tuple[Int64s, Int64s]:
     """Codes `low * (n_items + 1) + high` of all item pairs that share a user, and how many share.
 
     Args:
@@ -218,7 +216,7 @@ def _co_occurrence(user: Numbers, item: Numbers, n_items: int) -> tuple[Numbers,
     return _added(parts)
 
 
-def _added(parts: list[tuple[Numbers, Numbers]]) -> tuple[Numbers, Numbers]:
+def _added(parts: list[tuple[Int64s, Int64s]]) -> tuple[Int64s, Int64s]:
     """The counts of equal codes added up; codes ascend."""
     code, count = (np.concatenate(each) for each in zip(*parts, strict=True))
     order = np.argsort(code, kind="stable")
@@ -229,7 +227,7 @@ def _added(parts: list[tuple[Numbers, Numbers]]) -> tuple[Numbers, Numbers]:
     return code[starts], np.add.reduceat(count, starts)
 
 
-def _nearest(row: Numbers, column: Numbers, value: Floats, most: int) -> Numbers:
+def _nearest(row: Int64s, column: Int64s, value: Float64s, most: int) -> Int64s:
     """Which entries are among the `most` largest of their row; of equal ones the lower column."""
     order = np.lexsort((column, -value, row))
     lengths = np.bincount(row)
@@ -237,7 +235,7 @@ def _nearest(row: Numbers, column: Numbers, value: Floats, most: int) -> Numbers
     return order[place < most]
 
 
-def _spans(sizes: Numbers) -> Iterator[tuple[int, int]]:
+def _spans(sizes: Int64s) -> Iterator[tuple[int, int]]:
     """Consecutive ranges whose sizes add up to `PAIRS_AT_ONCE` at most, or of a single one."""
     ends = np.cumsum(sizes)
     start = 0
@@ -260,7 +258,7 @@ def _chunks(near: ItemNeighbours, queries: Queries, window: int) -> Iterator[Que
         yield queries.rows(start, stop)
 
 
-def _scores(near: ItemNeighbours, history: Lists, window: int) -> Floats:
+def _scores(near: ItemNeighbours, history: Lists, window: int) -> Float64s:
     """The sums of similarities, dense for the users of a chunk. [U, N]"""
     users, n = len(history), near.n_items
     item_UL = history.recent(np.arange(users), window)
@@ -276,7 +274,7 @@ def _scores(near: ItemNeighbours, history: Lists, window: int) -> Floats:
     return score.astype(np.float64).reshape(users, n)
 
 
-def _rank_scores(score_UN: NDArray[np.float32], queries: Queries, *, keep_history: bool) -> Ints:
+def _rank_scores(score_UN: NDArray[np.float32], queries: Queries, *, keep_history: bool) -> Int32s:
     """1 + the number of other candidates that score higher or equal. [U]"""
     rows = np.arange(len(queries))
     threshold_U = score_UN[rows, queries.target_U - 1]
@@ -285,5 +283,5 @@ def _rank_scores(score_UN: NDArray[np.float32], queries: Queries, *, keep_histor
         row, item = queries.masked_pairs()
         hit = score_UN[row, item - 1] >= threshold_U[row]
         above_U = above_U - np.bincount(row[hit], minlength=len(queries))
-    ranks: Ints = above_U.astype(np.int32)
+    ranks: Int32s = above_U.astype(np.int32)
     return ranks

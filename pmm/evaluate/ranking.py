@@ -18,10 +18,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pmm.arrays import Int32s
 from pmm.errors import PmmError
 from pmm.shards.sequence_shards import Lists
-
-Ints = NDArray[np.int32]
 
 TILES = 16
 """Tiles whose doubtful pairs are decided together."""
@@ -49,9 +48,9 @@ class Scratch:
 class Queries:
     """Which user is asked for which item, after which history (ragged rows, as in CSR)."""
 
-    user_U: Ints
+    user_U: Int32s
     """User numbers, as the targets' sequence table has them."""
-    target_U: Ints
+    target_U: Int32s
     """The true next item, 1..N."""
     history: Lists
     """Items each user has had before, oldest first."""
@@ -95,7 +94,7 @@ class Queries:
         return found
 
 
-def count_candidates(queries: Queries, n_items: int, *, keep_history: bool = False) -> Ints:
+def count_candidates(queries: Queries, n_items: int, *, keep_history: bool = False) -> Int32s:
     """Items that compete for each query: all, less the masked history, the target included. [U]"""
     if keep_history:
         return np.full(len(queries), n_items, dtype=np.int32)
@@ -111,7 +110,7 @@ def rank_users(
     keep_history: bool = False,
     tile: int = 256,
     scratch: Scratch | None = None,
-) -> Ints:
+) -> Int32s:
     """Rank of each target: 1 + the number of other candidates that score higher or equal. [U]
 
     Ties count against the model, so that one which gives every item the same vector ranks last.
@@ -152,11 +151,11 @@ def rank_users(
         hit = score_pairs(user_UD, item_ND, row, item - 1) >= threshold_U[row]
         above_U -= torch.bincount(row[hit], minlength=len(queries))
     # the target itself is counted exactly once, which is the 1 of "1 + others"
-    ranks: Ints = above_U.cpu().numpy().astype(np.int32)
+    ranks: Int32s = above_U.cpu().numpy().astype(np.int32)
     return ranks
 
 
-def rank_scores(score_UN: Tensor, queries: Queries, *, keep_history: bool = False) -> Ints:
+def rank_scores(score_UN: Tensor, queries: Queries, *, keep_history: bool = False) -> Int32s:
     """The same from scores that are there, of models whose scores are no inner products. [U]
 
     Raises:
@@ -173,7 +172,7 @@ def rank_scores(score_UN: Tensor, queries: Queries, *, keep_history: bool = Fals
         row, item = (torch.from_numpy(part).to(device) for part in queries.masked_pairs())
         hit = score_UN[row, item - 1] >= threshold_U1[row, 0]
         above_U -= torch.bincount(row[hit], minlength=len(queries))
-    ranks: Ints = above_U.cpu().numpy().astype(np.int32)
+    ranks: Int32s = above_U.cpu().numpy().astype(np.int32)
     return ranks
 
 
@@ -182,7 +181,7 @@ def rank_by_item_score(
     queries: Queries,
     *,
     keep_history: bool = False,
-) -> Ints:
+) -> Int32s:
     """Ranks where an item scores the same for every user (popularity): one sort, look-ups. [U]"""
     missing = int(np.isnan(score_N).sum())
     if missing:
@@ -194,7 +193,7 @@ def rank_by_item_score(
         row, item = queries.masked_pairs()
         hit = score_N[item - 1] >= threshold_U[row]
         above_U = above_U - np.bincount(row[hit], minlength=len(queries))
-    ranks: Ints = above_U.astype(np.int32)
+    ranks: Int32s = above_U.astype(np.int32)
     return ranks
 
 

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from pmm.arrays import Int64s
 from pmm.errors import BrokenArtefact
 from pmm.memory import free_bytes
 from pmm.progress import Progress, progress
@@ -29,7 +29,6 @@ from pmm.shards.kinds import Side, Storage
 from pmm.shards.read import Shards
 from pmm.storage.artefact import Built, atomic_file, build, fingerprint
 
-Numbers = npt.NDArray[np.int64]
 Tier = Literal["device", "memory", "map"]
 
 ITEMS_A_FILE = 4096
@@ -124,12 +123,12 @@ def write_activations(
     )
 
 
-def items_with(shards: Shards, side: Side) -> Numbers:
+def items_with(shards: Shards, side: Side) -> Int64s:
     """The items that have a modality, ascending."""
     return np.flatnonzero(shards.has_text if side == "text" else shards.has_picture)
 
 
-def row_counts(shards: Shards, trunk: Trunk) -> Numbers:
+def row_counts(shards: Shards, trunk: Trunk) -> Int64s:
     """int64 [n_items + 1]: rows that each item has in the files; 0 without the modality."""
     has = shards.has_text if trunk.side == "text" else shards.has_picture
     if trunk.tokens:
@@ -169,7 +168,7 @@ class Activations:
             whole = torch.from_numpy(np.concatenate(self._files))
             self._held = whole.to(device) if self.tier == "device" else whole
 
-    def gather(self, numbers: Numbers) -> Tensor:
+    def gather(self, numbers: Int64s) -> Tensor:
         """Hidden states [I, K, D] of some items, zeros behind the real tokens and of items without.
 
         K is the largest number of tokens among them, at least 1. On the accelerator where they are
@@ -188,7 +187,7 @@ class Activations:
             found = spread
         return found.reshape(len(numbers), -1, self._width)
 
-    def _rows(self, rows: Numbers) -> Tensor:
+    def _rows(self, rows: Int64s) -> Tensor:
         if self._held is not None:
             return self._held[torch.from_numpy(rows).to(self._held.device)]
         if not self._files:
@@ -215,14 +214,14 @@ def _tier(size: int, device: torch.device) -> Tier:
     return "memory" if size < MOST_OF_MEMORY * free_bytes() else "map"
 
 
-def _batches(numbers: Numbers, size: int) -> list[Numbers]:
+def _batches(numbers: Int64s, size: int) -> list[Int64s]:
     return np.split(numbers, range(size, len(numbers), size))
 
 
 def _write_file(
     path: Path,
     batches: Iterator[Items],
-    counts: Numbers,
+    counts: Int64s,
     trunk: Trunk,
     storage: Storage,
     bar: Progress,

@@ -11,12 +11,13 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from pmm.arrays import Int64s
 from pmm.errors import BrokenArtefact, SchemaError
 from pmm.shards.item_shards import OFFSETS, tar_name
 from pmm.shards.items import HiddenStates, Items
@@ -29,8 +30,6 @@ from pmm.shards.write import command, shards_manifest
 from pmm.storage.artefact import open_artefact, require_input
 from pmm.storage.home import Home
 from pmm.storage.schemas import read_table
-
-Numbers: TypeAlias = npt.NDArray[np.int64]
 
 TARS_OPEN = 256
 """Item tars mapped at a time: each map holds a file open, and systems allow 1,024 or fewer."""
@@ -112,7 +111,7 @@ class Shards:
         return found
 
     @cached_property
-    def train_count(self) -> Numbers:
+    def train_count(self) -> Int64s:
         """int64 [n_items + 1]: how often each item occurs in the training parts; 0 for padding."""
         return np.bincount(self._sequences.train.values, minlength=self.n_items + 1).astype(
             np.int64
@@ -142,7 +141,7 @@ class Shards:
             offsets=np.concatenate([[0], np.cumsum(lengths)]), values=np.concatenate(values)
         )
 
-    def _shard_starts(self) -> Numbers:
+    def _shard_starts(self) -> Int64s:
         """The rows at which another shard begins."""
         return np.flatnonzero(np.diff(self._where["shard"])) + 1
 
@@ -174,7 +173,7 @@ class Shards:
         except ValueError as error:
             raise self._damaged(item, "picture", error) from error
 
-    def items(self, numbers: Numbers, *, read: Reads = "both") -> Items:
+    def items(self, numbers: Int64s, *, read: Reads = "both") -> Items:
         """The content of distinct items, whose numbers must ascend.
 
         Tokens are padded to the longest text among them. Where activations of the pictures are
@@ -199,7 +198,7 @@ class Shards:
         return self.in_order(np.split(numbers, range(chunk, self.n_items, chunk)), read=read)
 
     def in_order(
-        self, batches: Sequence[Numbers], *, read: Reads = "both"
+        self, batches: Sequence[Int64s], *, read: Reads = "both"
     ) -> Generator[Items, None, None]:
         """Batch after batch of items whose numbers ascend throughout; as `items`, in one pass.
 
@@ -231,7 +230,7 @@ class Shards:
                 yield self._items(batch, read, picture)
 
     def _items(
-        self, numbers: Numbers, read: Reads, picture: Callable[[int], npt.NDArray[np.uint8]]
+        self, numbers: Int64s, read: Reads, picture: Callable[[int], npt.NDArray[np.uint8]]
     ) -> Items:
         """Items whose pictures are asked for in their order."""
         none = np.zeros(len(numbers), dtype=np.bool_)
@@ -259,7 +258,7 @@ class Shards:
             picture_hidden_IPD=stored.gather(numbers) if stored else None,
         )
 
-    def _padded(self, numbers: Numbers) -> tuple[Numbers, npt.NDArray[np.bool_]]:
+    def _padded(self, numbers: Int64s) -> tuple[Int64s, npt.NDArray[np.bool_]]:
         pad = self.tokenizer["pad"]
         return padded_tokens(self.tokens, numbers - 1, self.has_text[numbers], pad)
 
@@ -284,7 +283,7 @@ class Shards:
     def _tar(self, row: int) -> Path:
         return self.place / tar_name(int(self._where["shard"][row]))
 
-    def _check(self, numbers: Numbers) -> None:
+    def _check(self, numbers: Int64s) -> None:
         if len(numbers) and (numbers.min() < 1 or numbers.max() > self.n_items):
             raise ValueError(f"items are 1..{self.n_items}, found {numbers.min()}..{numbers.max()}")
         if np.any(np.diff(numbers) <= 0):
@@ -306,7 +305,7 @@ class Shards:
             )
         return found
 
-    def _offsets(self) -> dict[str, Numbers]:
+    def _offsets(self) -> dict[str, Int64s]:
         path = self.place / "offsets.parquet"
         try:
             table = read_table(path, OFFSETS)
