@@ -47,7 +47,7 @@ def run_name(home: Home, request: TrainRequest) -> str:
     values = _flat(request.values())
     model = request.model or values.pop("model.name", None)
     parts += [str(model)] if model not in (None, "pmmrec") else []
-    parts += [_start(home, request.start)] if request.start else []
+    parts += [name_of_start(home, request.start)] if request.start else []
     parts += [request.transfer] if request.transfer not in (None, "full") else []
     parts += [f"only-{request.modality}"] if request.modality not in (None, "both") else []
     usual = "all" if request.stage == "pretrain" else "dap"
@@ -55,10 +55,10 @@ def run_name(home: Home, request: TrainRequest) -> str:
     parts += [request.preset] if request.preset not in (None, "default") else []
     parts += [request.mixing] if request.mixing not in (None, "proportional") else []
     own = {path: values[path] for path in sorted(values.keys() - _ELSEWHERE)}
-    return _short("-".join([*parts, *_said(own)]))
+    return shortened("-".join([*parts, *_said(own)]))
 
 
-def _start(home: Home, start: Path) -> str:
+def name_of_start(home: Home, start: Path) -> str:
     """The run that a fine-tuning starts from; of one from elsewhere, with a digest of its place."""
     run = home.find_run(start).absolute()
     own = run.parent == home.run(run.name).parent
@@ -84,10 +84,11 @@ def slug_holds(word: str) -> bool:
     return len(word) <= 30 and all(each.isalnum() or each in "._-" for each in word)
 
 
-def _short(name: str) -> str:
-    if len(name.encode()) <= LONGEST:
+def shortened(name: str, longest: int = LONGEST) -> str:
+    """A name of so many bytes at most; a longer one ends in a digest of the whole."""
+    if len(name.encode()) <= longest:
         return name
-    return f"{name.encode()[: LONGEST - 9].decode(errors='ignore').rstrip('-')}-{_digest(name)}"
+    return f"{name.encode()[: longest - 9].decode(errors='ignore').rstrip('-')}-{_digest(name)}"
 
 
 def _digest(text: str) -> str:

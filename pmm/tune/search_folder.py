@@ -13,6 +13,7 @@ from pmm.errors import BrokenArtefact, RecipeError, StaleArtefact
 from pmm.model.search_space import Space
 from pmm.runs import folder as run_folder
 from pmm.runs.former_recipes import without_former_options
+from pmm.runs.names import name_of_start, shortened
 from pmm.runs.recipe import Recipe
 from pmm.runs.request import TrainRequest
 from pmm.runs.resolve import resolve_run
@@ -23,6 +24,8 @@ from pmm.tune.dotted_names import flat, nested
 
 SEARCH, TRIALS, BEST = "search.json", "trials.jsonl", "best.toml"
 """In the folder: what is searched, the rows, and the recipe of the best."""
+LONGEST_LABEL = 50
+"""Bytes; a trial's run is called by the target, this and a number."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,11 +46,14 @@ class Search:
 
     @property
     def label(self) -> str:
-        """The search's folder: sasrec, pmmrec-finetune-text."""
-        parts: list[str] = [self.base.model.name]
-        if self.base.start is not None:
-            parts += [self.base.stage, self.base.start.transfer]
-        return "-".join(parts)
+        """The search's folder: sasrec, unisrec-finetune-from-pretrain-unisrec, pmmrec-only-text."""
+        parts, start = [self.base.model.name], self.base.start
+        if start is not None:
+            parts += [self.base.stage, name_of_start(self.home, Path(start.run))]
+            parts += [start.transfer] if start.transfer != "full" else []
+        if self.request.modality not in (None, "both"):
+            parts.append(f"only-{self.request.modality}")
+        return shortened("-".join(parts), LONGEST_LABEL)
 
     @property
     def folder(self) -> Path:

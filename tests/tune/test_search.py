@@ -318,10 +318,10 @@ def test_a_fine_tuning_is_searched_from_its_run(home: Home, shop: Any) -> None:
     train(home, home.run("before"), resolve_run(home, home.run("before"), request, options))
     after = TrainRequest(stage="finetune", target="HM", start=home.run("before"))
     found = tune(home, after, {"train": VALUES["train"]}, budget=2)
-    assert Path(found["folder"]) == home.root / "tuning" / "hm" / "unisrec-finetune-full"
+    assert Path(found["folder"]) == home.tuning("hm") / "unisrec-finetune-from-before"
     assert [row["run"] for row in found["rows"]] == [
-        "hm-unisrec-finetune-full-tune-1",
-        "hm-unisrec-finetune-full-tune-2",
+        "hm-unisrec-finetune-from-before-tune-1",
+        "hm-unisrec-finetune-from-before-tune-2",
     ]
     assert found["rows"][0]["parameters"].keys() == {"train.lr", "model.dropout", "model.tau"}
     assert f"--from {home.run('before')}" in found["next"][1]
