@@ -7,6 +7,7 @@ from typing import Any
 
 from pmm.runs.recipe import CHANGEABLE
 from pmm.runs.request import TrainRequest
+from pmm.storage.dotted_names import flat
 from pmm.storage.home import Home, slug
 
 LONGEST = 90
@@ -44,7 +45,7 @@ def run_name(home: Home, request: TrainRequest) -> str:
     parts: list[str] = [request.stage, *map(slug, request.sources)]
     if request.target:
         parts = [slug(request.target), request.stage]
-    values = _flat(request.values())
+    values = flat(request.values())
     model = request.model or values.pop("model.name", None)
     parts += [str(model)] if model not in (None, "pmmrec") else []
     parts += [name_of_start(home, request.start)] if request.start else []
@@ -73,13 +74,13 @@ def _said(values: Mapping[str, Any]) -> list[str]:
         same = values["train.lr"] == values["train.encoder_lr"]
         values = {k: v for k, v in values.items() if k != "train.encoder_lr" or not same}
     words = [f"{path.rpartition('.')[2]}-{value}".lower() for path, value in values.items()]
-    plain = all(slug_holds(word) for word in words)
+    plain = all(_fits_a_name(word) for word in words)
     if plain and len(words) <= 3:
         return words
     return [_digest(repr(sorted((path, repr(value)) for path, value in values.items())))]
 
 
-def slug_holds(word: str) -> bool:
+def _fits_a_name(word: str) -> bool:
     """Whether a word can stand in a name as it is."""
     return len(word) <= 30 and all(each.isalnum() or each in "._-" for each in word)
 
@@ -93,14 +94,6 @@ def shortened(name: str, longest: int = LONGEST) -> str:
 
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:8]
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        nested = isinstance(value, Mapping)
-        flat |= _flat(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": value}
-    return flat
 
 
 def _once(request: TrainRequest) -> str:

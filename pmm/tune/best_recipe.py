@@ -12,9 +12,9 @@ from pmm.errors import PmmError
 from pmm.runs import folder as run_folder
 from pmm.runs.recipe import Recipe, encoder_specs
 from pmm.storage.artefact import atomic_file, storage_errors
+from pmm.storage.dotted_names import nested
 from pmm.storage.home import resolve_home
 from pmm.storage.toml import merge
-from pmm.tune.dotted_names import nested
 from pmm.tune.search_folder import BEST, Search
 from pmm.tune.trial_rows import best_of
 

@@ -7,7 +7,7 @@ from typing import Any
 from pmm.errors import InputError
 from pmm.model.search_space import Choice, Interval, Space
 from pmm.runs.recipe import Recipe
-from pmm.tune.dotted_names import value_at
+from pmm.storage.dotted_names import value_at
 
 _STRUCTURE = frozenset({"model.width"})
 """Not searched in fine-tuning: the run that it starts from has decided it."""

@@ -8,7 +8,7 @@ from typing import Any
 from pmm.errors import InputError
 from pmm.model.search_space import Choice, Interval, Space
 from pmm.runs.recipe import Recipe
-from pmm.tune.dotted_names import value_at
+from pmm.storage.dotted_names import value_at
 from pmm.tune.fitting import counts
 from pmm.tune.trial_rows import value_of
 

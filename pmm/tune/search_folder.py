@@ -18,9 +18,9 @@ from pmm.runs.recipe import Recipe
 from pmm.runs.request import TrainRequest
 from pmm.runs.resolve import resolve_run
 from pmm.storage.artefact import atomic_file, exclusive, storage_errors, write_json
+from pmm.storage.dotted_names import flat, nested
 from pmm.storage.home import Home, slug
 from pmm.storage.toml import dump, merge, resolve
-from pmm.tune.dotted_names import flat, nested
 
 SEARCH, TRIALS, BEST = "search.json", "trials.jsonl", "best.toml"
 """In the folder: what is searched, the rows, and the recipe of the best."""

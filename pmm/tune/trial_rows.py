@@ -7,9 +7,9 @@ from typing import Any
 from pmm.errors import BrokenArtefact
 from pmm.runs.folder import Log
 from pmm.storage.artefact import storage_errors
+from pmm.storage.dotted_names import short_name, written
 from pmm.text_table import text_table
 from pmm.train.curves import read_log
-from pmm.tune.dotted_names import short_name, written
 
 _COLUMNS = {"number", "state", "parameters", "hr@10", "ndcg@10", "steps", "epochs", "seconds"}
 _COLUMNS |= {"run", "hardware", "seen"}

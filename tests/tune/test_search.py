@@ -15,13 +15,13 @@ from pmm.model.registry import space_of
 from pmm.runs.recipe import Recipe
 from pmm.runs.request import TrainRequest
 from pmm.runs.resolve import resolve_run
+from pmm.storage.dotted_names import nested, value_at
 from pmm.storage.home import Home
 from pmm.storage.toml import read_recipe, resolve
 from pmm.train import trainer
 from pmm.train.train_run import train
 from pmm.tune import proposals
 from pmm.tune import search as module
-from pmm.tune.dotted_names import nested, value_at
 from pmm.tune.proposals import propose
 from pmm.tune.search import tune
 from pmm.tune.trial_rows import trials_table

@@ -4,11 +4,10 @@ from collections.abc import Mapping
 from functools import reduce
 from typing import Any
 
-from pmm.runs.recipe import Recipe
 from pmm.storage.toml import merge
 
 
-def value_at(recipe: Recipe, path: str) -> Any:
+def value_at(recipe: Any, path: str) -> Any:
     """The value of a recipe under a name as train.lr."""
     return reduce(getattr, path.split("."), recipe)
 
