@@ -46,16 +46,17 @@ class _Stage(ModuleType):
     """A package that is also the function of its name in `pmm.api`."""
 
     def __call__(self, *args: Any, **options: Any) -> Any:
-        return getattr(importlib.import_module("pmm.api"), self.__name__.partition(".")[2])(
-            *args, **options
-        )
+        return _of_api(self.__name__.partition(".")[2])(*args, **options)
 
     @property
     def __signature__(self) -> Any:
-        import inspect
+        return importlib.import_module("inspect").signature(
+            _of_api(self.__name__.partition(".")[2])
+        )
 
-        function = getattr(importlib.import_module("pmm.api"), self.__name__.partition(".")[2])
-        return inspect.signature(function)
+
+def _of_api(name: str) -> Any:
+    return getattr(importlib.import_module("pmm.api"), name)
 
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())  # a program that imports it decides
@@ -68,7 +69,7 @@ for _name in ("ingest", "train", "tune", "evaluate"):
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'pmm' has no attribute {name!r}")
-    return getattr(importlib.import_module("pmm.api"), name)
+    return _of_api(name)
 
 
 def __dir__() -> list[str]:

@@ -207,17 +207,9 @@ def tune(request: TuneRequest) -> dict[str, Any]:
     Raises:
         PmmError: as of that.
     """
-    from pmm.tune.search import tune as search
+    from pmm.tune.search import tune_as_asked
 
-    return search(
-        request.place(),
-        request.of_each_trial(),
-        request.values(),
-        budget=request.budget,
-        seed=request.seed,
-        minutes=request.minutes,
-        overwrite=request.overwrite,
-    )
+    return tune_as_asked(request)
 
 
 @_asked_as(EvaluateRequest)

@@ -18,7 +18,7 @@ import inspect
 import re
 import textwrap
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -70,27 +70,23 @@ def flags_of(kind: type) -> list[Field]:
     Raises:
         TypeError: a flag's field has no docstring, so nobody would know what it does.
     """
-    hints = typing.get_type_hints(kind, include_extras=True)
     found = []
-    for field in dataclasses.fields(kind):
-        hint = hints[field.name]
-        flags = [each for each in getattr(hint, "__metadata__", ()) if isinstance(each, Flag)]
-        if not flags:
-            continue
+    for field, hint, flag in flagged(kind):
         default = field.default
         if field.default_factory is not dataclasses.MISSING:
             default = field.default_factory()
-        told = _help(kind, field.name, flags[0])
-        found.append(
-            Field(
-                name=field.name,
-                hint=typing.get_args(hint)[0],
-                default=default,
-                flag=flags[0],
-                help=told,
-            )
-        )
+        told = _help(kind, field.name, flag)
+        found.append(Field(name=field.name, hint=hint, default=default, flag=flag, help=told))
     return sorted(found, key=lambda field: _age(kind, field.name))
+
+
+def flagged(kind: type) -> Iterator[tuple[dataclasses.Field[Any], Any, Flag]]:
+    """The fields of a dataclass that have a flag, each with its type; no docstring is read."""
+    hints = typing.get_type_hints(kind, include_extras=True)
+    for field in dataclasses.fields(kind):
+        for each in getattr(hints[field.name], "__metadata__", ()):
+            if isinstance(each, Flag):
+                yield field, typing.get_args(hints[field.name])[0], each
 
 
 def _age(kind: type, name: str) -> int:
@@ -145,19 +141,3 @@ def field_docs(kind: type) -> dict[str, str]:
             ):
                 docs[statement.target.id] = inspect.cleandoc(below.value.value)
     return docs
-
-
-def recipe_values(request: Any) -> dict[str, Any]:
-    """The nested recipe values that a request's flags set; what is None is left out."""
-    values: dict[str, Any] = {}
-    for field in flags_of(type(request)):
-        given = getattr(request, field.name)
-        if given is None:
-            continue
-        for path in field.flag.sets:
-            *sections, key = path.split(".")
-            below = values
-            for section in sections:
-                below = below.setdefault(section, {})
-            below[key] = given
-    return values

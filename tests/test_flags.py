@@ -10,10 +10,10 @@ from typing import Annotated, Any, Literal
 import pytest
 
 from pmm.commands.from_request import make_command
-from pmm.flags import Flag, flags_of, recipe_values
+from pmm.flags import Flag, flags_of
 from pmm.ingest.sources.source_registry import find_source, source_names
 from pmm.runs.recipe import Recipe
-from pmm.runs.request import CacheRequest, TrainRequest, TuneRequest
+from pmm.runs.request import CacheRequest, TrainRequest, TuneRequest, recipe_values
 
 
 @dataclass(frozen=True, kw_only=True)

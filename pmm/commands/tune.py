@@ -12,20 +12,11 @@ def run(request: TuneRequest) -> None:
     The best has the highest validation HR@10. The first trial has the model's defaults. Values that
     are given are kept. Stopped and started again, the search goes on. Needs the extra "tune".
     """
-    from pmm.tune.search import tune
+    from pmm.tune.search import tune_as_asked
     from pmm.tune.trial_rows import trials_table
 
     again = typed_command(leave_out="--overwrite")
-    found = tune(
-        request.place(),
-        request.of_each_trial(),
-        request.values(),
-        budget=request.budget,
-        seed=request.seed,
-        minutes=request.minutes,
-        overwrite=request.overwrite,
-        command=again,
-    )
+    found = tune_as_asked(request, command=again)
     if found["rows"]:
         print(trials_table(found["rows"]))
     if found["ended"] == "interrupted":

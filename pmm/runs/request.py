@@ -6,18 +6,29 @@ from typing import Annotated, Any, Literal
 
 from pmm.data.order import Mixing
 from pmm.errors import InputError
-from pmm.flags import Flag, recipe_values
+from pmm.flags import Flag, flagged
 from pmm.model import registry
 from pmm.model.encoders.specs import TextSpec, TrainBlocks, VisionSpec
 from pmm.model.model_entry import Objectives, Stage, Transfer
 from pmm.runs.train_options import TrainOptions
 from pmm.shards.kinds import Modality, Storage
+from pmm.storage.dotted_names import nested
 from pmm.storage.home import Home, resolve_home
 from pmm.storage.toml import merge, parse_assignments, read_recipe_beside
 
 
 def _models() -> list[str]:
     return list(registry.models())
+
+
+def recipe_values(request: Any) -> dict[str, Any]:
+    """The nested recipe values that a request's flags set; what is None is left out."""
+    given = {
+        path: getattr(request, field.name)
+        for field, _, flag in flagged(type(request))
+        for path in flag.sets
+    }
+    return nested({path: value for path, value in given.items() if value is not None})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,7 +23,7 @@ from pmm.model.registry import space_of
 from pmm.runs.folder import LOG
 from pmm.runs.loading import open_parts
 from pmm.runs.recipe import with_whole_paths
-from pmm.runs.request import TrainRequest
+from pmm.runs.request import TrainRequest, TuneRequest
 from pmm.runs.resolve import resolve_run
 from pmm.storage.artefact import storage_errors
 from pmm.storage.dotted_names import flat, short_name, written
@@ -37,9 +37,28 @@ from pmm.tune.proposals import load_optuna, propose
 from pmm.tune.search_folder import TRIALS, Search, claimed, forget, keep_or_compare
 from pmm.tune.trial_rows import open_rows, read_rows, trials_table
 
-__all__ = ["trials_table", "tune"]
+__all__ = ["trials_table", "tune", "tune_as_asked"]
 
 logger = logging.getLogger(__name__)
+
+
+def tune_as_asked(request: TuneRequest, *, command: str = "") -> dict[str, Any]:
+    """The search that is asked for; returns and raises what `tune` does.
+
+    Args:
+        request: what is searched, on what, and how long.
+        command: as the user typed it, for the rows and the runs.
+    """
+    return tune(
+        request.place(),
+        request.of_each_trial(),
+        request.values(),
+        budget=request.budget,
+        seed=request.seed,
+        minutes=request.minutes,
+        overwrite=request.overwrite,
+        command=command,
+    )
 
 
 def tune(
