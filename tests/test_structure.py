@@ -30,6 +30,7 @@ ROOMS = (
     "world",
     "world.formats",
     "ingest.readers",
+    "ingest.pictures",
     "ingest.download",
     "ingest.tables",
     "ingest.targets",

@@ -1,4 +1,4 @@
-"""Damages an LMDB store many times and reads each with `pmm.ingest.readers.lmdb_pictures`; a
+"""Damages an LMDB store many times and reads each with `pmm.ingest.pictures.lmdb_pictures`; a
 program.
 
     python tests/ingest/damaged_stores.py SEED COUNT
@@ -24,7 +24,7 @@ import lmdb
 import numpy as np
 from PIL import Image
 
-from pmm.ingest.readers import lmdb_pictures
+from pmm.ingest.pictures import lmdb_pictures
 from pmm.world.lmdb_image import LMDB_Image
 
 PICTURES = 24

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from pmm.errors import PmmError
-from pmm.ingest.readers.pickled_image import PickleRefused, read_pickled_image
+from pmm.ingest.pictures.pickled_image import PickleRefused, read_pickled_image
 from pmm.ingest.sources.video.dataset_files import DatasetFiles
 from pmm.ingest.sources.video.datasets import DatasetTargets, PictureSource, dataset_raw
 from pmm.ingest.sources.video.hashtags import read_tag_table

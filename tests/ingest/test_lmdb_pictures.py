@@ -14,9 +14,9 @@ import pytest
 from PIL import Image
 
 from pmm.errors import InputError
-from pmm.ingest.readers import lmdb_pictures
-from pmm.ingest.readers.lmdb_pictures import ODD_KEY, extract, forget_other_states, store_keys
-from pmm.ingest.readers.pickled_image import (
+from pmm.ingest.pictures import lmdb_pictures
+from pmm.ingest.pictures.lmdb_pictures import ODD_KEY, extract, forget_other_states, store_keys
+from pmm.ingest.pictures.pickled_image import (
     NOT_AN_IMAGE,
     RUNS_CODE,
     WRONG_SIZE,

@@ -31,7 +31,8 @@ from pmm_tests_bad_server import Answer, BadServer, picture, unused_address  # n
 
 QUICK = {
     "first_delay_s": 0.01,
-    "timeout_s": 0.5,
+    # A stalled machine is not to look like a silent server: tests of that say how long they wait.
+    "timeout_s": 10.0,
     "tries": 2,
     "give_up_errors": 4,
     "give_up_s": 0.0,
@@ -86,7 +87,7 @@ FAILURES = {
     "not found": Answer(status=404),
     "forbidden": Answer(status=403),
     "refused": Answer(status=418),
-    "timeout": Answer(body=JPEG, wait_s=1.0),
+    "timeout": Answer(body=JPEG, wait_s=4.0),
     "connection": Answer(reset=True),
     "cut off": Answer(body=JPEG, send=len(JPEG) // 2),
     "server error": Answer(status=500),
@@ -104,7 +105,8 @@ PASSING = {"timeout", "connection", "cut off", "server error"}
 def test_every_failure_has_its_own_row(server, download, store):
     server.answers |= {f"/{name.replace(' ', '-')}": each for name, each in FAILURES.items()}
     server.answers["/redirects"] = FAILURES["redirects"]
-    rows = download({name: [f"/{name.replace(' ', '-')}"] for name in FAILURES}, give_up_errors=99)
+    wanted = {name: [f"/{name.replace(' ', '-')}"] for name in FAILURES}
+    rows = download(wanted, give_up_errors=99, timeout_s=1.5)
     assert {name: row["outcome"] for name, row in rows.items()} == {n: n for n in FAILURES}
     assert rows["not found"]["status"] == 404
     assert rows["too large"]["width"] == 12_000
@@ -118,7 +120,7 @@ def test_every_failure_has_its_own_row(server, download, store):
 def test_final_outcomes_are_not_asked_again_and_passing_ones_are(server, download):
     wanted = {name: [f"/{name.replace(' ', '-')}"] for name in FAILURES}
     server.answers |= {f"/{name.replace(' ', '-')}": each for name, each in FAILURES.items()}
-    download(wanted, give_up_errors=99)
+    download(wanted, give_up_errors=99, timeout_s=1.5)
     server.asked.clear()
     server.answers = {path: Answer(body=JPEG) for (path,) in wanted.values()}
     rows = download(wanted)

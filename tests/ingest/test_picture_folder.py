@@ -1,7 +1,7 @@
 import pytest
 
 from pmm.errors import InputError
-from pmm.ingest.readers.picture_folder import PictureFolder
+from pmm.ingest.pictures.picture_folder import PictureFolder
 
 
 @pytest.fixture

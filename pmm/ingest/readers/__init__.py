@@ -1,1 +1,1 @@
-"""Bytes -> columns: delimited text, JSON lines, stores of pictures, times; for all sources."""
+"""Bytes -> columns: delimited text, JSON lines, times; for all sources."""

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pmm.errors import InputError
+from pmm.ingest.pictures.picture_folder import PictureFolder
 from pmm.ingest.readers.columns import (
     ALIASES,
     FLAG,
@@ -26,7 +27,6 @@ from pmm.ingest.readers.columns import (
     require_agreement,
 )
 from pmm.ingest.readers.delimited import Dialect, describe_columns, in_any_encoding, sniff, stream
-from pmm.ingest.readers.picture_folder import PictureFolder
 from pmm.ingest.readers.plain_file import require_file
 from pmm.ingest.readers.text import clean_text, join_text
 from pmm.ingest.readers.times import Unit, detect_unit

@@ -20,8 +20,8 @@ import pyarrow.compute as pc
 from pmm.errors import InputError
 from pmm.flags import Flag
 from pmm.ingest.download.raw_guide import missing_raw
+from pmm.ingest.pictures.picture_folder import PictureFolder
 from pmm.ingest.readers.delimited import Dialect, describe_columns, in_any_encoding, sniff, stream
-from pmm.ingest.readers.picture_folder import PictureFolder
 from pmm.ingest.readers.text import clean_text, join_text
 from pmm.ingest.sources.source_registry import SourceEntry
 from pmm.ingest.sources.source_request import PlatformRequest

@@ -20,7 +20,7 @@ from pmm.errors import InputError
 from pmm.flags import Flag
 from pmm.ingest.download.picture_download import DownloadOptions, download_pictures
 from pmm.ingest.download.picture_store import PictureStore
-from pmm.ingest.readers.picture_folder import PictureFolder
+from pmm.ingest.pictures.picture_folder import PictureFolder
 from pmm.ingest.sources.amazon.editions import Release, find_release
 from pmm.ingest.sources.amazon.metadata import read_products
 from pmm.ingest.sources.amazon.reviews import (

@@ -15,10 +15,10 @@ import pyarrow as pa
 from pmm.errors import InputError
 from pmm.flags import Flag
 from pmm.ingest.download.raw_guide import missing_raw
+from pmm.ingest.pictures.lmdb_pictures import Extracted, extract, forget_other_states, store_keys
+from pmm.ingest.pictures.picture_folder import PictureFolder
 from pmm.ingest.readers.histories import sniff_histories, stream_histories
-from pmm.ingest.readers.lmdb_pictures import Extracted, extract, forget_other_states, store_keys
 from pmm.ingest.readers.pairs import detect_pairs, stream_pairs
-from pmm.ingest.readers.picture_folder import PictureFolder
 from pmm.ingest.readers.text import clean_text
 from pmm.ingest.readers.titles import Titles, read_title_lines, read_title_table
 from pmm.ingest.sources.source_request import PlatformRequest
@@ -271,7 +271,7 @@ class PictureSource:
             return
         if place.name.lower().endswith(".lmdb"):
             # Written out once: shards and galleries read single files, and a pickled store is read
-            # by a process of its own (`pmm.ingest.readers.lmdb_pictures`).
+            # by a process of its own (`pmm.ingest.pictures.lmdb_pictures`).
             self._store = extract(home, name, place)
             self.folder = PictureFolder(self._store.folder)
             self.notes = {"layout": "LMDB", "name": place.name, "outcomes": self._store.outcomes}

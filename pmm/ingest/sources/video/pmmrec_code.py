@@ -2,7 +2,7 @@
 
 `<P>_users.tsv` holds histories (`pmm.ingest.readers.histories`), `<P>_items_texts.tsv` lines of
 `item<TAB>title` in one language, `<P>_items_images.lmdb` the pictures
-(`pmm.ingest.readers.lmdb_pictures`); a folder of pictures serves as well, and goes before the
+(`pmm.ingest.pictures.lmdb_pictures`); a folder of pictures serves as well, and goes before the
 store: it holds the originals.
 """
 

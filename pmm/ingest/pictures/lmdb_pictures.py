@@ -1,7 +1,7 @@
 """Pictures in an LMDB store, as the paper's published code reads them, written out as PNG files.
 
 A store's key is the ascii of an item's number (`v12` -> `12`; NineRec's script: of its id), its
-value a pickled picture (`pmm.ingest.readers.pickled_image`). Both scripts that write such stores
+value a pickled picture (`pmm.ingest.pictures.pickled_image`). Both scripts that write such stores
 convert to RGB with Pillow, so bytes are taken as RGB. Written without loss, into a folder of their
 own for each state of the store; what was written stays when the program is killed. Broken values
 are counted by reason, and give no file.
@@ -27,7 +27,7 @@ from typing import Any
 
 from pmm.cpu_cores import cores
 from pmm.errors import InputError, StorageError
-from pmm.ingest.readers.pickled_image import PickledImage, PickleRefused, read_pickled_image
+from pmm.ingest.pictures.pickled_image import PickledImage, PickleRefused, read_pickled_image
 from pmm.progress import progress
 from pmm.storage.artefact import Digests, atomic_file, exclusive, storage_errors, write_json
 from pmm.storage.home import Home
@@ -115,7 +115,7 @@ def _mark(folder: Path, digest: str) -> dict[str, int] | None:
 
 def _run(store: Path, folder: Path) -> dict[str, int]:
     """Read the store in another process; the outcomes."""
-    command = [sys.executable, "-m", "pmm.ingest.readers.lmdb_pictures", str(store), str(folder)]
+    command = [sys.executable, "-m", "pmm.ingest.pictures.lmdb_pictures", str(store), str(folder)]
     last: dict[str, Any] = {}
     with subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
