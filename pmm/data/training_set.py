@@ -7,13 +7,14 @@ before it. With one part everything is as in its shards.
 import copy
 import hashlib
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from pmm.arrays import Int64s
+from pmm.arrays import Float64s, Int64s
 from pmm.data.batch import Batch
 from pmm.data.order import Mixing, shuffled
 from pmm.errors import InputError
@@ -21,6 +22,9 @@ from pmm.shards.items import Items, concatenate
 from pmm.shards.kinds import Reads
 from pmm.shards.read import Shards
 from pmm.storage.schemas import PAD
+
+_USERS_AT_ONCE = 1 << 16
+"""Whose items are counted together: bounds the memory of a count."""
 
 
 class TrainingSet:
@@ -61,9 +65,8 @@ class TrainingSet:
                 f"training on {self.target} needs at least 2 users, for each other's negatives: "
                 f"found {len(self):,} users with two training items or more"
             )
-        self._log_share = np.concatenate(
-            [np.log(np.maximum(each, 1e-30)) for each in self._shares()]
-        ).astype(np.float32)
+        # By the length of rows, of which a run has one; kept, as every batch asks.
+        self._log_shares = lru_cache(maxsize=4)(self._count_log_shares)
 
     def __len__(self) -> int:
         """Rows of an epoch: the trainable users."""
@@ -99,14 +102,35 @@ class TrainingSet:
         return found
 
     def collate(self, item_BS: Int64s) -> Batch:
-        """Rows of items (0: padding) as a batch over their distinct items."""
+        """Rows of items (0: padding) as a batch over their distinct items.
+
+        Their `log_p_I` is of `occurrences` in rows of this width.
+        """
         distinct = np.unique(item_BS[item_BS != PAD])
         slot_BS = np.where(item_BS != PAD, np.searchsorted(distinct, item_BS) + 1, 0)
         return Batch(
             items=self.items(distinct),
             slot_BS=torch.from_numpy(slot_BS.astype(np.int64)),
-            log_p_I=torch.from_numpy(self._log_share[distinct - 1]),
+            log_p_I=torch.from_numpy(self._log_shares(item_BS.shape[1])[distinct - 1]),
         )
+
+    def occurrences(self, length: int) -> list[Float64s]:
+        """How often the rows of an epoch hold each item, by part; float64 [items of the part].
+
+        It is what batches meet, not how often an item occurs in the training parts: a row has its
+        user's last `length` items alone, and a user with a single one has no row. With the mixing
+        "equal" it is of an epoch in which each part is gone through once.
+
+        Args:
+            length: slots of a row, as in `rows`.
+        """
+        found = [np.zeros(shards.n_items + 1) for shards in self.parts]
+        for shards, users, count in zip(self.parts, self._users, found, strict=True):
+            for some in np.split(users, range(_USERS_AT_ONCE, len(users), _USERS_AT_ONCE)):
+                own = shards.sequences().train.take(some)
+                visits = expected_visits(own.lengths, length)
+                count += np.bincount(own.values, visits, minlength=len(count))
+        return [count[1:] for count in found]
 
     def items(self, numbers: Int64s) -> Items:
         """The content of distinct items, whose numbers must ascend."""
@@ -157,13 +181,49 @@ class TrainingSet:
             user[part == k] = users[inside[part == k]]
         return part, user
 
-    def _shares(self) -> list[npt.NDArray[np.float64]]:
-        """Each item's share of the training interactions, by part, as batches meet it."""
-        counts = [part.train_count[1:] for part in self.parts]
-        if self.mixing == "equal":
-            return [count / count.sum() / len(counts) for count in counts]
-        total = sum(int(count.sum()) for count in counts)
-        return [count / total for count in counts]
+    def _count_log_shares(self, length: int) -> npt.NDArray[np.float32]:
+        """log of each item's share of what batches meet, [n_items]; of one that they never meet it
+        is low and finite."""
+        counts = self.occurrences(length)
+        if self.mixing == "equal":  # as many rows of each part, but not as many items in them
+            pairs = zip(counts, self._users, strict=True)
+            counts = [count / len(users) for count, users in pairs]
+        count_N = np.concatenate(counts)
+        share_N = np.maximum(count_N / count_N.sum(), 1e-30)
+        log_share_N: npt.NDArray[np.float32] = np.log(share_N).astype(np.float32)
+        return log_share_N
+
+
+def expected_visits(lengths_U: Int64s, length: int, windows_U: Int64s | None = None) -> Float64s:
+    """How often a row of each user is expected to hold each of his items, oldest first.
+
+    A user's row is a window of `length` items of his, drawn evenly from his last `windows_U`
+    windows; a user with `length` items or fewer has one window, with all that he has.
+
+    Args:
+        lengths_U: how many items each user has.
+        length: slots of a row.
+        windows_U: from how many windows, each shifted by one item, the row is drawn; no more than
+            there are. None: from the last alone, so it is 1 for the last items and 0 for others.
+
+    Returns:
+        float64, a value for each item of each user.
+
+    >>> expected_visits(np.array([4, 2]), 3).tolist()
+    [0.0, 1.0, 1.0, 1.0, 1.0, 1.0]
+    >>> expected_visits(np.array([4, 2]), 3, np.array([2, 1])).tolist()
+    [0.5, 1.0, 1.0, 0.5, 1.0, 1.0]
+    """
+    if windows_U is None:
+        windows_U = np.ones_like(lengths_U)
+    ends = np.cumsum(lengths_U)
+    # From the end: an item with `back` later ones is in the windows that end behind it (at most
+    # `back` items before the user's end) and begin at or before it.
+    back = np.repeat(ends, lengths_U) - np.arange(1, int(lengths_U.sum()) + 1)
+    choices = np.repeat(windows_U, lengths_U)
+    held = np.minimum(back, choices - 1) - np.maximum(back - length + 1, 0) + 1
+    share: Float64s = np.maximum(held, 0) / choices
+    return share
 
 
 def trainable_users(shards: Shards) -> Int64s:

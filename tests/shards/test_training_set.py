@@ -1,5 +1,7 @@
 """Several sources as one training set: what is in a batch, and in which order."""
 
+import collections
+import math
 import tracemalloc
 from pathlib import Path
 from types import ModuleType
@@ -8,9 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pmm.data.loader import train_batches
-from pmm.data.training_set import TrainingSet, trainable_users
+from pmm.data.training_set import TrainingSet, expected_visits, trainable_users
 from pmm.errors import InputError
 from pmm.shards.read import Shards
 
@@ -84,16 +88,53 @@ def test_items_of_several_sources_are_their_own_contents_side_by_side(parts: lis
 
 
 @pytest.mark.parametrize("mixing", ["proportional", "equal"])
+@pytest.mark.parametrize("length", [2, 3, 7])
 def test_log_p_is_the_share_with_which_batches_meet_an_item(
-    parts: list[Shards], mixing: Any
+    parts: list[Shards], mixing: Any, length: int
 ) -> None:
-    data = TrainingSet(parts, mixing=mixing)
-    batch = data.collate(np.arange(1, data.n_items + 1)[None])
-    share = batch.log_p_I.double().exp()
-    assert share.sum().item() == pytest.approx(1, abs=1e-6)
-    total = sum(int(each.train_count.sum()) for each in parts)
-    second = int(parts[1].train_count.sum()) / total if mixing == "proportional" else 0.5
-    assert share[20:].sum().item() == pytest.approx(second, abs=1e-6)
+    data, users = TrainingSet(parts, mixing=mixing), [trainable_users(each) for each in parts]
+    # So many that every part has been gone through whole.
+    epochs = 1 if mixing == "proportional" else 2 * math.lcm(*(len(each) for each in users))
+    positions = np.arange(len(data))
+    met = np.zeros(data.n_items + 1)
+    for epoch in range(epochs):
+        rows = data.rows(positions, seed=3, epoch=epoch, length=length)
+        met += np.bincount(rows.ravel(), minlength=len(met))
+    batch = data.collate(np.resize(np.arange(1, data.n_items + 1), (data.n_items, length)))
+    share = batch.log_p_I.double().exp().numpy()
+    assert share == pytest.approx(met[1:] / met[1:].sum(), abs=1e-7)
+
+
+def test_the_count_is_not_that_of_whole_histories_nor_of_users_who_have_no_row(
+    parts: list[Shards],
+) -> None:
+    (shards,) = parts[:1]
+    data, train = TrainingSet([shards]), shards.sequences().train
+    expected = collections.Counter()
+    for user in range(len(train)):
+        if len(train[user]) >= 2:
+            expected.update(train[user][-3:].tolist())
+    (found,) = data.occurrences(3)
+    assert {k: n for k, n in enumerate(found.tolist(), start=1) if n} == expected
+    assert found.sum() < shards.train_count.sum()
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 9), st.integers(1, 9)), max_size=6),
+    st.integers(1, 6),
+)
+def test_expected_visits_are_those_of_all_windows_written_out(
+    users: list[tuple[int, int]], length: int
+) -> None:
+    windows = [min(asked, max(1, n - length + 1)) for n, asked in users]
+    lengths = np.array([n for n, _ in users], np.int64)
+    found = expected_visits(lengths, length, np.array(windows, np.int64)).tolist()
+    expected: list[float] = []
+    for (n, _), count in zip(users, windows, strict=True):
+        items = list(range(n))
+        held = [items[max(0, n - k - length) : n - k] for k in range(count)]
+        expected += [sum(item in window for window in held) / count for item in items]
+    assert found == pytest.approx(expected)
 
 
 def test_a_batch_takes_memory_by_its_own_size_not_by_the_number_of_items(

@@ -38,7 +38,7 @@ def in_batch_softmax(
         user_BLD: hidden state at each input.
         item_ID: vectors of the distinct items; gradients flow to them as columns.
         slot_BS: 0 padding (on the left), k > 0 stands for item k - 1.
-        log_p_I: log of each item's share of the training interactions.
+        log_p_I: log of each item's share of what batches meet (`pmm.data.batch.Batch`).
         logq: "on" subtracts log p from every logit, the target's too (R14). "off" does not.
             "corrected" is the form of Khrylchenko et al. (RecSys 2025): see `_corrected`.
         reject: columns that are no negatives of a user. "same_ids": every column of an item that
