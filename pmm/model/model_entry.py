@@ -46,7 +46,7 @@ class Asked:
     modality: Modality | None = None
     """None: what the options say."""
     epochs: int = 30
-    """Of the training to come, at most."""
+    """Of the training to come, at most; 0 has no limit."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,7 +22,7 @@ class TrainOptions:
     seed: int = 0
     """Of weights, order and dropout."""
     epochs: int = 30
-    """At most so many; early stopping usually ends a run before."""
+    """At most so many; early stopping usually ends a run before. 0 has no limit."""
     batch_users: int = 64
     """Users of a batch."""
     micro_batches: int = 1
@@ -74,7 +74,7 @@ class TrainOptions:
     """Where the run can be watched, beside its log.jsonl (`pmm.runs.trackers`)."""
 
     def __post_init__(self) -> None:
-        least = {"epochs": 1, "batch_users": 2, "eval_every": 1, "log_every": 1, "save_every": 1}
+        least = {"epochs": 0, "batch_users": 2, "eval_every": 1, "log_every": 1, "save_every": 1}
         least |= {"micro_batches": 1}
         least |= dict.fromkeys(("lr", "encoder_lr", "weight_decay", "patience"), 0)
         least |= dict.fromkeys(("max_steps", "max_minutes", "warmup_steps"), 0) | {"ahead": 1}
@@ -90,6 +90,10 @@ class TrainOptions:
             low.append("beta2 must be at least 0 and below 1")
         if self.batch_users < 2 * self.micro_batches:
             low.append("batch_users must be at least twice micro_batches")
+        if not self.epochs and self.schedule != "constant":
+            low.append(f'schedule = "{self.schedule}" needs epochs above 0')
+        if not any((self.epochs, self.patience, self.max_steps, self.max_minutes)):
+            low.append("epochs, patience, max_steps and max_minutes are 0: the run would never end")
         if low:
             raise ValueError("; ".join(low))
 

@@ -145,7 +145,7 @@ class Trainer:
         state, options = self.state, self.options
         if options.patience and state.waited >= options.patience:
             return "patience"
-        if state.epoch >= options.epochs:
+        if options.epochs and state.epoch >= options.epochs:
             return "epochs"
         if options.max_steps and state.step >= options.max_steps:
             return "max_steps"

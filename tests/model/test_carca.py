@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from pmm.errors import InputError
+from pmm.model import registry
 from pmm.model.user_encoders.carca_attention import CarcaEncoder, CarcaHead, ItemMix
 
 VALID = torch.tensor([[False, False, True, True, True], [True] * 5, [False] * 5])
@@ -115,6 +116,18 @@ def test_its_sizes_are_those_of_the_specification_for_carca() -> None:
     assert count(encoder.norm) == 1_536
     assert count(head) == 1_772_545
     assert count(mix) + count(encoder) + count(head) == 17_127_937
+
+
+def test_as_published_the_matrices_that_mix_items_and_give_scores_start_small() -> None:
+    torch.manual_seed(0)
+    mix, head = ItemMix(64, 200, std=0.01), CarcaHead(640, heads=2, std=0.01)
+    for layer in (mix.feature, mix.mix, head.score):
+        assert layer.weight.std().item() == pytest.approx(0.01, rel=0.1)
+        assert layer.bias.count_nonzero() == 0
+    bound = math.sqrt(6 / (640 + 640))
+    assert head.projections.query.weight.abs().max().item() == pytest.approx(bound, rel=0.01)
+    entry = registry.entry("carca")
+    assert [entry.settings[name].options.mix_std for name in ("default", "original")] == [0, 0.01]
 
 
 def test_ids_are_scaled_in_the_profile_and_not_in_candidates() -> None:

@@ -1,6 +1,8 @@
 """MoRec++: PMMRec with another fusion, against its formulas over the encoders' whole output."""
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -64,7 +66,13 @@ def item_alone(items: Items, row: int) -> tuple[Tensor, Tensor, Tensor]:
     return token_1T, torch.ones_like(token_1T, dtype=torch.bool), items.picture_I3HW[row][None]
 
 
-def literal_sides(model: Pmmrec, items: Items, row: int, pool: str = "cls") -> tuple[Tensor, ...]:
+def literal_sides(
+    model: Pmmrec,
+    items: Items,
+    row: int,
+    pool: str = "cls",
+    activation: Callable[[Tensor], Tensor] | None = None,
+) -> tuple[Tensor, ...]:
     """The vectors of a text and of a picture by themselves; zeros for the one that is not there."""
     token, mask, picture = item_alone(items, row)
     found = []
@@ -73,13 +81,13 @@ def literal_sides(model: Pmmrec, items: Items, row: int, pool: str = "cls") -> t
         (items.has_picture_I, model.vision(picture)[0], model.vision_projection),
     ):
         pooled_D = hidden_KD[0] if pool == "cls" else hidden_KD.mean(0)
-        found.append(gelu(affine(projection, pooled_D)) * has[row])
+        found.append((activation or gelu)(affine(projection, pooled_D)) * has[row])
     return tuple(found)
 
 
-def literal_item(model: Pmmrec, items: Items, row: int) -> Tensor:
+def literal_item(model: Pmmrec, items: Items, row: int, **sides: Any) -> Tensor:
     """One item's vector by the formula of its fusion of vectors."""
-    t, v = literal_sides(model, items, row)
+    t, v = literal_sides(model, items, row, **sides)
     layer = dict(model.fusion.layers)
     match model.options.fusion:
         case "sum":
@@ -102,6 +110,19 @@ def test_items_are_the_formula_over_class_tokens(build, items, fusion: str) -> N
     model = stirred(build(**as_morec(fusion)))
     some = without(items(5), text=[1, 4], picture=[2, 4])
     expected = torch.stack([literal_item(model, some, row) for row in range(5)])
+    torch.testing.assert_close(model.encode_items(some), expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("fusion", VECTORS)
+@torch.no_grad()
+def test_as_the_published_repository_has_it_they_are_masked_means_without_a_gelu(
+    build, items, fusion: str
+) -> None:
+    published = {"modality_pool": "mean", "modality_gelu": False}
+    model = stirred(build(**{**as_morec(fusion), **published}))
+    some = without(items(5), text=[1, 4], picture=[2, 4])
+    sides = {"pool": "mean", "activation": lambda x: x}
+    expected = torch.stack([literal_item(model, some, row, **sides) for row in range(5)])
     torch.testing.assert_close(model.encode_items(some), expected, atol=1e-5, rtol=1e-4)
 
 

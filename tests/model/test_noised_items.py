@@ -41,16 +41,17 @@ def distinct_items(counts: list[int], seed: int = 0, pool: int = 60) -> Tensor:
     return slots.masked_fill(padding, 0)
 
 
-def assert_sound(slots: Tensor, found: Corrupted) -> None:
+def assert_sound(slots: Tensor, found: Corrupted, *, last_item: bool = False) -> None:
     """All that holds whatever chance decides, user by user."""
+    read = slots[:, 1:] if last_item else slots[:, :-1]
     assert found.slot_BL.dtype == found.label_BL.dtype == torch.int64
-    assert found.slot_BL.shape == found.label_BL.shape == slots[:, :-1].shape
-    rows = [row.tolist() for row in (slots, found.slot_BL, found.label_BL)]
-    for u, (own, new, label) in enumerate(zip(*rows, strict=True)):
+    assert found.slot_BL.shape == found.label_BL.shape == read.shape
+    rows = [row.tolist() for row in (slots, read, found.slot_BL, found.label_BL)]
+    for u, (own, inputs, new, label) in enumerate(zip(*rows, strict=True)):
         others = set(itertools.chain(*rows[0][:u], *rows[0][u + 1 :])) - {0}
         before = collections.defaultdict(list)
         after = collections.defaultdict(list)
-        for old, item, kind in zip(own, new, label, strict=False):
+        for old, item, kind in zip(inputs, new, label, strict=True):
             before[kind].append(old)
             after[kind].append(item)
             assert (kind == PADDING) == (old == 0)
@@ -73,7 +74,8 @@ def batches(draw: st.DrawFn) -> Batch:
         st.sampled_from([share for share in (0.0, 0.05, 0.5, 1.0) if share <= 1 - shuffle])
     )
     padded = [[0] * (slots - len(row)) + row for row in draw(rows)]
-    return padded, n, CorruptionOptions(shuffle=shuffle, replace=replace)
+    last = draw(st.booleans())
+    return padded, n, CorruptionOptions(shuffle=shuffle, replace=replace, last_item=last)
 
 
 @settings(max_examples=400, deadline=None)
@@ -81,7 +83,8 @@ def batches(draw: st.DrawFn) -> Batch:
 def test_any_batch_keeps_the_invariants(batch: Batch, seed: int) -> None:
     slots = torch.tensor(batch[0])
     before = slots.clone()
-    assert_sound(slots, corrupt(slots, batch[1], batch[2], seeded(seed)))
+    found = corrupt(slots, batch[1], batch[2], seeded(seed))
+    assert_sound(slots, found, last_item=batch[2].last_item)
     assert torch.equal(slots, before)
 
 
@@ -93,6 +96,15 @@ def test_short_sequences_are_safe(length: int, others: list[list[int]], shares) 
     options = CorruptionOptions(shuffle=shares[0], replace=shares[1])
     for seed in range(20):
         assert_sound(slots, corrupt(slots, 9, options, seeded(seed)))
+
+
+def test_where_the_last_item_is_read_it_is_corrupted_as_often_as_any_other() -> None:
+    slots = distinct_items([6] * 4000)
+    options = CorruptionOptions(shuffle=0.5, replace=0.25, last_item=True)
+    found = corrupt(slots, 60, options, seeded(1))
+    assert_sound(slots, found, last_item=True)
+    shares = (found.label_BL != UNCHANGED).float().mean(0)
+    assert shares.tolist() == pytest.approx([0.75] * 6, abs=0.04)
 
 
 @pytest.mark.parametrize("length", range(2, 7))

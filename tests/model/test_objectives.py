@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from pmm.data.batch import Batch
+from pmm.model.losses.contrastive import robust_contrast
 from pmm.model.losses.noised_items import CorruptionOptions
 from pmm.model.pmmrec.pmmrec import ALL_OBJECTIVES, Pmmrec, Weights, preset
 
@@ -47,14 +48,19 @@ def test_an_objective_without_weight_is_not_computed(build, batch: Batch) -> Non
     assert only_nicl.detector is None
 
 
-def test_only_the_user_encoder_runs_twice(build, batch: Batch) -> None:
-    model, runs = build(weights=ALL_OBJECTIVES).eval(), collections.Counter()
+@pytest.mark.parametrize(("last_item", "times"), [(False, 2), (True, 3)])
+def test_only_the_user_encoder_runs_more_than_once(
+    build, batch: Batch, last_item: bool, times: int
+) -> None:
+    corruption = CorruptionOptions(last_item=last_item)
+    model = build(weights=ALL_OBJECTIVES, corruption=corruption).eval()
+    runs = collections.Counter[str]()
     for name in ("text.blocks.2", "vision.blocks.2", "fusion", "user_encoder"):
         model.get_submodule(name).register_forward_hook(
             lambda *_, name=name: runs.update([name]) or None
         )
     model.loss(batch, chance())
-    assert runs == {"text.blocks.2": 1, "vision.blocks.2": 1, "fusion": 1, "user_encoder": 2}
+    assert runs == {"text.blocks.2": 1, "vision.blocks.2": 1, "fusion": 1, "user_encoder": times}
 
 
 @pytest.mark.parametrize("pool", ["mean", "cls"])
@@ -67,6 +73,19 @@ def test_nicl_aligns_the_vectors_that_a_single_modality_would_use(
         alone = build(modality=modality, modality_pool=pool).eval()
         alone.load_state_dict(model.state_dict(), strict=False)
         assert torch.equal(alone.encode_items(batch.items), found)
+
+
+@pytest.mark.parametrize("last_item", [False, True])
+def test_rcl_compares_what_was_corrupted_with_the_same_items_uncorrupted(
+    build, batch: Batch, last_item: bool
+) -> None:
+    plain = CorruptionOptions(shuffle=0.0, replace=0.0, last_item=last_item)
+    model = build(weights=Weights(rcl=1.0), corruption=plain).eval()
+    slots = batch.slot_BS[:, 1:] if last_item else batch.slot_BS[:, :-1]
+    items = torch.nn.functional.pad(model.encode_items(batch.items), (0, 0, 1, 0))
+    hidden = model.encode_users(items[slots], slots > 0)
+    expected = robust_contrast(hidden, hidden, slots > 0, model.options.rcl)
+    torch.testing.assert_close(model.loss(batch, chance())["rcl"], expected.detach())
 
 
 def test_corruption_without_a_generator_is_refused(build, batch: Batch) -> None:

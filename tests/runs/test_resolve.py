@@ -74,6 +74,13 @@ def test_fine_tuning_stops_early_and_keeps_the_model_of_its_start(shop: Any, sta
     assert recipe.model.fusion_type_embedding, "which the preset official has not"
 
 
+def test_early_stopping_alone_ends_a_run_of_the_preset_paper(shop: Any, start: Path) -> None:
+    paper = resolved(shop, target="HM", preset="paper").train
+    assert (paper.epochs, paper.patience) == (0, 10)
+    tuned = resolved(shop, stage="finetune", target="HM", start=start, preset="paper").train
+    assert (tuned.epochs, tuned.patience) == (0, 5)
+
+
 def test_stages_have_their_objectives(shop: Any, start: Path) -> None:
     assert resolved(shop, target="HM").model.weights == Weights()
     assert resolved(shop, stage="pretrain", sources=("HM",)).model.weights == ALL_OBJECTIVES

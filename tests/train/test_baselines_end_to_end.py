@@ -210,7 +210,17 @@ def test_each_has_the_settings_of_its_paper(world: Any, name: Any) -> None:
     )
 
 
-@pytest.mark.parametrize(("epochs", "expected"), [(2, 0), (7, 2), (60, 5)])
+def test_vqrec_from_scratch_is_as_published_with_the_preset_original_alone(world: Any) -> None:
+    """The published code fixes the user encoder whether or not it was trained before."""
+    values = {"model": {"text": {"encoder": world.options.text.encoder}}}
+    for preset, expected in ((None, ("none", False)), ("original", ("official", True))):
+        request = TrainRequest(target="HM Shoes", model="vqrec", preset=preset)
+        model = resolve_run(world.home, world.home.run("new"), request, values).model
+        assert isinstance(model, VqrecOptions)
+        assert (model.permutation, model.freeze_users) == expected
+
+
+@pytest.mark.parametrize(("epochs", "expected"), [(2, 0), (7, 2), (60, 5), (0, 5)])
 def test_the_order_of_codes_has_at_most_a_third_of_the_epochs(
     world: Any, epochs: int, expected: int
 ) -> None:

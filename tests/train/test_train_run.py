@@ -159,6 +159,12 @@ def test_patience_ends_a_run_that_no_longer_gains(shop: Any, tmp_path: Path) -> 
     assert read_header(tmp_path / "still" / BEST, made_by="")["step"] == 3
 
 
+def test_without_a_limit_of_epochs_patience_alone_ends_a_run(shop: Any, tmp_path: Path) -> None:
+    still = recipe(shop, lr=1e-12, encoder_lr=1e-12, epochs=0, patience=2)
+    result = train(shop.home, tmp_path / "still", still)
+    assert (result["ended"], result["epochs"]) == ("patience", 3)
+
+
 def test_limits_of_steps_end_with_an_evaluation(shop: Any, tmp_path: Path) -> None:
     result = train(shop.home, tmp_path / "limited", recipe(shop, max_steps=4))
     assert (result["ended"], result["steps"], result["epochs"]) == ("max_steps", 4, 1)
@@ -297,6 +303,10 @@ def test_options_out_of_range_are_named_together_for_a_training() -> None:
         TrainOptions(batch_users=8, micro_batches=5)
     with pytest.raises(ValueError, match="max_steps must be at least 0; encoder_lr must be finite"):
         TrainOptions(max_steps=-1, encoder_lr=float("nan"))
+    with pytest.raises(ValueError, match='schedule = "linear" needs epochs above 0'):
+        TrainOptions(epochs=0, schedule="linear")
+    with pytest.raises(ValueError, match="the run would never end"):
+        TrainOptions(epochs=0, patience=0)
 
 
 def test_a_folder_that_holds_something_else_is_refused(shop: Any, tmp_path: Path) -> None:

@@ -42,6 +42,9 @@ class CarcaOptions(ModelOptions):
     dropout: float = 0.3
     table_std: float = 0.0
     """Of the table of ids at the start; 0: Xavier-normal, as in the published code."""
+    mix_std: float = 0.0
+    """Of the matrices that mix an item of id and vectors, and of the one that gives scores, at the
+    start; 0: Xavier-uniform, as all others. 0.01 as published."""
     user_blocks: int = 2
     user_heads: int = 4
     loss: Literal["in_batch", "bce"] = "in_batch"
@@ -65,7 +68,7 @@ class CarcaOptions(ModelOptions):
     def __post_init__(self) -> None:
         blind = self.loss == "in_batch" and not self.causal
         fault = "carca: in_batch needs causal, as each position's target lies ahead"
-        check_options(self, faults=[fault] if blind else [])
+        check_options(self, {"mix_std": 0}, faults=[fault] if blind else [])
 
     @property
     def content(self) -> Modality:
@@ -89,13 +92,14 @@ class Carca(SequenceBaseline):
         self.items = ItemTable(n_items, self.width, std=options.table_std)
         self.vectors = VectorTable(features)
         self.frozen_by = self.vectors.made_by
-        self.mix = ItemMix(self.width, self.vectors.width)
+        self.mix = ItemMix(self.width, self.vectors.width, std=options.mix_std)
         self.head = CarcaHead(
             self.width,
             heads=heads,
             dropout=dropout,
             residual=options.residual,
             causal=options.causal,
+            std=options.mix_std,
         )
         self.user_encoder = CarcaEncoder(
             self.width,
@@ -170,6 +174,7 @@ ENTRY = ModelEntry(
             options=CarcaOptions(
                 width=390,
                 max_length=35,
+                mix_std=0.01,
                 user_blocks=3,
                 user_heads=3,
                 loss="bce",

@@ -199,18 +199,21 @@ def at_stage(options: VqrecOptions, asked: Asked) -> VqrecOptions:
     """Sequences are compared with a batch's targets first, with all items of the target later.
 
     Then the user encoder's positions and blocks are frozen, and the order of the codes is learned
-    first, in at most a third of the epochs, so that the model itself has most of them.
+    first, in at most a third of the epochs, so that the model itself has most of them. The preset
+    "original" does so from scratch too, as the published code does with or without a pre-trained
+    run: the user encoder then stays as it was drawn.
     """
-    if asked.stage == "scratch":
-        return options
     if asked.stage == "pretrain":
         return replace(options, loss="cosine", freeze_users=False, permutation="none")
+    if asked.stage == "scratch" and asked.preset != "original":
+        return options
+    third = asked.epochs // 3 if asked.epochs else VqrecOptions.permutation_epochs
     return replace(
         options,
         loss="full",
         freeze_users=True,
         permutation="official" if asked.preset == "original" else "straight",
-        permutation_epochs=min(VqrecOptions.permutation_epochs, asked.epochs // 3),
+        permutation_epochs=min(VqrecOptions.permutation_epochs, third),
     )
 
 

@@ -22,6 +22,9 @@ class CorruptionOptions:
 
     shuffle: float = 0.15
     replace: float = 0.05
+    last_item: bool = False
+    """Whether a user's last item is read too, as Eq. 10 and 11 run over all of them: the window is
+    then the last L slots, not the L inputs, whose next item is predicted (R49)."""
 
     def __post_init__(self) -> None:
         if not (self.shuffle >= 0 and self.replace >= 0 and self.shuffle + self.replace <= 1):
@@ -50,12 +53,12 @@ def corrupt(
     is no item of the user's own; where there is none, nothing is replaced.
 
     Args:
-        slot_BS: the batch's slots; the last one is a target only and is never an input.
+        slot_BS: the batch's slots; which of them are inputs here, `window` says.
         n_items: distinct items of the batch.
         options: the shares.
         generator: all chance comes from it; on the device of the slots.
     """
-    slot_BL = slot_BS[:, :-1]
+    slot_BL = window(slot_BS, options)
     valid_BL = slot_BL > 0
     n_valid_B = valid_BL.sum(1)
     shuffled_B, replaced_B = _counts(n_valid_B, options, generator)
@@ -81,6 +84,15 @@ def corrupt(
     label_BL = torch.where(new_BL != slot_BL, SHUFFLED, UNCHANGED)
     label_BL = torch.where(taken_BL, REPLACED, label_BL).masked_fill(~valid_BL, PADDING)
     return Corrupted(new_BL, label_BL)
+
+
+def window(slot_BS: Tensor, options: CorruptionOptions) -> Tensor:
+    """The slots that are corrupted, and what they are compared with: L of the S. [B, L]
+
+    >>> window(torch.tensor([[0, 1, 2], [3, 4, 5]]), CorruptionOptions(last_item=True)).tolist()
+    [[1, 2], [4, 5]]
+    """
+    return slot_BS[:, 1:] if options.last_item else slot_BS[:, :-1]
 
 
 def _counts(

@@ -27,7 +27,12 @@ from pmm.model.losses.contrastive import (
     robust_contrast,
 )
 from pmm.model.losses.next_item import LogQ, Reject, Similarity, in_batch_softmax, scored_items
-from pmm.model.losses.noised_items import CorruptionOptions, corrupt, noised_item_detection
+from pmm.model.losses.noised_items import (
+    CorruptionOptions,
+    corrupt,
+    noised_item_detection,
+    window,
+)
 from pmm.model.model_entry import DEFAULT, Asked, ModelEntry, Settings, Transfer
 from pmm.model.pmmrec.fusion import MergeFusion, Pool
 from pmm.model.pmmrec.item_fusion import CoAttention, VectorFusion
@@ -85,8 +90,9 @@ class PmmrecOptions(ModelOptions):
     """Of "merge" alone, as the next."""
     fusion_type_embedding: bool = True
     modality_pool: Pool = "mean"
-    """The item's vector from one modality: masked mean of its tokens, or the class token (R4).
-    A GELU stands behind it where the fusion is not "merge"."""
+    """The item's vector from one modality: masked mean of its tokens, or the class token (R4)."""
+    modality_gelu: bool = True
+    """A GELU behind that vector where the fusion is not "merge"."""
     user_blocks: int = 2
     user_heads: int = 2
     dap_logq: LogQ = "on"
@@ -106,7 +112,12 @@ class PmmrecOptions(ModelOptions):
 def preset(name: PmmrecPreset) -> PmmrecOptions:
     """The options of a column of docs/paper.md.
 
-    `official` cannot have dropout in the frozen blocks (R12) as the published code has.
+    `paper` leaves out four things that stand in the paper: the printed negatives of Eq. 5 to 8,
+    which its own sentences contradict (R13); the factors 1 / (B (L - 1)) and 1 / (B L) of Eq. 5, 9
+    and 10, as sequences differ in length (R18); 50 words of a text (R36: the shards have so many
+    tokens, `pmm shard --max-tokens`); and ranking over all items, those of the history too (R42:
+    `pmm evaluate --keep-history`). `official` cannot have dropout in the frozen blocks (R12) as the
+    published code has.
 
     >>> preset("paper").fusion_pool, preset("official").vision.image_norm
     ('cls', 'half')
@@ -120,8 +131,7 @@ def preset(name: PmmrecPreset) -> PmmrecOptions:
                 modality_pool="cls",
                 fusion_type_embedding=False,
                 dap_logq="off",
-                dap_reject="own_columns",
-                nicl=ContrastOptions(reject="own_columns"),
+                corruption=CorruptionOptions(last_item=True),
                 nid_relu=True,
                 rcl=RobustOptions(similarity="dot", tau=1.0),
             )
@@ -243,7 +253,8 @@ class Pmmrec(nn.Module, Recommender):
         """
         first = self.options.modality_pool == "cls"
         vector_ID = packing.first(token_ND) if first else packing.mean(token_ND)
-        return vector_ID if self.options.fusion == "merge" else functional.gelu(vector_ID)
+        plain = self.options.fusion == "merge" or not self.options.modality_gelu
+        return vector_ID if plain else functional.gelu(vector_ID)
 
     def _projected(
         self, projection: nn.Module, hidden_ND: Tensor, packing: Packing
@@ -311,7 +322,7 @@ class Pmmrec(nn.Module, Recommender):
             "loss", the weighted sum to minimise, and each of its parts by name, unweighted and
             without gradient.
         """
-        weights, n_items = self.options.weights, len(batch.items.item_I)
+        weights = self.options.weights
         vectors = self.item_parts(batch.items, apart=bool(weights.nicl))
         with_padding_ID = functional.pad(vectors.item_ID, (0, 0, 1, 0))
         slot_BL = batch.slot_BS[:, :-1]
@@ -324,17 +335,26 @@ class Pmmrec(nn.Module, Recommender):
         if weights.nid or weights.rcl:
             if generator is None:
                 raise ValueError("the corruption of sequences needs a generator")
-            noisy = corrupt(batch.slot_BS, n_items, self.options.corruption, generator)
-            noisy_BLD = self.encode_users(with_padding_ID[noisy.slot_BL], noisy.slot_BL > 0)
-            if self.detector is not None:
-                logits_BL3 = self.detector(noisy_BLD)
-                relu = self.options.nid_relu
-                parts["nid"] = noised_item_detection(logits_BL3, noisy.label_BL, relu=relu)
-            if weights.rcl:
-                valid_BL = slot_BL > 0
-                parts["rcl"] = robust_contrast(user_BLD, noisy_BLD, valid_BL, self.options.rcl)
+            parts |= self._denoised(with_padding_ID, user_BLD, batch, generator)
         total = torch.stack([getattr(weights, name) * loss for name, loss in parts.items()]).sum()
         return {"loss": total, **{name: loss.detach() for name, loss in parts.items()}}
+
+    def _denoised(
+        self, with_padding_ID: Tensor, user_BLD: Tensor, batch: Batch, generator: Generator
+    ) -> dict[str, Tensor]:
+        """NID and RCL, as far as they have a weight; only the user encoder runs again."""
+        options, weights, parts = self.options, self.options.weights, dict[str, Tensor]()
+        noisy = corrupt(batch.slot_BS, len(batch.items.item_I), options.corruption, generator)
+        noisy_BLD = self.encode_users(with_padding_ID[noisy.slot_BL], noisy.slot_BL > 0)
+        if self.detector is not None:
+            logits_BL3 = self.detector(noisy_BLD)
+            parts["nid"] = noised_item_detection(logits_BL3, noisy.label_BL, relu=options.nid_relu)
+        if weights.rcl:
+            plain_BL = window(batch.slot_BS, options.corruption)
+            if options.corruption.last_item:  # else it is what DAP has read
+                user_BLD = self.encode_users(with_padding_ID[plain_BL], plain_BL > 0)
+            parts["rcl"] = robust_contrast(user_BLD, noisy_BLD, plain_BL > 0, options.rcl)
+        return parts
 
     def _next_item(self, user_BLD: Tensor, item_ID: Tensor, batch: Batch) -> Tensor:
         return in_batch_softmax(
@@ -465,8 +485,9 @@ ENTRY = ModelEntry(
     knows_by="text and picture",
     settings={
         DEFAULT: Settings(options=preset("default")),
-        # It says AdamW and no more, so norms decay as in the published code (R34, R41, R43).
-        "paper": Settings(options=preset("paper"), training={"decay_norms": True}),
+        # It says AdamW and no more, so norms decay as in the published code; early stopping alone
+        # ends a run (R34, R41, R43).
+        "paper": Settings(options=preset("paper"), training={"decay_norms": True, "epochs": 0}),
         "official": Settings(
             options=preset("official"),
             training={"decay_norms": True, "precision": "fp16", "patience": 0},

@@ -25,13 +25,15 @@ class ItemMix(nn.Module):
 
     The features go to 5D first, then id vector and features together to D. Profile and candidates
     share the layers, but ids enter the profile times the root of D and candidates as they are.
+
+    Matrices start from N(0, std), with `std` = 0 Xavier-uniform.
     """
 
-    def __init__(self, width: int, features: int) -> None:
+    def __init__(self, width: int, features: int, *, std: float = 0.0) -> None:
         super().__init__()
         self.feature = nn.Linear(features, 5 * width)
         self.mix = nn.Linear(6 * width, width)
-        _initialise(self)
+        _initialise(self, std)
 
     def forward(self, e_ID: Tensor, feature_IF: Tensor) -> tuple[Tensor, Tensor]:
         """The items as they stand in a profile, and as candidates; [I, D] each."""
@@ -150,6 +152,8 @@ class CarcaHead(nn.Module):
     Since the last layer is linear, a candidate's score is the mean of one number a profile item,
     under the candidate's attention: value . w, or value . (w x candidate) with the residual. No
     attended vector is ever made.
+
+    The last layer's matrix starts from N(0, std), with `std` = 0 Xavier-uniform as all others.
     """
 
     def __init__(
@@ -160,13 +164,15 @@ class CarcaHead(nn.Module):
         dropout: float = 0.3,
         residual: bool = True,
         causal: bool = True,
+        std: float = 0.0,
     ) -> None:
         super().__init__()
         self.residual, self.causal = residual, causal
         self.projections = Projections(width, heads)
         self.score = nn.Linear(width, 1)
         self.dropout = nn.Dropout(dropout)
-        _initialise(self)
+        _initialise(self.projections)
+        _initialise(self.score, std)
 
     def scores(self, profile_BLD: Tensor, valid_BL: Tensor, candidate_ID: Tensor) -> Tensor:
         """Every candidate at every position, [B, L, I], zeros at padding: for training.
@@ -287,9 +293,16 @@ def _visible(valid_BL: Tensor, *, causal: bool) -> Tensor:
     return valid_BL[:, None, :] | self_LL
 
 
-def _initialise(module: nn.Module) -> None:
-    """Xavier-uniform matrices, zero biases: the published code leaves both to TensorFlow 1."""
+def _initialise(module: nn.Module, std: float = 0.0) -> None:
+    """Matrices of N(0, std), zero biases.
+
+    With `std` = 0 the matrices are Xavier-uniform: the published code leaves those of the attention
+    and the feed-forward layers, and all biases, to TensorFlow 1.
+    """
     for each in module.modules():
         if isinstance(each, nn.Linear):
-            nn.init.xavier_uniform_(each.weight)
+            if std:
+                nn.init.normal_(each.weight, std=std)
+            else:
+                nn.init.xavier_uniform_(each.weight)
             nn.init.zeros_(each.bias)
