@@ -21,7 +21,7 @@ class Batch:
     """int64, left-padded: 0 is padding, k > 0 stands for items.item_I[k - 1]."""
     log_p_I: Tensor
     """float32, log of the item's share of what batches meet: of all slots of an epoch's rows that
-    hold an item (docs/paper.md R14; `pmm.data.training_set.TrainingSet.occurrences`)."""
+    hold an item (docs/paper.md, "What is counted"; `TrainingSet.occurrences`)."""
 
     def split(self, parts: int) -> list["Batch"]:
         """The same users in `parts` parts or fewer, of two or more, each over its own items."""

@@ -19,7 +19,8 @@ BUCKETS: tuple[tuple[str, int, int | None], ...] = (
 """Popularity buckets: name, fewest and most occurrences of the target in the training part."""
 
 COLD_BELOW = 10
-"""An item with fewer training occurrences than this is cold (paper IV-A)."""
+"""An item with fewer occurrences in the training part than this is cold (paper IV-A; docs/paper.md,
+"What is counted")."""
 
 
 def hit_rate(rank_U: NDArray[Any], k: int) -> float:

@@ -112,7 +112,10 @@ class Shards:
 
     @cached_property
     def train_count(self) -> Int64s:
-        """int64 [n_items + 1]: how often each item occurs in the training parts; 0 for padding."""
+        """int64 [n_items + 1]: how often each item occurs in the training parts; 0 for padding.
+
+        All of them counts, not what batches meet (docs/paper.md, "What is counted").
+        """
         return np.bincount(self._sequences.train.values, minlength=self.n_items + 1).astype(
             np.int64
         )

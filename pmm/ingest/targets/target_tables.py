@@ -231,6 +231,7 @@ def _write_target(
     users, user = _renumber(rows.user)
     codes, item = _renumber(rows.item)
     item += 1  # 0 is padding
+    # Of the whole training part, not of what batches meet (docs/paper.md, "What is counted").
     train_count = np.bincount(item[parts == TRAIN], minlength=len(codes) + 1)
     is_cold = train_count < options.cold_below
     items = _items(source, codes, train_count[1:])
