@@ -91,7 +91,10 @@ class TrainOptions:
         if self.batch_users < 2 * self.micro_batches:
             low.append("batch_users must be at least twice micro_batches")
         if not self.epochs and self.schedule != "constant":
-            low.append(f'schedule = "{self.schedule}" needs epochs above 0')
+            low.append(
+                f'schedule = "{self.schedule}" ends at the last epoch, and epochs = 0 has none: '
+                "set epochs (--epochs)"
+            )
         if not any((self.epochs, self.patience, self.max_steps, self.max_minutes)):
             low.append("epochs, patience, max_steps and max_minutes are 0: the run would never end")
         if low:

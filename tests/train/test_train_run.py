@@ -303,7 +303,7 @@ def test_options_out_of_range_are_named_together_for_a_training() -> None:
         TrainOptions(batch_users=8, micro_batches=5)
     with pytest.raises(ValueError, match="max_steps must be at least 0; encoder_lr must be finite"):
         TrainOptions(max_steps=-1, encoder_lr=float("nan"))
-    with pytest.raises(ValueError, match='schedule = "linear" needs epochs above 0'):
+    with pytest.raises(ValueError, match='schedule = "linear" ends at the last epoch'):
         TrainOptions(epochs=0, schedule="linear")
     with pytest.raises(ValueError, match="the run would never end"):
         TrainOptions(epochs=0, patience=0)
