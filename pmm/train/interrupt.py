@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any, Self
 
+from pmm.stopping import came
+
 logger = logging.getLogger(__name__)
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -33,7 +35,8 @@ class Interrupt:
         finally:
             self._at_once = False
 
-    def _handle(self, _number: int, _frame: FrameType | None) -> None:
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
+        came(number)
         if self.asked or self._at_once:
             self.asked = True
             raise KeyboardInterrupt

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from pmm.runs.request import CacheRequest, TrainRequest
 from pmm.runs.resolve import resolve_run
 from pmm.runs.trackers import TrackedLog, require_trackers
 from pmm.runs.transfer import take_over, write_report
+from pmm.stopping import underway
 from pmm.storage.artefact import storage_errors
 from pmm.storage.home import Home
 from pmm.storage.toml import dump, resolve
@@ -49,7 +50,15 @@ def train_as_asked(request: TrainRequest, *, command: str = "") -> dict[str, Any
     existing: Existing = "refuse"
     if request.resume or request.overwrite:
         existing = "resume" if request.resume else "overwrite"
-    return train(home, run_dir, recipe, existing=existing, command=command, profile=request.profile)
+    return train(
+        home,
+        run_dir,
+        recipe,
+        existing=existing,
+        command=command,
+        profile=request.profile,
+        name=(request.name or "").strip(),
+    )
 
 
 def train(
@@ -60,6 +69,8 @@ def train(
     existing: Existing = "refuse",
     command: str = "",
     profile: bool = False,
+    name: str = "",
+    made_on: str = "",
 ) -> dict[str, Any]:
     """Train a model on shards until it ends, or until Ctrl-C.
 
@@ -74,6 +85,8 @@ def train(
         existing: what to do if the folder holds a run: refuse, resume or overwrite it.
         command: as the user typed it, for run.json.
         profile: print where the time of a step goes, once that is measured.
+        name: of the run, as the user wrote it.
+        made_on: fingerprint of the only shards that will do; of any where it is empty.
 
     Returns:
         run, ended (epochs, patience, max_steps, max_minutes or interrupted), steps, epochs,
@@ -82,11 +95,18 @@ def train(
     Raises:
         InputError, ArtefactError, RecipeError: before anything is written or replaced.
         PmmError: the loss or a weight is no number. StorageError: the disk is full.
+        StaleArtefact: the shards were replaced before the end.
     """
     recipe = with_whole_paths(recipe)
     require_trackers(recipe.train.trackers)
     data = TrainingSet(open_parts(home, recipe), mixing=recipe.mixing, read=recipe.model.modality)
+    if made_on and data.fingerprint != made_on:
+        raise StaleArtefact(
+            f"{data.parts[0].place} changed: they were {made_on[:8]}, and are now "
+            f"{data.fingerprint[:8]}. Run the same command again"
+        )
     with run_folder.claim(run_dir):
+        run_folder.require_same_name(run_dir, name)
         going_on = run_folder.settle(run_dir, existing)
         if going_on:
             _require_same(run_dir, recipe, data)
@@ -95,15 +115,21 @@ def train(
         report = take_over(trainer.model, recipe.start) if recipe.start and begins else None
         if going_on:
             _restore(trainer)
-        elif existing == "overwrite":  # nothing that could be refused stands after this
-            run_folder.clear(run_dir)
-        about = {"command": command, "seed": recipe.train.seed, "shards": data.fingerprint}
+        about = {
+            "name": name or run_dir.name,
+            "command": command,
+            "seed": recipe.train.seed,
+            "shards": data.fingerprint,
+        }
         about |= {"target": data.target, "device": str(trainer.device), **trainer.sizes()}
-        run_folder.describe(run_dir, dump(recipe), about)
+        # Nothing that could be refused stands after this.
+        overwritten = run_folder.replaced(run_dir) if existing == "overwrite" else nullcontext()
+        with overwritten:
+            run_folder.describe(run_dir, dump(recipe), about)
         if report is not None:
             write_report(run_dir, report)
             logger.info(report)
-        with storage_errors(run_dir):
+        with underway(), storage_errors(run_dir):
             names, about = recipe.train.trackers, asdict(recipe)
             log = TrackedLog(run_dir / LOG, trainer.state, names, about=about)
             with closing(log), Interrupt() as interrupt, memory_errors(recipe.train.batch_users):
