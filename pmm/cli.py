@@ -11,10 +11,10 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from pmm.commands.from_request import LazyGroup
+from pmm.commands.printed import OUTPUT_LOST, flush_output, printable_output, refuse_output
 from pmm.errors import PmmError
 from pmm.messages import configure_logging
-from pmm.output import OUTPUT_LOST, flush_output, printable_output, refuse_output
-from pmm.stopping import exit_status, terminated_as_by_ctrl_c
+from pmm.train.interrupt import exit_status, terminated_as_by_ctrl_c
 from pmm.version import __version__
 
 COMMANDS = {

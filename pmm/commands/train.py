@@ -9,7 +9,7 @@ import typer
 from pmm.commands.from_request import GroupedCommand, make_command, typed_command
 from pmm.model import registry
 from pmm.runs.request import TrainRequest
-from pmm.stopping import Underway, exit_status
+from pmm.train.interrupt import Underway, exit_status
 
 
 def run(request: TrainRequest) -> None:

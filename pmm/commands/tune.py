@@ -6,7 +6,7 @@ import typer
 
 from pmm.commands.from_request import GroupedCommand, make_command, typed_command
 from pmm.runs.request import TuneRequest
-from pmm.stopping import Underway, exit_status
+from pmm.train.interrupt import Underway, exit_status
 
 
 def run(request: TuneRequest) -> None:

@@ -4,7 +4,7 @@ Shape legend: N items of the catalogue, U users of a chunk, L window of recent i
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -187,7 +187,7 @@ def _publish(
     metrics: dict[str, Any],
     *,
     draw: Callable[[Path], None] | None,
-    still: Callable[[], None],
+    still: Iterable[Callable[[], None]],
 ) -> None:
     """Write tables of ranks, gallery.png and metrics.json, all of one evaluation or none.
 
@@ -197,10 +197,15 @@ def _publish(
         tables: name without suffix and ending -> ranks; the digest of "ranks" goes into `metrics`.
         metrics: of this evaluation.
         draw: draws the gallery.
-        still: called when all is written: raises where it is about other weights or shards.
+        still: called when all is written: they raise where it is about other weights or shards.
     """
+
+    def unchanged() -> None:
+        for each in still:
+            each()
+
     with storage_errors(run_dir), evaluations_held(run_dir):
-        with atomic_files(before=still) as temporary_of:
+        with atomic_files(before=unchanged) as temporary_of:
             for name, table in tables.items():
                 path = temporary_of(run_dir / f"{name}{suffix}.parquet")
                 write_table(path, table, RANKS)
@@ -305,11 +310,7 @@ def evaluate_run(
     if options.gallery_users:
         rows = gallery_rows(model, shards, ranks, options, catalogue, dtype=dtype)
         draw = partial(_draw_gallery, shards=shards, rows=rows, options=options, metrics=metrics)
-
-    def still() -> None:
-        seen.require_unchanged()
-        shards.require_unchanged()
-
+    still = (seen.require_unchanged, shards.require_unchanged)
     _publish(run_dir, suffix, tables, metrics, draw=draw, still=still)
     return metrics
 

@@ -39,7 +39,7 @@ from pmm.storage.artefact import (
     snapshot,
     write_json,
 )
-from pmm.storage.home import Home
+from pmm.storage.home import Home, whole_path
 from pmm.storage.schemas import SEQUENCES, TARGET_ITEMS, read_table, write_table
 
 KIND = "shards"
@@ -147,7 +147,7 @@ def _picture_folder(
             f"{len(images):,} items of {name} name a picture, but {card} names no picture folder. "
             "Give it: " + command(name) + " --pictures DIR"
         )
-    folder = folder.expanduser().absolute()
+    folder = whole_path(folder)
     if not folder.is_dir():
         raise InputError(
             f"the picture folder of {name}, {folder}, is not there. Give its new place: "

@@ -146,19 +146,29 @@ def resolve_home(option: Path | None) -> Home:
     return Home(whole_path(chosen))
 
 
-def whole_path(path: Path) -> Path:
-    """A path from the root, `~` and `~user` replaced by their folders.
+def expanded(path: Path) -> Path:
+    """A path with `~` and `~user` replaced by their folders.
 
     Raises:
-        InputError: there is no such user, or the current folder has been deleted.
+        InputError: there is no such user.
     """
     try:
-        return path.expanduser().absolute()
+        return path.expanduser()
     except RuntimeError as error:
         raise InputError(
             f"{path}: there is no user {path.parts[0][1:]!r} here. Give the whole path, or "
             f"./{path} for a folder of that name"
         ) from error
+
+
+def whole_path(path: Path) -> Path:
+    """A path from the root; `~` as in `expanded`.
+
+    Raises:
+        InputError: there is no such user, or the current folder has been deleted.
+    """
+    try:
+        return expanded(path).absolute()
     except FileNotFoundError as error:
         raise InputError(
             f"{path}: the current folder has been deleted. Change into one that is there, or give "

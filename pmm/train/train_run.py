@@ -26,12 +26,11 @@ from pmm.runs.request import CacheRequest, TrainRequest
 from pmm.runs.resolve import resolve_run
 from pmm.runs.trackers import TrackedLog, require_trackers
 from pmm.runs.transfer import take_over, write_report
-from pmm.stopping import underway
 from pmm.storage.artefact import storage_errors
 from pmm.storage.home import Home
 from pmm.storage.toml import dump, resolve
 from pmm.train import curves
-from pmm.train.interrupt import Interrupt
+from pmm.train.interrupt import Interrupt, underway
 from pmm.train.trainer import Trainer
 
 logger = logging.getLogger(__name__)
@@ -99,12 +98,7 @@ def train(
     """
     recipe = with_whole_paths(recipe)
     require_trackers(recipe.train.trackers)
-    data = TrainingSet(open_parts(home, recipe), mixing=recipe.mixing, read=recipe.model.modality)
-    if made_on and data.fingerprint != made_on:
-        raise StaleArtefact(
-            f"{data.parts[0].place} changed: they were {made_on[:8]}, and are now "
-            f"{data.fingerprint[:8]}. Run the same command again"
-        )
+    data = _data(home, recipe, made_on)
     with run_folder.claim(run_dir):
         run_folder.require_same_name(run_dir, name)
         going_on = run_folder.settle(run_dir, existing)
@@ -115,28 +109,44 @@ def train(
         report = take_over(trainer.model, recipe.start) if recipe.start and begins else None
         if going_on:
             _restore(trainer)
-        about = {
-            "name": name or run_dir.name,
-            "command": command,
-            "seed": recipe.train.seed,
-            "shards": data.fingerprint,
-        }
-        about |= {"target": data.target, "device": str(trainer.device), **trainer.sizes()}
+        about = {"name": name or run_dir.name, "command": command, "seed": recipe.train.seed}
+        about |= {"shards": data.fingerprint, "target": data.target}
+        about |= {"device": str(trainer.device), **trainer.sizes()}
         # Nothing that could be refused stands after this.
-        overwritten = run_folder.replaced(run_dir) if existing == "overwrite" else nullcontext()
-        with overwritten:
+        with run_folder.replaced(run_dir) if existing == "overwrite" else nullcontext():
             run_folder.describe(run_dir, dump(recipe), about)
         if report is not None:
             write_report(run_dir, report)
             logger.info(report)
-        with underway(), storage_errors(run_dir):
-            names, about = recipe.train.trackers, asdict(recipe)
-            log = TrackedLog(run_dir / LOG, trainer.state, names, about=about)
-            with closing(log), Interrupt() as interrupt, memory_errors(recipe.train.batch_users):
-                trainer.fit(log, interrupt)
-            records = curves.read_log(run_dir / LOG)
-            curves.draw(records, run_dir / "curves.png", title=f"{run_dir.name}: {data.target}")
+        _fit(trainer, recipe)
         return _result(trainer)
+
+
+def _data(home: Home, recipe: Recipe, made_on: str) -> TrainingSet:
+    """What a recipe is trained on.
+
+    Raises:
+        StaleArtefact: it is not of the fingerprint that is asked for.
+    """
+    data = TrainingSet(open_parts(home, recipe), mixing=recipe.mixing, read=recipe.model.modality)
+    if made_on and data.fingerprint != made_on:
+        raise StaleArtefact(
+            f"{data.parts[0].place} changed: they were {made_on[:8]}, and are now "
+            f"{data.fingerprint[:8]}. Run the same command again"
+        )
+    return data
+
+
+def _fit(trainer: Trainer, recipe: Recipe) -> None:
+    """Train a described run to an end, and draw its curves."""
+    run_dir, options = trainer.run_dir, recipe.train
+    with underway(), storage_errors(run_dir):
+        log = TrackedLog(run_dir / LOG, trainer.state, options.trackers, about=asdict(recipe))
+        with closing(log), Interrupt() as interrupt, memory_errors(options.batch_users):
+            trainer.fit(log, interrupt)
+        records = curves.read_log(run_dir / LOG)
+        title = f"{run_dir.name}: {trainer.data.target}"
+        curves.draw(records, run_dir / "curves.png", title=title)
 
 
 def store_activations(home: Home, recipe: Recipe, *, force: bool = False) -> dict[str, str]:

@@ -25,12 +25,12 @@ from pmm.runs.loading import open_parts
 from pmm.runs.recipe import with_whole_paths
 from pmm.runs.request import TrainRequest, TuneRequest
 from pmm.runs.resolve import resolve_run
-from pmm.stopping import underway
 from pmm.storage.artefact import storage_errors
 from pmm.storage.dotted_names import flat, short_name, written
 from pmm.storage.home import Home
 from pmm.storage.toml import merge
 from pmm.train.curves import read_log
+from pmm.train.interrupt import underway
 from pmm.train.train_run import train
 from pmm.tune.best_recipe import hardware_of, result_of, write_best
 from pmm.tune.fitting import fit_space
