@@ -22,6 +22,7 @@ from pmm.world.formats.csv_writer import write_csv
 from pmm.world.generate import generate
 
 LEVELS = int(os.environ.get("PMM_FILL_LEVELS", "4"))
+assert LEVELS % 2 == 0
 SIZE = 48 << 20
 
 
@@ -75,8 +76,8 @@ def ingest(disk: Disk, turn: int) -> list[str]:
     return ["ingest", "csv", "--name", "shop", *files, "--user-core", str(4 + turn % 2)]
 
 
-def shard(disk: Disk, turn: int) -> list[str]:
-    return [*_on("shard"), *_text(disk), "--workers", "1", *["--force"][: turn + 1]]
+def shard(disk: Disk, _turn: int) -> list[str]:
+    return [*_on("shard"), *_text(disk), "--workers", "1", "--force"]
 
 
 def cache(disk: Disk, _turn: int) -> list[str]:
@@ -124,7 +125,7 @@ def old(disk: Disk) -> Disk:
     """What was there before the disk filled up: everything up to an evaluated run."""
     disk.home.mkdir()
     for words in (
-        ingest(disk, 0),
+        ingest(disk, LEVELS - 1),  # which the last level gives back
         [*_on("shard"), *_text(disk), "--workers", "1"],
         [*_on("cache"), *_encoders(disk)],
         [*_on("train"), "--model", "sasrec", "--epochs", "1", "--name", "old"],

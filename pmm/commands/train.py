@@ -28,9 +28,9 @@ def run(request: TrainRequest) -> None:
     again = typed_command(leave_out="--overwrite") + ("" if request.resume else " --resume")
     try:
         result = train_as_asked(request, command=typed_command())
-    except Underway as stopped:
+    except Underway:
         print(f"Stopped at once, unsaved. Go on from the last checkpoint: {again}", file=sys.stderr)
-        raise typer.Exit(exit_status()) from stopped
+        raise typer.Exit(exit_status()) from None
     _print_result(result)
     if result["ended"] == "interrupted":
         print(f"Go on: {again}")

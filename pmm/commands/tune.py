@@ -21,9 +21,9 @@ def run(request: TuneRequest) -> None:
     again = typed_command(leave_out="--overwrite")
     try:
         found = tune_as_asked(request, command=again)
-    except Underway as stopped:
+    except Underway:
         print(f"Stopped at once. Go on: {again}", file=sys.stderr)
-        raise typer.Exit(exit_status()) from stopped
+        raise typer.Exit(exit_status()) from None
     if found["rows"]:
         print(trials_table(found["rows"]))
     if found["ended"] == "interrupted":

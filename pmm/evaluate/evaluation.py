@@ -311,7 +311,8 @@ def evaluate_run(
         rows = gallery_rows(model, shards, ranks, options, catalogue, dtype=dtype)
         draw = partial(_draw_gallery, shards=shards, rows=rows, options=options, metrics=metrics)
     still = (seen.require_unchanged, shards.require_unchanged)
-    _publish(run_dir, suffix, tables, metrics, draw=draw, still=still)
+    with seen.reading():
+        _publish(run_dir, suffix, tables, metrics, draw=draw, still=still)
     return metrics
 
 

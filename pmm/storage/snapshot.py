@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pmm.errors import StaleArtefact
 
-Stamp = tuple[int, int, int, int]
+Stamp = tuple[int, int, int, int, int]
 
 
 @dataclass(frozen=True)
@@ -79,4 +79,6 @@ def stamp_of(path: Path) -> Stamp | None:
         found = os.fstat(handle)
     finally:
         os.close(handle)
-    return (found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size)
+    # The inode's number comes back soon, and a copy may carry the time of its original; the time of
+    # the inode's own change cannot be set.
+    return (found.st_dev, found.st_ino, found.st_ctime_ns, found.st_mtime_ns, found.st_size)
