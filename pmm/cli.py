@@ -11,8 +11,10 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from pmm.commands.from_request import LazyGroup
+from pmm.commands.printed import OUTPUT_LOST, flush_output, printable_output, refuse_output
 from pmm.errors import PmmError
 from pmm.messages import configure_logging
+from pmm.train.interrupt import exit_status, terminated_as_by_ctrl_c
 from pmm.version import __version__
 
 COMMANDS = {
@@ -53,20 +55,35 @@ app = typer.Typer(
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
-    """Run the command line. Exit status: 0 done, 1 the user's input is at fault, 2 usage."""
+    """Run the command line.
+
+    Exit status: 0 done, 1 the user's input is at fault, 2 usage, 130 Ctrl-C, 143 SIGTERM.
+    """
+    printable_output()
+    try:
+        with terminated_as_by_ctrl_c():
+            _run(arguments)
+    finally:
+        flush_output()
+
+
+def _run(arguments: list[str] | None) -> NoReturn:
     try:
         app(args=arguments)
     except PmmError as error:
         print(f"Error: {error}", file=sys.stderr)
         raise SystemExit(1) from None
     except OSError as error:  # of any path that a user typed; whatever else fails is told as a bug
-        if error.errno not in (errno.ENAMETOOLONG, errno.ELOOP):
+        if error.filename is None and error.errno in OUTPUT_LOST:
+            refuse_output(error)
+        if error.errno not in (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOSPC, errno.EDQUOT):
             raise
         print(f"Error: {error.filename} cannot be used ({error.strerror})", file=sys.stderr)
         raise SystemExit(1) from None
     except SystemExit as ended:  # typer turns Ctrl-C into one
         if isinstance(getattr(ended.__context__, "__cause__", None), KeyboardInterrupt):
             print("Stopped. Run the same command to go on.", file=sys.stderr)
+            raise SystemExit(exit_status()) from None
         raise
     raise SystemExit(0)
 

@@ -5,17 +5,26 @@ Of a home folder: all datasets of the paper beside the paper's figures.
 
 import json
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from pmm.errors import ArtefactError, BrokenArtefact, InputError, MissingArtefact, StaleArtefact
+from pmm.errors import (
+    ArtefactError,
+    BrokenArtefact,
+    InputError,
+    MissingArtefact,
+    StaleArtefact,
+    StorageError,
+)
 from pmm.ingest.targets.paper_table_two import TABLE_II, rules_in_words
 from pmm.ingest.targets.target_tables import open_target
-from pmm.storage.artefact import MANIFEST, Manifest, open_artefact
-from pmm.storage.home import Home, resolve_home, slug
+from pmm.storage.artefact import MANIFEST, Manifest, open_artefact, snapshot, storage_errors
+from pmm.storage.home import Home, resolve_home, slug, whole_path
+from pmm.storage.snapshot import Snapshot
 from pmm.text_table import text_table
 
 SHEET = "contact-sheet.png"
@@ -48,9 +57,15 @@ def describe(
     if path.is_file():
         return "\n".join(_file(path, rows))
     if (path / MANIFEST).is_file():
-        return "\n".join(_artefact(path, rows, sheet, verify))
+        with snapshot(path, "the artefact").reading():
+            return "\n".join(_artefact(path, rows, sheet, verify))
     if (path / "recipe.toml").is_file():
-        return "\n".join(_run(path, rows))
+        of_run = Snapshot(path / "run.json", f"the run {path}")
+        with (
+            of_run.reading(),
+            Snapshot(path / "metrics.json", f"the evaluation of {path}").reading(),
+        ):
+            return "\n".join(_run(path, rows))
     if any((path / name).is_dir() for name in _BELOW_HOME):
         return "\n".join(_home(Home(path.absolute())))
     raise InputError(
@@ -151,8 +166,9 @@ def _home(home: Home) -> Iterator[str]:
 def _rows_of_target(home: Home, name: str, command: str) -> list[list[Any]]:
     """As `_beside_paper`; one row that names the command where the target cannot be used."""
     try:
-        open_target(home, name)
-        return _beside_paper(_json(home.target(name) / "card.json"))
+        with snapshot(home.target(name), f"the target {name}").reading():
+            open_target(home, name)
+            return _beside_paper(_json(home.target(name) / "card.json"))
     except MissingArtefact:
         why = "not ingested"
     except StaleArtefact:
@@ -177,9 +193,36 @@ def _artefact(path: Path, rows: int, sheet: Path | None, verify: bool) -> Iterat
     if kind == "shards":
         from pmm.shards.contact_sheet import sheet_of_shards
 
-        target = sheet or Path.cwd() / SHEET
-        sheet_of_shards(path, target)
-        yield from ("", f"contact sheet: {target}")
+        yield from ("", _drawn(sheet, partial(sheet_of_shards, path)))
+
+
+def _drawn(sheet: Path | None, draw: Callable[[Path], None]) -> str:
+    """Draw a contact sheet; returns where, or why not where nobody asked for one.
+
+    Raises:
+        InputError, StorageError: it was asked for and cannot be written.
+    """
+    if sheet is not None and sheet.is_dir():
+        raise InputError(f"--sheet {sheet} is a folder: name the picture, as {sheet / SHEET}")
+    target = whole_path(sheet or Path(SHEET))
+    try:
+        with storage_errors(target):
+            draw(target)
+    except (StorageError, OSError) as error:
+        if sheet is None:
+            why = "is full" if "is full" in str(error) else "cannot be written"
+            return f"no contact sheet: {target.parent} {why}. Give --sheet FILE to draw one"
+        if isinstance(error, StorageError):
+            raise StorageError(
+                f"--sheet {sheet} cannot be written ({_reason(error)}). Give another place"
+            ) from error
+        raise
+    return f"contact sheet: {target}"
+
+
+def _reason(error: BaseException) -> str:
+    cause = error.__cause__
+    return str(cause.strerror) if isinstance(cause, OSError) else str(error)
 
 
 def _target_in_short(card: dict[str, Any]) -> Iterator[str]:
@@ -272,9 +315,8 @@ def _shards_behind(url: str, rows: int, sheet: Path | None) -> Iterator[str]:
     first = list(islice(stream_samples(tars, parts={"json", "jpg"}, made_by=made_by), SHOWN))
     yield f"first of {index['items']:,} items"
     yield from (f"  {each.parts['json'].decode()}" for each in first[:rows])
-    target = sheet or Path.cwd() / SHEET
-    draw_samples(target, first, int(index["picture"]["size"]))
-    yield from ("", f"contact sheet: {target}")
+    size = int(index["picture"]["size"])
+    yield from ("", _drawn(sheet, lambda target: draw_samples(target, first, size)))
 
 
 def _json(path: Path) -> dict[str, Any]:

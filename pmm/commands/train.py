@@ -1,5 +1,6 @@
 """`pmm train`: a model trained on shards."""
 
+import sys
 import textwrap
 from typing import Any
 
@@ -8,6 +9,7 @@ import typer
 from pmm.commands.from_request import GroupedCommand, make_command, typed_command
 from pmm.model import registry
 from pmm.runs.request import TrainRequest
+from pmm.train.interrupt import Underway, exit_status
 
 
 def run(request: TrainRequest) -> None:
@@ -23,12 +25,16 @@ def run(request: TrainRequest) -> None:
     """
     from pmm.train.train_run import train_as_asked
 
-    result = train_as_asked(request, command=typed_command())
+    again = typed_command(leave_out="--overwrite") + ("" if request.resume else " --resume")
+    try:
+        result = train_as_asked(request, command=typed_command())
+    except Underway:
+        print(f"Stopped at once, unsaved. Go on from the last checkpoint: {again}", file=sys.stderr)
+        raise typer.Exit(exit_status()) from None
     _print_result(result)
     if result["ended"] == "interrupted":
-        again = "" if request.resume else " --resume"
-        print(f"Go on: {typed_command(leave_out='--overwrite')}{again}")
-        raise typer.Exit(130)
+        print(f"Go on: {again}")
+        raise typer.Exit(exit_status())
     run_dir = result["run"]
     finetune = f'pmm train --stage finetune --target "HM Shoes" --from {run_dir}'
     print(f"Next: {finetune if request.stage == 'pretrain' else f'pmm evaluate {run_dir}'}")

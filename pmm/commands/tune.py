@@ -1,9 +1,12 @@
 """`pmm tune`: a search for hyper-parameters."""
 
+import sys
+
 import typer
 
 from pmm.commands.from_request import GroupedCommand, make_command, typed_command
 from pmm.runs.request import TuneRequest
+from pmm.train.interrupt import Underway, exit_status
 
 
 def run(request: TuneRequest) -> None:
@@ -16,12 +19,16 @@ def run(request: TuneRequest) -> None:
     from pmm.tune.trial_rows import trials_table
 
     again = typed_command(leave_out="--overwrite")
-    found = tune_as_asked(request, command=again)
+    try:
+        found = tune_as_asked(request, command=again)
+    except Underway:
+        print(f"Stopped at once. Go on: {again}", file=sys.stderr)
+        raise typer.Exit(exit_status()) from None
     if found["rows"]:
         print(trials_table(found["rows"]))
     if found["ended"] == "interrupted":
         print(f"Go on: {again}")
-        raise typer.Exit(130)
+        raise typer.Exit(exit_status())
     print(f"Best options: {found['recipe']}")
     for each in found["next"]:
         print(f"Next: {each}")

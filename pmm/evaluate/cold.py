@@ -17,7 +17,7 @@ from pmm.evaluate.metrics import measure
 from pmm.evaluate.ranking import Queries
 from pmm.shards.read import Shards
 from pmm.shards.sequence_shards import Lists
-from pmm.storage.artefact import open_artefact, require_input
+from pmm.storage.artefact import open_artefact, require_input, snapshot
 from pmm.storage.home import Home
 from pmm.storage.schemas import COLD, read_table
 
@@ -39,10 +39,11 @@ def cold_cuts(home: Home, shards: Shards) -> ColdCuts:
         StaleArtefact: they are not those that the shards were made from.
     """
     place, again = home.target(shards.target), f'pmm ingest … for "{shards.target}"'
-    target = open_artefact(place, kind="target", made_by=again)
     shard_again = f'pmm shard --target "{shards.target}"'
-    require_input(shards.place, shards.manifest, "target", target.fingerprint, made_by=shard_again)
-    table = read_table(place / "cold.parquet", COLD).combine_chunks()
+    with snapshot(place, f"the target {shards.target}").reading():
+        found = open_artefact(place, kind="target", made_by=again).fingerprint
+        require_input(shards.place, shards.manifest, "target", found, made_by=shard_again)
+        table = read_table(place / "cold.parquet", COLD).combine_chunks()
     user_C = table["user"].to_numpy().astype(np.int32)
     history = table["history"].combine_chunks()
     if not len(user_C):

@@ -4,7 +4,8 @@ Shape legend: N items of the catalogue, U users of a chunk, L window of recent i
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +31,18 @@ from pmm.evaluate.ranking import Queries, count_candidates, top_items
 from pmm.model.features.frozen_vectors import frozen_vectors
 from pmm.model.protocol import ModelOptions, Recommender
 from pmm.runs.device import pick_precision
+from pmm.runs.folder import evaluations_held
 from pmm.runs.loading import is_own, load_run, targets_of
 from pmm.runs.recipe import encoder_specs
 from pmm.runs.trackers import drop_shown_evaluations, show_evaluation
+from pmm.runs.weights import BEST
 from pmm.shards.kinds import Split
 from pmm.shards.read import Shards
-from pmm.storage.artefact import atomic_file, storage_errors, write_json
+from pmm.storage.artefact import storage_errors, write_json
+from pmm.storage.atomic import atomic_files
 from pmm.storage.home import Home, slug
 from pmm.storage.schemas import RANKS, write_table
+from pmm.storage.snapshot import Snapshot
 
 
 def questions(shards: Shards, split: Split) -> Queries:
@@ -154,39 +159,62 @@ def references(
     }
 
 
-def write_metrics(
-    folder: Path,
+def _metrics(
     ranks: pa.Table,
     shards: Shards,
     options: EvaluateOptions,
     about: dict[str, Any],
-    suffix: str | None = None,
-    ranked_by: Mapping[str, Ranker] | None = None,
+    ranked_by: Mapping[str, Ranker],
 ) -> dict[str, Any]:
-    """Write ranks.parquet, then metrics.json, with a suffix to their names (that of the split).
-
-    Holds nothing that varies between equal evaluations. Returns what metrics.json holds.
-    """
-    suffix = _suffix(options.split) if suffix is None else suffix
+    """What metrics.json holds but for the digest: nothing that varies between evaluations."""
     repeated_U = questions(shards, options.split).repeated()
-    with storage_errors(folder):
-        with atomic_file(folder / f"ranks{suffix}.parquet") as temporary:
-            write_table(temporary, ranks, RANKS)
-            digest = hashlib.sha256(temporary.read_bytes()).hexdigest()
-        metrics = {
-            "split": options.split,
-            "keep_history": options.keep_history,
-            "users": ranks.num_rows,
-            "items": shards.n_items,
-            "repeated_targets": int(repeated_U.sum()),
-            "model": summarise(ranks, repeated_U),
-            **references(shards, options, ranked_by),
-            "ranks_sha256": digest,
-            **about,
-        }
-        with atomic_file(folder / f"metrics{suffix}.json") as temporary:
-            write_json(temporary, metrics)
-    return metrics
+    return {
+        "split": options.split,
+        "keep_history": options.keep_history,
+        "users": ranks.num_rows,
+        "items": shards.n_items,
+        "repeated_targets": int(repeated_U.sum()),
+        "model": summarise(ranks, repeated_U),
+        **references(shards, options, ranked_by),
+        **about,
+    }
+
+
+def _publish(
+    run_dir: Path,
+    suffix: str,
+    tables: Mapping[str, pa.Table],
+    metrics: dict[str, Any],
+    *,
+    draw: Callable[[Path], None] | None,
+    still: Iterable[Callable[[], None]],
+) -> None:
+    """Write tables of ranks, gallery.png and metrics.json, all of one evaluation or none.
+
+    Args:
+        run_dir: the run's folder.
+        suffix: to all names.
+        tables: name without suffix and ending -> ranks; the digest of "ranks" goes into `metrics`.
+        metrics: of this evaluation.
+        draw: draws the gallery.
+        still: called when all is written: they raise where it is about other weights or shards.
+    """
+
+    def unchanged() -> None:
+        for each in still:
+            each()
+
+    with storage_errors(run_dir), evaluations_held(run_dir):
+        with atomic_files(before=unchanged) as temporary_of:
+            for name, table in tables.items():
+                path = temporary_of(run_dir / f"{name}{suffix}.parquet")
+                write_table(path, table, RANKS)
+                if name == "ranks":
+                    metrics["ranks_sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+            if draw is not None:
+                draw(temporary_of(run_dir / f"gallery{suffix}.png"))
+            write_json(temporary_of(run_dir / f"metrics{suffix}.json"), metrics)
+        show_evaluation(run_dir, suffix, metrics)
 
 
 def drop_evaluations(run_dir: Path) -> None:
@@ -250,13 +278,16 @@ def evaluate_run(
 
     Raises:
         MissingArtefact: no such run, or it has no checkpoint yet, or no shards.
-        StaleArtefact: the shards or the frozen encoders are not those of the training.
+        StaleArtefact: the shards or the frozen encoders are not those of the training, or weights
+            or shards were replaced while they were read.
         BrokenArtefact: a damaged checkpoint or recipe. StorageError: nothing can be written.
         InputError: the model cannot read the target's shards, or knows other items by their ids.
         PmmError: vectors that are no numbers.
     """
     options = options or EvaluateOptions()
-    model, shards, about = load_run(home, run_dir, device=device, target=target)
+    seen = Snapshot(run_dir / BEST, f"the best weights of {run_dir}", f"pmm evaluate {run_dir}")
+    with seen.reading():
+        model, shards, about = load_run(home, run_dir, device=device, target=target)
     dtype = pick_precision(about["precision"], next(model.parameters()).device)
     catalogue = embed_catalogue(model, shards, dtype=dtype, items_per_chunk=options.items_per_chunk)
     ranks = evaluate_model(model, shards, options, dtype=dtype, catalogue=catalogue)
@@ -265,6 +296,7 @@ def evaluate_run(
     facts |= {"shards": shards.fingerprint, "step": about["step"], "epoch": about["epoch"]}
     own = is_own(run_dir, shards.target)
     suffix = _suffix(options.split, "" if own else shards.target)
+    tables = {"ranks": ranks}
     if options.cold:
         cuts = cold_cuts(home, shards)
         found, cold_ranks = _evaluate_cold(
@@ -272,16 +304,15 @@ def evaluate_run(
         )
         facts["cold_start"] = found
         held_out = cold_ranks.filter(pa.array(cuts.held_out_C))
-        for what, table in (("cold", held_out), ("cold-all", cold_ranks)):
-            file = run_dir / f"ranks-{what}{suffix}.parquet"
-            with storage_errors(run_dir), atomic_file(file) as path:
-                write_table(path, table, RANKS)
-    metrics = write_metrics(run_dir, ranks, shards, options, facts, suffix, ranked_by)
+        tables |= {"ranks-cold": held_out, "ranks-cold-all": cold_ranks}
+    metrics = _metrics(ranks, shards, options, facts, ranked_by)
+    draw: Callable[[Path], None] | None = None
     if options.gallery_users:
         rows = gallery_rows(model, shards, ranks, options, catalogue, dtype=dtype)
-        with storage_errors(run_dir):
-            _draw_gallery(run_dir / f"gallery{suffix}.png", shards, rows, options, metrics)
-    show_evaluation(run_dir, suffix, metrics)
+        draw = partial(_draw_gallery, shards=shards, rows=rows, options=options, metrics=metrics)
+    still = (seen.require_unchanged, shards.require_unchanged)
+    with seen.reading():
+        _publish(run_dir, suffix, tables, metrics, draw=draw, still=still)
     return metrics
 
 

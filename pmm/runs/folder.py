@@ -4,12 +4,14 @@ A folder belongs to one recipe. It is continued on request, replaced on request,
 touched; two processes cannot train into it at once.
 """
 
+import glob
 import json
 import os
 import platform
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,9 +20,12 @@ import torch
 from pmm.cpu_cores import cores
 from pmm.errors import BrokenArtefact, InputError
 from pmm.storage.artefact import atomic_file, exclusive, storage_errors, write_json
+from pmm.storage.atomic import TEMPORARY, is_left_behind, temporary_name
 from pmm.version import __version__
 
 RECIPE, RUN, LOG = "recipe.toml", "run.json", "log.jsonl"
+EVALUATIONS_LOCK = ".lock"
+"""Held while evaluations of a run are written or dropped."""
 
 Existing = Literal["refuse", "resume", "overwrite"]
 """What to do with a folder that holds a run already."""
@@ -63,6 +68,16 @@ def whole_lines(path: Path, keep_bytes: int) -> bytes:
     return found[: found.rfind(b"\n") + 1]
 
 
+_PARTS = (
+    *("recipe.toml", "run.json", "log.jsonl", "curves.png", "transfer.json", "trackers.json"),
+    *("checkpoint", "first_batch.*", "metrics*.json", "ranks*.parquet", "gallery*.png"),
+    *("events.out.tfevents.*", "wandb", "checksums*.json"),
+)
+"""Patterns of all that a run's folder may hold: nothing else is ever replaced."""
+_OURS = (EVALUATIONS_LOCK, f"{TEMPORARY}*")
+"""What may lie in a folder that holds no run."""
+
+
 @contextmanager
 def claim(run_dir: Path) -> Iterator[None]:
     """Hold a run's folder for this process.
@@ -70,26 +85,37 @@ def claim(run_dir: Path) -> Iterator[None]:
     Raises:
         StorageError: another process trains into it, or it cannot be written.
     """
-    with storage_errors(run_dir):
-        run_dir.mkdir(parents=True, exist_ok=True)
+    place = Path(os.path.realpath(run_dir))
+    with storage_errors(place):
+        place.parent.mkdir(parents=True, exist_ok=True)
     taken = f"another pmm process trains into {run_dir}; wait for it, or choose another --name"
-    with exclusive(run_dir / ".lock", taken):
+    # The lock lies beside the folder, which is replaced as a whole.
+    with exclusive(place.with_name(f".{place.name}.lock"), taken):
+        with storage_errors(place):
+            _recover(place)
+            place.mkdir(exist_ok=True)
         yield
 
 
 def settle(run_dir: Path, existing: Existing) -> bool:
-    """Whether the run goes on from what the folder holds; nothing is touched yet (see `clear`).
+    """Whether the run goes on from what the folder holds; nothing is touched yet (see `replaced`).
 
     Raises:
         InputError: the folder holds a run and nothing was said about it, or holds something else.
     """
-    names = {path.name for path in run_dir.iterdir()} - {".lock"}
-    if not names:
+    names = {path.name for path in run_dir.iterdir() if not _matches(path.name, _OURS)}
+    if names <= {RECIPE}:  # killed before its run.json was there
         return False
-    if RUN not in names and not names <= {RECIPE, f".tmp-{RUN}", f".tmp-{RECIPE}"}:
-        raise InputError(f"{run_dir} holds files but no run of pmm; choose another --name")
+    if RUN not in names:
+        if not all(_matches(name, _PARTS) for name in names):
+            raise InputError(f"{run_dir} holds files but no run of pmm; choose another --name")
+        if existing != "overwrite":
+            raise InputError(
+                f"{run_dir} holds parts of a run, but no {RUN}, without which it cannot go on. Add "
+                "--overwrite to replace them, or choose another --name"
+            )
     if existing == "resume":
-        return RUN in names
+        return True
     if existing == "overwrite":
         return False
     raise InputError(
@@ -98,18 +124,95 @@ def settle(run_dir: Path, existing: Existing) -> bool:
     )
 
 
+def require_same_name(run_dir: Path, name: str) -> None:
+    """Refuse a name that stands for another run's folder: "A-B" where "a b" is.
+
+    Args:
+        run_dir: the run's folder.
+        name: as the user wrote it; empty = by what was asked, which names no two runs alike.
+
+    Raises:
+        InputError: names both.
+    """
+    try:
+        found = json.loads((run_dir / RUN).read_bytes())
+        held = found.get("name") if isinstance(found, dict) else None
+    except (OSError, ValueError):
+        return
+    if name and isinstance(held, str) and held != name:
+        raise InputError(
+            f'--name "{name}": {run_dir} holds the run "{held}", whose name comes to the same '
+            f'folder. Say --name "{held}" if you mean that run, or choose another name'
+        )
+
+
+def _matches(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+@contextmanager
+def replaced(run_dir: Path) -> Iterator[None]:
+    """Give a claimed run's folder to another run, whose run.json is written in the block.
+
+    The former run is put aside by one rename. It vanishes when the block has ended well, and comes
+    back when it fails or is cut off: at any moment the folder is the one run's or the other's.
+
+    Raises:
+        StorageError: the folder cannot be written, or the disk is full.
+    """
+    place = Path(os.path.realpath(run_dir))
+    aside = place.with_name(f".{place.name}{_ASIDE}")
+    with storage_errors(place):
+        with evaluations_held(place):  # an evaluation that is being written is finished first
+            place.rename(aside)
+        try:
+            place.mkdir()
+            yield
+        finally:
+            _recover(place)
+
+
 def clear(run_dir: Path) -> None:
-    """Empty a claimed run's folder, for a run that replaces it.
+    """Empty a claimed run's folder; cut off, it is empty at the next claim or as it was.
 
     Raises:
         StorageError: it cannot be written.
     """
-    with storage_errors(run_dir):
-        for path in run_dir.iterdir():
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            elif path.name != ".lock":
-                path.unlink()
+    place = Path(os.path.realpath(run_dir))
+    with storage_errors(place):
+        gone = temporary_name(place)
+        with evaluations_held(place):
+            place.rename(gone)
+        place.mkdir()
+        shutil.rmtree(gone)
+
+
+@contextmanager
+def evaluations_held(run_dir: Path) -> Iterator[None]:
+    """Wait for, and then hold, the right to write or drop the evaluations of a run.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    with exclusive(run_dir / EVALUATIONS_LOCK, "", wait=True):
+        yield
+
+
+_ASIDE = ".replaced"
+
+
+def _recover(place: Path) -> None:
+    """Finish or undo a replacement that was cut off, and delete what a killed `clear` left."""
+    aside = place.with_name(f".{place.name}{_ASIDE}")
+    if aside.exists():
+        if (place / RUN).exists():
+            shutil.rmtree(aside)
+        else:
+            shutil.rmtree(place, ignore_errors=True)
+            aside.rename(place)
+    for left in place.parent.glob(f"{TEMPORARY}*-{glob.escape(place.name)}"):
+        if left.is_dir() and is_left_behind(left) and left.name.split("-", 4)[-1] == place.name:
+            shutil.rmtree(left)
 
 
 def shards_of(run_dir: Path) -> str:

@@ -9,6 +9,7 @@ from pmm.model import registry
 from pmm.model.model_entry import Stage, Transfer
 from pmm.model.protocol import ModelOptions
 from pmm.runs.train_options import TrainOptions
+from pmm.storage.home import expanded
 from pmm.storage.toml import NAMED, Named
 
 
@@ -93,5 +94,5 @@ def encoder_specs(model: ModelOptions) -> dict[str, Any]:
 
 
 def _whole_path(encoder: str) -> str:
-    path = Path(encoder.removeprefix("local-dir:")).expanduser()
+    path = expanded(Path(encoder.removeprefix("local-dir:")))
     return str(path.resolve()) if path.is_dir() else encoder

@@ -5,6 +5,7 @@ TensorBoard's event files lie in the run's folder, so that `tensorboard --logdir
 """
 
 import json
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from importlib.util import find_spec
@@ -194,7 +195,14 @@ class _TensorBoard:
 
         for path in run_dir.glob(EVENTS) if purge_step == 0 else ():  # nothing of them counts
             path.unlink()
+        self._hook = threading.excepthook
+        threading.excepthook = self._heard
         self._writer = SummaryWriter(str(run_dir), purge_step=purge_step, filename_suffix=suffix)
+
+    def _heard(self, error: threading.ExceptHookArgs) -> None:
+        """What fails in its thread (a full disk) is raised here by the next flush: told once."""
+        if type(error.thread).__module__.partition(".")[0] != "tensorboard":
+            self._hook(error)
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
         for name, value in values.items():
@@ -207,7 +215,10 @@ class _TensorBoard:
         self._writer.flush()
 
     def close(self) -> None:
-        self._writer.close()
+        try:
+            self._writer.close()
+        finally:
+            threading.excepthook = self._hook
 
 
 class _WandB:

@@ -6,7 +6,9 @@ sha256 of their tensors, kept in the file's header, refuses others than those of
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -80,20 +82,41 @@ def frozen_digests(model: Recommender) -> dict[str, str]:
     }
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
+def write_tensors(
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    about: Mapping[str, Any],
+    *,
+    before: Callable[[], None] | None = None,
+) -> None:
     """Write named tensors and a JSON header; a kill leaves the old file or the new one.
+
+    `before` is called when all is written, just before the old file is replaced.
 
     Raises:
         StorageError: the folder cannot be written, or the disk is full.
     """
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_file(path) as temporary:
+        with atomic_file(path, before=before) as temporary:
             temporary.touch()  # safetensors would leave a file that only its owner may read
             mode = temporary.stat().st_mode
             cpu = {name: each.detach().cpu().contiguous() for name, each in tensors.items()}
-            save_file(cpu, temporary, metadata={_HEADER: json.dumps(about, sort_keys=True)})
+            with _system_errors(temporary):
+                save_file(cpu, temporary, metadata={_HEADER: json.dumps(about, sort_keys=True)})
             temporary.chmod(mode)
+
+
+@contextmanager
+def _system_errors(path: Path) -> Iterator[None]:
+    """What safetensors says of a full disk, as the system's own error."""
+    try:
+        yield
+    except SafetensorError as error:
+        number = re.search(r"os error (\d+)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
 
 
 def read_tensors(path: Path, *, made_by: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -124,9 +147,17 @@ def _opened(path: Path, made_by: str) -> Iterator[tuple[Any, dict[str, Any]]]:
         raise BrokenArtefact(f"{path} is damaged ({error}). Run: {made_by}") from error
 
 
-def save_weights(path: Path, model: Recommender, about: Mapping[str, Any]) -> None:
-    """Write what a run keeps of a model; `about` must hold its "frozen" digest."""
-    write_tensors(path, kept_tensors(model), about)
+def save_weights(
+    path: Path,
+    model: Recommender,
+    about: Mapping[str, Any],
+    before: Callable[[], None] | None = None,
+) -> None:
+    """Write what a run keeps of a model; `about` must hold its "frozen" digest.
+
+    `before` is as of `write_tensors`, which this raises the errors of.
+    """
+    write_tensors(path, kept_tensors(model), about, before=before)
 
 
 def load_weights(path: Path, model: Recommender, *, made_by: str) -> dict[str, Any]:

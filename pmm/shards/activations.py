@@ -27,7 +27,8 @@ from pmm.progress import Progress, progress
 from pmm.shards.items import Items
 from pmm.shards.kinds import Side, Storage
 from pmm.shards.read import Shards
-from pmm.storage.artefact import Built, atomic_file, build, fingerprint
+from pmm.storage.artefact import Built, atomic_file, build, fingerprint, snapshot
+from pmm.storage.atomic import reserve
 
 Tier = Literal["device", "memory", "map"]
 
@@ -109,7 +110,8 @@ def write_activations(
             with closing(coming):
                 for (path, part), own in zip(todo.items(), batches, strict=True):
                     items = islice(coming, len(own))
-                    _write_file(path, items, row_counts(shards, trunk)[part], trunk, storage, bar)
+                    rows, still = row_counts(shards, trunk)[part], shards.require_unchanged
+                    _write_file(path, items, rows, trunk, storage, bar, still)
         return {"items": len(numbers), "rows": int(row_counts(shards, trunk)[numbers].sum())}
 
     return build(
@@ -120,6 +122,7 @@ def write_activations(
         write=write,
         force=force,
         wait=True,
+        still=shards.require_unchanged,
     )
 
 
@@ -152,6 +155,17 @@ class Activations:
         self._starts = np.concatenate([[0], np.cumsum(counts)])[:-1]
         self._counts, self._row, self._width = counts, trunk.row, trunk.width
         numbers = items_with(shards, trunk.side)
+        with snapshot(place, "stored activations").reading():
+            self._open(place, numbers, trunk)
+        self.bytes = sum(file.nbytes for file in self._files)
+        self.tier: Tier = _tier(self.bytes, device)
+        self._held: Tensor | None = None
+        if self.tier != "map" and self._files:
+            whole = torch.from_numpy(np.concatenate(self._files))
+            self._held = whole.to(device) if self.tier == "device" else whole
+
+    def _open(self, place: Path, numbers: Int64s, trunk: Trunk) -> None:
+        counts = self._counts
         self._files = [np.load(path, mmap_mode="r") for path in sorted(place.glob("*.npy"))]
         firsts = numbers[::ITEMS_A_FILE]
         self._first_rows = self._starts[firsts] if len(firsts) else np.zeros(0, np.int64)
@@ -161,12 +175,6 @@ class Activations:
                 f"{place} holds {rows:,} rows, expected {int(counts.sum()):,} of {trunk.row} "
                 "values. Delete it: it is made again when it is needed"
             )
-        self.bytes = sum(file.nbytes for file in self._files)
-        self.tier: Tier = _tier(self.bytes, device)
-        self._held: Tensor | None = None
-        if self.tier != "map" and self._files:
-            whole = torch.from_numpy(np.concatenate(self._files))
-            self._held = whole.to(device) if self.tier == "device" else whole
 
     def gather(self, numbers: Int64s) -> Tensor:
         """Hidden states [I, K, D] of some items, zeros behind the real tokens and of items without.
@@ -225,16 +233,19 @@ def _write_file(
     trunk: Trunk,
     storage: Storage,
     bar: Progress,
+    still: Callable[[], None],
 ) -> None:
-    shape, row = (int(counts.sum()), trunk.row), 0
-    with atomic_file(path) as temporary:
-        stored = np.lib.format.open_memmap(temporary, mode="w+", dtype=_TYPES[storage], shape=shape)
+    shape, kind = (int(counts.sum()), trunk.row), np.dtype(_TYPES[storage])
+    header = {"descr": kind.str, "fortran_order": False, "shape": shape}
+    # Written, not memory-mapped: on a full disk a write fails, but a page of a map that finds no
+    # room ends the interpreter (SIGBUS). The room is asked for before anything is computed.
+    with atomic_file(path, before=still) as temporary, temporary.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        reserve(file, file.tell() + shape[0] * shape[1] * kind.itemsize)
         for items in batches:
             own, counts = np.split(counts, [len(items.item_I)])
             hidden_IKD = trunk.run(items).float().cpu().numpy()
             values_IKR = hidden_IKD.reshape(len(own), -1, trunk.row)
             values = values_IKR[np.arange(values_IKR.shape[1]) < own[:, None]]
-            stored[row : row + len(values)] = values
-            row += len(values)
+            file.write(np.ascontiguousarray(values, dtype=kind).data)
             bar.advance(len(own))
-        stored.flush()

@@ -14,6 +14,7 @@ import huggingface_hub
 from transformers.utils import logging as transformers_logging
 
 from pmm.errors import InputError
+from pmm.storage.home import expanded
 
 T = TypeVar("T")
 
@@ -26,7 +27,7 @@ def local_folder(encoder: str) -> Path | None:
 
     A name that can only be a path (it starts with `.`, `/` or `~`) but leads nowhere is refused.
     """
-    path = Path(encoder).expanduser()
+    path = expanded(Path(encoder))
     if path.is_dir():
         return path
     if encoder.startswith((".", "/", "~")) or path.is_file():

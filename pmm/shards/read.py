@@ -27,9 +27,10 @@ from pmm.shards.sequence_shards import Lists, Sequences, read_sequences
 from pmm.shards.stream_items import no_tokens, padded_tokens, stream_samples, token_list
 from pmm.shards.tars import map_tar
 from pmm.shards.write import command, shards_manifest
-from pmm.storage.artefact import open_artefact, require_input
+from pmm.storage.artefact import open_artefact, require_input, snapshot
 from pmm.storage.home import Home
 from pmm.storage.schemas import read_table
+from pmm.storage.snapshot import Snapshot
 
 TARS_OPEN = 256
 """Item tars mapped at a time: each map holds a file open, and systems allow 1,024 or fewer."""
@@ -58,6 +59,12 @@ class Shards:
         self.place, self.home = place, home
         self.target = place.name
         self._made_by = command(place.name)
+        self._seen = snapshot(place, f"the shards of {place.name}")
+        with self._seen.reading():
+            self._open()
+
+    def _open(self) -> None:
+        place = self.place
         self.manifest = shards_manifest(place, place.name)
         index = self._index()
         self.target = str(index["target"])
@@ -74,7 +81,7 @@ class Shards:
         self._where = self._offsets()
         # Safe from several threads; what is dropped lives on while somebody reads it.
         again = f"{self._made_by} --force"
-        self._map = lru_cache(maxsize=TARS_OPEN)(partial(_mapped, place, again))
+        self._map = lru_cache(maxsize=TARS_OPEN)(partial(_mapped, self._seen, again))
 
     @classmethod
     def of(cls, home: Home, target: str) -> "Shards":
@@ -85,6 +92,14 @@ class Shards:
     def fingerprint(self) -> str:
         """Of the inputs and options that the shards were made from."""
         return self.manifest.fingerprint
+
+    def require_unchanged(self) -> None:
+        """Refuse to publish what was made of these shards, where others have taken their place.
+
+        Raises:
+            StaleArtefact: another process has replaced them.
+        """
+        self._seen.require_unchanged()
 
     def with_activations(self, held: Mapping[Side, HiddenStates]) -> "Shards":
         """The same shards, whose items come as stored activations of these modalities."""
@@ -99,7 +114,8 @@ class Shards:
     @cached_property
     def _sequences(self) -> Sequences:
         again = f"{self._made_by} --force"  # whole by its size, so nothing else rewrites it
-        found = read_sequences(self.place, self._n_sequence_shards, made_by=again)
+        with self._seen.reading():
+            found = read_sequences(self.place, self._n_sequence_shards, made_by=again)
         parts = (found.train.values, found.valid, found.test)
         top = max(int(part.max(initial=0)) for part in parts)
         if len(found) != self.n_users or top > self.n_items:
@@ -230,7 +246,9 @@ class Shards:
                 return self._decoded(item, sample.parts["jpg"])
 
             for batch in batches:
-                yield self._items(batch, read, picture)
+                with self._seen.reading():  # a tar is opened when its first picture is asked for
+                    items = self._items(batch, read, picture)
+                yield items
 
     def _items(
         self, numbers: Int64s, read: Reads, picture: Callable[[int], npt.NDArray[np.uint8]]
@@ -332,5 +350,6 @@ class Shards:
         )
 
 
-def _mapped(place: Path, made_by: str, shard: int) -> mmap.mmap:
-    return map_tar(place / tar_name(shard), made_by=made_by)
+def _mapped(seen: Snapshot, made_by: str, shard: int) -> mmap.mmap:
+    with seen.reading():
+        return map_tar(seen.marker.with_name(tar_name(shard)), made_by=made_by)

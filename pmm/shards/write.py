@@ -13,7 +13,7 @@ import polars as pl
 import pyarrow as pa
 
 from pmm.cpu_cores import cores
-from pmm.errors import BrokenArtefact, InputError
+from pmm.errors import BrokenArtefact, InputError, StaleArtefact
 from pmm.ingest.targets.target_tables import open_target
 from pmm.progress import progress
 from pmm.shards.item_shards import (
@@ -36,9 +36,10 @@ from pmm.storage.artefact import (
     atomic_file,
     build,
     open_artefact,
+    snapshot,
     write_json,
 )
-from pmm.storage.home import Home
+from pmm.storage.home import Home, whole_path
 from pmm.storage.schemas import SEQUENCES, TARGET_ITEMS, read_table, write_table
 
 KIND = "shards"
@@ -59,13 +60,15 @@ def write_shards(home: Home, target: str, options: ShardOptions, *, force: bool 
     """
     name = home.find_target(target)
     source = home.target(name)
-    manifest = open_target(home, name)
-    items = read_table(source / "items.parquet", TARGET_ITEMS)
-    images = [image for image in items["image"].to_pylist() if image is not None]
-    pictures = _picture_folder(name, source, images, options)
+    seen = snapshot(source, f"the target {name}", command(name))
+    with seen.reading():
+        manifest = open_target(home, name)
+        items = read_table(source / "items.parquet", TARGET_ITEMS)
+        images = [image for image in items["image"].to_pylist() if image is not None]
+        pictures = _picture_folder(name, source, images, options)
     tokenizer = load_tokenizer(options.text_encoder)
     TokenEncoder(tokenizer, options.max_tokens)
-    digest = "none" if pictures is None else Digests(home.root).files(pictures, images)
+    digest = _pictures_digest(home, pictures, images)
     picture_format = PictureFormat(
         size=options.picture_size, quality=options.jpeg_quality, max_pixels=options.max_pixels
     )
@@ -76,7 +79,8 @@ def write_shards(home: Home, target: str, options: ShardOptions, *, force: bool 
         counts = _counts(folder, n_shards)
         if not counts["pictures"] and not options.allow_no_pictures:
             raise InputError(_nothing_read(name, pictures, counts))
-        sequences = read_table(source / "sequences.parquet", SEQUENCES)
+        with seen.reading():
+            sequences = read_table(source / "sequences.parquet", SEQUENCES)
         n_sequence_shards = write_sequence_shards(folder, sequences)
         with atomic_file(folder / "offsets.parquet") as temporary:
             write_table(temporary, offsets(folder, n_shards, made_by=command(name)), OFFSETS)
@@ -86,6 +90,14 @@ def write_shards(home: Home, target: str, options: ShardOptions, *, force: bool 
             write_json(temporary, index)
         return counts | {"users": sequences.num_rows}
 
+    def still() -> None:
+        seen.require_unchanged()
+        if _pictures_digest(home, pictures, images) != digest:
+            raise StaleArtefact(
+                f"the pictures of {name} below {pictures} changed while they were read. Run again: "
+                + command(name)
+            )
+
     return build(
         home.shards(name),
         kind=KIND,
@@ -93,7 +105,12 @@ def write_shards(home: Home, target: str, options: ShardOptions, *, force: bool 
         inputs={"target": manifest.fingerprint, "pictures": digest},
         write=write,
         force=force,
+        still=still,
     )
+
+
+def _pictures_digest(home: Home, pictures: Path | None, images: list[str]) -> str:
+    return "none" if pictures is None else Digests(home.root).files(pictures, images)
 
 
 def _config(tokenizer: Tokenizer, options: ShardOptions) -> dict[str, Any]:
@@ -130,7 +147,7 @@ def _picture_folder(
             f"{len(images):,} items of {name} name a picture, but {card} names no picture folder. "
             "Give it: " + command(name) + " --pictures DIR"
         )
-    folder = folder.expanduser().absolute()
+    folder = whole_path(folder)
     if not folder.is_dir():
         raise InputError(
             f"the picture folder of {name}, {folder}, is not there. Give its new place: "

@@ -10,25 +10,27 @@ import errno
 import hashlib
 import json
 import logging
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
 from pmm.errors import BrokenArtefact, InputError, MissingArtefact, StaleArtefact, StorageError
+from pmm.storage.atomic import TEMPORARY, sync
+from pmm.storage.atomic import atomic_file as atomic_file
+from pmm.storage.newer import refuse_newer
+from pmm.storage.snapshot import Snapshot
 from pmm.version import __version__
 
 logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
-_TEMPORARY = ".tmp-"
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
 
@@ -54,6 +56,11 @@ class Built:
     place: Path
     manifest: Manifest
     fresh: bool
+    seen: Snapshot = field(init=False)
+    """Its state, for whoever reads it."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "seen", snapshot(self.place, self.manifest.kind))
 
 
 def fingerprint(config: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
@@ -70,6 +77,7 @@ def build(
     write: Callable[[Path], dict[str, int]],
     force: bool = False,
     wait: bool = False,
+    still: Callable[[], None] | None = None,
 ) -> Built:
     """Make an artefact, unless the one in its place was made from the same inputs and config.
 
@@ -83,6 +91,8 @@ def build(
             be written through `atomic_file`.
         force: write even where nothing changed.
         wait: until another process that writes it has ended; then there is mostly nothing to do.
+        still: called when all is written, before it is put in its place: raises where an input has
+            changed since it was read.
 
     Raises:
         StorageError: the place cannot be written, the disk is full, or another process writes it.
@@ -110,11 +120,24 @@ def build(
             files=_sealed_files(draft),
             counts=dict(counts),
         )
+        if still is not None:
+            still()
         with atomic_file(draft / MANIFEST) as temporary:
             write_json(temporary, asdict(made))
         _swap(draft, place)
         logger.debug("%s is written", place)
         return Built(place=place, manifest=made, fresh=True)
+
+
+def snapshot(place: Path, what: str, again: str = "the same command") -> Snapshot:
+    """The state of an artefact, to be taken before anything of it is read.
+
+    Args:
+        place: the artefact's directory.
+        what: it is, for the message.
+        again: the command to run where it changes meanwhile.
+    """
+    return Snapshot(place / MANIFEST, f"{what} ({place})", again)
 
 
 def open_artefact(place: Path, *, kind: str, made_by: str, verify: bool = False) -> Manifest:
@@ -161,19 +184,6 @@ def require_input(
 
 
 @contextmanager
-def atomic_file(path: Path) -> Iterator[Path]:
-    """A temporary path that becomes `path` when the block ends well, and vanishes when it fails."""
-    temporary = path.with_name(_TEMPORARY + path.name)
-    try:
-        yield temporary
-        _sync(temporary)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-@contextmanager
 def exclusive(path: Path, taken: str, *, wait: bool = False) -> Iterator[None]:
     """Hold a lock file while the block runs; the system frees it when the process dies.
 
@@ -214,7 +224,7 @@ def storage_errors(place: Path) -> Iterator[None]:
             raise StorageError(
                 f"the disk that holds {place} is full ({error.strerror}). What was there before is "
                 "whole. Free some space, or choose another folder with --home, and run the same "
-                "command again: finished pieces are kept"
+                "command again (pmm train with --resume): finished pieces are kept"
             ) from error
         if error.errno not in _DENIED | {errno.ENOTDIR, errno.EEXIST, errno.ENOENT}:
             raise
@@ -297,6 +307,7 @@ def _sha256_json(value: object) -> str:
 
 
 def _manifest(place: Path) -> Manifest | None:
+    refuse_newer(place, MANIFEST)
     try:
         return Manifest(**json.loads((place / MANIFEST).read_text(encoding="utf-8")))
     except FileNotFoundError:
@@ -332,7 +343,7 @@ def _draft(place: Path, mark: str) -> Path:
 
 
 def _sealed_files(draft: Path) -> dict[str, dict[str, Any]]:
-    for leftover in draft.rglob(_TEMPORARY + "*"):
+    for leftover in draft.rglob(TEMPORARY + "*"):
         leftover.unlink()
     paths = sorted(path for path in draft.rglob("*") if path.is_file())
     with ThreadPoolExecutor(4) as pool:
@@ -344,16 +355,8 @@ def _sealed_files(draft: Path) -> dict[str, dict[str, Any]]:
 
 
 def _seal(path: Path) -> str:
-    _sync(path)
+    sync(path)
     return _content(path, required=True)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _old(place: Path) -> Path:
@@ -361,11 +364,11 @@ def _old(place: Path) -> Path:
 
 
 def _swap(draft: Path, place: Path) -> None:
-    _sync(draft)
+    sync(draft)
     if place.exists():
         place.rename(_old(place))
     draft.rename(place)
-    _sync(place.parent)
+    sync(place.parent)
     if _old(place).exists():
         shutil.rmtree(_old(place))
 

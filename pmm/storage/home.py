@@ -6,6 +6,7 @@ Everything stands below one home folder: `--home PATH`, else `$PMM_HOME`, else `
 import json
 import os
 import re
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,10 @@ TARGETS = (
 """The ten downstream datasets of the paper (section IV-A)."""
 
 
+_SPACES = "".join(map(chr, (0x20, 0xA0, 0x1680, *range(0x2000, 0x200B), 0x202F, 0x205F, 0x3000)))
+"""Spaces that end no line: a name with a line break or a tab is none."""
+
+
 def slug(name: str) -> str:
     """A target's folder name: lower case, `-` for spaces.
 
@@ -33,7 +38,8 @@ def slug(name: str) -> str:
         InputError: the name holds anything but letters, digits, spaces, `.`, `_` and `-`, or is
             longer than 100 bytes.
     """
-    folded = re.sub(r"\s+", "-", name.strip().lower())
+    composed = unicodedata.normalize("NFC", name)  # é is one sign, however it was typed
+    folded = re.sub(rf"[{_SPACES}]+", "-", composed.strip(_SPACES).lower())
     if not re.fullmatch(r"[^\W_][\w.-]*", folded) or len(folded.encode()) > 100:
         raise InputError(
             f"{name[:50]!r} cannot name a target: use letters, digits, spaces, '.', '_' and '-', "
@@ -137,4 +143,63 @@ def _written_name(card: Path) -> str:
 def resolve_home(option: Path | None) -> Home:
     """The home folder that the user chose, or the default."""
     chosen = option or Path(os.environ.get("PMM_HOME") or "pmm-data")
-    return Home(chosen.expanduser().absolute())
+    return Home(whole_path(chosen))
+
+
+def expanded(path: Path) -> Path:
+    """A path with `~` and `~user` replaced by their folders.
+
+    Raises:
+        InputError: there is no such user.
+    """
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise InputError(
+            f"{path}: there is no user {path.parts[0][1:]!r} here. Give the whole path, or "
+            f"./{path} for a folder of that name"
+        ) from error
+
+
+def whole_path(path: Path) -> Path:
+    """A path from the root; `~` as in `expanded`.
+
+    Raises:
+        InputError: there is no such user, or the current folder has been deleted.
+    """
+    try:
+        return expanded(path).absolute()
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{path}: the current folder has been deleted. Change into one that is there, or give "
+            "the whole path"
+        ) from error
+
+
+def require_same_name(place: Path, kind: str, name: str) -> None:
+    """Refuse to write an artefact over that of another name with the same slug.
+
+    Args:
+        place: of the artefact.
+        kind: what it is, for the message ("dataset").
+        name: as its maker writes it.
+
+    Raises:
+        InputError: names both.
+    """
+    held = _name_in(place / "manifest.json") or name
+    if held != name:
+        raise InputError(
+            f'"{name}" and "{held}", a {kind} that is here already, come to the same folder '
+            f'({place}), and one would replace the other. Choose another name, or write "{held}" '
+            "if you mean that one"
+        )
+
+
+def _name_in(manifest: Path) -> str | None:
+    """The written name in an artefact's manifest; None where there is none that can be read."""
+    try:
+        config = json.loads(manifest.read_bytes())["config"]
+        return str(config.get("target") or config["source"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None

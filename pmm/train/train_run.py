@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from pmm.storage.artefact import storage_errors
 from pmm.storage.home import Home
 from pmm.storage.toml import dump, resolve
 from pmm.train import curves
-from pmm.train.interrupt import Interrupt
+from pmm.train.interrupt import Interrupt, underway
 from pmm.train.trainer import Trainer
 
 logger = logging.getLogger(__name__)
@@ -49,7 +49,15 @@ def train_as_asked(request: TrainRequest, *, command: str = "") -> dict[str, Any
     existing: Existing = "refuse"
     if request.resume or request.overwrite:
         existing = "resume" if request.resume else "overwrite"
-    return train(home, run_dir, recipe, existing=existing, command=command, profile=request.profile)
+    return train(
+        home,
+        run_dir,
+        recipe,
+        existing=existing,
+        command=command,
+        profile=request.profile,
+        name=(request.name or "").strip(),
+    )
 
 
 def train(
@@ -60,6 +68,8 @@ def train(
     existing: Existing = "refuse",
     command: str = "",
     profile: bool = False,
+    name: str = "",
+    made_on: str = "",
 ) -> dict[str, Any]:
     """Train a model on shards until it ends, or until Ctrl-C.
 
@@ -74,6 +84,8 @@ def train(
         existing: what to do if the folder holds a run: refuse, resume or overwrite it.
         command: as the user typed it, for run.json.
         profile: print where the time of a step goes, once that is measured.
+        name: of the run, as the user wrote it.
+        made_on: fingerprint of the only shards that will do; of any where it is empty.
 
     Returns:
         run, ended (epochs, patience, max_steps, max_minutes or interrupted), steps, epochs,
@@ -82,11 +94,13 @@ def train(
     Raises:
         InputError, ArtefactError, RecipeError: before anything is written or replaced.
         PmmError: the loss or a weight is no number. StorageError: the disk is full.
+        StaleArtefact: the shards were replaced before the end.
     """
     recipe = with_whole_paths(recipe)
     require_trackers(recipe.train.trackers)
-    data = TrainingSet(open_parts(home, recipe), mixing=recipe.mixing, read=recipe.model.modality)
+    data = _data(home, recipe, made_on)
     with run_folder.claim(run_dir):
+        run_folder.require_same_name(run_dir, name)
         going_on = run_folder.settle(run_dir, existing)
         if going_on:
             _require_same(run_dir, recipe, data)
@@ -95,22 +109,44 @@ def train(
         report = take_over(trainer.model, recipe.start) if recipe.start and begins else None
         if going_on:
             _restore(trainer)
-        elif existing == "overwrite":  # nothing that could be refused stands after this
-            run_folder.clear(run_dir)
-        about = {"command": command, "seed": recipe.train.seed, "shards": data.fingerprint}
-        about |= {"target": data.target, "device": str(trainer.device), **trainer.sizes()}
-        run_folder.describe(run_dir, dump(recipe), about)
+        about = {"name": name or run_dir.name, "command": command, "seed": recipe.train.seed}
+        about |= {"shards": data.fingerprint, "target": data.target}
+        about |= {"device": str(trainer.device), **trainer.sizes()}
+        # Nothing that could be refused stands after this.
+        with run_folder.replaced(run_dir) if existing == "overwrite" else nullcontext():
+            run_folder.describe(run_dir, dump(recipe), about)
         if report is not None:
             write_report(run_dir, report)
             logger.info(report)
-        with storage_errors(run_dir):
-            names, about = recipe.train.trackers, asdict(recipe)
-            log = TrackedLog(run_dir / LOG, trainer.state, names, about=about)
-            with closing(log), Interrupt() as interrupt, memory_errors(recipe.train.batch_users):
-                trainer.fit(log, interrupt)
-            records = curves.read_log(run_dir / LOG)
-            curves.draw(records, run_dir / "curves.png", title=f"{run_dir.name}: {data.target}")
+        _fit(trainer, recipe)
         return _result(trainer)
+
+
+def _data(home: Home, recipe: Recipe, made_on: str) -> TrainingSet:
+    """What a recipe is trained on.
+
+    Raises:
+        StaleArtefact: it is not of the fingerprint that is asked for.
+    """
+    data = TrainingSet(open_parts(home, recipe), mixing=recipe.mixing, read=recipe.model.modality)
+    if made_on and data.fingerprint != made_on:
+        raise StaleArtefact(
+            f"{data.parts[0].place} changed: they were {made_on[:8]}, and are now "
+            f"{data.fingerprint[:8]}. Run the same command again"
+        )
+    return data
+
+
+def _fit(trainer: Trainer, recipe: Recipe) -> None:
+    """Train a described run to an end, and draw its curves."""
+    run_dir, options = trainer.run_dir, recipe.train
+    with underway(), storage_errors(run_dir):
+        log = TrackedLog(run_dir / LOG, trainer.state, options.trackers, about=asdict(recipe))
+        with closing(log), Interrupt() as interrupt, memory_errors(options.batch_users):
+            trainer.fit(log, interrupt)
+        records = curves.read_log(run_dir / LOG)
+        title = f"{run_dir.name}: {trainer.data.target}"
+        curves.draw(records, run_dir / "curves.png", title=title)
 
 
 def store_activations(home: Home, recipe: Recipe, *, force: bool = False) -> dict[str, str]:

@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,6 +32,7 @@ from pmm.progress import Progress, progress
 from pmm.runs.checkpoint import LAST, State, load_state, save_state
 from pmm.runs.compatibility import require_features, require_pictures, require_tokens
 from pmm.runs.device import mixed, pick_device, pick_precision
+from pmm.runs.folder import evaluations_held
 from pmm.runs.trackers import TrackedLog
 from pmm.runs.train_options import TrainOptions
 from pmm.runs.weights import (
@@ -41,6 +43,7 @@ from pmm.runs.weights import (
     trained_tensors,
 )
 from pmm.shards.kinds import Storage
+from pmm.storage.artefact import storage_errors
 from pmm.train import first_batch
 from pmm.train.interrupt import Interrupt
 from pmm.train.optimiser import make_optimiser
@@ -128,7 +131,11 @@ class Trainer:
         if self.options.cache != "off":  # every item's activations are stored
             for encoder in self.model.encoders():
                 encoder.release_trunk()
+        if self.state.best_epoch >= 0 and not (self.run_dir / BEST).exists():
+            self._replace_lost_best(log, interrupt)
         while not (ended := self._why_over()):
+            if interrupt.asked:
+                break
             self._train_epoch(log, interrupt)
             if self.state.index == self.steps_per_epoch and not interrupt.asked:
                 self._end_epoch(log, interrupt)
@@ -139,6 +146,24 @@ class Trainer:
             self._save(log)
         self.ended = "interrupted" if interrupt.asked else ended
         if interrupt.asked:
+            self._save(log)
+
+    def _replace_lost_best(self, log: TrackedLog, interrupt: Interrupt) -> None:
+        """Keep the weights that are at hand as the best where the file of the best is gone."""
+        state = self.state
+        same = state.best_epoch == state.epoch + state.index / self.steps_per_epoch
+        logger.warning(
+            "%s is gone: the weights of the last checkpoint are ranked and kept as the best%s",
+            self.run_dir / BEST,
+            ", which they were"
+            if same
+            else f". Those of epoch {state.best_epoch:.4g}, with HR@10 {100 * state.best:.2f}, can "
+            "be had again only with --overwrite",
+        )
+        waited, state.best, state.best_epoch, state.evaluated_step = state.waited, -1.0, -1.0, -1
+        self._evaluate(log, interrupt)
+        state.waited = waited  # a run that was over by patience stays so
+        if state.best_epoch >= 0:
             self._save(log)
 
     def _why_over(self) -> Ended:
@@ -341,11 +366,18 @@ class Trainer:
         about |= {"frozen": self.frozen, "frozen_parts": self.frozen_parts}
         about["parts"] = {part.target: part.fingerprint for part in self.data.parts}
         about |= {"shards": self.data.fingerprint, "precision": self.options.precision}
-        drop_evaluations(self.run_dir)
-        save_weights(self.run_dir / BEST, self.model, about)
+        self._require_unchanged_shards()
+        with storage_errors(self.run_dir), evaluations_held(self.run_dir):
+            drop = partial(drop_evaluations, self.run_dir)
+            save_weights(self.run_dir / BEST, self.model, about, drop)
+
+    def _require_unchanged_shards(self) -> None:
+        for part in self.data.parts:
+            part.require_unchanged()
 
     def _save(self, log: TrackedLog) -> None:
         self._refuse_nan_weights()
+        self._require_unchanged_shards()
         self.state.log_bytes = log.bytes
         self.state.scaler = self.scaler.state_dict()
         logger.debug("step %d: saving %s", self.state.step, self.run_dir / LAST)

@@ -30,6 +30,7 @@ from pmm.storage.dotted_names import flat, short_name, written
 from pmm.storage.home import Home
 from pmm.storage.toml import merge
 from pmm.train.curves import read_log
+from pmm.train.interrupt import underway
 from pmm.train.train_run import train
 from pmm.tune.best_recipe import hardware_of, result_of, write_best
 from pmm.tune.fitting import fit_space
@@ -101,7 +102,7 @@ def tune(
         if overwrite:
             forget(search)
         keep_or_compare(search)
-        with closing(open_rows(search.folder / TRIALS)) as log:
+        with underway(), closing(open_rows(search.folder / TRIALS)) as log:
             rows = read_rows(search.folder / TRIALS, search.space)
             while len(rows) < budget:
                 row = _run_trial(search, rows, budget)
@@ -163,7 +164,14 @@ def _run_trial(
     row: dict[str, Any] = {"number": number, "state": "finished", "parameters": parameters}
     began = time.perf_counter()
     try:
-        found = train(search.home, run_dir, recipe, existing="resume", command=search.command)
+        found = train(
+            search.home,
+            run_dir,
+            recipe,
+            existing="resume",
+            command=search.command,
+            made_on=search.shards,
+        )
     except PmmError as error:
         if type(error) is not PmmError:  # options, files, a full disk: not the trial's fault
             raise

@@ -460,7 +460,7 @@ def test_a_folder_that_cannot_be_written_is_named() -> None:
             os.seteuid(65534)
         try:
             with (
-                pytest.raises(StorageError, match=r"run/.lock cannot be written"),
+                pytest.raises(StorageError, match=r"/\.run\.lock cannot be written"),
                 run_folder.claim(run_dir),
             ):
                 pass

@@ -30,7 +30,7 @@ from pmm.storage.artefact import (
     open_artefact,
     write_json,
 )
-from pmm.storage.home import Home
+from pmm.storage.home import Home, require_same_name
 from pmm.storage.schemas import (
     INTERACTIONS,
     ITEM_URLS,
@@ -117,6 +117,7 @@ def write_tables(home: Home, raw: RawSource) -> Built:
     )
 
     def write(draft: Path) -> dict[str, int]:
+        require_same_name(place, "dataset", raw.name)
         done = _interactions_in_place(place, piece) if raw.items_only else None
         if done is not None:
             return _write(draft, raw, raw.read("latin-1" in done), done, place)

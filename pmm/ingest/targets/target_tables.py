@@ -45,7 +45,7 @@ from pmm.storage.artefact import (
     require_input,
     write_json,
 )
-from pmm.storage.home import Home, slug
+from pmm.storage.home import Home, require_same_name, slug
 from pmm.storage.schemas import COLD, SEQUENCES, TARGET_ITEMS, write_table
 
 
@@ -141,8 +141,14 @@ def write_targets(
         InputError: an unknown name, nothing usable, an empty core, or an empty target.
     """
     source = str(tables.manifest.config["source"])
-    card = json.loads((tables.place / "card.json").read_text(encoding="utf-8"))
-    source_core = SourceCore(lambda: load_source(source, tables.place, card), options)
+    with tables.seen.reading():
+        card = json.loads((tables.place / "card.json").read_text(encoding="utf-8"))
+
+    def load() -> Source:
+        with tables.seen.reading():
+            return load_source(source, tables.place, card)
+
+    source_core = SourceCore(load, options)
     cards: list[dict[str, Any]] = []
     for name in choose_targets(rules, asked):
         try:
@@ -154,7 +160,8 @@ def write_targets(
             stays = ". The one from an earlier ingest stays as it was" if earlier else ""
             cards.append({"target": name, "left_out": f"{error}{stays}"})
             continue
-        made = json.loads((built.place / "card.json").read_text(encoding="utf-8"))
+        with built.seen.reading():
+            made = json.loads((built.place / "card.json").read_text(encoding="utf-8"))
         cards.append({**made, "fresh": built.fresh})
     return cards
 
@@ -183,8 +190,14 @@ def _build(
     columns: Sequence[str],
     source_core: SourceCore,
 ) -> Built:
+    place = home.target(name)
+
+    def write(draft: Path) -> dict[str, int]:
+        require_same_name(place, "target", name)
+        return _write_target(draft, name, rule, columns, source_core)
+
     return build(
-        home.target(name),
+        place,
         kind="target",
         config={
             "target": name,
@@ -193,7 +206,8 @@ def _build(
             **asdict(source_core.options),
         },
         inputs={"tables": tables.manifest.fingerprint},
-        write=lambda draft: _write_target(draft, name, rule, columns, source_core),
+        write=write,
+        still=tables.seen.require_unchanged,
     )
 
 
