@@ -24,7 +24,7 @@ from pmm.shards.item_shards import (
     table_name,
     tar_name,
 )
-from pmm.shards.jpeg import PictureFormat
+from pmm.shards.jpeg import MAX_BYTES, PictureFormat
 from pmm.shards.sequence_shards import write_sequence_shards
 from pmm.shards.shard_options import ShardOptions
 from pmm.shards.tokens import TokenEncoder, Tokenizer, load_tokenizer
@@ -65,7 +65,9 @@ def write_shards(home: Home, target: str, options: ShardOptions, *, force: bool 
     pictures = _picture_folder(name, source, images, options)
     tokenizer = load_tokenizer(options.text_encoder)
     TokenEncoder(tokenizer, options.max_tokens)
-    digest = "none" if pictures is None else Digests(home.root).files(pictures, images)
+    digest = "none"
+    if pictures is not None:
+        digest = Digests(home.root).files(pictures, images, most_bytes=MAX_BYTES)
     picture_format = PictureFormat(
         size=options.picture_size, quality=options.jpeg_quality, max_pixels=options.max_pixels
     )

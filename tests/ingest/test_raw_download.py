@@ -3,6 +3,7 @@ import hashlib
 import importlib.util
 import io
 import json
+import os
 import subprocess
 import sys
 import time
@@ -438,3 +439,11 @@ def test_no_damage_to_an_archive_or_gzip_goes_unnoticed(tmp_path):
             fault, digest = check_file(path, name)
             assert fault is not None
             assert digest == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_what_lies_under_a_files_name_and_is_no_file_is_refused(fetch, tmp_path, make):
+    (tmp_path / "raw").mkdir()
+    make(tmp_path / "raw" / "Gift_Cards.csv")
+    with pytest.raises(InputError, match=r"Gift_Cards\.csv is no plain file\. Delete it"):
+        fetch()

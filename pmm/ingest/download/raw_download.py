@@ -149,6 +149,8 @@ def _address(base: str, remote: RemoteFile) -> str:
 def _found(folder: Path, remote: RemoteFile) -> Fetched:
     """A file that is there: as it was fetched, or put there by hand and whole."""
     place = folder / remote.name
+    if not place.is_file():
+        raise InputError(f"{place} is no plain file. Delete it to have it fetched")
     record = _records(folder).get(remote.name)
     if record is None:
         fault, digest = check_file(place, remote.name)
