@@ -34,6 +34,10 @@ class Answer:
     """Send a byte each so many seconds."""
     chunk_s: float = 0.0
     """Pause between pieces of 64 KiB."""
+    start: bytes = b""
+    again: bytes = b""
+    """Instead of an answer: these bytes, then those again and again until the client has gone, a
+    hundredth of a second apart."""
     etag: str | None = None
     ranges: bool = False
     """Whether a Range is honoured (and an If-Range compared)."""
@@ -143,6 +147,8 @@ class _Handler(BaseHTTPRequestHandler):
                 time.sleep(answer.wait_s)
             if answer.reset:
                 self._reset()
+            elif answer.again:
+                self._never_end(answer)
             else:
                 self._answer(answer)
         except OSError:  # the client has given up
@@ -159,6 +165,13 @@ class _Handler(BaseHTTPRequestHandler):
     def _reset(self) -> None:
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.close_connection = True
+
+    def _never_end(self, answer: Answer) -> None:
+        self.close_connection = True
+        self.wfile.write(answer.start)
+        while True:
+            self.wfile.write(answer.again)
+            time.sleep(0.01)
 
     def _answer(self, answer: Answer) -> None:
         status, body, headers = answer.status, answer.body, dict(answer.headers)

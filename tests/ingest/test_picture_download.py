@@ -37,6 +37,7 @@ QUICK = {
     "give_up_errors": 4,
     "give_up_s": 0.0,
     "longest_s": 2.0,
+    "allow_private_addresses": True,
 }
 
 
@@ -106,7 +107,7 @@ def test_every_failure_has_its_own_row(server, download, store):
     server.answers |= {f"/{name.replace(' ', '-')}": each for name, each in FAILURES.items()}
     server.answers["/redirects"] = FAILURES["redirects"]
     wanted = {name: [f"/{name.replace(' ', '-')}"] for name in FAILURES}
-    rows = download(wanted, give_up_errors=99, timeout_s=1.5)
+    rows = download(wanted, give_up_errors=99, timeout_s=1.5, longest_s=30.0)
     assert {name: row["outcome"] for name, row in rows.items()} == {n: n for n in FAILURES}
     assert rows["not found"]["status"] == 404
     assert rows["too large"]["width"] == 12_000
@@ -120,7 +121,7 @@ def test_every_failure_has_its_own_row(server, download, store):
 def test_final_outcomes_are_not_asked_again_and_passing_ones_are(server, download):
     wanted = {name: [f"/{name.replace(' ', '-')}"] for name in FAILURES}
     server.answers |= {f"/{name.replace(' ', '-')}": each for name, each in FAILURES.items()}
-    download(wanted, give_up_errors=99, timeout_s=1.5)
+    download(wanted, give_up_errors=99, timeout_s=1.5, longest_s=30.0)
     server.asked.clear()
     server.answers = {path: Answer(body=JPEG) for (path,) in wanted.values()}
     rows = download(wanted)
@@ -455,7 +456,8 @@ from pathlib import Path
 from pmm.ingest.download.picture_download import (DownloadOptions, download_pictures)
 from pmm.ingest.download.picture_store import (PictureStore)
 wanted = [(str(n), [f"{sys.argv[2]}/{n}"]) for n in range(int(sys.argv[3]))]
-print(json.dumps(download_pictures(PictureStore(Path(sys.argv[1])), wanted, DownloadOptions())))
+options = DownloadOptions(allow_private_addresses=True)
+print(json.dumps(download_pictures(PictureStore(Path(sys.argv[1])), wanted, options)))
 """
 
 
@@ -491,7 +493,8 @@ from pmm.ingest.download.picture_store import (PictureStore)
 store = PictureStore(Path(sys.argv[1]))
 resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
 try:
-    download_pictures(store, [("a", [sys.argv[2] + "/a"])], DownloadOptions())
+    options = DownloadOptions(allow_private_addresses=True)
+    download_pictures(store, [("a", [sys.argv[2] + "/a"])], options)
 except StorageError as error:
     print(error)
 """
@@ -592,7 +595,9 @@ def test_memory_stays_small_where_all_outcomes_are_known(tmp_path):
     journal.close()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     wanted = ((str(n), [f"http://a.b/{n}.jpg"]) for n in range(30_000))
-    assert download_pictures(store, wanted, DownloadOptions()) == {"not found": 30_000}
+    assert download_pictures(store, wanted, DownloadOptions(allow_private_addresses=True)) == {
+        "not found": 30_000
+    }
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 60_000
 
 

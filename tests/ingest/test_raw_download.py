@@ -27,7 +27,7 @@ if NAME not in sys.modules:
     spec.loader.exec_module(sys.modules[NAME])
 from pmm_tests_bad_server import Answer, BadServer, unused_address  # noqa: E402
 
-QUICK = WebOptions(first_delay_s=0.01, timeout_s=1.0, tries=3)
+QUICK = WebOptions(first_delay_s=0.01, timeout_s=1.0, tries=3, allow_private=True)
 RATINGS = b"0001,A1,5.0,1400000000\n" * 50_000
 META = gzip.compress(b'{"asin": "0001"}\n' * 1000, mtime=0)
 CSV = "/amazon_v2/categoryFilesSmall/Gift_Cards.csv"
@@ -351,12 +351,15 @@ RUN = """
 import sys
 from pathlib import Path
 from pmm.errors import PmmError
+from pmm.ingest.download.polite_http import WebOptions
 from pmm.ingest.download.raw_download import download_raw
 if len(sys.argv) > 3:
     import resource
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]),) * 2)
 try:
-    print(download_raw("amazon", Path(sys.argv[1]), names=["Gift_Cards"], base=sys.argv[2]))
+    near = WebOptions(allow_private=True)
+    to = {"base": sys.argv[2], "options": near}
+    print(download_raw("amazon", Path(sys.argv[1]), names=["Gift_Cards"], **to))
 except PmmError as error:
     print(type(error).__name__, error)
 """

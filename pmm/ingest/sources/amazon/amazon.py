@@ -266,7 +266,10 @@ def ingest_as_asked(request: AmazonRequest) -> list[dict[str, Any]]:
         raw=request.raw,
         categories=request.category,
         images=pictures,
-        download=DownloadOptions(connections_per_host=request.connections),
+        download=DownloadOptions(
+            connections_per_host=request.connections,
+            allow_private_addresses=request.allow_private_addresses,
+        ),
     )
     return ingest_amazon(request.place(), files, request.target, request.options())
 
