@@ -2,6 +2,7 @@
 
 import io
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -79,6 +80,14 @@ class BadServer:
     ) -> None:
         self._server.shutdown()
         self._server.server_close()
+
+    def encrypt(self, context: ssl.SSLContext) -> None:
+        """Answer with TLS from now on."""
+        plain = self._server.socket
+        # The handshake is the thread's of a connection, or one that fails would end the server.
+        self._server.socket = context.wrap_socket(
+            plain, server_side=True, do_handshake_on_connect=False
+        )
 
     def begin(self, path: str, headers: dict[str, str]) -> Answer:
         """Count a request and choose its answer."""

@@ -19,6 +19,7 @@ from PIL import Image
 
 from pmm.errors import InputError, StorageError
 from pmm.ingest.download.picture_download import DownloadOptions, download_pictures
+from pmm.ingest.download.picture_fetch import Failed, FetchProcesses
 from pmm.ingest.download.picture_judge import SUFFIX_OF, judge
 from pmm.ingest.download.picture_store import Journal, PictureStore, Result
 
@@ -278,6 +279,50 @@ def test_a_body_that_never_ends_is_a_timeout(server, download):
     server.answers["/a"] = Answer(body=JPEG, drip_s=0.1)
     row = download({"a": ["/a"]}, longest_s=0.4, tries=1)["a"]
     assert row["outcome"] == "timeout"
+
+
+@pytest.mark.parametrize("what", [b"HTTP/1.1 200 ", b"HTTP/1.1 200 OK\r\nX-A: "])
+def test_a_head_that_never_ends_is_a_timeout_and_asked_for_once(server, download, what):
+    server.answers |= {"/a": Answer(start=what, again=b"x"), "/b": Answer(body=JPEG)}
+    rows = download({"a": ["/a", "/b"]}, longest_s=0.5, timeout_s=60.0, tries=5)
+    assert (rows["a"]["outcome"], server.asked["/a"]) == ("ok", 1)
+
+
+def test_private_addresses_are_refused_counted_and_asked_once_they_are_allowed(
+    server, download, caplog
+):
+    server.answers |= {"/a": Answer(body=JPEG), "/b": Answer(body=JPEG)}
+    wanted = {"a": ["/a"], "b": ["http://2130706433:9/latest/meta-data", "/b"]}
+    rows = download(wanted, allow_private_addresses=False)
+    assert {row["outcome"] for row in rows.values()} == {"refused address"}
+    assert not server.asked
+    assert "2 pictures were not asked for" in caplog.text
+    assert "--allow-private-addresses" in caplog.text
+    rows = download(wanted, tries=1)
+    assert [rows[each]["outcome"] for each in "ab"] == ["ok", "ok"]
+
+
+def test_a_redirect_to_a_private_address_is_refused_too(server, download, monkeypatch):
+    """Here 127.0.0.1 counts as public; where it leads to does not."""
+    monkeypatch.setattr(
+        "pmm.ingest.download.public_addresses.is_public", lambda address: address == "127.0.0.1"
+    )
+    server.answers["/a"] = Answer(status=302, headers={"Location": "http://127.0.0.2:9/b"})
+    row = download({"a": ["/a"]}, allow_private_addresses=False)["a"]
+    assert (row["outcome"], server.asked["/a"]) == ("refused address", 1)
+
+
+def test_helper_processes_refuse_private_addresses_too(store):
+    options = DownloadOptions(**{**QUICK, "allow_private_addresses": False})
+    helpers = FetchProcesses(store.folder, options.web(), options.limits(), 1, 1)
+    try:
+        deadline = time.monotonic() + 60
+        while (reply := helpers.get(0, unused_address() + "/a", lambda: None)) is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    finally:
+        helpers.close()
+    assert reply == Failed(trouble="refused address")
 
 
 def test_a_picture_that_has_gone_from_the_folder_is_fetched_again(server, download, store):

@@ -1,7 +1,10 @@
 import contextlib
 import email.utils
 import importlib.util
+import shutil
 import socket
+import ssl
+import subprocess
 import sys
 import threading
 import time
@@ -163,6 +166,44 @@ def test_a_slow_handshake_is_a_timeout(what):
             threading.Thread(target=drip, daemon=True).start()
         url = f"https://127.0.0.1:{listening.getsockname()[1]}/a"
         assert trouble(url, longest_s=0.5, timeout_s=60.0, tries=1) == "timeout"
+
+
+@pytest.fixture
+def certificate(tmp_path):
+    """A certificate of "shop.example" that nobody knows, with its key; both in one file."""
+    if shutil.which("openssl") is None:
+        pytest.skip("makes its certificate with openssl, which is not here")
+    key, own = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"),
+            *("-subj", "/CN=shop.example", "-addext", "subjectAltName=DNS:shop.example"),
+            *("-keyout", key, "-out", own),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    whole = tmp_path / "both.pem"
+    whole.write_bytes(key.read_bytes() + own.read_bytes())
+    return whole
+
+
+def test_tls_has_the_name_and_is_checked_by_it(server, certificate, monkeypatch):
+    """Though what is connected to is an address."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    server.encrypt(context)
+    names(monkeypatch, shop_example=[["127.0.0.1"]], other_example=[["127.0.0.1"]])
+    server.answers["/a"] = Answer(body=b"here")
+    server.answers["/b"] = NEVER_DONE["a header"]
+    port = server.host.split(":")[1]
+    assert trouble(f"https://shop.example:{port}/a", tries=1) == "connection"
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    calm = {"timeout_s": 60.0, "longest_s": 60.0}
+    assert fetch(f"https://shop.example:{port}/a", **calm) == b"here"
+    assert trouble(f"https://other.example:{port}/a", tries=1, **calm) == "connection"
+    slow = {"timeout_s": 60.0, "longest_s": 1.0}
+    assert trouble(f"https://shop.example:{port}/b", **slow) == "timeout"
 
 
 def test_a_name_server_that_does_not_answer_is_a_timeout(monkeypatch):

@@ -450,3 +450,15 @@ def test_what_lies_under_a_files_name_and_is_no_file_is_refused(fetch, tmp_path,
     make(tmp_path / "raw" / "Gift_Cards.csv")
     with pytest.raises(InputError, match=r"Gift_Cards\.csv is no plain file\. Delete it"):
         fetch()
+
+
+def test_a_mirror_in_this_network_is_asked_only_where_that_is_allowed(fetch, server):
+    with pytest.raises(InputError, match=r"refused address .*--allow-private-addresses"):
+        fetch(options=WebOptions(tries=1))
+    assert not server.asked
+
+
+def test_a_sum_that_never_ends_is_no_sum_and_no_end(fetch, server):
+    server.answers["/ml-1m.zip.md5"] = Answer(body=bytes(1 << 20), announce=False)
+    with pytest.raises(InputError, match="too large"):
+        fetch("movielens", ["ml-1m"])
