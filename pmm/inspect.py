@@ -20,6 +20,7 @@ from pmm.errors import (
     StaleArtefact,
     StorageError,
 )
+from pmm.ingest.pictures.picture_folder import describe_pictures
 from pmm.ingest.targets.paper_table_two import TABLE_II, rules_in_words
 from pmm.ingest.targets.target_tables import open_target
 from pmm.storage.artefact import MANIFEST, Manifest, open_artefact, snapshot, storage_errors
@@ -95,6 +96,9 @@ def summarise_cards(cards: list[dict[str, Any]]) -> str:
             rows += _beside_paper(card, "written" if card["fresh"] else "unchanged")
     lines = [text_table(["target", *_HEADER, ""], rows)]
     lines += [rows_account(card) for card in cards if "rows" in card]
+    lines += dict.fromkeys(
+        each for card in cards for each in describe_pictures(card.get("picture_files", {}))
+    )
     reasons: dict[str, list[str]] = {}
     for card in cards:
         if "left_out" in card:

@@ -154,7 +154,8 @@ def ingest_amazon_folder(
 def ingest_amazon_download(
     home: Home, raw: Path, targets: Sequence[str], options: IngestOptions
 ) -> Cards:
-    files = AmazonFiles(raw=raw, images="download", download=DownloadOptions(tries=1))
+    download = DownloadOptions(tries=1, allow_private_addresses=True)
+    files = AmazonFiles(raw=raw, images="download", download=download)
     return ingest_amazon(home, files, targets, options)
 
 

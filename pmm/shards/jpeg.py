@@ -9,7 +9,7 @@ Colour profiles are not applied. Of an animation the first frame is taken.
 
 import hashlib
 import io
-import stat
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +25,7 @@ from PIL import Image, UnidentifiedImageError
 from torch.nn import functional
 
 from pmm.shards.shard_options import MAX_PIXELS
+from pmm.storage.regular_file import open_below
 
 Pixels: TypeAlias = npt.NDArray[np.uint8]
 
@@ -110,19 +111,15 @@ def shrink_file(folder: Path, relative: str, picture_format: PictureFormat) -> P
 def read_file(folder: Path, relative: str) -> bytes:
     """The bytes of a picture file. PictureError with its reason where there is nothing to decode.
 
-    A name that climbs out of the folder is refused: names come from raw data.
+    A name that climbs out of the folder, or a link that does, is refused: names and archives come
+    from elsewhere. A linked folder is not (`pmm.storage.regular_file.open_below`).
     """
-    if ".." in Path(relative).parts or Path(relative).is_absolute() or "\0" in relative:
-        raise PictureError("unreadable")
-    path = folder / relative
     try:
-        found = path.stat()
-        # A pipe would block for ever.
-        if not stat.S_ISREG(found.st_mode):
-            raise PictureError("unreadable")
-        if found.st_size > MAX_BYTES:
-            raise PictureError("too-large")
-        data = path.read_bytes()
+        with open_below(folder, relative) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > MAX_BYTES:
+                raise PictureError("too-large")
+            data = file.read(size)
     except (FileNotFoundError, NotADirectoryError):
         raise PictureError("missing") from None
     except OSError:

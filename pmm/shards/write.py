@@ -24,7 +24,7 @@ from pmm.shards.item_shards import (
     table_name,
     tar_name,
 )
-from pmm.shards.jpeg import PictureFormat
+from pmm.shards.jpeg import MAX_BYTES, PictureFormat
 from pmm.shards.sequence_shards import write_sequence_shards
 from pmm.shards.shard_options import ShardOptions
 from pmm.shards.tokens import TokenEncoder, Tokenizer, load_tokenizer
@@ -110,7 +110,11 @@ def write_shards(home: Home, target: str, options: ShardOptions, *, force: bool 
 
 
 def _pictures_digest(home: Home, pictures: Path | None, images: list[str]) -> str:
-    return "none" if pictures is None else Digests(home.root).files(pictures, images)
+    return (
+        "none"
+        if pictures is None
+        else Digests(home.root).files(pictures, images, most_bytes=MAX_BYTES)
+    )
 
 
 def _config(tokenizer: Tokenizer, options: ShardOptions) -> dict[str, Any]:

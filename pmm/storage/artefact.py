@@ -10,7 +10,9 @@ import errno
 import hashlib
 import json
 import logging
+import os
 import shutil
+import stat
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +27,7 @@ from pmm.errors import BrokenArtefact, InputError, MissingArtefact, StaleArtefac
 from pmm.storage.atomic import TEMPORARY, sync
 from pmm.storage.atomic import atomic_file as atomic_file
 from pmm.storage.newer import refuse_newer
+from pmm.storage.regular_file import NotRegular, OutsideFolder, open_below, open_regular
 from pmm.storage.snapshot import Snapshot
 from pmm.version import __version__
 
@@ -249,30 +252,44 @@ class Digests:
         """sha256 of one file's content.
 
         Raises:
-            InputError: the file cannot be read.
+            InputError: the file cannot be read, or is no plain file.
         """
         return self.files(path.parent, [path.name], named=False)
 
-    def files(self, root: Path, names: Sequence[str], *, named: bool = True) -> str:
+    def files(
+        self,
+        root: Path,
+        names: Sequence[str],
+        *,
+        named: bool = True,
+        most_bytes: int | None = None,
+    ) -> str:
         """sha256 over names and contents of files below a folder; a missing file counts as such.
 
+        So does one that is no plain file or a link out of the folder, and of a file of more than
+        `most_bytes` its size counts: they are never read.
         With `named=False` there is one file, it must be there, and only its content counts.
         """
-        listing = [(name, *_stamp(root / name)) for name in sorted(names)]
+        names = sorted(names)
+        stamps = [_stamp(root / name) for name in names]
+        listing = [(name, *stamp) for name, stamp in zip(names, stamps, strict=True)]
         key = _sha256_json([str(root.absolute()), named, listing])
         memo = self._memory / key
         if memo.is_file():
             return memo.read_text()
         with ThreadPoolExecutor(8) as pool:
-            sums = list(pool.map(lambda row: _content(root / row[0], required=not named), listing))
+            if named:
+                sums = list(pool.map(lambda name: _below(root, name, most_bytes), names))
+            else:
+                sums = [_content(root / names[0], required=True)]
         digest = sums[0]
         if named:
             whole = hashlib.sha256()
-            for (name, *_), each in zip(listing, sums, strict=True):
+            for name, each in zip(names, sums, strict=True):
                 whole.update(f"{name}\0{each}\n".encode("utf-8", "surrogateescape"))
             digest = whole.hexdigest()
         # A file changed in the last seconds may change again within its time stamp's resolution.
-        if time.time_ns() - max((row[2] for row in listing), default=0) > 2_000_000_000:
+        if time.time_ns() - max((stamp[1] for stamp in stamps), default=0) > 2_000_000_000:
             with storage_errors(memo):
                 self._memory.mkdir(parents=True, exist_ok=True)
                 with atomic_file(memo) as temporary:
@@ -280,21 +297,41 @@ class Digests:
         return digest
 
 
-def _stamp(path: Path) -> tuple[int, int]:
+def _stamp(path: Path) -> tuple[int, int] | tuple[int, int, str]:
+    """Size and time of change; of a link also where it leads, for that may alone have changed."""
     try:
-        stat = path.stat()
+        found = path.lstat()
+        if not stat.S_ISLNK(found.st_mode):
+            return (found.st_size, found.st_mtime_ns)
+        linked = path.stat()
+        return (linked.st_size, linked.st_mtime_ns, os.path.realpath(path))
     except OSError:
         return (-1, 0)
-    return (stat.st_size, stat.st_mtime_ns)
 
 
 def _content(path: Path, *, required: bool) -> str:
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         if required:
             raise InputError(f"{path} cannot be read ({error.strerror})") from error
+        return "missing"
+
+
+def _below(root: Path, name: str, most_bytes: int | None) -> str:
+    """sha256 of a file below a folder, or a word for why it is not read."""
+    try:
+        with open_below(root, name) as file:
+            size = os.fstat(file.fileno()).st_size
+            if most_bytes is not None and size > most_bytes:
+                return f"{size} bytes"
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except NotRegular:
+        return "no plain file"
+    except OutsideFolder:
+        return "outside the folder"
+    except OSError:
         return "missing"
 
 

@@ -2,6 +2,7 @@
 
 import io
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -34,6 +35,10 @@ class Answer:
     """Send a byte each so many seconds."""
     chunk_s: float = 0.0
     """Pause between pieces of 64 KiB."""
+    start: bytes = b""
+    again: bytes = b""
+    """Instead of an answer: these bytes, then those again and again until the client has gone, a
+    hundredth of a second apart."""
     etag: str | None = None
     ranges: bool = False
     """Whether a Range is honoured (and an If-Range compared)."""
@@ -75,6 +80,14 @@ class BadServer:
     ) -> None:
         self._server.shutdown()
         self._server.server_close()
+
+    def encrypt(self, context: ssl.SSLContext) -> None:
+        """Answer with TLS from now on."""
+        plain = self._server.socket
+        # The handshake is the thread's of a connection, or one that fails would end the server.
+        self._server.socket = context.wrap_socket(
+            plain, server_side=True, do_handshake_on_connect=False
+        )
 
     def begin(self, path: str, headers: dict[str, str]) -> Answer:
         """Count a request and choose its answer."""
@@ -143,6 +156,8 @@ class _Handler(BaseHTTPRequestHandler):
                 time.sleep(answer.wait_s)
             if answer.reset:
                 self._reset()
+            elif answer.again:
+                self._never_end(answer)
             else:
                 self._answer(answer)
         except OSError:  # the client has given up
@@ -159,6 +174,13 @@ class _Handler(BaseHTTPRequestHandler):
     def _reset(self) -> None:
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.close_connection = True
+
+    def _never_end(self, answer: Answer) -> None:
+        self.close_connection = True
+        self.wfile.write(answer.start)
+        while True:
+            self.wfile.write(answer.again)
+            time.sleep(0.01)
 
     def _answer(self, answer: Answer) -> None:
         status, body, headers = answer.status, answer.body, dict(answer.headers)

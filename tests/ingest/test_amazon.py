@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from pmm.errors import InputError
+from pmm.ingest.download.picture_download import DownloadOptions
 from pmm.ingest.readers import json_lines
 from pmm.ingest.sources.amazon import metadata as amazon_items
 from pmm.ingest.sources.amazon.amazon import AmazonFiles, ingest_amazon
@@ -110,7 +111,8 @@ def ingest(home, raw):
 
     def run(*targets, categories=(), images=None, **options):
         chosen = {"user_core": 0, "item_core": 0, "missing_image": "text-only", **options}
-        files = AmazonFiles(raw=raw, categories=categories, images=images)
+        near = DownloadOptions(allow_private_addresses=True)
+        files = AmazonFiles(raw=raw, categories=categories, images=images, download=near)
         return ingest_amazon(home, files, targets or ["Amazon"], IngestOptions(**chosen))
 
     return run

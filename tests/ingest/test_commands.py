@@ -177,7 +177,11 @@ def test_pictures_are_downloaded_where_the_command_says_so(pmm, tmp_path):
         base = f"http://127.0.0.1:{server.server_port}/"
         write_amazon(generate("tiny", 0), tmp_path / "raw", edition="2018", picture_base=base)
         command = ("ingest", "amazon", "--raw", tmp_path / "raw", "--images", "download")
-        told, status = pmm(*command, "--connections", 4, "--home", tmp_path)
+        options = ("--connections", 4, "--home", tmp_path)
+        refused, status = pmm(*command, *options)
+        assert status == 1
+        assert "Outcomes of the download: refused address:" in refused
+        told, status = pmm(*command, *options, "--allow-private-addresses")
         server.shutdown()
     assert status == 0, told
     outcomes = pq.read_table(tmp_path / "downloads" / "amazon" / "outcomes.parquet")

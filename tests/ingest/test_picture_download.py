@@ -19,6 +19,7 @@ from PIL import Image
 
 from pmm.errors import InputError, StorageError
 from pmm.ingest.download.picture_download import DownloadOptions, download_pictures
+from pmm.ingest.download.picture_fetch import Failed, FetchProcesses
 from pmm.ingest.download.picture_judge import SUFFIX_OF, judge
 from pmm.ingest.download.picture_store import Journal, PictureStore, Result
 
@@ -37,6 +38,7 @@ QUICK = {
     "give_up_errors": 4,
     "give_up_s": 0.0,
     "longest_s": 2.0,
+    "allow_private_addresses": True,
 }
 
 
@@ -106,7 +108,7 @@ def test_every_failure_has_its_own_row(server, download, store):
     server.answers |= {f"/{name.replace(' ', '-')}": each for name, each in FAILURES.items()}
     server.answers["/redirects"] = FAILURES["redirects"]
     wanted = {name: [f"/{name.replace(' ', '-')}"] for name in FAILURES}
-    rows = download(wanted, give_up_errors=99, timeout_s=1.5)
+    rows = download(wanted, give_up_errors=99, timeout_s=1.5, longest_s=30.0)
     assert {name: row["outcome"] for name, row in rows.items()} == {n: n for n in FAILURES}
     assert rows["not found"]["status"] == 404
     assert rows["too large"]["width"] == 12_000
@@ -120,7 +122,7 @@ def test_every_failure_has_its_own_row(server, download, store):
 def test_final_outcomes_are_not_asked_again_and_passing_ones_are(server, download):
     wanted = {name: [f"/{name.replace(' ', '-')}"] for name in FAILURES}
     server.answers |= {f"/{name.replace(' ', '-')}": each for name, each in FAILURES.items()}
-    download(wanted, give_up_errors=99, timeout_s=1.5)
+    download(wanted, give_up_errors=99, timeout_s=1.5, longest_s=30.0)
     server.asked.clear()
     server.answers = {path: Answer(body=JPEG) for (path,) in wanted.values()}
     rows = download(wanted)
@@ -277,6 +279,50 @@ def test_a_body_that_never_ends_is_a_timeout(server, download):
     server.answers["/a"] = Answer(body=JPEG, drip_s=0.1)
     row = download({"a": ["/a"]}, longest_s=0.4, tries=1)["a"]
     assert row["outcome"] == "timeout"
+
+
+@pytest.mark.parametrize("what", [b"HTTP/1.1 200 ", b"HTTP/1.1 200 OK\r\nX-A: "])
+def test_a_head_that_never_ends_is_a_timeout_and_asked_for_once(server, download, what):
+    server.answers |= {"/a": Answer(start=what, again=b"x"), "/b": Answer(body=JPEG)}
+    rows = download({"a": ["/a", "/b"]}, longest_s=0.5, timeout_s=60.0, tries=5)
+    assert (rows["a"]["outcome"], server.asked["/a"]) == ("ok", 1)
+
+
+def test_private_addresses_are_refused_counted_and_asked_once_they_are_allowed(
+    server, download, caplog
+):
+    server.answers |= {"/a": Answer(body=JPEG), "/b": Answer(body=JPEG)}
+    wanted = {"a": ["/a"], "b": ["http://2130706433:9/latest/meta-data", "/b"]}
+    rows = download(wanted, allow_private_addresses=False)
+    assert {row["outcome"] for row in rows.values()} == {"refused address"}
+    assert not server.asked
+    assert "2 pictures were not asked for" in caplog.text
+    assert "--allow-private-addresses" in caplog.text
+    rows = download(wanted, tries=1)
+    assert [rows[each]["outcome"] for each in "ab"] == ["ok", "ok"]
+
+
+def test_a_redirect_to_a_private_address_is_refused_too(server, download, monkeypatch):
+    """Here 127.0.0.1 counts as public; where it leads to does not."""
+    monkeypatch.setattr(
+        "pmm.ingest.download.public_addresses.is_public", lambda address: address == "127.0.0.1"
+    )
+    server.answers["/a"] = Answer(status=302, headers={"Location": "http://127.0.0.2:9/b"})
+    row = download({"a": ["/a"]}, allow_private_addresses=False)["a"]
+    assert (row["outcome"], server.asked["/a"]) == ("refused address", 1)
+
+
+def test_helper_processes_refuse_private_addresses_too(store):
+    options = DownloadOptions(**{**QUICK, "allow_private_addresses": False})
+    helpers = FetchProcesses(store.folder, options.web(), options.limits(), 1, 1)
+    try:
+        deadline = time.monotonic() + 60
+        while (reply := helpers.get(0, unused_address() + "/a", lambda: None)) is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    finally:
+        helpers.close()
+    assert reply == Failed(trouble="refused address")
 
 
 def test_a_picture_that_has_gone_from_the_folder_is_fetched_again(server, download, store):
@@ -455,7 +501,8 @@ from pathlib import Path
 from pmm.ingest.download.picture_download import (DownloadOptions, download_pictures)
 from pmm.ingest.download.picture_store import (PictureStore)
 wanted = [(str(n), [f"{sys.argv[2]}/{n}"]) for n in range(int(sys.argv[3]))]
-print(json.dumps(download_pictures(PictureStore(Path(sys.argv[1])), wanted, DownloadOptions())))
+options = DownloadOptions(allow_private_addresses=True)
+print(json.dumps(download_pictures(PictureStore(Path(sys.argv[1])), wanted, options)))
 """
 
 
@@ -491,7 +538,8 @@ from pmm.ingest.download.picture_store import (PictureStore)
 store = PictureStore(Path(sys.argv[1]))
 resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
 try:
-    download_pictures(store, [("a", [sys.argv[2] + "/a"])], DownloadOptions())
+    options = DownloadOptions(allow_private_addresses=True)
+    download_pictures(store, [("a", [sys.argv[2] + "/a"])], options)
 except StorageError as error:
     print(error)
 """
@@ -592,7 +640,9 @@ def test_memory_stays_small_where_all_outcomes_are_known(tmp_path):
     journal.close()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     wanted = ((str(n), [f"http://a.b/{n}.jpg"]) for n in range(30_000))
-    assert download_pictures(store, wanted, DownloadOptions()) == {"not found": 30_000}
+    assert download_pictures(store, wanted, DownloadOptions(allow_private_addresses=True)) == {
+        "not found": 30_000
+    }
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 60_000
 
 

@@ -3,6 +3,7 @@ import hashlib
 import importlib.util
 import io
 import json
+import os
 import subprocess
 import sys
 import time
@@ -26,7 +27,7 @@ if NAME not in sys.modules:
     spec.loader.exec_module(sys.modules[NAME])
 from pmm_tests_bad_server import Answer, BadServer, unused_address  # noqa: E402
 
-QUICK = WebOptions(first_delay_s=0.01, timeout_s=1.0, tries=3)
+QUICK = WebOptions(first_delay_s=0.01, timeout_s=1.0, tries=3, allow_private=True)
 RATINGS = b"0001,A1,5.0,1400000000\n" * 50_000
 META = gzip.compress(b'{"asin": "0001"}\n' * 1000, mtime=0)
 CSV = "/amazon_v2/categoryFilesSmall/Gift_Cards.csv"
@@ -350,12 +351,15 @@ RUN = """
 import sys
 from pathlib import Path
 from pmm.errors import PmmError
+from pmm.ingest.download.polite_http import WebOptions
 from pmm.ingest.download.raw_download import download_raw
 if len(sys.argv) > 3:
     import resource
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]),) * 2)
 try:
-    print(download_raw("amazon", Path(sys.argv[1]), names=["Gift_Cards"], base=sys.argv[2]))
+    near = WebOptions(allow_private=True)
+    to = {"base": sys.argv[2], "options": near}
+    print(download_raw("amazon", Path(sys.argv[1]), names=["Gift_Cards"], **to))
 except PmmError as error:
     print(type(error).__name__, error)
 """
@@ -438,3 +442,23 @@ def test_no_damage_to_an_archive_or_gzip_goes_unnoticed(tmp_path):
             fault, digest = check_file(path, name)
             assert fault is not None
             assert digest == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_what_lies_under_a_files_name_and_is_no_file_is_refused(fetch, tmp_path, make):
+    (tmp_path / "raw").mkdir()
+    make(tmp_path / "raw" / "Gift_Cards.csv")
+    with pytest.raises(InputError, match=r"Gift_Cards\.csv is no plain file\. Delete it"):
+        fetch()
+
+
+def test_a_mirror_in_this_network_is_asked_only_where_that_is_allowed(fetch, server):
+    with pytest.raises(InputError, match=r"refused address .*--allow-private-addresses"):
+        fetch(options=WebOptions(tries=1))
+    assert not server.asked
+
+
+def test_a_sum_that_never_ends_is_no_sum_and_no_end(fetch, server):
+    server.answers["/ml-1m.zip.md5"] = Answer(body=bytes(1 << 20), announce=False)
+    with pytest.raises(InputError, match="too large"):
+        fetch("movielens", ["ml-1m"])

@@ -53,6 +53,42 @@ def test_items_without_a_readable_picture_keep_their_rows(home: Home) -> None:
     assert (table[0]["width"], table[0]["height"], len(table[0]["sha256"])) == (120, 90, 64)
 
 
+ODD_PICTURES = """
+import os, sys
+from pathlib import Path
+from pmm.shards.shard_options import ShardOptions
+from pmm.shards.write import write_shards
+from pmm.storage.home import Home
+home, tokenizer = sys.argv[1:]
+options = ShardOptions(text_encoder=tokenizer, picture_size=32, items_per_shard=10, workers=1)
+write_shards(Home(Path(home)), "hm", options)
+"""
+
+
+def test_pictures_that_never_end_and_links_out_of_the_folder_have_a_reason(
+    make_home: Make, options: ShardOptions
+) -> None:
+    home = make_home(n_items=10)
+    pictures = home.root / "pictures"
+    for name in ("2", "3", "4", "6", "7", "8"):
+        (pictures / f"{name}.jpg").rename(home.root / f"{name}.jpg")
+    os.mkfifo(pictures / "2.jpg")
+    (pictures / "3.jpg").symlink_to("/dev/zero")
+    (pictures / "4.jpg").symlink_to(home.root / "4.jpg")
+    (pictures / "6.jpg").symlink_to("1.jpg")
+    (pictures / "8.jpg").symlink_to("2.jpg")
+    with (pictures / "7.jpg").open("wb") as file:
+        file.truncate(1 << 40)
+    # In a process that can be ended: what is tested would wait for ever.
+    command = [sys.executable, "-c", ODD_PICTURES, str(home.root), options.text_encoder]
+    subprocess.run(command, check=True, timeout=120)
+    table = read_table(home.shards("HM") / "items-00000.parquet", SHARD_ITEMS).to_pylist()
+    reasons = {row["item"]: row["reason"] for row in table if row["status"] == "text-only"}
+    unreadable = dict.fromkeys((2, 3, 4, 8), "unreadable")
+    assert reasons == unreadable | {7: "too-large"}
+    assert table[5]["sha256"] == table[0]["sha256"]
+
+
 def test_counts_and_index(home: Home) -> None:
     manifest = json.loads((home.shards("HM") / "manifest.json").read_text())
     reasons = {f"text_only_{r}": 1 for r in ("missing", "not-a-picture", "truncated")}

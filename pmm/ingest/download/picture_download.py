@@ -48,7 +48,7 @@ class DownloadOptions:
     timeout_s: float = 30.0
     """Without a single byte."""
     longest_s: float = 120.0
-    """For one picture."""
+    """For one picture, from the moment of connecting to its last byte."""
     tries: int = 5
     """Requests for an address in one run."""
     first_delay_s: float = 1.0
@@ -61,6 +61,8 @@ class DownloadOptions:
     """A host is given up for this run after this number of connection errors in a row ..."""
     give_up_s: float = 10.0
     """... if they span this many seconds at least."""
+    allow_private_addresses: bool = False
+    """Ask addresses of this machine and its network too; without it they are refused."""
     processes: int | None = None
     """Helper processes for large downloads; None = as many as there are cores, 0 = none."""
 
@@ -70,15 +72,15 @@ class DownloadOptions:
             connections_per_host=self.connections_per_host,
             timeout_s=self.timeout_s,
             tries=self.tries,
+            longest_s=self.longest_s,
+            allow_private=self.allow_private_addresses,
             first_delay_s=self.first_delay_s,
             longest_pause_s=self.longest_pause_s,
         )
 
     def limits(self) -> Limits:
         """The limits of a single picture."""
-        return Limits(
-            max_bytes=self.max_bytes, max_pixels=self.max_pixels, longest_s=self.longest_s
-        )
+        return Limits(max_bytes=self.max_bytes, max_pixels=self.max_pixels)
 
 
 def download_pictures(
@@ -139,6 +141,12 @@ def _download(
     for host in sorted(schedule.given_up):
         told = f"{host} was given up after {options.give_up_errors} connection errors in a row"
         logger.warning("%s; run the same command again to ask for the rest", told)
+    if counts["refused address"]:
+        logger.warning(
+            "%s pictures were not asked for: their addresses are of this machine or of its "
+            "network. If they are meant, run the same command with --allow-private-addresses",
+            f"{counts['refused address']:,}",
+        )
     return dict(sorted(counts.items()))
 
 

@@ -38,7 +38,6 @@ class Limits:
 
     max_bytes: int
     max_pixels: int
-    longest_s: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +65,8 @@ class Failed:
     trouble: Trouble
     status: int | None = None
     pause_s: float | None = None
+    over: bool = False
+    """It took all the time that it may take: it is not worth another try now."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +94,9 @@ class PictureFetcher:
         try:
             data = self._ask(url)
         except WebError as error:
-            return Failed(trouble=error.trouble, status=error.status, pause_s=error.pause_s)
+            return Failed(
+                trouble=error.trouble, status=error.status, pause_s=error.pause_s, over=error.over
+            )
         if isinstance(data, str):
             return Moved(target=data)
         read()
@@ -116,7 +119,7 @@ class PictureFetcher:
         response = self._web.ask(url, unpack=True)
         try:
             if response.status == 200:
-                return read_body(response, self._limits.max_bytes, self._limits.longest_s)
+                return read_body(response, self._limits.max_bytes)
             let_go(response)
             target = moved_to(url, response)
             if target is None:

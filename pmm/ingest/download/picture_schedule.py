@@ -15,6 +15,9 @@ from pmm.ingest.download.picture_fetch import Crashed, Failed, Judged, Moved, Re
 from pmm.ingest.download.picture_store import Journal, PictureStore, Result
 from pmm.ingest.download.polite_http import PASSING, Hosts, WebError, WebOptions, host_of
 
+_ASKED_AGAIN = PASSING | {"refused address"}
+"""Outcomes of an earlier run that may be others now: an address may be allowed by then."""
+
 
 @dataclass(kw_only=True)
 class WantedItem:
@@ -155,8 +158,8 @@ class PictureSchedule:
         with self._changed:
             fetch.tries += 1
             self._count_error(fetch.host, error)
-            last = error.trouble not in PASSING or fetch.tries >= self._web.tries
-            if last or fetch.host in self.given_up:
+            last = error.over or fetch.tries >= self._web.tries
+            if error.trouble not in PASSING or last or fetch.host in self.given_up:
                 result = Result(
                     url=fetch.url, outcome=error.trouble, status=error.status, tries=fetch.tries
                 )
@@ -272,7 +275,7 @@ class PictureSchedule:
         found = self._journal.find(url)
         if found is not None and found[0].outcome != "ok":  # a picture that has gone is fetched
             result, of_this_run = found
-            if of_this_run or result.outcome not in PASSING:
+            if of_this_run or result.outcome not in _ASKED_AGAIN:
                 return True
         try:
             return host_of(url) in self.given_up

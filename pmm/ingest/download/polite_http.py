@@ -3,12 +3,15 @@
 urllib3 does connections, TLS and parsing. Its `Retry` puts to sleep the one thread that got the
 answer; here a host that says "later" is left alone by every thread, so retrying is done here, and
 of `Retry` only the reading of Retry-After is used. Redirects are followed here as well: each goes
-to a host of its own, whose limits hold.
+to a host of its own, whose limits hold. How long a request may take in all, and to which addresses
+it may go, is kept by its connections (`pmm.ingest.download.timed_connections`).
 
 No request leaves unless a method of `Web` is called.
 """
 
+import contextlib
 import random
+import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -28,12 +31,20 @@ from urllib3.exceptions import (
 )
 from urllib3.util import Retry, Timeout, parse_url
 
+from pmm.ingest.download.public_addresses import RefusedAddress, require_public, resolve
+from pmm.ingest.download.timed_connections import (
+    allow_s,
+    restart_clock,
+    time_is_over,
+    timed_pools,
+)
 from pmm.version import __version__
 
 USER_AGENT = f"pmm/{__version__}"
 
 _HEADERS = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity"}
 _CONNECT_S = 10.0
+_RESOLVE_S = 5.0
 _PIECE = 1 << 18
 _WORTH_READING = 1 << 16
 
@@ -42,6 +53,7 @@ Trouble = Literal[
     "not found",  # 404 or 410
     "forbidden",  # 401, 403 or 451
     "refused",  # another 4xx
+    "refused address",  # of this machine, its network or its provider: it is not asked
     "redirects",  # too many, or one that leads nowhere
     "too large",  # more bytes than allowed
     "timeout",
@@ -64,12 +76,15 @@ class WebError(Exception):
         *,
         status: int | None = None,
         pause_s: float | None = None,
+        over: bool = False,
     ) -> None:
         super().__init__(f"{trouble} ({detail})" if detail else trouble)
         self.trouble: Trouble = trouble
         self.status = status
         self.pause_s = pause_s
         """Seconds for which the host wants to be left alone, where it said so."""
+        self.over = over
+        """The request had all the time that it may take: another one would only take it again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +94,14 @@ class WebOptions:
     connections_per_host: int = 8
     timeout_s: float = 30.0
     """Without a single byte. To connect: 10 s at most."""
+    longest_s: float = 120.0
+    """For a request, from the moment of connecting to the last byte (`steady_pieces`: of its head):
+    a host that sends a byte now and then is never silent, and never done."""
+    steady_s: float = 60.0
+    steady_bytes: int = 1 << 14
+    """Of a file of any length, so many bytes must come in each so many seconds."""
+    allow_private: bool = False
+    """Ask addresses that are not public too."""
     tries: int = 5
     first_delay_s: float = 1.0
     """Before the second try; doubled before each further one, and varied by half."""
@@ -151,12 +174,15 @@ class Web:
             ),
             "retries": False,
         }
-        self._direct = urllib3.PoolManager(**settings)
+        self._direct = timed_pools(settings, public=not self.options.allow_private)
+        # A proxy is the user's own choice, wherever it is.
         self._proxies: dict[str, urllib3.PoolManager] = {
-            scheme: urllib3.ProxyManager(address, **settings)
+            scheme: timed_pools(settings, proxy=address, public=False)
             for scheme, address in getproxies().items()
             if scheme in ("http", "https") and address.startswith(("http://", "https://"))
         }
+        self._addresses: dict[str, list[str]] = {}
+        """Host that was asked for through a proxy -> what it is here, if anything."""
 
     def ask(
         self, url: str, headers: Mapping[str, str] | None = None, *, unpack: bool = False
@@ -174,10 +200,13 @@ class Web:
             WebError: there was no answer.
         """
         scheme = url.partition(":")[0].lower()
-        pool = self._proxies.get(scheme)
-        if pool is None or proxy_bypass(host_of(url).rpartition(":")[0]):
+        pool, host = self._proxies.get(scheme), host_of(url).rpartition(":")[0]
+        if pool is None or proxy_bypass(host):
             pool = self._direct
         with _web_errors():
+            if pool is not self._direct and not self.options.allow_private:
+                self._judge(host)
+            allow_s(self.options.longest_s)
             return pool.request(
                 "GET",
                 url,
@@ -186,6 +215,18 @@ class Web:
                 preload_content=False,
                 decode_content=unpack,
             )
+
+    def _judge(self, host: str) -> None:
+        """Refuse a host that a proxy would be asked for, by what it is here.
+
+        A name that is known to the proxy alone is the proxy's business.
+        """
+        if host not in self._addresses:
+            found: list[str] = []
+            with contextlib.suppress(socket.gaierror, TimeoutError):
+                found = resolve(host, 80, _RESOLVE_S)
+            self._addresses[host] = found
+        require_public(host, self._addresses[host])
 
     def close_idle(self) -> None:
         """Close the connections that are not in use."""
@@ -238,7 +279,8 @@ class Web:
                 url = moved
             except WebError as error:
                 tries += 1
-                if error.trouble not in PASSING or tries >= self.options.tries:
+                last = error.over or tries >= self.options.tries
+                if error.trouble not in PASSING or last:
                     raise
                 self.hosts.pause(host, error.pause_s or self.options.delay_s(tries))
             finally:
@@ -309,8 +351,11 @@ def _retry_after_s(value: str | None) -> float | None:
 def let_go(response: urllib3.BaseHTTPResponse) -> None:
     """Give up a response whose body is not needed; a short one is read, to keep the connection."""
     length = response.headers.get("Content-Length", "")
-    if length.isascii() and length.isdigit() and int(length[:18]) <= _WORTH_READING:
-        response.drain_conn()
+    # In chunks a body is as long as it likes, whatever it says beside.
+    sized = length.isascii() and length.isdigit() and "Transfer-Encoding" not in response.headers
+    if sized and int(length[:18]) <= _WORTH_READING:
+        with contextlib.suppress(HTTPError, OSError):
+            response.read(decode_content=False)
     done_with(response)
 
 
@@ -334,14 +379,28 @@ def pieces(response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
         yield piece
 
 
-def read_body(response: urllib3.BaseHTTPResponse, most_bytes: int, longest_s: float) -> bytes:
+def steady_pieces(response: urllib3.BaseHTTPResponse, options: WebOptions) -> Iterator[bytes]:
+    """`pieces` of a body that may take any time, as long as it goes on at a least rate.
+
+    Raises:
+        WebError: as `pieces`, and "timeout" where too little has come for too long.
+    """
+    restart_clock(options.steady_s)
+    fresh = 0
+    for piece in pieces(response):
+        yield piece
+        fresh += len(piece)
+        if fresh >= options.steady_bytes:
+            restart_clock(options.steady_s)
+            fresh = 0
+
+
+def read_body(response: urllib3.BaseHTTPResponse, most_bytes: int) -> bytes:
     """The whole body.
 
     Args:
         response: of `Web.ask`; the caller is `done_with` it then, also after an error.
         most_bytes: a longer body is refused, by its announced length if it has one.
-        longest_s: seconds that all of it may take: a host that sends a byte now and then is
-            never silent, and never done.
 
     Raises:
         WebError: "too large", "timeout", "cut off" or "connection".
@@ -349,15 +408,12 @@ def read_body(response: urllib3.BaseHTTPResponse, most_bytes: int, longest_s: fl
     announced = response.headers.get("Content-Length", "")
     if announced.isascii() and announced.isdigit() and int(announced[:18]) > most_bytes:
         raise WebError("too large", f"{announced} bytes", status=response.status)
-    deadline = time.monotonic() + longest_s
     parts, size = [], 0
     for piece in pieces(response):
         parts.append(piece)
         size += len(piece)
         if size > most_bytes:
             raise WebError("too large", f"over {most_bytes} bytes", status=response.status)
-        if time.monotonic() > deadline:
-            raise WebError("timeout", f"not done after {longest_s:g} s", status=response.status)
     return b"".join(parts)
 
 
@@ -368,10 +424,12 @@ def _web_errors(otherwise: Trouble = "connection") -> Iterator[None]:
         yield
     except LocationValueError as error:
         raise WebError("bad url", str(error)) from None
+    except RefusedAddress as error:
+        raise WebError("refused address", str(error)) from None
     except NewConnectionError as error:  # urllib3 counts it among the timeouts
         raise WebError("connection", str(error)) from None
-    except (ConnectTimeoutError, ReadTimeoutError) as error:
-        raise WebError("timeout", str(error)) from None
+    except (ConnectTimeoutError, ReadTimeoutError, TimeoutError) as error:
+        raise WebError("timeout", str(error), over=time_is_over()) from None
     except (HTTPError, OSError) as error:
         raise WebError(otherwise, str(error)) from None
     except ValueError as error:  # http.client refuses some addresses so

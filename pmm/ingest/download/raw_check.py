@@ -8,6 +8,7 @@ import zlib
 from pathlib import Path, PurePosixPath
 
 from pmm.errors import InputError, StorageError
+from pmm.storage.regular_file import open_regular
 
 _PIECE = 1 << 20
 _ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
@@ -18,7 +19,7 @@ _MOST_SWELLING = 200
 
 def sha256_of(path: Path) -> str:
     """sha256 of a file's content."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -33,7 +34,7 @@ def check_file(path: Path, name: str, md5: str | None = None) -> tuple[str | Non
     fault = None
     whole, published = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
     gzip = _Gzip() if name.endswith(".gz") else None
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         if name.endswith(".csv") and file.read(100).lstrip().lower().startswith(_PAGES):
             fault = "it is a web page, not a table"
         file.seek(0)

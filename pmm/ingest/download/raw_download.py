@@ -8,7 +8,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +17,15 @@ from typing import Any, Literal
 import urllib3
 
 from pmm.errors import InputError, StorageError
-from pmm.ingest.download.polite_http import PASSING, Web, WebError, WebOptions, host_of, pieces
+from pmm.ingest.download.polite_http import (
+    PASSING,
+    Web,
+    WebError,
+    WebOptions,
+    host_of,
+    read_body,
+    steady_pieces,
+)
 from pmm.ingest.download.raw_addresses import DownloadEdition, RemoteFile, remote_files
 from pmm.ingest.download.raw_check import check_file, sha256_of, unpack_zip
 from pmm.progress import progress
@@ -26,6 +34,8 @@ from pmm.storage.artefact import atomic_file, exclusive, storage_errors, write_j
 RECORD = "downloads.json"
 _SPARE = 64 * 2**20
 """Bytes that stay free on the disk."""
+_MOST_MD5 = 1 << 16
+"""Bytes of a file that names a sum."""
 
 FetchState = Literal["fetched", "there", "not published"]
 
@@ -149,6 +159,8 @@ def _address(base: str, remote: RemoteFile) -> str:
 def _found(folder: Path, remote: RemoteFile) -> Fetched:
     """A file that is there: as it was fetched, or put there by hand and whole."""
     place = folder / remote.name
+    if not place.is_file():
+        raise InputError(f"{place} is no plain file. Delete it to have it fetched")
     record = _records(folder).get(remote.name)
     if record is None:
         fault, digest = check_file(place, remote.name)
@@ -224,7 +236,7 @@ def _published_md5(web: Web, url: str, remote: RemoteFile) -> str | None:
         return None
     try:
         with web.opened(url.removesuffix(remote.path) + remote.md5) as response:
-            text = b"".join(pieces(response))[:1000].decode("ascii", "replace")
+            text = read_body(response, _MOST_MD5).decode("ascii", "replace")
     except WebError as error:
         if error.trouble == "not found":
             return None
@@ -285,7 +297,7 @@ def _go_on(web: Web, part: _Part, url: str, name: str) -> None:
             have = 0
             _begin(part, url, response)
         _require_space(part, have)
-        _write(response, part, have, name)
+        _write(steady_pieces(response, web.options), part, have, name)
     if part.total is not None and _size(part.data) != part.total:
         raise WebError("cut off", f"{_size(part.data):,} of {part.total:,} bytes")
 
@@ -319,10 +331,10 @@ def _require_space(part: _Part, have: int) -> None:
         )
 
 
-def _write(response: urllib3.BaseHTTPResponse, part: _Part, have: int, name: str) -> None:
+def _write(pieces: Iterator[bytes], part: _Part, have: int, name: str) -> None:
     total = None if part.total is None else -(-part.total >> 20)
     with part.data.open("ab", buffering=0) as file, progress(total, name, "MiB") as counter:
-        for piece in pieces(response):
+        for piece in pieces:
             rest = memoryview(piece)
             while rest:
                 rest = rest[file.write(rest) :]
@@ -363,8 +375,14 @@ def _size(path: Path) -> int:
 
 
 def download_and_tell(
-    source: str, folder: Path, *, names: Sequence[str] = (), edition: DownloadEdition = "2018"
+    source: str,
+    folder: Path,
+    *,
+    names: Sequence[str] = (),
+    edition: DownloadEdition = "2018",
+    allow_private: bool = False,
 ) -> None:
     """`download_raw`, with a line on the standard output for each file; errors are the same."""
-    for each in download_raw(source, folder, names=names, edition=edition):
+    options = WebOptions(allow_private=allow_private)
+    for each in download_raw(source, folder, names=names, edition=edition, options=options):
         print(f"{each.name}: {each.state}, {each.bytes:,} bytes")

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from pmm.errors import InputError
 from pmm.ingest.readers.columns import Role, find_roles
 from pmm.ingest.readers.delimited import Dialect, sniff, stream
+from pmm.ingest.readers.ids import nfc_all
 from pmm.ingest.readers.times import Unit, detect_unit
 
 _SURE, _FOREIGN = 0.9, 0.1
@@ -69,6 +70,7 @@ def detect_pairs(path: Path, known: pa.Array, *, latin: bool = False) -> PairLay
             hold ids of the items file, or its third column holds no times.
         UnicodeError: it is not in the encoding that its head is in.
     """
+    known = nfc_all(known)
     dialect, head = sniff(path, latin=latin)
     first = [field.strip() for field in head[0]]
     roles = find_roles(first, ["user", "item", "time"])
@@ -93,7 +95,8 @@ def _names_stand_above(head: Sequence[Sequence[str]], known: pa.Array) -> bool:
     first, below = head[0][:3], [row for row in head[1:] if len(row) == len(head[0])]
     if any(re.search(r"\d", field) for field in first):
         return False
-    if pc.any(pc.is_in(pa.array([field.strip() for field in first]), value_set=known)).as_py():
+    names = nfc_all(pa.array([field.strip() for field in first]))
+    if pc.any(pc.is_in(names, value_set=known)).as_py():
         return False
     numbered = sum(all(re.search(r"\d", field) for field in row[:2]) for row in below)
     return bool(below) and numbered * 2 >= len(below)
@@ -154,7 +157,7 @@ def _shown(shares: Sequence[float], where: str) -> str:
 def _share(values: pa.Array, known: pa.Array) -> float:
     if not len(values):
         return 0.0
-    inside = pc.is_in(pc.utf8_trim_whitespace(values), value_set=known)
+    inside = pc.is_in(nfc_all(pc.utf8_trim_whitespace(values)), value_set=known)
     return float(pc.mean(inside).as_py())
 
 
@@ -167,7 +170,8 @@ class _Overlap:
         self._met = np.zeros(len(known), bool)
 
     def add(self, column: pa.DictionaryArray) -> None:
-        at = pc.index_in(pc.utf8_trim_whitespace(column.dictionary), value_set=self._known)
+        ids = nfc_all(pc.utf8_trim_whitespace(column.dictionary))
+        at = pc.index_in(ids, value_set=self._known)
         self._rows += len(column)
         self._inside += pc.sum(at.is_valid().take(column.indices)).as_py() or 0
         self._met[at.drop_null().to_numpy()] = True

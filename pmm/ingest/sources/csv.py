@@ -162,6 +162,7 @@ def _read(files: CsvFiles, pictures: PictureFolder | None, latin: bool) -> Readi
         interactions=Cleaner(place=place, unit=layout.unit).clean(batches, drop_counts),
         row_counts=drop_counts,
         notes={"detected": {"interactions": layout.describe(), "items": item_notes}},
+        picture_notes=pictures.notes(items) if pictures else {},
     )
 
 

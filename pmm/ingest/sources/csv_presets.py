@@ -211,6 +211,8 @@ class CsvRequest(SourceRequest):
     """With --preset: the folder."""
     download: Annotated[tuple[str, ...], Flag(group="data")] = ()
     """With --preset: first fetch this release, e.g. ml-1m."""
+    allow_private_addresses: Annotated[bool, Flag(group="data")] = False
+    """Downloads: ask addresses of this machine and its network too."""
 
 
 def ingest_as_asked(request: CsvRequest) -> list[dict[str, Any]]:
@@ -232,7 +234,9 @@ def _files(request: CsvRequest) -> CsvFiles:
             raise InputError("--preset finds --interactions, --items and --columns itself")
         folder = request.raw or request.place().raw(request.preset)
         if request.download:
-            download_and_tell(request.preset, folder, names=request.download)
+            private = request.allow_private_addresses
+            names = request.download
+            download_and_tell(request.preset, folder, names=names, allow_private=private)
         return preset_files(request.preset, folder, request.images)
     if request.raw or request.download:
         raise InputError("--raw and --download go with --preset; give --interactions and --items")

@@ -129,6 +129,7 @@ def _read(folder: Path, pictures: PictureFolder | None, latin: bool) -> Reading:
         interactions=cleaner.clean(batches, drop_counts),
         row_counts=drop_counts,
         notes={"detected": {TRANSACTIONS: dialect.describe()}},
+        picture_notes=pictures.notes(items) if pictures else {},
     )
 
 

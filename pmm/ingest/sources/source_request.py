@@ -38,6 +38,8 @@ class PlatformRequest(SourceRequest):
     """One of its datasets; repeatable."""
     download: Annotated[bool, Flag(group="data")] = False
     """First fetch the raw files that have public addresses."""
+    allow_private_addresses: Annotated[bool, Flag(group="data")] = False
+    """Downloads: ask addresses of this machine and its network too."""
 
     def fetch_if_asked(self, source: str, **which: Any) -> None:
         """With --download, fetch the raw files into the folder they are then read from.
@@ -47,4 +49,6 @@ class PlatformRequest(SourceRequest):
             which: which of them, as `pmm.ingest.download.raw_download.download_raw` takes it.
         """
         if self.download:
-            download_and_tell(source, self.raw or self.place().raw(source), **which)
+            folder = self.raw or self.place().raw(source)
+            private = self.allow_private_addresses
+            download_and_tell(source, folder, allow_private=private, **which)

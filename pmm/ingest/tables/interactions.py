@@ -9,12 +9,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pmm.errors import InputError
+from pmm.ingest.readers.ids import nfc_all
 from pmm.ingest.readers.times import ACCEPTED, Unit, parse_times
 from pmm.storage.schemas import INTERACTIONS, ROW_GROUP
 
 NO_USER = "empty user id"
 NO_ITEM = "empty item id"
 NO_TIME = "unreadable time"
+OTHER_FORM = "ids in another Unicode form"
+"""Counts the rows whose user or item was not written in NFC; they are kept."""
 
 Repair = Callable[[pa.Array], pa.Array]
 """Distinct item ids -> the ids they stand for."""
@@ -38,7 +41,7 @@ class Cleaner:
 
         `order` counts the rows of the file that have the right number of fields. Rows without
         a user, an item or a readable time are dropped and counted; times of 0, a known filler
-        for an unknown time, are kept and counted under "zero times".
+        for an unknown time, are kept and counted under "zero times". Ids come in NFC.
 
         Raises:
             InputError: more than half of the times cannot be read (with three of them).
@@ -67,8 +70,8 @@ class Cleaner:
     def _clean_batch(
         self, batch: pa.RecordBatch, order: int, drop_counts: Counter[str], unread: list[str]
     ) -> pa.RecordBatch:
-        user = _trimmed(batch["user_id"], None)
-        item = _trimmed(batch["item_id"], self.repair)
+        user = _trimmed(batch["user_id"], None, drop_counts)
+        item = _trimmed(batch["item_id"], self.repair, drop_counts)
         positions = pa.array(np.arange(order, order + len(user)))
         no_user, no_item = _is_empty(user), _is_empty(item)
         time = pa.nulls(len(user), pa.int64())
@@ -92,10 +95,16 @@ class Cleaner:
         return clean
 
 
-def _trimmed(column: pa.DictionaryArray, repair: Repair | None) -> pa.DictionaryArray:
-    ids = pc.utf8_trim_whitespace(column.dictionary)
+def _trimmed(
+    column: pa.DictionaryArray, repair: Repair | None, counts: Counter[str]
+) -> pa.DictionaryArray:
+    written = pc.utf8_trim_whitespace(column.dictionary)
     if repair is not None:
-        ids = repair(ids)
+        written = repair(written)
+    ids = nfc_all(written)
+    if ids is not written:
+        changed = pc.not_equal(ids, written).take(column.indices)
+        counts[OTHER_FORM] += pc.sum(changed).as_py() or 0
     if ids.equals(column.dictionary):
         return column
     # Two raw ids may have become one, and a dictionary must not hold a value twice.

@@ -9,7 +9,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pmm.ingest.readers.delimited import MALFORMED
+from pmm.ingest.readers.ids import nfc
 from pmm.storage.schemas import ITEM_URLS, SOURCE_ITEMS
+
+OTHER_FORM = "item id repeated in another Unicode form"
 
 _CHUNK_ROWS = 1 << 16
 _HELD = pa.schema(
@@ -27,7 +30,8 @@ class ItemRows:
     """Builds the table of a source's items; about 150 bytes an item beside its text.
 
     The first row of an id wins; with `prefer_picture` the first that has a picture (a path, or
-    where pictures are yet to be fetched a URL), and the first of all where none has.
+    where pictures are yet to be fetched a URL), and the first of all where none has. Ids that are
+    the same in NFC are one, and stay as the first of them is written.
     """
 
     def __init__(self, *, prefer_picture: bool = False) -> None:
@@ -35,6 +39,8 @@ class ItemRows:
         self._prefer_picture = prefer_picture
         # Item id -> 2 * number of its row, plus 1 if that row has a picture.
         self._row: dict[str, int] = {}
+        # Item id in NFC -> as it is written, where that is another form.
+        self._written: dict[str, str] = {}
         self._rows = 0
         self._waiting: list[tuple[str, str | None, Sequence[str], Sequence[str]]] = []
         self._chunks: list[pa.RecordBatch] = []
@@ -60,12 +66,16 @@ class ItemRows:
             self.drop_counts["empty item id"] += 1
             return
         pictured = image is not None or bool(urls)
-        earlier = self._row.get(item_id)
+        key = nfc(item_id)
+        earlier = self._row.get(key)
+        if earlier is None and key != item_id:
+            self._written[key] = item_id
         if earlier is not None:
-            self.drop_counts["repeated item id"] += 1
+            same = self._written.get(key, key) == item_id
+            self.drop_counts["repeated item id" if same else OTHER_FORM] += 1
             if not (self._prefer_picture and pictured and not earlier & 1):
                 return
-        self._row[item_id] = 2 * self._rows + pictured
+        self._row[key] = 2 * self._rows + pictured
         self._rows += 1
         self._waiting.append((text, image, tuple(categories), tuple(urls)))
         if len(self._waiting) == _CHUNK_ROWS:
@@ -74,7 +84,7 @@ class ItemRows:
     def finish(self) -> tuple[pa.Table, dict[str, Any]]:
         """The items in ascending order of their ids, and the counts for the card."""
         names = [name for name in SOURCE_ITEMS.schema.names if name != "item_id"]
-        reasons = (MALFORMED, "empty item id", "repeated item id")
+        reasons = (MALFORMED, "empty item id", "repeated item id", OTHER_FORM)
         dropped = {
             reason: self.drop_counts[reason] for reason in reasons if self.drop_counts[reason]
         }
@@ -87,7 +97,7 @@ class ItemRows:
         return table.filter(pc.greater(pc.list_value_length(table["urls"]), 0))
 
     def ids(self) -> KeysView[str]:
-        """The ids, without hold on the rows."""
+        """The ids in NFC, without hold on the rows."""
         return self._row.keys()
 
     def _table(self, names: Sequence[str], schema: pa.Schema) -> pa.Table:
@@ -95,11 +105,14 @@ class ItemRows:
         self._flush()
         held = pa.Table.from_batches(self._chunks, _HELD).select(names)
         whole = [column.combine_chunks() for column in held.columns]
-        ids = sorted(self._row, key=str.encode)
+        written = self._row
+        if self._written:
+            written = {self._written.get(key, key): row for key, row in self._row.items()}
+        ids = sorted(written, key=str.encode)
         pieces = []
         for start in range(0, len(ids), _CHUNK_ROWS):
             part = ids[start : start + _CHUNK_ROWS]
-            at = pa.array(np.array([self._row[each] >> 1 for each in part], np.int64))
+            at = pa.array(np.array([written[each] >> 1 for each in part], np.int64))
             columns = [pa.array(part, pa.string()), *(column.take(at) for column in whole)]
             cast = [column.cast(f.type) for column, f in zip(columns, schema, strict=True)]
             pieces.append(pa.RecordBatch.from_arrays(cast, schema=schema))

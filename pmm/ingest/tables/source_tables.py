@@ -21,7 +21,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pmm.errors import ArtefactError, BrokenArtefact
+from pmm.ingest.readers.ids import nfc_all
 from pmm.ingest.tables.id_codes import IdCodes
+from pmm.ingest.tables.interactions import OTHER_FORM
 from pmm.storage.artefact import (
     Built,
     atomic_file,
@@ -60,6 +62,8 @@ class Reading:
     """Further entries of the card: what was detected."""
     row_notes: dict[str, Any] = field(default_factory=dict)
     """Further entries of the card's "interactions", known once all of them have been read."""
+    picture_notes: Mapping[str, Any] = field(default_factory=dict)
+    """`pmm.ingest.pictures.picture_folder.PictureFolder.notes`."""
     urls: pa.Table | None = None
     """As `pmm.storage.schemas.ITEM_URLS`; None where the raw files name no addresses of pictures.
     """
@@ -188,11 +192,13 @@ def _take_over(source: Path, path: Path) -> None:
 def _row_account(reading: Reading, kept: int) -> dict[str, Any]:
     drop_counts = dict(reading.row_counts)
     read, zero = drop_counts.pop("read", 0), drop_counts.pop("zero times", 0)
+    other_form = drop_counts.pop(OTHER_FORM, 0)
     return {
         "read": read,
         "kept": kept,
         "dropped": {reason: n for reason, n in drop_counts.items() if n},
         "zero_times": zero,
+        **({"ids_in_another_unicode_form": other_form} if other_form else {}),
         **reading.row_notes,
     }
 
@@ -208,6 +214,7 @@ def _card(raw: RawSource, reading: Reading, rows: dict[str, Any]) -> dict[str, A
             "without_text": pc.sum(pc.equal(items["text"], "")).as_py() or 0,
         },
         "pictures": str(raw.pictures) if raw.pictures else None,
+        **({"picture_files": dict(reading.picture_notes)} if reading.picture_notes else {}),
         **reading.notes,
     }
 
@@ -219,13 +226,14 @@ def load_source(name: str, place: Path, card: dict[str, Any]) -> Source:
         BrokenArtefact: a table cannot be read.
     """
     items = _listed(read_table(place / "items.parquet", SOURCE_ITEMS))
+    written = _other_forms(items["item_id"].combine_chunks())
     users, sold = IdCodes(), IdCodes()
     sold.add(items["item_id"].combine_chunks().dictionary_encode())
     times: list[NDArray[np.int64]] = []
     timed = True
     for batch in _batches(place / "interactions.parquet"):
         users.add(batch["user_id"])
-        sold.add(batch["item_id"])
+        sold.add(_as_listed(batch["item_id"], written) if written else batch["item_id"])
         timed = timed and not batch["timestamp"].null_count
         if timed:
             times.append(batch["timestamp"].to_numpy())
@@ -257,6 +265,21 @@ def _listed(items: pa.Table) -> pa.Table:
     if not pc.all(pc.less(ids[:-1], ids[1:])).as_py():
         items = items.sort_by("item_id")
     return items.combine_chunks()
+
+
+def _other_forms(ids: pa.Array) -> dict[str, str]:
+    """Item id in NFC, as interactions have it -> as the items file writes it, if these differ."""
+    composed = nfc_all(ids)
+    if composed is ids:
+        return {}
+    other = pc.not_equal(composed, ids)
+    return dict(zip(composed.filter(other).to_pylist(), ids.filter(other).to_pylist(), strict=True))
+
+
+def _as_listed(column: pa.DictionaryArray, written: Mapping[str, str]) -> pa.DictionaryArray:
+    ids = [written.get(each, each) for each in column.dictionary.to_pylist()]
+    coded = pa.array(ids, column.dictionary.type).dictionary_encode()
+    return pa.DictionaryArray.from_arrays(coded.indices.take(column.indices), coded.dictionary)
 
 
 def _batches(path: Path) -> Iterator[pa.RecordBatch]:

@@ -1,6 +1,7 @@
 """Which interactions of a source make a target: usable items, a rule's items, a sample of users."""
 
 import hashlib
+import logging
 from collections.abc import Sequence
 from typing import Literal
 
@@ -10,11 +11,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pmm.errors import InputError
+from pmm.ingest.pictures.picture_folder import describe_pictures
+from pmm.ingest.readers.ids import as_number
 from pmm.ingest.tables.source_tables import Source
 from pmm.ingest.targets.k_core import NothingLeft
 from pmm.ingest.targets.rows import InteractionRows
 from pmm.ingest.targets.rules import Rule
 from pmm.ingest.targets.split import LEAST
+
+logger = logging.getLogger(__name__)
 
 UNLISTED = "item not in the items file"
 UNPICTURED = "item without picture"
@@ -36,6 +41,8 @@ def usable_rows(
     rows = InteractionRows(user=source.user, item=source.item, timestamp=source.timestamp)
     listed = source.listed_at >= 0
     rows = rows.keep(listed[rows.item], UNLISTED, drop_counts)
+    if len(rows.user) and (alike := _alike_ids(source)):
+        logger.warning("%s: %s", source.name, alike)
     image = np.zeros(len(listed), bool)
     image[listed] = source.items["image"].is_valid().to_numpy()[source.listed_at[listed]]
     match missing_image:
@@ -66,6 +73,8 @@ def _refuse_nothing(source: Source, drop_counts: dict[str, int]) -> None:
             "Kwai: covers beside the tables), or keep items by their text with "
             "--missing-image text-only"
         )
+        for told in describe_pictures(source.card.get("picture_files", {})):
+            advice += f". {told[0].upper()}{told[1:]}"
         outcomes = source.card.get("picture_outcomes")
         if outcomes:
             counts = ", ".join(f"{name}: {n:,}" for name, n in sorted(outcomes.items()))
@@ -78,7 +87,31 @@ def _refuse_nothing(source: Source, drop_counts: dict[str, int]) -> None:
             f"like {', '.join(listed) or 'nothing: it has no rows'}. They must be the same; where "
             "the interactions have no header, --columns may name the wrong column as item"
         )
+        if alike := _alike_ids(source):
+            advice += f". {alike[0].upper()}{alike[1:]}"
     raise InputError(f"{source.name}: no interaction is left before the core ({listing}){advice}")
+
+
+def _alike_ids(source: Source) -> str:
+    """What to say of ids that are listed but for how a spreadsheet writes numbers; "" if none is.
+
+    Such an id is never taken for another one: 007 and 7 may both be items.
+    """
+    unlisted = source.item_ids.filter(pa.array(source.listed_at < 0))
+    if not len(unlisted):
+        return ""
+    listed = source.items["item_id"].combine_chunks()
+    at = pc.index_in(as_number(unlisted), value_set=as_number(listed))
+    found = pc.is_valid(at)
+    count = pc.sum(found).as_py() or 0
+    if not count:
+        return ""
+    one, other = unlisted.filter(found)[0].as_py(), listed[at.filter(found)[0].as_py()].as_py()
+    return (
+        f"{count:,} items of the interactions are in the items file but for how a spreadsheet "
+        f"writes numbers, by leading zeros or .0 ({one!r} and {other!r}). They were not taken for "
+        "the same: write the ids of one file as the other has them"
+    )
 
 
 def carve_rows(

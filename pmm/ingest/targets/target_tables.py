@@ -294,6 +294,7 @@ def _provenance(
         **how,
         "rules": rules_in_words(how),
         "pictures": source["pictures"],
+        **({"picture_files": source["picture_files"]} if "picture_files" in source else {}),
         "rows": {
             "read": source["interactions"]["read"],
             "kept": stats["actions"],

@@ -69,6 +69,8 @@ class _Images:
     path: Callable[[str], str | None]
     """Item id -> path below the folder."""
     outcomes: dict[str, int] | None = None
+    notes: Callable[[pa.Table], dict[str, Any]] = lambda _: {}
+    """Items with their pictures -> what a user should know of the files."""
 
 
 def ingest_amazon(
@@ -122,7 +124,12 @@ def _no_images() -> _Images:
 
 def _images_in(folder: Path) -> _Images:
     pictures = PictureFolder(folder.resolve())
-    return _Images(folder=pictures.folder, digest=pictures.digest(), path=pictures.of_item)
+    return _Images(
+        folder=pictures.folder,
+        digest=pictures.digest(),
+        path=pictures.of_item,
+        notes=pictures.notes,
+    )
 
 
 def _images_of(store: PictureStore) -> _Images:
@@ -196,13 +203,15 @@ def _read(release: Release, images: _Images, latin: bool) -> Reading:
     outcomes = {} if images.outcomes is None else {"picture_outcomes": images.outcomes}
     drop_counts: Counter[str] = Counter()
     row_notes: dict[str, Any] = {}
+    items = _with_images(items, images)
     return Reading(
-        items=_with_images(items, images),
+        items=items,
         item_counts={**item_counts, "with_picture_urls": urls.num_rows, **notes},
         interactions=_counted(release, ratings, known, drop_counts, row_notes),
         row_counts=drop_counts,
         notes={"detected": {**release.describe(), **describe_ratings(ratings)}, **outcomes},
         row_notes=row_notes,
+        picture_notes=images.notes(items),
         urls=urls,
     )
 
@@ -257,7 +266,10 @@ def ingest_as_asked(request: AmazonRequest) -> list[dict[str, Any]]:
         raw=request.raw,
         categories=request.category,
         images=pictures,
-        download=DownloadOptions(connections_per_host=request.connections),
+        download=DownloadOptions(
+            connections_per_host=request.connections,
+            allow_private_addresses=request.allow_private_addresses,
+        ),
     )
     return ingest_amazon(request.place(), files, request.target, request.options())
 

@@ -289,6 +289,10 @@ class PictureSource:
         found = (self.folder.of_item(key) for key in store_keys(item_id))
         return next((path for path in found if path is not None), None)
 
+    def file_notes(self, items: pa.Table) -> dict[str, Any]:
+        """What a user should know of the files in a folder; those of a store are our own."""
+        return self.folder.notes(items) if self.folder and self._store is None else {}
+
     def tidy(self) -> None:
         """Remove what was written out of earlier states of the store."""
         if self._store is not None:
@@ -345,6 +349,7 @@ def _read(
         item_counts=item_counts,
         interactions=rows,
         row_counts=drop_counts,
+        picture_notes=pictures.file_notes(items),
         notes={
             "detected": {
                 "dataset": {"name": dataset.name, "layout": dataset.layout},

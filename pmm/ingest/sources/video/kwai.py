@@ -19,6 +19,7 @@ from pmm.errors import InputError
 from pmm.flags import Flag
 from pmm.ingest.readers.columns import find_roles
 from pmm.ingest.readers.delimited import in_any_encoding, sniff, stream
+from pmm.ingest.readers.ids import nfc, nfc_all
 from pmm.ingest.readers.plain_file import require_file
 from pmm.ingest.sources.source_registry import SourceEntry
 from pmm.ingest.sources.video.datasets import (
@@ -148,7 +149,7 @@ def _target_rules(home: Home, files: KwaiFiles, targets: Sequence[str]) -> _Targ
         },
         item_tags=ItemTags(
             kind="item categories",
-            of=lambda item, _title: categories.get(item, ()),
+            of=lambda item, _title: categories.get(nfc(item), ()),
             inputs={"item categories": Digests(home.root).file(path)},
             notes=notes,
         ),
@@ -186,7 +187,7 @@ def read_categories(path: Path) -> tuple[dict[str, list[str]], dict[str, Any]]:
         categories: dict[str, list[str]] = {}
         columns = wanted or {"item": 0, "category": 1}
         for batch in stream(path, encoded, columns, header=header, drop_counts=drop_counts):
-            ids = pc.utf8_trim_whitespace(batch["item"].dictionary_decode()).to_pylist()
+            ids = nfc_all(pc.utf8_trim_whitespace(batch["item"].dictionary_decode())).to_pylist()
             for item, raw in zip(ids, batch["category"].to_pylist(), strict=True):
                 category = " ".join(fold_tag(raw).split())
                 reason = _drop_reason(item, category, categories)
