@@ -152,7 +152,9 @@ class Activations:
         self._starts = np.concatenate([[0], np.cumsum(counts)])[:-1]
         self._counts, self._row, self._width = counts, trunk.row, trunk.width
         numbers = items_with(shards, trunk.side)
-        self._files = [np.load(path, mmap_mode="r") for path in sorted(place.glob("*.npy"))]
+        self._files = [
+            np.load(path, mmap_mode="r", allow_pickle=False) for path in sorted(place.glob("*.npy"))
+        ]
         firsts = numbers[::ITEMS_A_FILE]
         self._first_rows = self._starts[firsts] if len(firsts) else np.zeros(0, np.int64)
         rows = sum(len(file) for file in self._files)
