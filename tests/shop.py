@@ -114,7 +114,7 @@ def _write_target(
     items, sequences = pa.table(rows, TARGET_ITEMS.schema), pa.table(users, SEQUENCES.schema)
     write_table(folder / "items.parquet", items, TARGET_ITEMS)
     write_table(folder / "sequences.parquet", sequences, SEQUENCES)
-    cuts = [(u, items[:k], items[k]) for u, items in enumerate(lists) for k in range(1, len(items))]
+    cuts = [(u, k, items[k]) for u, items in enumerate(lists) for k in range(1, len(items))]
     cold = [cut for cut in cuts if counts[cut[2]] < 3]
     columns = {name: [cut[k] for cut in cold] for k, name in enumerate(COLD.schema.names)}
     write_table(folder / "cold.parquet", pa.table(columns, COLD.schema), COLD)

@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pmm.arrays import Int32s
-from pmm.evaluate.ranking import Queries, Scratch, rank_scores, rank_users
+from pmm.evaluate.ranking import HISTORY_AT_ONCE, Queries, Scratch, rank_scores, rank_users, spans
 from pmm.model.protocol import Recommender
 from pmm.progress import progress
 from pmm.runs.device import mixed
 from pmm.shards.items import Items
 from pmm.shards.kinds import Reads
 from pmm.shards.read import Shards
-from pmm.shards.sequence_shards import Lists
+from pmm.shards.sequence_shards import Lists, Prefixes
 
 ENCODED_USERS = 256
 """Users whose windows are encoded together, in a CPU's second cache: 1,024 take half as long again.
@@ -74,7 +74,11 @@ def _read_ahead(shards: Shards, chunk: int, read: Reads) -> Iterator[Items]:
 
 
 def user_vectors(
-    model: Recommender, catalogue: Catalogue, history: Lists, *, dtype: torch.dtype = torch.float32
+    model: Recommender,
+    catalogue: Catalogue,
+    history: Lists | Prefixes,
+    *,
+    dtype: torch.dtype = torch.float32,
 ) -> Tensor:
     """The vectors of users with these histories, of which the most recent L items count. [U, D]"""
     with _evaluating(model), mixed(catalogue.input_ND.device, dtype):
@@ -88,13 +92,13 @@ def user_vectors(
 
 
 def _windows(
-    model: Recommender, catalogue: Catalogue, history: Lists, row_U: NDArray[np.int64]
+    model: Recommender, catalogue: Catalogue, history: Lists | Prefixes, row_U: NDArray[np.int64]
 ) -> tuple[Tensor, Tensor]:
     """The most recent items of some users as the model sees them [U, L, W], and which are real.
 
     L is no more than the longest history has.
     """
-    longest = max(1, min(model.max_length, int(history.lengths_of(row_U).max(initial=0))))
+    longest = max(1, min(model.max_length, int(history.lengths[row_U].max(initial=0))))
     window_UL = history.recent(row_U, longest)
     item_UL = torch.from_numpy(window_UL).to(catalogue.input_ND.device)
     valid_UL = item_UL > 0
@@ -102,7 +106,11 @@ def _windows(
 
 
 def score_catalogue(
-    model: Recommender, catalogue: Catalogue, history: Lists, *, dtype: torch.dtype = torch.float32
+    model: Recommender,
+    catalogue: Catalogue,
+    history: Lists | Prefixes,
+    *,
+    dtype: torch.dtype = torch.float32,
 ) -> Tensor:
     """The scores of all items for users with these histories, float32 [U, N]; for a few users."""
     with _evaluating(model), mixed(catalogue.input_ND.device, dtype):
@@ -132,8 +140,8 @@ def rank_queries(
     with progress(len(asked), "Ranking", "users") as bar:
         dense = model.scores_of_users is not None
         step = min(users_per_chunk, DENSE_USERS) if dense else users_per_chunk
-        for start in range(0, len(asked), step):
-            chosen = order_U[start : start + step]
+        for start, stop in spans(asked.history.lengths[order_U], HISTORY_AT_ONCE, step):
+            chosen = order_U[start:stop]
             part = asked.take(chosen)
             if dense:
                 score_UN = score_catalogue(model, catalogue, part.history, dtype=dtype)

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from pmm.arrays import Float64s, Int32s, Int64s
 from pmm.errors import InputError
-from pmm.evaluate.ranking import Queries, rank_users
+from pmm.evaluate.ranking import Queries, distinct, rank_users, spans
 from pmm.progress import progress
-from pmm.shards.sequence_shards import Lists
+from pmm.shards.sequence_shards import Lists, Prefixes
 from pmm.storage.schemas import PAD
 
 PAIRS_AT_ONCE = 4_000_000
@@ -151,8 +151,7 @@ def rank_by_content(
     unit_ND = unit(vector_ND.float())
     ranks = [np.zeros(0, np.int32)]
     with progress(len(queries), "Ranking", "users") as bar:
-        for start in range(0, len(queries), users_per_chunk):
-            part = queries.rows(start, start + users_per_chunk)
+        for part in queries.pieces(users_per_chunk):
             window_UL = part.history.recent(np.arange(len(part)), length)
             user_UD = _mean_of(unit_ND, torch.from_numpy(window_UL).to(unit_ND.device))
             ranks.append(rank_users(user_UD, unit_ND, part, keep_history=keep_history))
@@ -189,7 +188,7 @@ def _mean_of(unit_ND: Tensor, item_UL: Tensor) -> Tensor:
 def _distinct(train: Lists, n_items: int) -> tuple[Int64s, Int64s]:
     """(user, item) of every distinct pair, by user and then by item."""
     user = np.repeat(np.arange(len(train)), train.lengths)
-    code = np.unique(user * (n_items + 1) + train.values)
+    code = distinct(user * (n_items + 1) + train.values)
     return code // (n_items + 1), code % (n_items + 1)
 
 
@@ -204,7 +203,7 @@ def _co_occurrence(user: Int64s, item: Int64s, n_items: int) -> tuple[Int64s, In
     partners = lengths[user] - 1 - (np.arange(len(user)) - first[user])  # behind it in its list
     held, pending = (np.zeros(0, np.int64), np.zeros(0, np.int64)), 0
     parts = [held]
-    for start, stop in _spans(partners):
+    for start, stop in spans(partners, PAIRS_AT_ONCE):
         many = partners[start:stop]
         low = np.repeat(np.arange(start, stop), many)
         step = np.arange(len(low)) - np.repeat(np.cumsum(many) - many, many)
@@ -235,18 +234,6 @@ def _nearest(row: Int64s, column: Int64s, value: Float64s, most: int) -> Int64s:
     return order[place < most]
 
 
-def _spans(sizes: Int64s) -> Iterator[tuple[int, int]]:
-    """Consecutive ranges whose sizes add up to `PAIRS_AT_ONCE` at most, or of a single one."""
-    ends = np.cumsum(sizes)
-    start = 0
-    while start < len(sizes):
-        before = int(ends[start - 1]) if start else 0
-        stop = int(np.searchsorted(ends, before + PAIRS_AT_ONCE, side="right"))
-        stop = max(stop, start + 1)
-        yield start, stop
-        start = stop
-
-
 def _chunks(near: ItemNeighbours, queries: Queries, window: int) -> Iterator[Queries]:
     """Users whose scores, and the similarities that they are summed from, fit together."""
     lengths = np.concatenate([[0], np.diff(near.offsets)])
@@ -254,11 +241,12 @@ def _chunks(near: ItemNeighbours, queries: Queries, window: int) -> Iterator[Que
     for start in range(0, len(queries), 65_536):
         rows = np.arange(start, min(start + 65_536, len(queries)))
         size_U[rows] = lengths[queries.history.recent(rows, window)].sum(1)
-    for start, stop in _spans(np.maximum(size_U, near.n_items)):
+    held_U = np.maximum(np.maximum(size_U, near.n_items), queries.history.lengths)
+    for start, stop in spans(held_U, PAIRS_AT_ONCE):
         yield queries.rows(start, stop)
 
 
-def _scores(near: ItemNeighbours, history: Lists, window: int) -> Float64s:
+def _scores(near: ItemNeighbours, history: Lists | Prefixes, window: int) -> Float64s:
     """The sums of similarities, dense for the users of a chunk. [U, N]"""
     users, n = len(history), near.n_items
     item_UL = history.recent(np.arange(users), window)

@@ -166,7 +166,9 @@ class Activations:
 
     def _open(self, place: Path, numbers: Int64s, trunk: Trunk) -> None:
         counts = self._counts
-        self._files = [np.load(path, mmap_mode="r") for path in sorted(place.glob("*.npy"))]
+        self._files = [
+            np.load(path, mmap_mode="r", allow_pickle=False) for path in sorted(place.glob("*.npy"))
+        ]
         firsts = numbers[::ITEMS_A_FILE]
         self._first_rows = self._starts[firsts] if len(firsts) else np.zeros(0, np.int64)
         rows = sum(len(file) for file in self._files)

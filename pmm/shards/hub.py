@@ -19,6 +19,9 @@ from pmm.storage.home import expanded
 T = TypeVar("T")
 
 PROBE_SECONDS = 10
+NO_CODE: dict[str, bool] = {"trust_remote_code": False}
+"""For every loader of transformers: without it, one asks on a terminal whether to run the code that
+an encoder brings."""
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
 
 
@@ -43,6 +46,23 @@ def weights_file(folder: Path) -> Path | None:
     return min(found, key=lambda p: (p.suffix != ".safetensors", p.name), default=None)
 
 
+def refuse_code(error: Exception, what: str) -> None:
+    """Tell of an encoder that works only with code of its own, which is never run.
+
+    Args:
+        error: of a loader of transformers, called with `NO_CODE`.
+        what: was loaded.
+
+    Raises:
+        InputError: the error says so.
+    """
+    if "trust_remote_code" in str(error):
+        raise InputError(
+            f"{what} works only with code that comes with it (auto_map), and PMM never runs such "
+            "code: choose an encoder of a family that transformers has itself"
+        ) from None
+
+
 def cached_or_downloaded(repository: str, load: Callable[[bool], T], *, name: str) -> T:
     """`load(True)` from the local cache; where that fails, `load(False)`, which may download.
 
@@ -56,11 +76,13 @@ def cached_or_downloaded(repository: str, load: Callable[[bool], T], *, name: st
     """
     try:
         return load(True)
-    except (OSError, ValueError):  # ValueError: a cache that holds other files of that name
+    except (OSError, ValueError) as error:  # ValueError: a cache with other files of that name
+        refuse_code(error, f"encoder {name!r}")
         _ask_hub(repository, name)
     try:
         return load(False)
     except (OSError, ValueError) as error:
+        refuse_code(error, f"encoder {name!r}")
         raise InputError(f"encoder {name!r}: the download failed ({first_line(error)})") from error
 
 

@@ -74,6 +74,50 @@ class Lists:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Prefixes:
+    """Beginnings of ragged lists, which are written out only where `take` asks for them.
+
+    The prefixes of one list at all its positions hold the square of its length.
+    """
+
+    lists: Lists
+    row: Int32s
+    """Of which list, int32 [number of prefixes]."""
+    lengths: Int64s
+    """How many of its items, int64 [number of prefixes]; never more than the list has."""
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    def __getitem__(self, k: int) -> Int32s:
+        first = self.lists.offsets[self.row[k]]
+        return self.lists.values[first : first + self.lengths[k]]
+
+    def take(self, rows: npt.NDArray[np.int64]) -> Lists:
+        """Some prefixes written out, in the order of `rows`.
+
+        >>> lists = Lists(offsets=np.array([0, 3, 4]), values=np.array([5, 6, 7, 8], np.int32))
+        >>> some = Prefixes(lists=lists, row=np.array([0, 0, 1]), lengths=np.array([1, 2, 1]))
+        >>> [each.tolist() for each in some.take(np.array([2, 1]))]
+        [[8], [5, 6]]
+        """
+        length = self.lengths[rows]
+        offsets = np.concatenate([[0], np.cumsum(length)])
+        first = self.lists.offsets[self.row[rows]]
+        index = np.arange(offsets[-1]) + np.repeat(first - offsets[:-1], length)
+        return Lists(offsets=offsets, values=self.lists.values[index])
+
+    def recent(self, rows: npt.NDArray[np.int64], length: int) -> npt.NDArray[np.int64]:
+        """The last `length` items of some prefixes, left-padded: int64 [len(rows), length]."""
+        first = self.lists.offsets[self.row[rows], None]
+        index = first + self.lengths[rows, None] - np.arange(length, 0, -1)
+        real = index >= first
+        found = np.full(index.shape, PAD, dtype=np.int64)
+        found[real] = self.lists.values[index[real]]
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
 class Sequences:
     """All users of a target, in order; users are 0..U-1."""
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import tokenizers
 
 from pmm.errors import InputError
-from pmm.shards.hub import cached_or_downloaded, local_folder
+from pmm.shards.hub import NO_CODE, cached_or_downloaded, local_folder, refuse_code
 
 Tokens: TypeAlias = npt.NDArray[np.int32]
 
@@ -52,8 +52,9 @@ def load_tokenizer(encoder: str) -> Tokenizer:
     folder = local_folder(encoder)
     if folder is not None:
         try:
-            loaded = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+            loaded = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, **NO_CODE)
         except (OSError, ValueError) as error:
+            refuse_code(error, f"the tokenizer in {folder}")
             inside = [str(each.parent) for each in sorted(folder.glob("*/tokenizer.json"))]
             hint = f"; did you mean {inside[0]}?" if inside else ""
             raise InputError(
@@ -63,7 +64,7 @@ def load_tokenizer(encoder: str) -> Tokenizer:
         return _portable(loaded, folder.resolve().name, local=True)
     loaded = cached_or_downloaded(
         encoder,
-        lambda local: AutoTokenizer.from_pretrained(encoder, local_files_only=local),
+        lambda local: AutoTokenizer.from_pretrained(encoder, local_files_only=local, **NO_CODE),
         name=encoder,
     )
     return _portable(loaded, encoder, local=False)

@@ -93,11 +93,11 @@ COLD = _table(
     "cold cuts",
     [
         ("user", pa.int32(), False),
-        ("history", _ITEM_LIST, False),
+        ("position", pa.int32(), False),  # in the user's whole sequence; the history is all before
         ("target", pa.int32(), False),
     ],
     user=0,
-    history=1,
+    position=1,
     target=1,
 )
 SHARD_ITEMS = _table(

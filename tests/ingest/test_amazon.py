@@ -17,10 +17,17 @@ from PIL import Image
 from pmm.errors import InputError
 from pmm.ingest.download.picture_download import DownloadOptions
 from pmm.ingest.readers import json_lines
+from pmm.ingest.readers.text import LONGEST_TEXT
 from pmm.ingest.sources.amazon import metadata as amazon_items
 from pmm.ingest.sources.amazon.amazon import AmazonFiles, ingest_amazon
 from pmm.ingest.sources.amazon.editions import find_release
-from pmm.ingest.sources.amazon.metadata import MOST_URLS, picture_urls, product_of, read_products
+from pmm.ingest.sources.amazon.metadata import (
+    MOST_CATEGORIES,
+    MOST_URLS,
+    picture_urls,
+    product_of,
+    read_products,
+)
 from pmm.ingest.tables.item_rows import ItemRows
 from pmm.ingest.targets.target_tables import IngestOptions
 from pmm.storage.home import Home
@@ -489,6 +496,28 @@ def test_addresses_of_pictures_come_best_first(row, urls):
 def test_no_more_than_a_few_addresses_are_kept():
     many = [f"{URL}{n}.jpg" for n in range(50)]
     assert list(picture_urls({"imageURLHighRes": many})) == many[:MOST_URLS]
+
+
+def test_pictures_of_a_hostile_row_take_no_time():
+    """Each took the square or the cube of its length: hours, for a row of 1 MiB."""
+    good = "http://x.org/a.jpg"
+    columns = {f"k{n}": [] for n in range(50_000)} | {"large": [good] * 100_000}
+    assert picture_urls({"images": columns}) == (good,)
+    dots = ["http://x.org/" + "._" * 400_000, *("http://x.org/" + "._" * 950 for _ in range(500))]
+    assert len(picture_urls({"imageURL": dots})) == 1
+
+
+def test_of_a_hostile_row_little_is_kept():
+    row = {
+        "asin": "B1",
+        "title": "T",
+        "description": ["word"] * 100_000,
+        "category": ["c"] * 90_000,
+    }
+    product = product_of(row, "2018")
+    assert len(product.text) <= LONGEST_TEXT + 10
+    assert product.text.startswith("T. word word")
+    assert product.categories == ("c",) * MOST_CATEGORIES
 
 
 def test_customers_photos_in_reviews_are_not_the_product_s(write, ingest, home):

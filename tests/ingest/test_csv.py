@@ -271,11 +271,7 @@ def test_items_are_numbered_by_id_and_counted_in_train_only(ingest_text, home):
         (3, "i9", 2),
     ]
     cold = pq.read_table(home.target("Shop") / "cold.parquet").to_pylist()
-    assert [(row["history"], row["target"]) for row in cold] == [
-        ([3], 1),
-        ([3, 1, 3], 2),
-        ([3, 1, 3, 2], 1),
-    ]
+    assert [(row["position"], row["target"]) for row in cold] == [(1, 1), (3, 2), (4, 1)]
     assert card["cold"] == {"items": 2, "cuts": 3}
 
 

@@ -10,17 +10,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pmm.errors import InputError
-from pmm.ingest.readers import json_lines
+from pmm.ingest.readers import json_block, json_lines
 from pmm.ingest.readers.delimited import MALFORMED
 from pmm.ingest.readers.duplicate_rows import DUPLICATE, SeenHashes, without_duplicates
 from pmm.ingest.readers.json_block import (
+    LONG_LINE,
     JsonField,
     _parse_fast,
     _parse_slowly,
     parse_block,
     text_of,
 )
-from pmm.ingest.readers.json_lines import BAD_UTF8, read_blocks, sniff_lines, stream_lines
+from pmm.ingest.readers.json_lines import (
+    BAD_UTF8,
+    LinesFile,
+    read_blocks,
+    sniff_lines,
+    stream_lines,
+)
 
 FIELDS = (
     JsonField(name="user", keys=("u", "user")),
@@ -58,7 +65,7 @@ def read(*paths):
         [sniff_lines(p) for p in paths], FIELDS, drop_counts=drop_counts, notes=notes
     )
     rows = [row for batch in batches for row in rows_of(batch)]
-    assert drop_counts["read"] == len(rows) + drop_counts[MALFORMED]
+    assert drop_counts["read"] == len(rows) + drop_counts[MALFORMED] + drop_counts[LONG_LINE]
     return rows, drop_counts, notes
 
 
@@ -200,12 +207,70 @@ def test_files_of_another_kind_are_refused(write, content, message):
         read(write(content))
 
 
-def test_a_file_without_line_ends_is_told_before_it_fills_the_memory(write, monkeypatch):
-    monkeypatch.setattr(json_lines, "_BLOCK_BYTES", 1000)
-    monkeypatch.setattr(json_lines, "_LONGEST_LINE", 5000)
-    path = write(numbered(1) + '{"u": "' + "x" * 20_000 + '"}\n')
+@pytest.mark.parametrize("block", [700, 5000, 1 << 20])
+@pytest.mark.parametrize("name", ["a.json", "a.json.gz"])
+def test_lines_that_are_too_long_are_counted_and_never_held(write, name, block, monkeypatch):
+    monkeypatch.setattr(json_lines, "_BLOCK_BYTES", block)
+    monkeypatch.setattr(json_block, "LONGEST_LINE", 1000)
+    head = '{"u": "a", "t": '
+    fits, long = (head + "1" * 5 + " " * (n - len(head) - 6) + "}" for n in (1000, 1001))
+    longer = head.ljust(20_000) + "1}"
+    few, more = numbered(1), numbered(9, "v")
+    lines = [few.strip(), long, fits, longer, longer, few.strip(), long, more.strip(), longer]
+    content = "\n".join(lines)
+    rows, drop_counts, _ = read(write(content, name))
+    assert [user for user, _ in rows] == ["u0", "a", "u0", *(f"v{n}" for n in range(9))]
+    assert (drop_counts["read"], drop_counts[LONG_LINE], drop_counts[MALFORMED]) == (17, 5, 0)
+    file = LinesFile(path=write(content, name), packed=name.endswith("gz"), literal=False, head=())
+    counts: Counter[str] = Counter()
+    assert max(map(len, read_blocks(file, counts))) < 1000 + block
+    assert counts[LONG_LINE] == 5
+
+
+def test_a_few_long_lines_are_told_and_a_file_of_them_is_refused(write, monkeypatch, caplog):
+    monkeypatch.setattr(json_block, "LONGEST_LINE", 1000)
+    long = '{"u": "' + "x" * 2000 + '"}\n'
+    read(write(numbered(3) + long))
+    assert "left out 1 of 4 lines, longer than" in caplog.text
+    with pytest.raises(InputError, match="4 of 7 lines are longer than"):
+        read(write(numbered(3) + 4 * long))
+
+
+def test_a_file_without_line_ends_is_told_before_it_fills_the_memory(write):
+    path = write('[{"u": "' + "x" * 3_000_000 + '"}]', "a.json.gz")
     with pytest.raises(InputError, match="no file of JSON lines"):
         read(path)
+
+
+def test_a_first_line_longer_than_the_head_is_read(write):
+    rows, _, _ = read(write('{"u": "a", "x": "' + "x" * 600_000 + '", "t": 7}\n' + numbered(1)))
+    assert rows == [("a", "7"), ("u0", "0")]
+    rows, drop_counts, _ = read(write("x" * 2_000_000 + "\n" + numbered(2)))
+    assert rows == [("u0", "0"), ("u1", "1")]
+    assert drop_counts[LONG_LINE] == 1
+
+
+@pytest.mark.parametrize(
+    "bomb",
+    [
+        *("[" + "1," * 400_000 + "]", "1" + "+1" * 400_000, "[" + "''," * 300_000 + "]"),
+        "f'" + "{1}" * 60_000 + "'",  # no literal, but parsed in the square of its length
+    ],
+)
+def test_a_literal_whose_syntax_tree_would_be_huge_is_malformed(bomb, monkeypatch):
+    def parse(_):
+        raise AssertionError("parsed")
+
+    monkeypatch.setattr(json_block.ast, "literal_eval", parse)
+    line = f"{{'u': 'a', 'x': {bomb}}}".encode()
+    assert len(line) <= json_block.LONGEST_LINE
+    assert json_block.read_line(line, literal=True) == (None, True)
+
+
+def test_lines_of_markup_within_the_limit_are_literals():
+    text = '<p class="a-b">Soft, warm &amp; light.</p>\n' * 12_000
+    line = repr({"u": "it's", "x": text}).encode()
+    assert json_block.read_line(line, literal=True) == ({"u": "it's", "x": text}, True)
 
 
 def test_python_literals_are_read_where_a_file_is_written_so(write):
@@ -261,7 +326,7 @@ def test_most_lines_are_read_fast_around_a_bad_one():
 @small_blocks
 def test_blocks_hold_whole_lines_and_all_bytes(write):
     content = numbered(40) + '{"u": "' + "long" * 60 + '"}\n{"u": "end"}'
-    blocks = list(read_blocks(sniff_lines(write(content))))
+    blocks = list(read_blocks(sniff_lines(write(content)), Counter()))
     assert b"".join(blocks) == content.encode() + b"\n"
     assert all(block.endswith(b"\n") for block in blocks)
     assert len(blocks) > 10

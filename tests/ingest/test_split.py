@@ -67,18 +67,21 @@ def test_temporal_needs_times():
 
 
 @settings(max_examples=60)
-@given(LENGTHS, st.integers(1, 9), st.randoms(use_true_random=False))
-def test_cold_cuts_end_on_every_cold_item_that_has_a_history(lengths, piece, random):
+@given(LENGTHS, st.randoms(use_true_random=False))
+def test_cold_cuts_end_on_every_cold_item_that_has_a_history(lengths, random):
     user = users(lengths)
     item = np.array([random.randrange(1, 7) for _ in user], np.int32)
     cold = np.array([random.random() < 0.4 for _ in range(7)])
-    found = []
-    for cut_user, offsets, history, target in cold_cuts(user, item, cold, piece):
-        for n in range(len(target)):
-            past = history[offsets[n] : offsets[n + 1]].tolist()
-            found.append((int(cut_user[n]), past, int(target[n])))
+    found = list(zip(*(each.tolist() for each in cold_cuts(user, item, cold)), strict=True))
     expected = []
     for u, length in enumerate(lengths):
         sequence = item[user == u].tolist()
-        expected += [(u, sequence[:p], sequence[p]) for p in range(1, length) if cold[sequence[p]]]
+        expected += [(u, p, sequence[p]) for p in range(1, length) if cold[sequence[p]]]
     assert found == expected
+
+
+def test_the_cuts_of_a_user_of_a_hundred_thousand_actions_are_as_long_as_the_actions():
+    actions = 100_000
+    user, item = np.zeros(actions, np.int32), np.arange(1, actions + 1, dtype=np.int32)
+    found = cold_cuts(user, item, np.ones(actions + 1, bool))
+    assert sum(each.nbytes for each in found) == 3 * 4 * (actions - 1)

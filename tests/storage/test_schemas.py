@@ -5,7 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pmm.errors import BrokenArtefact, SchemaError
-from pmm.storage.schemas import COLD, INTERACTIONS, TARGET_ITEMS, read_table, write_table
+from pmm.storage.schemas import COLD, INTERACTIONS, SEQUENCES, TARGET_ITEMS, read_table, write_table
 
 
 def items(**changed: list[object]) -> pa.Table:
@@ -48,9 +48,9 @@ def test_a_wrong_table_is_neither_written_nor_read(
 
 
 def test_padding_inside_a_list_is_refused(tmp_path: Path) -> None:
-    cuts = pa.table({"user": [0], "history": [[3, 0]], "target": [1]})
-    with pytest.raises(SchemaError, match="history: found 0"):
-        write_table(tmp_path / "t.parquet", cuts, COLD)
+    users = {"user": [0], "user_id": ["u"], "train": [[3, 0]], "valid": [1], "test": [1]}
+    with pytest.raises(SchemaError, match="train: found 0"):
+        write_table(tmp_path / "t.parquet", pa.table(users), SEQUENCES)
 
 
 def test_coded_strings_written_in_batches_read_back_plain(tmp_path: Path) -> None:

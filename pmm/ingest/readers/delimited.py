@@ -33,7 +33,7 @@ MALFORMED = "malformed row"
 """The reason under which rows with a wrong number of fields are counted."""
 
 # Enough for a thousand rows of most files, so that many rows decide and not one.
-_HEAD_BYTES = 1 << 18
+HEAD_BYTES = 1 << 18
 _HEAD_ROWS = 1000
 _BLOCK_BYTES = 8 << 20
 _LINE_ENDS = re.compile(r"\r\n|\n|\r")
@@ -107,7 +107,7 @@ def sniff(
         )
     if not text.strip():
         raise InputError(f"{path} is empty; expected are rows of delimited text")
-    fitting = _best_fit(text, len(raw) < _HEAD_BYTES, fields)
+    fitting = _best_fit(text, len(raw) < HEAD_BYTES, fields)
     if fitting is None:
         first = text.strip().splitlines()[0][:120]
         raise InputError(
@@ -352,7 +352,7 @@ def _open(path: Path, packed: bool) -> pa.NativeFile:
     return pa.input_stream(str(path), compression="gzip" if packed else None)
 
 
-def head_of(path: Path, size: int = _HEAD_BYTES) -> tuple[bytes, bool]:
+def head_of(path: Path, size: int = HEAD_BYTES) -> tuple[bytes, bool]:
     """The first bytes of a file, unpacked (-1: all of them), and whether it is packed with gzip.
 
     Raises:
@@ -377,7 +377,7 @@ def _decode(raw: bytes) -> tuple[Literal["utf-8", "utf-16", "latin-1"], str]:
     try:
         return "utf-8", raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        if len(raw) == _HEAD_BYTES and error.start >= len(raw) - 3:  # a character cut in two
+        if len(raw) == HEAD_BYTES and error.start >= len(raw) - 3:  # a character cut in two
             return "utf-8", raw[: error.start].decode("utf-8-sig")
         return "latin-1", raw.decode("latin-1")
 

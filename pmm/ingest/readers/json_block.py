@@ -22,6 +22,18 @@ from numpy.typing import NDArray
 LINE = "line"
 """Column of a block: the 64-bit hash of the raw line without white space around it."""
 
+LONGEST_LINE = 1 << 20
+"""Bytes of a line that is read (1 MiB). As Python's values a line takes up to 25 times as much, as
+the syntax tree of a Python literal up to a thousand times."""
+LONG_LINE = "line longer than 1 MiB"
+"""The reason under which longer lines are counted."""
+
+# Of a literal, for it is these that its syntax tree has nodes for: 0.2 GB at most. Texts have one
+# for every twenty characters, HTML one for every six.
+_MOST_MARKS = 200_000
+# The parts of an f-string, which is no literal, but is parsed in the square of their number.
+_MOST_BRACES = 5_000
+_NO_MARKS = bytes(n for n in range(256) if n >= 128 or chr(n).isalnum() or chr(n).isspace())
 # A stretch this short is read by Python whole: halving on would be a call of Arrow every few lines.
 _FEW_LINES = 128
 # `warnings.catch_warnings` changes the state of the process, and blocks are parsed by many threads.
@@ -66,8 +78,14 @@ def read_line(line: bytes, *, literal: bool = False) -> tuple[dict[str, Any] | N
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):  # ValueError: also a number of thousands of digits
-        value = _read_literal(text) if literal else None
+        value = _read_literal(text) if literal and _is_simple(line) else None
     return (value if isinstance(value, dict) else None), valid
+
+
+def _is_simple(line: bytes) -> bool:
+    """Whether a literal is parsed in bounded memory."""
+    marks = len(line.translate(None, _NO_MARKS))
+    return len(line) <= LONGEST_LINE and marks <= _MOST_MARKS and line.count(b"{") <= _MOST_BRACES
 
 
 def _read_literal(text: str) -> object:
@@ -100,6 +118,21 @@ def parse_block(block: bytes, fields: Sequence[JsonField], *, literal: bool = Fa
     """The rows of some lines, each of which ends with a line end; see `stream_lines`."""
     rows = None if literal else _parse_fast(block, fields)
     return Parsed(rows=rows) if rows is not None else _parse(split_lines(block), fields, literal)
+
+
+def without_long_lines(block: bytes) -> tuple[bytes, int]:
+    """The lines of a block that are no longer than `LONGEST_LINE`, and how many others it held.
+
+    >>> without_long_lines(b"[1]\\n")
+    (b'[1]\\n', 0)
+    """
+    # A longer line fills one of these windows whole, so a block without such a line costs nothing.
+    window = LONGEST_LINE // 2
+    if all(block.find(b"\n", at, at + window) >= 0 for at in range(0, len(block), window)):
+        return block, 0
+    lines = block.removesuffix(b"\n").split(b"\n")
+    kept = [line + b"\n" for line in lines if len(line) <= LONGEST_LINE]
+    return b"".join(kept), len(lines) - len(kept)
 
 
 def split_lines(block: bytes) -> list[bytes]:

@@ -6,6 +6,7 @@ on the files' bytes and names alone.
 """
 
 import gzip
+import logging
 import queue
 import threading
 import zlib
@@ -22,9 +23,20 @@ from isal import igzip, isal_zlib
 
 from pmm.cpu_cores import cores
 from pmm.errors import InputError
-from pmm.ingest.readers.delimited import MALFORMED, PACKINGS, damaged, head_of
-from pmm.ingest.readers.json_block import JsonField, Parsed, parse_block, read_line, split_lines
+from pmm.ingest.readers import json_block
+from pmm.ingest.readers.delimited import HEAD_BYTES, MALFORMED, PACKINGS, damaged, head_of
+from pmm.ingest.readers.json_block import (
+    LONG_LINE,
+    JsonField,
+    Parsed,
+    parse_block,
+    read_line,
+    split_lines,
+    without_long_lines,
+)
 from pmm.progress import progress
+
+logger = logging.getLogger(__name__)
 
 BAD_UTF8 = "lines with invalid UTF-8"
 """The note under which lines are counted whose broken characters were replaced."""
@@ -33,7 +45,6 @@ BAD_UTF8 = "lines with invalid UTF-8"
 # million review lines take 0.71 GiB, and 0.04 bytes more for each byte of longer reviews (`make
 # bench`).
 _BLOCK_BYTES = 8 << 20
-_LONGEST_LINE = 64 << 20
 # gzip can only be unpacked from front to back, so the files are what can run in parallel. A
 # constant, not the number of cores: the order of the rows follows from it, and must be the same
 # everywhere.
@@ -75,6 +86,14 @@ def sniff_lines(path: Path) -> LinesFile:
     for start, what in PACKINGS.items():
         if raw.startswith(start):
             raise InputError(f"{path} is no text file but {what}")
+    if b"\n" not in raw and len(raw) == HEAD_BYTES:  # its first line is longer than that
+        whole = LinesFile(path=path, packed=packed, literal=False, head=())
+        raw = next(read_blocks(whole, Counter()), b"\n")[: 2 * json_block.LONGEST_LINE]
+        if not raw.strip():
+            raise InputError(
+                f"{path}: its lines are longer than {json_block.LONGEST_LINE >> 20} MiB, so this "
+                "is no file of JSON lines (one object a line)"
+            )
     lines = split_lines(raw.removeprefix(_BOM))
     if not lines:
         raise InputError(f"{path} is empty; expected is a JSON object a line")
@@ -89,13 +108,19 @@ def sniff_lines(path: Path) -> LinesFile:
     raise InputError(f"{path}: no line near its beginning is a JSON object; the first is {shown!r}")
 
 
-def read_blocks(file: LinesFile) -> Iterator[bytes]:
+def read_blocks(file: LinesFile, drop_counts: Counter[str]) -> Iterator[bytes]:
     """The file's bytes in blocks of about 8 MiB that hold whole lines, each with its line end.
 
+    Args:
+        file: from `sniff_lines`.
+        drop_counts: counts the lines that are left out for their length under `LONG_LINE`, of
+            which no more than a block is ever held.
+
     Raises:
-        InputError: the file is damaged, or a line is longer than 64 MiB.
+        InputError: the file is damaged.
     """
     rest = b""
+    inside = False  # a line that is too long
     try:
         # igzip unpacks about three times as fast as the standard library.
         with igzip.open(file.path) if file.packed else file.path.open("rb") as raw:
@@ -103,17 +128,22 @@ def read_blocks(file: LinesFile) -> Iterator[bytes]:
                 raw.read(len(_BOM))
             # Cut at line ends, so that blocks can be parsed by themselves, in any order.
             while chunk := raw.read(_BLOCK_BYTES):
+                if inside:
+                    end = chunk.find(b"\n") + 1
+                    inside, chunk = not end, chunk[end:] if end else b""
                 cut = chunk.rfind(b"\n") + 1
                 if cut:
-                    yield b"".join((rest, memoryview(chunk)[:cut]))
+                    block = b"".join((rest, memoryview(chunk)[:cut]))
                     rest = chunk[cut:]
+                    block, long = without_long_lines(block)
+                    drop_counts[LONG_LINE] += long
+                    if block:
+                        yield block
                 else:
                     rest += chunk
-                if len(rest) > _LONGEST_LINE:
-                    raise InputError(
-                        f"{file.path}: a line is longer than {_LONGEST_LINE >> 20} MiB, so this is "
-                        "no file of JSON lines (one object a line)"
-                    )
+                if len(rest) > json_block.LONGEST_LINE:
+                    drop_counts[LONG_LINE] += 1
+                    rest, inside = b"", True
     except _DAMAGE as error:
         raise damaged(file.path, error) from error
     if rest:
@@ -136,11 +166,12 @@ def stream_lines(
     Args:
         files: from `sniff_lines`.
         fields: the wanted columns.
-        drop_counts: counts malformed lines under `MALFORMED`, all lines under "read".
+        drop_counts: counts malformed lines under `MALFORMED`, those over 1 MiB under `LONG_LINE`,
+            all lines under "read".
         notes: counts lines whose broken characters were replaced under `BAD_UTF8`.
 
     Raises:
-        InputError: a file is damaged, or more than half of its lines are malformed.
+        InputError: a file is damaged, or more than half of its lines are malformed or too long.
     """
     names = ", ".join(file.path.name for file in files[:3]) + (", …" if len(files) > 3 else "")
     with ExitStack() as stack:
@@ -159,6 +190,8 @@ def stream_lines(
             parsed = lane.next()
             if parsed is None:
                 lane.require_json()
+                drop_counts[LONG_LINE] += lane.long
+                drop_counts["read"] += lane.long
                 continue
             lanes.append(lane)
             drop_counts["read"] += parsed.rows.num_rows + parsed.malformed
@@ -168,6 +201,36 @@ def stream_lines(
             bar.advance(parsed.rows.num_rows)
             if parsed.rows.num_rows:
                 yield parsed.rows
+
+
+def require_objects(
+    path: Path, rows: int, malformed: int, long: int, example: bytes, what: str
+) -> None:
+    """Refuse a file more than half of whose lines gave nothing; tell of lines that are too long.
+
+    Args:
+        path: the file.
+        rows, malformed, long: how many lines gave a row, are malformed, are too long.
+        example: a malformed line.
+        what: a line should hold.
+
+    Raises:
+        InputError: they did.
+    """
+    total = rows + malformed + long
+    limit = f"longer than {json_block.LONGEST_LINE >> 20} MiB"
+    if (malformed + long) * 2 <= total:
+        if long:
+            logger.warning(
+                "%s: left out %s of %s lines, %s", path, f"{long:,}", f"{total:,}", limit
+            )
+        return
+    why = f"{malformed:,} of {total:,} lines are no JSON objects"
+    if malformed:
+        why += f", e.g. {example[:120].decode('utf-8', 'replace')!r}"
+    if long > malformed:
+        why = f"{long:,} of {total:,} lines are {limit}"
+    raise InputError(f"{path}: {why}; expected is one {what} a line")
 
 
 class _Lane:
@@ -181,6 +244,7 @@ class _Lane:
         self._ahead: queue.Queue[Future[Parsed] | BaseException | None] = queue.Queue(_AHEAD)
         self._closed = threading.Event()
         self._rows = self._malformed = 0
+        self._left_out: Counter[str] = Counter()
         self._example = b""
         self._thread = threading.Thread(target=self._unpack, name="pmm-unpack", daemon=True)
         self._thread.start()
@@ -198,15 +262,16 @@ class _Lane:
         self._example = self._example or parsed.example
         return parsed
 
+    @property
+    def long(self) -> int:
+        """Lines that were left out for their length; known after the last block."""
+        return self._left_out[LONG_LINE]
+
     def require_json(self) -> None:
-        """Refuse a file most of whose lines are no objects."""
-        total = self._rows + self._malformed
-        if self._malformed * 2 > total:
-            shown = self._example[:120].decode("utf-8", "replace")
-            raise InputError(
-                f"{self._file.path}: {self._malformed:,} of {total:,} lines are no JSON objects, "
-                f"e.g. {shown!r}; expected is one object a line"
-            )
+        """Refuse a file most of whose lines are no objects, or too long."""
+        require_objects(
+            self._file.path, self._rows, self._malformed, self.long, self._example, "object"
+        )
 
     def close(self) -> None:
         self._closed.set()
@@ -214,7 +279,7 @@ class _Lane:
 
     def _unpack(self) -> None:
         try:
-            for block in read_blocks(self._file):
+            for block in read_blocks(self._file, self._left_out):
                 parsing = self._pool.submit(
                     parse_block, block, self._fields, literal=self._file.literal
                 )

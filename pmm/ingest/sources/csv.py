@@ -28,7 +28,7 @@ from pmm.ingest.readers.columns import (
 )
 from pmm.ingest.readers.delimited import Dialect, describe_columns, in_any_encoding, sniff, stream
 from pmm.ingest.readers.plain_file import require_file
-from pmm.ingest.readers.text import clean_text, join_text
+from pmm.ingest.readers.text import LONGEST_RAW, clean_text, join_text
 from pmm.ingest.readers.times import Unit, detect_unit
 from pmm.ingest.tables.interactions import Cleaner
 from pmm.ingest.tables.item_rows import ItemRows
@@ -317,6 +317,7 @@ def _add_items(
         zip(ids, *columns, strict=True)
     ):
         text = _title_and_description(clean_text(title), clean_text(description))
+        categories = categories[:LONGEST_RAW]
         tags = [] if categories.strip() == _NO_TAGS else re.split(layout.between_tags, categories)
         tags = [clean_text(tag) for tag in tags if tag.strip()]
         tags += [tag for tag, values in flags.items() if values[at].strip() == "1"]

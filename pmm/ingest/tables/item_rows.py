@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 
 from pmm.ingest.readers.delimited import MALFORMED
 from pmm.ingest.readers.ids import nfc
+from pmm.ingest.readers.json_block import LONG_LINE
 from pmm.storage.schemas import ITEM_URLS, SOURCE_ITEMS
 
 OTHER_FORM = "item id repeated in another Unicode form"
@@ -84,7 +85,7 @@ class ItemRows:
     def finish(self) -> tuple[pa.Table, dict[str, Any]]:
         """The items in ascending order of their ids, and the counts for the card."""
         names = [name for name in SOURCE_ITEMS.schema.names if name != "item_id"]
-        reasons = (MALFORMED, "empty item id", "repeated item id", OTHER_FORM)
+        reasons = (MALFORMED, LONG_LINE, "empty item id", "repeated item id", OTHER_FORM)
         dropped = {
             reason: self.drop_counts[reason] for reason in reasons if self.drop_counts[reason]
         }

@@ -4,8 +4,6 @@ All functions take the R rows of a target grouped by user and in order of time w
 `user` [R] ascending codes, `item` [R]. A part is one of TRAIN, VALID, TEST, or LEFT_OUT.
 """
 
-from collections.abc import Iterator
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -96,33 +94,26 @@ def temporal(user: Int32s, timestamp: NDArray[np.int64] | None) -> Parts:
 
 
 def cold_cuts(
-    user: Int32s, item: Int32s, is_cold: NDArray[np.bool_], values_a_piece: int = 1 << 22
-) -> Iterator[tuple[Int32s, NDArray[np.int32], Int32s, Int32s]]:
+    user: Int32s, item: Int32s, is_cold: NDArray[np.bool_]
+) -> tuple[Int32s, Int32s, Int32s]:
     """Every cut of a full sequence that ends on a cold item (paper IV-A), history not empty.
+
+    A user with n cold items has n histories, each a prefix of the next: written out they would
+    grow with the square of n. So a cut is named by its position; its history is all before it.
+
+    >>> user, item = np.array([0, 0, 0, 4, 4], np.int32), np.array([1, 2, 2, 2, 1], np.int32)
+    >>> [each.tolist() for each in cold_cuts(user, item, np.array([False, False, True]))]
+    [[0, 0], [1, 2], [2, 2]]
 
     Args:
         user: [R] ascending.
         item: [R] numbers 1..N.
         is_cold: [N + 1].
-        values_a_piece: bounds the memory of a piece (a single history may be longer).
 
-    Yields:
-        (user [C], history offsets [C + 1], history values, target [C]) of C cuts.
+    Returns:
+        (user [C], position within the user's sequence [C], target [C]) of C cuts.
     """
     start = starts_of(user)
     ends = np.flatnonzero(is_cold[item])
     ends = ends[ends > start[ends]]
-    if not len(ends):
-        return
-    # A user with n cold items has n histories, each a prefix of the next: written out they can be
-    # many times the rows, so they come in pieces.
-    lengths = ends - start[ends]
-    piece = np.cumsum(lengths) // values_a_piece
-    bounds = np.flatnonzero(np.diff(piece, prepend=-1))
-    for low, high in zip(bounds, [*bounds[1:], len(ends)], strict=True):
-        cut, length = ends[low:high], lengths[low:high]
-        offsets = np.concatenate([[0], np.cumsum(length)])
-        # All histories of the piece by one gather: start of the user + position within the history.
-        within = np.arange(offsets[-1]) - np.repeat(offsets[:-1], length)
-        history = item[np.repeat(start[cut], length) + within]
-        yield user[cut], offsets.astype(np.int32), history, item[cut]
+    return user[ends], (ends - start[ends]).astype(np.int32), item[ends]

@@ -7,7 +7,7 @@ All on integer arrays. What is dropped, and why, adds up to the raw rows in the 
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -255,7 +255,8 @@ def _write_target(
     with atomic_file(draft / "sequences.parquet") as path:
         write_table(path, sequences, SEQUENCES)
     with atomic_file(draft / "cold.parquet") as path:
-        cuts = write_table(path, _cold_batches(user, item, is_cold), COLD)
+        found = cold_cuts(user, item, is_cold)
+        cuts = write_table(path, pa.table(list(found), names=COLD.schema.names), COLD)
     counts = {"users": len(users), "items": len(codes), "actions": len(item)}
     card = {
         **_provenance(
@@ -336,17 +337,6 @@ def _sequences(
         [numbers, ids, lists, pa.array(item[valid]), pa.array(item[test])],
         names=SEQUENCES.schema.names,
     )
-
-
-def _cold_batches(
-    user: NDArray[np.int32], item: NDArray[np.int32], is_cold: NDArray[np.bool_]
-) -> Iterator[pa.RecordBatch]:
-    kind = COLD.schema.field("history").type
-    for cut_user, offsets, history, target in cold_cuts(user, item, is_cold):
-        lists = pa.ListArray.from_arrays(pa.array(offsets), pa.array(history), type=kind)
-        yield pa.RecordBatch.from_arrays(
-            [pa.array(cut_user), lists, pa.array(target)], names=COLD.schema.names
-        )
 
 
 def _digest(sequences: pa.Table) -> str:

@@ -11,18 +11,26 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import AttentionInterface, AutoConfig, AutoModel
+from transformers import AttentionInterface, AutoConfig, AutoModel, PreTrainedConfig
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from pmm.errors import InputError
 from pmm.model.encoders.cut_encoder import CutEncoder, require_all, require_seed
+from pmm.model.encoders.encoder_sizes import (
+    bytes_of_weights,
+    read_config,
+    require_modest_size,
+    require_plain_numbers,
+)
 from pmm.model.encoders.packing import Packing
 from pmm.model.encoders.specs import TextSpec
 from pmm.shards.hub import (
+    NO_CODE,
     cached_or_downloaded,
     first_line,
     local_folder,
     quiet_libraries,
+    refuse_code,
     weights_file,
 )
 
@@ -135,27 +143,36 @@ def load_text(spec: TextSpec) -> TextEncoder:
 
 
 def _bert_of_folder(spec: TextSpec, folder: Path) -> Any:
-    if not (folder / "config.json").is_file():
+    config = folder / "config.json"
+    if not config.is_file():
         raise InputError(f"text encoder {folder}: no config.json in this folder")
     if weights_file(folder) is None:
         require_seed(spec.random_seed, f"text encoder {folder}")
     try:
+        read_config(config)
         return _bert(spec, str(folder), True)
     except OSError as error:
         raise InputError(f"text encoder {folder} cannot be read ({first_line(error)})") from error
 
 
 def _bert(spec: TextSpec, source: str, local: bool) -> Any:
+    name = f"text encoder {source}"
     try:
-        config = AutoConfig.from_pretrained(source, local_files_only=local)
+        numbers, _ = PreTrainedConfig.get_config_dict(source, local_files_only=local)
+        require_plain_numbers(numbers, name)
+        config = AutoConfig.from_pretrained(source, local_files_only=local, **NO_CODE)
     except ValueError as error:
+        refuse_code(error, name)
         raise InputError(f"text encoder {source}: config.json cannot be used ({error})") from error
     if config.model_type not in TEXT_FAMILIES:
         raise InputError(
             f"text encoder {source} is of the family {config.model_type!r}; "
             f"encoders of these can be cut into trunk and top: {', '.join(TEXT_FAMILIES)}"
         )
-    how = {"attn_implementation": ATTENTION, "add_pooling_layer": False}
+    how = {"attn_implementation": ATTENTION, "add_pooling_layer": False, **NO_CODE}
+    folder = local_folder(source)
+    weights = None if folder is None or spec.random_seed is not None else bytes_of_weights(folder)
+    require_modest_size(lambda: AutoModel.from_config(config, **how), name, weights)
     if spec.random_seed is not None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(spec.random_seed)

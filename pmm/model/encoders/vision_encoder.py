@@ -20,6 +20,12 @@ from torch.nn import functional
 
 from pmm.errors import InputError, nearest
 from pmm.model.encoders.cut_encoder import CutEncoder, require_all, require_seed
+from pmm.model.encoders.encoder_sizes import (
+    bytes_of_weights,
+    read_config,
+    require_modest_size,
+    require_plain_numbers,
+)
 from pmm.model.encoders.specs import TrainBlocks, VisionSpec
 from pmm.shards.hub import (
     cached_or_downloaded,
@@ -146,6 +152,8 @@ def load_tower(
         InputError: as of `load_vision`.
     """
     plan = vision_plan(spec)
+    held = bytes_of_weights(plan.weights.parent) if plan.weights else None
+    require_modest_size(plan.build, plan.name, held if spec.random_seed is None else None)
     if spec.random_seed is not None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(spec.random_seed)
@@ -192,6 +200,7 @@ def vision_plan(spec: VisionSpec) -> VisionPlan:
     folder = local_folder(spec.encoder.removeprefix("local-dir:"))
     plan = _named_plan(spec) if folder is None else _folder_plan(spec, folder)
     tower = plan.config["vision_cfg"]
+    require_plain_numbers(tower if isinstance(tower.get("layers"), int) else {}, plan.name)
     if "timm_model_name" in tower or not isinstance(tower.get("layers"), int):
         raise InputError(
             f"{plan.name} is no plain vision Transformer; choose one of open_clip's ViT models"
@@ -204,7 +213,7 @@ def _folder_plan(spec: VisionSpec, folder: Path) -> VisionPlan:
     if not path.is_file():
         raise InputError(f"{name}: no open_clip_config.json in this folder")
     try:
-        read = json.loads(path.read_text(encoding="utf-8"))
+        read = json.loads(read_config(path))
         config, pixels = read["model_cfg"], read.get("preprocess_cfg", {})
         config["embed_dim"], config["vision_cfg"]
     except (ValueError, KeyError, TypeError) as error:
@@ -264,7 +273,7 @@ def _fetch(plan: VisionPlan) -> Path:
 
 def _load_tower(tower: VisionTransformer, path: Path, name: str) -> None:
     try:
-        state = load_state_dict(str(path))
+        state = load_state_dict(str(path), weights_only=True)
     except Exception as error:  # safetensors, pickle and zip readers raise kinds of their own
         raise InputError(f"{name}: {path.name} cannot be read ({first_line(error)})") from error
     prefix = "visual."

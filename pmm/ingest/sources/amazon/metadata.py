@@ -15,11 +15,10 @@ from itertools import islice, zip_longest
 from typing import Any
 
 from pmm.cpu_cores import cores
-from pmm.errors import InputError
 from pmm.ingest.readers.delimited import MALFORMED
-from pmm.ingest.readers.json_block import read_line, split_lines, text_of
-from pmm.ingest.readers.json_lines import BAD_UTF8, read_blocks
-from pmm.ingest.readers.text import clean_text, clean_title, join_text
+from pmm.ingest.readers.json_block import LONG_LINE, read_line, split_lines, text_of
+from pmm.ingest.readers.json_lines import BAD_UTF8, read_blocks, require_objects
+from pmm.ingest.readers.text import LONGEST_TEXT, clean_text, clean_title, join_text
 from pmm.ingest.sources.amazon.editions import AmazonFile, Edition
 from pmm.ingest.tables.item_rows import ItemRows
 from pmm.progress import progress
@@ -27,9 +26,12 @@ from pmm.progress import progress
 MOST_URLS = 5
 """Addresses that are kept of an item's pictures."""
 
+MOST_CATEGORIES = 100
+"""Entries that are kept of an item's category path."""
+
+_LONGEST_URL = 2_000
 _WORTH_PROCESSES = 16
 """Blocks (of 8 MiB) from which on starting processes costs less than they save."""
-_SIZE = re.compile(r"\._[^/]*_(?=\.\w+$)")
 _ADDRESS = re.compile(r"https?://[^\s/]+/\S+", re.ASCII)
 
 
@@ -65,10 +67,10 @@ def product_of(row: Mapping[str, Any], edition: Edition) -> Product:
     described = row.get("description")
     pieces = described if isinstance(described, list) else [described]
     description = " ".join(filter(None, (clean_text(text_of(piece)) for piece in pieces)))
-    path = tuple(filter(None, map(clean_text, _path(row))))
+    path = tuple(filter(None, map(clean_text, _path(row)[:MOST_CATEGORIES])))
     return Product(
         item_id=text_of(row.get("parent_asin" if edition == "2023" else "asin")).strip(),
-        text=join_text(join_text(title, [description]), list(dict.fromkeys(path))),
+        text=join_text(join_text(title, [description[:LONGEST_TEXT]]), list(dict.fromkeys(path))),
         categories=path,
         urls=picture_urls(row),
     )
@@ -99,27 +101,37 @@ def picture_urls(row: Mapping[str, Any]) -> tuple[str, ...]:
     found = [
         *_strings(row.get("imageURLHighRes")),
         *(
-            _SIZE.sub("", url)
+            _full_size(url)
             for key in ("imageURL", "image", "imUrl")
             for url in _strings(row.get(key))
         ),
     ]
     for variant in _variants(row.get("images")):
-        found += [text_of(variant.get("hi_res")), text_of(variant.get("large"))]
-    good = (url.strip() for url in found)
-    distinct = dict.fromkeys(url for url in good if _ADDRESS.fullmatch(url))
+        found += [*_strings(variant.get("hi_res")), *_strings(variant.get("large"))]
+    distinct = dict.fromkeys(url for url in found if _ADDRESS.fullmatch(url))
     return tuple(islice(distinct, MOST_URLS))
 
 
 def _strings(value: object) -> list[str]:
     values = value if isinstance(value, list) else [value]
-    return [text_of(each) for each in values if isinstance(each, str)]
+    texts = [text_of(each).strip() for each in values if isinstance(each, str)]
+    return [each for each in texts if len(each) <= _LONGEST_URL]
+
+
+def _full_size(url: str) -> str:
+    """An address without the suffix that makes its picture small: `a._SX38_.jpg` -> `a.jpg`."""
+    head, _, ending = url.rpartition(".")
+    at = head.find("._", head.rfind("/") + 1)
+    small = head.endswith("_") and 0 <= at < len(head) - 2 and re.fullmatch(r"\w+", ending)
+    return f"{head[:at]}.{ending}" if small else url
 
 
 def _variants(images: object) -> list[dict[str, object]]:
     """Pictures of 2023, MAIN first; given as a list of objects or as an object of lists."""
     if isinstance(images, dict):
-        lists = {key: value for key, value in images.items() if isinstance(value, list)}
+        # Of any number of keys: with all of them a row would be as long as there are rows.
+        wanted = {key: images.get(key) for key in ("variant", "hi_res", "large")}
+        lists = {key: value for key, value in wanted.items() if isinstance(value, list)}
         rows = zip_longest(*lists.values())
         images = [dict(zip(lists, row, strict=True)) for row in rows]
     if not isinstance(images, list):
@@ -136,14 +148,15 @@ def read_products(
     A file of 128 MiB or more is cleaned by a process a core; the result does not depend on it.
 
     Raises:
-        InputError: a file is damaged, or more than half of its lines are malformed.
+        InputError: a file is damaged, or more than half of its lines are malformed or too long.
     """
     for file in files:
         assert file.lines is not None
         total = malformed = 0
         example = b""
+        left_out: Counter[str] = Counter()
         with progress(None, f"reading {file.path.name}", "products") as bar:
-            for cleaned in _cleaned(file, edition):
+            for cleaned in _cleaned(file, edition, left_out):
                 for item_id, text, categories, urls in cleaned.rows:
                     rows.add(item_id, text, None, categories, urls)
                 total += len(cleaned.rows) + cleaned.malformed
@@ -152,21 +165,18 @@ def read_products(
                 if cleaned.replaced:
                     notes[BAD_UTF8] += cleaned.replaced
                 bar.advance(len(cleaned.rows))
-        rows.drop_counts["read"] += total
+        long = left_out[LONG_LINE]
+        rows.drop_counts["read"] += total + long
         rows.drop_counts[MALFORMED] += malformed
-        if malformed * 2 > total:
-            shown = example[:120].decode("utf-8", "replace")
-            raise InputError(
-                f"{file.path}: {malformed:,} of {total:,} lines are no JSON objects, e.g. "
-                f"{shown!r}; expected is one product a line"
-            )
+        rows.drop_counts[LONG_LINE] += long
+        require_objects(file.path, total - malformed, malformed, long, example, "product")
 
 
-def _cleaned(file: AmazonFile, edition: Edition) -> Iterator[_Cleaned]:
-    """The file's blocks in order, cleaned."""
+def _cleaned(file: AmazonFile, edition: Edition, left_out: Counter[str]) -> Iterator[_Cleaned]:
+    """The file's blocks in order, cleaned; lines that are too long are counted in `left_out`."""
     assert file.lines is not None
     literal = file.lines.literal
-    blocks = read_blocks(file.lines)
+    blocks = read_blocks(file.lines, left_out)
     first = list(islice(blocks, _WORTH_PROCESSES))
     workers = cores()
     if len(first) < _WORTH_PROCESSES or workers < 2:
