@@ -7,7 +7,6 @@ WebDataset's own, `tarfile` in stream mode, takes ten times as long and skips a 
 Random access by offset is `pmm.shards.read`.
 """
 
-import json
 import logging
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -25,6 +24,7 @@ from pmm.shards.jpeg import decode
 from pmm.shards.kinds import Reads
 from pmm.shards.sequence_shards import Lists
 from pmm.shards.tars import BLOCK, parse_header
+from pmm.storage.json_files import JSON_ERRORS, parse_json, told
 
 logger = logging.getLogger(__name__)
 
@@ -152,16 +152,33 @@ def index_of(place: str) -> tuple[dict[str, Any], str]:
     file = f"{place.rstrip('/')}/index.json"
     try:
         with closing(gopen(file)) as stream:
-            found: dict[str, Any] = json.loads(stream.read())
-        made_by = f'pmm shard --target "{found["target"]}" --force'
-        lacking = {"items", "item_shards", "picture", "tokenizer"} - found.keys()
-        if lacking:
-            raise ValueError(f"lacks {', '.join(sorted(lacking))}")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+            found = parse_json(stream.read())
+        if why := ill_typed_index(found):
+            raise ValueError(why)
+    except JSON_ERRORS as error:
         raise BrokenArtefact(
-            f"{file} cannot be read ({error}). Make the shards again: pmm shard --force"
+            f"{file} cannot be read ({told(error)}). Make the shards again: pmm shard --force"
         ) from error
-    return found, made_by
+    return found, f'pmm shard --target "{found["target"]}" --force'
+
+
+def ill_typed_index(index: Mapping[str, Any]) -> str:
+    """What is missing in index.json of shards, or of another kind; "" where nothing is."""
+    picture, tokenizer = index.get("picture"), index.get("tokenizer")
+    tars = index.get("item_shards")
+    if not isinstance(index.get("target"), str):
+        return "target is no text"
+    if not isinstance(picture, dict) or not isinstance(tokenizer, dict):
+        return "picture or tokenizer is no table"
+    if not isinstance(tars, list) or not all(
+        isinstance(each, dict) and isinstance(each.get("tar"), str) for each in tars
+    ):
+        return "item_shards is no list of tars"
+    numbers = {"items": index.get("items"), "picture.size": picture.get("size")}
+    numbers |= {f"tokenizer.{name}": tokenizer.get(name) for name in ("pad", "special")}
+    numbers |= {name: index[name] for name in ("users", "sequence_shards") if name in index}
+    wrong = [name for name, value in numbers.items() if type(value) is not int or value < 0]
+    return f"{', '.join(wrong)} should be a number" if wrong else ""
 
 
 def assemble(

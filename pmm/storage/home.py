@@ -3,13 +3,13 @@
 Everything stands below one home folder: `--home PATH`, else `$PMM_HOME`, else `./pmm-data`.
 """
 
-import json
 import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from pmm.errors import InputError, nearest
+from pmm.storage.json_files import JSON_ERRORS, parse_json
 
 SOURCES = ("Bili", "Kwai", "HM", "Amazon")
 """The four platforms of the paper (section IV-A)."""
@@ -129,8 +129,9 @@ class Home:
 def _written_name(card: Path) -> str:
     """A target's name as its maker wrote it; its slug where the card does not say."""
     try:
-        return str(json.loads(card.read_text(encoding="utf-8"))["target"])
-    except (OSError, ValueError, KeyError, TypeError):
+        name = str(parse_json(card.read_bytes())["target"])
+        return name if slug(name) == card.parent.name else card.parent.name
+    except (*JSON_ERRORS, InputError):
         return card.parent.name
 
 

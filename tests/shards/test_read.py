@@ -21,6 +21,7 @@ from pmm.storage.home import Home
 from pmm.storage.schemas import SEQUENCES, TARGET_ITEMS, read_table
 
 Make = Callable[..., Home]
+Reseal = Callable[[Path], None]
 
 
 @pytest.fixture(scope="module")
