@@ -24,7 +24,9 @@ from pmm.shards.jpeg import decode
 from pmm.shards.kinds import Reads
 from pmm.shards.sequence_shards import Lists
 from pmm.shards.tars import BLOCK, parse_header
+from pmm.storage.artefact import MANIFEST, open_artefact
 from pmm.storage.json_files import JSON_ERRORS, parse_json, told
+from pmm.storage.verify import require_whole
 
 logger = logging.getLogger(__name__)
 
@@ -104,6 +106,9 @@ def stream_items(source: str | Path, chunk: int, *, read: Reads = "both") -> Ite
         BrokenArtefact: a file is missing, cut off or damaged.
     """
     place = _url(source).rstrip("/")
+    if (Path(place) / MANIFEST).is_file():  # not so behind a URL
+        files = open_artefact(Path(place), kind="shards", made_by="pmm shard").files
+        require_whole(Path(place), files, _streamed(files), made_by="pmm shard")
     index, made_by = index_of(place)
     size, pad = int(index["picture"]["size"]), int(index["tokenizer"]["pad"])
     special = int(index["tokenizer"]["special"])
@@ -125,6 +130,12 @@ def stream_items(source: str | Path, chunk: int, *, read: Reads = "both") -> Ite
                 pad=pad,
                 special=special,
             )
+
+
+def _streamed(files: Mapping[str, Any]) -> list[str]:
+    """The files of shards that a stream of items reads."""
+    tars = [name for name in files if name.startswith("items-") and name.endswith(".tar")]
+    return ["index.json", *tars]
 
 
 def tar_members(tar: str | Path, *, made_by: str) -> Iterator[tuple[str, bytes]]:
