@@ -20,6 +20,7 @@ from pmm.shards.sequence_shards import Lists
 from pmm.storage.artefact import open_artefact, require_input
 from pmm.storage.home import Home
 from pmm.storage.schemas import COLD, read_table
+from pmm.storage.verify import require_whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +43,7 @@ def cold_cuts(home: Home, shards: Shards) -> ColdCuts:
     target = open_artefact(place, kind="target", made_by=again)
     shard_again = f'pmm shard --target "{shards.target}"'
     require_input(shards.place, shards.manifest, "target", target.fingerprint, made_by=shard_again)
+    require_whole(place, target.files, ["cold.parquet"], made_by=again)
     table = read_table(place / "cold.parquet", COLD).combine_chunks()
     user_C = table["user"].to_numpy().astype(np.int32)
     history = table["history"].combine_chunks()

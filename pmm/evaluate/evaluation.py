@@ -35,9 +35,10 @@ from pmm.runs.recipe import encoder_specs
 from pmm.runs.trackers import drop_shown_evaluations, show_evaluation
 from pmm.shards.kinds import Split
 from pmm.shards.read import Shards
-from pmm.storage.artefact import atomic_file, storage_errors, write_json
+from pmm.storage.artefact import storage_errors, write_json
 from pmm.storage.home import Home, slug
 from pmm.storage.schemas import RANKS, write_table
+from pmm.storage.seal import sealed_file
 
 
 def questions(shards: Shards, split: Split) -> Queries:
@@ -170,7 +171,7 @@ def write_metrics(
     suffix = _suffix(options.split) if suffix is None else suffix
     repeated_U = questions(shards, options.split).repeated()
     with storage_errors(folder):
-        with atomic_file(folder / f"ranks{suffix}.parquet") as temporary:
+        with sealed_file(folder / f"ranks{suffix}.parquet") as temporary:
             write_table(temporary, ranks, RANKS)
             digest = hashlib.sha256(temporary.read_bytes()).hexdigest()
         metrics = {
@@ -184,7 +185,7 @@ def write_metrics(
             "ranks_sha256": digest,
             **about,
         }
-        with atomic_file(folder / f"metrics{suffix}.json") as temporary:
+        with sealed_file(folder / f"metrics{suffix}.json") as temporary:
             write_json(temporary, metrics)
     return metrics
 
@@ -274,7 +275,7 @@ def evaluate_run(
         held_out = cold_ranks.filter(pa.array(cuts.held_out_C))
         for what, table in (("cold", held_out), ("cold-all", cold_ranks)):
             file = run_dir / f"ranks-{what}{suffix}.parquet"
-            with storage_errors(run_dir), atomic_file(file) as path:
+            with storage_errors(run_dir), sealed_file(file) as path:
                 write_table(path, table, RANKS)
     metrics = write_metrics(run_dir, ranks, shards, options, facts, suffix, ranked_by)
     if options.gallery_users:

@@ -7,7 +7,9 @@ touched; two processes cannot train into it at once.
 import json
 import os
 import platform
+import shlex
 import shutil
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,9 +19,12 @@ import torch
 
 from pmm.cpu_cores import cores
 from pmm.errors import BrokenArtefact, InputError
-from pmm.storage.artefact import atomic_file, exclusive, storage_errors, write_json
+from pmm.storage.artefact import exclusive, storage_errors, write_json
+from pmm.storage.json_files import JSON_ERRORS, parse_json, read_json, told
+from pmm.storage.seal import SEALS, require_sealed, sealed_file
 from pmm.version import __version__
 
+_CRC32 = "crc32"
 RECIPE, RUN, LOG = "recipe.toml", "run.json", "log.jsonl"
 
 Existing = Literal["refuse", "resume", "overwrite"]
@@ -40,8 +45,10 @@ class Log:
             self._file.truncate(keep)
 
     def write(self, record: Mapping[str, Any]) -> None:
-        """Append a record."""
-        self._file.write((json.dumps(record) + "\n").encode())
+        """Append a record, with the CRC-32 of the rest as its last entry."""
+        text = json.dumps(record).encode()
+        checked = json.dumps({**record, _CRC32: f"{zlib.crc32(text):08x}"})
+        self._file.write(f"{checked}\n".encode())
         self._file.flush()
 
     @property
@@ -52,6 +59,33 @@ class Log:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+def read_records(path: Path, content: bytes) -> list[dict[str, Any]]:
+    """The records of a `Log`, without their checksums; an unfinished last line is left out.
+
+    Args:
+        path: of the file, for the error.
+        content: of the file, or its beginning.
+
+    Raises:
+        BrokenArtefact: a line is no JSON object, or not the one that was written.
+    """
+    records = []
+    *lines, _ = content.split(b"\n")
+    for number, line in enumerate(lines, start=1):
+        try:
+            record = parse_json(line)
+            checksum = record.pop(_CRC32, None)  # of before: none
+            if checksum not in (None, f"{zlib.crc32(json.dumps(record).encode()):08x}"):
+                raise ValueError("it has other content than it was written with")
+        except JSON_ERRORS as error:
+            raise BrokenArtefact(
+                f"{path}:{number} is damaged ({told(error)}). To go on without these records, move "
+                f"the file away: mv {shlex.quote(str(path))} {shlex.quote(f'{path}.damaged')}"
+            ) from error
+        records.append(record)
+    return records
 
 
 def whole_lines(path: Path, keep_bytes: int) -> bytes:
@@ -83,7 +117,7 @@ def settle(run_dir: Path, existing: Existing) -> bool:
     Raises:
         InputError: the folder holds a run and nothing was said about it, or holds something else.
     """
-    names = {path.name for path in run_dir.iterdir()} - {".lock"}
+    names = {path.name for path in run_dir.iterdir()} - {".lock", SEALS}
     if not names:
         return False
     if RUN not in names and not names <= {RECIPE, f".tmp-{RUN}", f".tmp-{RECIPE}"}:
@@ -118,21 +152,17 @@ def shards_of(run_dir: Path) -> str:
     Raises:
         BrokenArtefact: run.json cannot be read.
     """
-    try:
-        return str(json.loads((run_dir / RUN).read_text(encoding="utf-8"))["shards"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BrokenArtefact(
-            f"{run_dir / RUN} is damaged ({error}), so the run cannot go on. Train again with "
-            "--overwrite, or choose another --name"
-        ) from error
+    again = "The run cannot go on: train again with --overwrite, or choose another --name"
+    require_sealed(run_dir / RUN, again=again)
+    return str(read_json(run_dir / RUN, again=again, needs=["shards"])["shards"])
 
 
 def describe(run_dir: Path, recipe: str, about: Mapping[str, Any]) -> None:
     """Write recipe.toml, then run.json: what the run was made from, by what, on what."""
     with storage_errors(run_dir):
-        with atomic_file(run_dir / RECIPE) as temporary:
+        with sealed_file(run_dir / RECIPE) as temporary:
             temporary.write_text(recipe, encoding="utf-8")
-        with atomic_file(run_dir / RUN) as temporary:
+        with sealed_file(run_dir / RUN) as temporary:
             write_json(temporary, {**about, "pmm": __version__, **_machine()})
 
 
