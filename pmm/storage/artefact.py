@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,7 @@ def build(
         if same and not damaged:
             logger.debug("%s is there already, made from the same", place)
             return Built(place=place, manifest=same, fresh=False)
+        _require_expected(place, mark)
         draft = _draft(place, mark)
         if same:
             logger.warning("%s is damaged: %s. It is made again", place, in_words(damaged))
@@ -124,6 +126,29 @@ def build(
         _swap(draft, place)
         logger.debug("%s is written", place)
         return Built(place=place, manifest=made, fresh=True)
+
+
+_EXPECTED: ContextVar[Mapping[Path, str] | None] = ContextVar("expected", default=None)
+
+
+@contextmanager
+def rebuilding(expected: Mapping[Path, str]) -> Iterator[None]:
+    """Inside, `build` writes these places only, and each only as it was.
+
+    Args:
+        expected: place -> fingerprint.
+    """
+    token = _EXPECTED.set({place.absolute(): mark for place, mark in expected.items()})
+    try:
+        yield
+    finally:
+        _EXPECTED.reset(token)
+
+
+def _require_expected(place: Path, mark: str) -> None:
+    expected = _EXPECTED.get()
+    if expected is not None and expected.get(place.absolute()) != mark:
+        raise StaleArtefact(f"{place} would be made from other inputs or options than it was")
 
 
 def open_artefact(place: Path, *, kind: str, made_by: str, verify: bool = False) -> Manifest:
@@ -151,6 +176,15 @@ def open_artefact(place: Path, *, kind: str, made_by: str, verify: bool = False)
     if faults:
         raise BrokenArtefact(f"{place} is damaged: {'; '.join(faults[:5])}. Run: {made_by}")
     return found
+
+
+def read_manifest(place: Path) -> Manifest | None:
+    """The manifest of an artefact whose files are not looked at; None: there is none.
+
+    Raises:
+        BrokenArtefact: it is damaged itself.
+    """
+    return _manifest(place)
 
 
 def require_input(
