@@ -15,17 +15,20 @@ from typing import Any
 from pmm.check.check_artefacts import ROOMS, expected_fingerprint, readable_manifest
 from pmm.check.check_runs import EVALUATION, damaged_files
 from pmm.check.finding import Finding
-from pmm.errors import InputError, PmmError
+from pmm.errors import InputError, PmmError, StaleArtefact
 from pmm.ingest.sources import source_registry
-from pmm.ingest.targets.target_tables import IngestOptions
+from pmm.ingest.sources.hm import CATEGORY_COLUMNS
+from pmm.ingest.targets.rules import rule_of
+from pmm.ingest.targets.target_tables import IngestOptions, write_targets
 from pmm.runs.loading import load_run, saved_recipe
 from pmm.runs.recipe import Recipe, encoder_specs
 from pmm.runs.weights import BEST
 from pmm.shards.kinds import Split
 from pmm.shards.shard_options import ShardOptions
-from pmm.storage.artefact import rebuilding
+from pmm.storage.artefact import MANIFEST, Built, open_artefact, rebuilding
 from pmm.storage.home import Home
 from pmm.storage.json_files import JSON_ERRORS, parse_json
+from pmm.storage.verify import require_whole
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +40,7 @@ def repair(home: Home, found: Sequence[Finding]) -> list[str]:
     damaged = [each for each in found if each.state == "damaged" and each.kind in _ORDER]
     makers: dict[str, Callable[[Home, Path, str], None]] = {
         "tables": _ingest,
-        "target": _ingest,
+        "target": _target,
         "shards": _shard,
         "activations": _cache,
     }
@@ -73,7 +76,7 @@ def _first(ways: Iterator[Callable[[], object]]) -> None:
 
 
 def _ingest(home: Home, place: Path, mark: str) -> None:
-    """Tables or a target, from raw files where they usually lie, or beside the pictures."""
+    """Tables, from raw files where they usually lie, or beside the pictures."""
     manifest = readable_manifest(place)
     config = manifest.config if manifest else _config_of(place)
     source = str(config.get("source", place.name))
@@ -83,24 +86,43 @@ def _ingest(home: Home, place: Path, mark: str) -> None:
             f"{source} was ingested from files of the user's: give them to pmm ingest csv once more"
         )
     entry = source_registry.find_source(name)
-    tables = home.tables(source)
-    expected = {place: mark, tables: expected_fingerprint(home, tables)}
-    targets = tuple(_targets_of(home, source)) if place == tables else (str(config["target"]),)
-    own = {each.name for each in fields(entry.request)}
-    options = {
-        each.name: config[each.name] for each in fields(IngestOptions) if each.name in config
-    }
-    options = {key: value for key, value in options.items() if key in own}
-    for target in targets:
-        expected.setdefault(home.target(target), expected_fingerprint(home, home.target(target)))
 
     def ways() -> Iterator[Callable[[], object]]:
         for raw in _raw_folders(home, source):
-            request = entry.request(home=home.root, raw=raw, target=targets, **options)
-            yield partial(entry.ingest, request)
+            # What is made from the tables is another step: of it nothing is written here.
+            yield partial(_tables_alone, entry, entry.request(home=home.root, raw=raw), place)
 
-    with rebuilding(expected):
+    with rebuilding({place: mark}):
         _first(ways())
+    _require_back(place, mark)
+
+
+def _tables_alone(entry: source_registry.SourceEntry, request: Any, place: Path) -> None:
+    """Ingest until the tables are there; that no target may be written then is no error."""
+    before = (place / MANIFEST).stat().st_mtime_ns if (place / MANIFEST).exists() else 0
+    try:
+        entry.ingest(request)
+    except StaleArtefact:
+        if not (place / MANIFEST).exists() or (place / MANIFEST).stat().st_mtime_ns == before:
+            raise
+
+
+def _target(home: Home, place: Path, mark: str) -> None:
+    """A target, from its source's tables."""
+    manifest = readable_manifest(place)
+    config = manifest.config if manifest else _config_of(place)
+    try:
+        values = {each.name: config[each.name] for each in fields(IngestOptions)}
+        name, source = str(config["target"]), str(config["source"])
+        rule = rule_of(config["rule"])
+    except JSON_ERRORS as error:
+        raise InputError(f"its manifest does not say how it was made ({error})") from error
+    tables = home.tables(source)
+    found = open_artefact(tables, kind="tables", made_by=f"pmm ingest {source.lower()}")
+    require_whole(tables, found.files, made_by=f"pmm ingest {source.lower()}")
+    built = Built(place=tables, manifest=found, fresh=False)
+    with rebuilding({place: mark}):
+        write_targets(home, built, {name: rule}, CATEGORY_COLUMNS, [name], IngestOptions(**values))
     _require_back(place, mark)
 
 
@@ -113,14 +135,6 @@ def _config_of(place: Path) -> dict[str, Any]:
         if place.parent.name == "tables":
             return {"source": place.name}
         raise InputError("its manifest is damaged, so its options are not known") from None
-
-
-def _targets_of(home: Home, source: str) -> Iterator[str]:
-    """The targets of a source that are in the home: what an ingest of its tables may write."""
-    for place in sorted((home.root / "targets").glob("*")):
-        manifest = readable_manifest(place) if not place.name.startswith(".") else None
-        if manifest is not None and manifest.config.get("source") == source:
-            yield str(manifest.config["target"])
 
 
 def _raw_folders(home: Home, source: str) -> Iterator[Path | None]:
