@@ -2,12 +2,14 @@
 
 import shlex
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pmm.check.finding import Finding, at
 from pmm.errors import ArtefactError
 from pmm.ingest.sources import source_registry
+from pmm.shards.shard_options import ShardOptions
 from pmm.storage.artefact import Manifest, fingerprint, open_artefact, read_manifest
 from pmm.storage.home import Home
 from pmm.storage.json_files import JSON_ERRORS, parse_json
@@ -60,16 +62,16 @@ def readable_manifest(place: Path) -> Manifest | None:
 
 
 def command_for(home: Home, place: Path, kind: str, config: dict[str, Any]) -> str:
-    """The command that makes an artefact."""
-    name = place.name
-    if kind in ("tables", "target"):
-        source = str(config.get("source", name))
-        command = source.lower() if source.lower() in source_registry.source_names() else "csv"
-        own = f" --name {shlex.quote(source)}" if command == "csv" else ""
-        return f"pmm ingest {command}{own}{at(home)}"
-    if kind == "shards":
-        return f"pmm shard --target {shlex.quote(name)}{at(home)}"
-    return f"pmm check {shlex.quote(str(home.root))} --repair"
+    """The command that makes a damaged artefact as it was.
+
+    Its own command would need the options of before, which only its manifest knows.
+    """
+    repair = f"pmm check {shlex.quote(str(home.root))} --repair"
+    source = str(config.get("source", place.name))
+    if kind == "tables" and source.lower() not in source_registry.source_names():
+        own = f"pmm ingest csv --name {shlex.quote(source)}{at(home)}"
+        return f"{own}  # and the files and options of before"
+    return repair
 
 
 def _look(home: Home, place: Path, kind: str) -> Finding:
@@ -112,18 +114,22 @@ def _or_stale(home: Home, finding: Finding, manifest: Manifest, marks: dict[Path
     if not source or now is None or now == had:
         return finding
     why = f"made from {source} {str(had)[:8]}, but {place} is now {now[:8]}"
-    run = finding.run
+    run = _own_command(home, finding, manifest)
     if finding.kind == "activations":
         run = f"rm -r {shlex.quote(str(finding.place))}  # nothing reads it any more"
-    return Finding(
-        place=finding.place,
-        kind=finding.kind,
-        state="stale",
-        why=why,
-        run=run,
-        files=finding.files,
-        bytes=finding.bytes,
-    )
+    return replace(finding, state="stale", why=why, run=run)
+
+
+def _own_command(home: Home, finding: Finding, manifest: Manifest) -> str:
+    """The command that makes an artefact anew from what is there now."""
+    if finding.kind == "shards":
+        name = str(manifest.config.get("text_encoder", ""))
+        own = "" if "/" in name or name == ShardOptions.text_encoder else "  # --text-encoder "
+        return f"pmm shard --target {finding.place.name}{at(home)}{own}{name if own else ''}"
+    source = str(manifest.config.get("source", finding.place.name))
+    known = source.lower() in source_registry.source_names()
+    own = source.lower() if known else f"csv --name {shlex.quote(source)}"
+    return f"pmm ingest {own}{at(home)}"
 
 
 def _drafts(home: Home, room: str) -> Iterator[Finding]:

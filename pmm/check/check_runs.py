@@ -17,7 +17,7 @@ from pmm.runs.weights import BEST, read_header, read_tensors
 from pmm.storage.home import Home
 from pmm.storage.json_files import read_json
 from pmm.storage.schemas import RANKS, read_table
-from pmm.storage.seal import require_sealed
+from pmm.storage.seal import is_damaged
 from pmm.tune.search_folder import BEST as BEST_RECIPE
 from pmm.tune.search_folder import SEARCH, TRIALS
 
@@ -54,9 +54,24 @@ def command_of_run(home: Home, run_dir: Path) -> str:
     except (PmmError, KeyError):
         typed = ""
     if not typed.startswith("pmm train"):
-        typed = f"pmm train --recipe {shlex.quote(str(run_dir / RECIPE))} --name {run_dir.name}"
-        typed += at(home)
+        typed = _command_by_recipe(home, run_dir)
     return typed if "--overwrite" in typed else f"{typed} --overwrite"
+
+
+def _command_by_recipe(home: Home, run_dir: Path) -> str:
+    """Of a run that was not started from a shell: by its recipe, where that can be read."""
+    words = ["pmm", "train", "--name", run_dir.name]
+    try:
+        recipe = saved_recipe(run_dir)
+    except PmmError:
+        return shlex.join(words) + at(home) + "  # and what else it was trained with"
+    words += ["--stage", recipe.stage, "--model", recipe.model.name]
+    named = ",".join(recipe.names)
+    words += ["--sources" if recipe.stage == "pretrain" else "--target", named]
+    if recipe.start is not None:
+        words += ["--from", recipe.start.run, "--transfer", recipe.start.transfer]
+    words += ["--recipe", str(run_dir / RECIPE)]
+    return shlex.join(words) + at(home)
 
 
 def command_to_evaluate(home: Home, run_dir: Path, names: list[str]) -> str:
@@ -154,7 +169,8 @@ def _files_of_run(run_dir: Path) -> list[Path]:
 
 def _check_file(folder: Path, path: Path) -> None:
     """Read a file as the commands do; PmmError where it is damaged."""
-    require_sealed(path, again="")
+    if is_damaged(path):
+        raise InputError(f"{path.name} has other content than it was written with")
     again = "-"
     if path.name == RECIPE and path.parent == folder:
         saved_recipe(folder)

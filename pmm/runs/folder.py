@@ -7,6 +7,7 @@ touched; two processes cannot train into it at once.
 import json
 import os
 import platform
+import re
 import shlex
 import shutil
 import zlib
@@ -25,6 +26,7 @@ from pmm.storage.seal import SEALS, require_sealed, sealed_file
 from pmm.version import __version__
 
 _CRC32 = "crc32"
+_ENDS_IN_A_CHECKSUM = re.compile(rb'": "[0-9a-f]{8}"\}$')
 RECIPE, RUN, LOG = "recipe.toml", "run.json", "log.jsonl"
 
 Existing = Literal["refuse", "resume", "overwrite"]
@@ -77,6 +79,8 @@ def read_records(path: Path, content: bytes) -> list[dict[str, Any]]:
         try:
             record = parse_json(line)
             checksum = record.pop(_CRC32, None)  # of before: none
+            if checksum is None and _ENDS_IN_A_CHECKSUM.search(line):
+                raise ValueError("its checksum has another name")
             if checksum not in (None, f"{zlib.crc32(json.dumps(record).encode()):08x}"):
                 raise ValueError("it has other content than it was written with")
         except JSON_ERRORS as error:
