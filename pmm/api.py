@@ -10,7 +10,6 @@ The examples run in a home folder that holds a tiny shop and a run on it; `home`
 import dataclasses
 import functools
 import inspect
-import json
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -23,6 +22,8 @@ from pmm.ingest.sources.source_registry import find_source
 from pmm.runs.request import CacheRequest, TrainRequest, TuneRequest
 from pmm.shards.shard_options import ShardRequest
 from pmm.storage.home import Home, resolve_home
+from pmm.storage.json_files import read_json
+from pmm.storage.seal import require_sealed
 
 if TYPE_CHECKING:
     import polars as pl
@@ -298,8 +299,7 @@ class Run:
         >>> sorted(run.metrics["model"].keys() & {"hr@10", "ndcg@10"})
         ['hr@10', 'ndcg@10']
         """
-        found: dict[str, Any] = json.loads(self._evaluated(METRICS).read_text(encoding="utf-8"))
-        return found
+        return read_json(self._evaluated(METRICS), again=f"Run: pmm evaluate {self.place}")
 
     @property
     def ranks(self) -> "pl.DataFrame":
@@ -314,7 +314,11 @@ class Run:
         """
         import polars as pl
 
-        return pl.read_parquet(self._evaluated(RANKS_TABLE))
+        from pmm.storage.schemas import RANKS, read_table
+
+        frame = pl.from_arrow(read_table(self._evaluated(RANKS_TABLE), RANKS))
+        assert isinstance(frame, pl.DataFrame)
+        return frame
 
     @property
     def log(self) -> "pl.DataFrame":
@@ -329,4 +333,5 @@ class Run:
         path = self.place / name
         if not path.is_file():
             raise MissingArtefact(f"{path} is not there. Run: pmm evaluate {self.place}")
+        require_sealed(path, again=f"Run: pmm evaluate {self.place}")
         return path

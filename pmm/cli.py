@@ -26,6 +26,7 @@ COMMANDS = {
     "evaluate": "Rank the whole catalogue for every user.",
     "compare": "The difference of two runs.",
     "inspect": "Show any artefact, run or file.",
+    "check": "Verify all that is in a home, and make damaged things again.",
     "demo": "The whole way on the embedded world.",
     "world": "The embedded world as raw files.",
 }

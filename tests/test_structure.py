@@ -56,6 +56,7 @@ ROOMS = (
     "train",
     "tune",
     "inspect",
+    "check",
     "demo",
     "api",
     "commands",

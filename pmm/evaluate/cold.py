@@ -25,6 +25,7 @@ from pmm.shards.sequence_shards import Prefixes
 from pmm.storage.artefact import open_artefact, require_input, snapshot
 from pmm.storage.home import Home
 from pmm.storage.schemas import COLD, read_table
+from pmm.storage.verify import require_whole
 
 _FORMER_ROWS = 4096
 """Cuts of a former version's table that are read at once: each has its whole history."""
@@ -51,8 +52,10 @@ def cold_cuts(home: Home, shards: Shards) -> ColdCuts:
     shard_again = f'pmm shard --target "{shards.target}"'
     path, sequences = place / "cold.parquet", shards.sequences()
     with snapshot(place, f"the target {shards.target}").reading():
-        found = open_artefact(place, kind="target", made_by=again).fingerprint
-        require_input(shards.place, shards.manifest, "target", found, made_by=shard_again)
+        target = open_artefact(place, kind="target", made_by=again)
+        mark = target.fingerprint
+        require_input(shards.place, shards.manifest, "target", mark, made_by=shard_again)
+        require_whole(place, target.files, ["cold.parquet"], made_by=again)
         user_C, position_C, target_C = _read(path)
     length_U = sequences.train.lengths
     known = (user_C < len(length_U)).all() and (position_C <= length_U[user_C] + 1).all()

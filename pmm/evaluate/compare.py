@@ -20,6 +20,7 @@ from pmm.evaluate.evaluation import ranks_file
 from pmm.evaluate.metrics import CUTOFFS
 from pmm.storage.home import resolve_home
 from pmm.storage.schemas import RANKS, read_table
+from pmm.storage.seal import require_sealed
 from pmm.text_table import text_table
 
 DRAWS = 10_000
@@ -81,6 +82,7 @@ def compare_runs(
             option = {"test": "", "valid": " --split valid"}.get(asked, " --cold")
             option += f' --target "{target}"' if target else ""
             raise MissingArtefact(f"{path} is not there. Run: pmm evaluate {run}{option}")
+        require_sealed(path, again=f"Run: pmm evaluate {run}")
         tables.append(read_table(path, RANKS))
     _require_same_questions(first, second, *tables)
     ranks = [table["rank"].to_numpy() for table in tables]

@@ -39,9 +39,9 @@ from pmm.runs.weights import BEST
 from pmm.shards.kinds import Split
 from pmm.shards.read import Shards
 from pmm.storage.artefact import storage_errors, write_json
-from pmm.storage.atomic import atomic_files
 from pmm.storage.home import Home, slug
 from pmm.storage.schemas import RANKS, write_table
+from pmm.storage.seal import sealed_files
 from pmm.storage.snapshot import Snapshot
 
 
@@ -205,7 +205,7 @@ def _publish(
             each()
 
     with storage_errors(run_dir), evaluations_held(run_dir):
-        with atomic_files(before=unchanged) as temporary_of:
+        with sealed_files(before=unchanged) as temporary_of:
             for name, table in tables.items():
                 path = temporary_of(run_dir / f"{name}{suffix}.parquet")
                 write_table(path, table, RANKS)

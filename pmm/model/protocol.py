@@ -8,6 +8,7 @@ Shape suffixes: I distinct items, B users, L positions of a window, W what the u
 of an item, D width.
 """
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import Field, dataclass
@@ -76,6 +77,41 @@ class Encoders:
     def __iter__(self) -> Iterator[CutEncoder]:
         """Those that there are."""
         return (each for each in (self.text, self.vision) if each is not None)
+
+
+_LEAST = {"width": 1, "max_length": 1, "user_blocks": 0, "user_heads": 1, "inner": 1}
+_LEAST |= {"table_std": 0}
+_MOST = {"width": 1 << 16, "max_length": 1 << 16, "user_blocks": 1000, "user_heads": 1 << 16}
+_MOST |= {"inner": 1 << 20, "table_std": 1000, "parts": 1 << 12, "centroids": 1 << 16}
+_MOST |= {"permutation_epochs": 1 << 20}
+"""Far beyond any model that was ever trained; more is a slip or damage, and no memory holds it."""
+
+
+def faults_of_sizes(options: Any, least: Mapping[str, float] | None = None) -> list[str]:
+    """What is wrong with the sizes, shares and temperatures that options of models share.
+
+    Only the fields that the options have are asked.
+
+    Args:
+        options: of a model.
+        least: smallest values of fields of its own, or others than usual of the shared ones.
+    """
+    found = [
+        f"{name} must be at least {n}"
+        for name, n in {**_LEAST, **(least or {})}.items()
+        if not getattr(options, name, n) >= n
+    ]
+    found += [
+        f"{name} must be at most {n:,}"
+        for name, n in _MOST.items()
+        if getattr(options, name, n) > n
+    ]
+    if not 0 <= getattr(options, "dropout", 0) < 1:
+        found.append("dropout must be at least 0 and below 1")
+    for name in ("tau", "dap_tau"):
+        if not 0 < getattr(options, name, 1) < math.inf:
+            found.append(f"{name} must be above 0")
+    return found
 
 
 class Recommender(Protocol):

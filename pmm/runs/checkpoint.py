@@ -90,11 +90,11 @@ def load_state(run_dir: Path, model: Recommender, optimiser: Optimizer, *, made_
         parameter = trained[owner]
         on_device = key != "step" or id(parameter) in fused
         optimiser.state[parameter][key] = tensor.to(parameter.device) if on_device else tensor
-    return _state(about["state"], path)
+    return _state(about.get("state"), path)
 
 
-def _state(values: dict[str, Any], path: Path) -> State:
+def _state(values: Any, path: Path) -> State:
     try:
         return State(**values)
-    except TypeError as error:
+    except (TypeError, AttributeError) as error:
         raise BrokenArtefact(f"{path} was written by another version ({error})") from error

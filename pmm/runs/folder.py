@@ -8,7 +8,10 @@ import glob
 import json
 import os
 import platform
+import re
+import shlex
 import shutil
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
@@ -19,10 +22,14 @@ import torch
 
 from pmm.cpu_cores import cores
 from pmm.errors import BrokenArtefact, InputError
-from pmm.storage.artefact import atomic_file, exclusive, storage_errors, write_json
+from pmm.storage.artefact import exclusive, storage_errors, write_json
 from pmm.storage.atomic import TEMPORARY, is_left_behind, temporary_name
+from pmm.storage.json_files import JSON_ERRORS, parse_json, read_json, told
+from pmm.storage.seal import SEALS, require_sealed, sealed_file
 from pmm.version import __version__
 
+_CRC32 = "crc32"
+_ENDS_IN_A_CHECKSUM = re.compile(rb'": "[0-9a-f]{8}"\}$')
 RECIPE, RUN, LOG = "recipe.toml", "run.json", "log.jsonl"
 EVALUATIONS_LOCK = ".lock"
 """Held while evaluations of a run are written or dropped."""
@@ -45,8 +52,10 @@ class Log:
             self._file.truncate(keep)
 
     def write(self, record: Mapping[str, Any]) -> None:
-        """Append a record."""
-        self._file.write((json.dumps(record) + "\n").encode())
+        """Append a record, with the CRC-32 of the rest as its last entry."""
+        text = json.dumps(record).encode()
+        checked = json.dumps({**record, _CRC32: f"{zlib.crc32(text):08x}"})
+        self._file.write(f"{checked}\n".encode())
         self._file.flush()
 
     @property
@@ -57,6 +66,35 @@ class Log:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+def read_records(path: Path, content: bytes) -> list[dict[str, Any]]:
+    """The records of a `Log`, without their checksums; an unfinished last line is left out.
+
+    Args:
+        path: of the file, for the error.
+        content: of the file, or its beginning.
+
+    Raises:
+        BrokenArtefact: a line is no JSON object, or not the one that was written.
+    """
+    records = []
+    *lines, _ = content.split(b"\n")
+    for number, line in enumerate(lines, start=1):
+        try:
+            record = parse_json(line)
+            checksum = record.pop(_CRC32, None)  # of before: none
+            if checksum is None and _ENDS_IN_A_CHECKSUM.search(line):
+                raise ValueError("its checksum has another name")
+            if checksum not in (None, f"{zlib.crc32(json.dumps(record).encode()):08x}"):
+                raise ValueError("it has other content than it was written with")
+        except JSON_ERRORS as error:
+            raise BrokenArtefact(
+                f"{path}:{number} is damaged ({told(error)}). To go on without these records, move "
+                f"the file away: mv {shlex.quote(str(path))} {shlex.quote(f'{path}.damaged')}"
+            ) from error
+        records.append(record)
+    return records
 
 
 def whole_lines(path: Path, keep_bytes: int) -> bytes:
@@ -71,10 +109,10 @@ def whole_lines(path: Path, keep_bytes: int) -> bytes:
 _PARTS = (
     *("recipe.toml", "run.json", "log.jsonl", "curves.png", "transfer.json", "trackers.json"),
     *("checkpoint", "first_batch.*", "metrics*.json", "ranks*.parquet", "gallery*.png"),
-    *("events.out.tfevents.*", "wandb", "checksums*.json"),
+    *("events.out.tfevents.*", "wandb", SEALS),
 )
 """Patterns of all that a run's folder may hold: nothing else is ever replaced."""
-_OURS = (EVALUATIONS_LOCK, f"{TEMPORARY}*")
+_OURS = (EVALUATIONS_LOCK, SEALS, f"{TEMPORARY}*")
 """What may lie in a folder that holds no run."""
 
 
@@ -221,21 +259,17 @@ def shards_of(run_dir: Path) -> str:
     Raises:
         BrokenArtefact: run.json cannot be read.
     """
-    try:
-        return str(json.loads((run_dir / RUN).read_text(encoding="utf-8"))["shards"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BrokenArtefact(
-            f"{run_dir / RUN} is damaged ({error}), so the run cannot go on. Train again with "
-            "--overwrite, or choose another --name"
-        ) from error
+    again = "The run cannot go on: train again with --overwrite, or choose another --name"
+    require_sealed(run_dir / RUN, again=again)
+    return str(read_json(run_dir / RUN, again=again, needs=["shards"])["shards"])
 
 
 def describe(run_dir: Path, recipe: str, about: Mapping[str, Any]) -> None:
     """Write recipe.toml, then run.json: what the run was made from, by what, on what."""
     with storage_errors(run_dir):
-        with atomic_file(run_dir / RECIPE) as temporary:
+        with sealed_file(run_dir / RECIPE) as temporary:
             temporary.write_text(recipe, encoding="utf-8")
-        with atomic_file(run_dir / RUN) as temporary:
+        with sealed_file(run_dir / RUN) as temporary:
             write_json(temporary, {**about, "pmm": __version__, **_machine()})
 
 

@@ -4,7 +4,6 @@ They are given what the log is given, after it; nothing that the run computes de
 TensorBoard's event files lie in the run's folder, so that `tensorboard --logdir runs` shows all.
 """
 
-import json
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
@@ -19,9 +18,10 @@ from PIL import Image
 
 from pmm.errors import InputError
 from pmm.runs.checkpoint import State
-from pmm.runs.folder import Log, whole_lines
+from pmm.runs.folder import Log, read_records, whole_lines
 from pmm.runs.train_options import TrackerName
 from pmm.storage.artefact import atomic_file, storage_errors, write_json
+from pmm.storage.json_files import JSON_ERRORS, parse_json
 
 EVENTS = "events.out.tfevents.*"
 """TensorBoard's files in a run's folder."""
@@ -89,8 +89,9 @@ class TrackedLog(Log):
 
         Raises:
             InputError: a tracker does not start.
+            BrokenArtefact: a record is damaged.
         """
-        kept = [json.loads(line) for line in whole_lines(path, state.log_bytes).splitlines()]
+        kept = read_records(path, whole_lines(path, state.log_bytes))
         super().__init__(path, state.log_bytes)
         self._closing = ExitStack()
         self._closing.callback(super().close)
@@ -296,8 +297,8 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 def _ids(run_dir: Path) -> dict[str, str]:
     try:
-        found: dict[str, str] = json.loads((run_dir / IDS).read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # damaged: a new run there is better than none here
+        found: dict[str, str] = parse_json((run_dir / IDS).read_bytes())
+    except JSON_ERRORS:  # damaged: a new run there is better than none here
         return {}
     return found
 

@@ -15,6 +15,12 @@ LearningRateSchedule = Literal["constant", "linear"]
 TrackerName = Literal["tensorboard", "wandb", "mlflow"]
 
 
+_MOST = {"epochs": 1 << 31, "batch_users": 1 << 31, "micro_batches": 1 << 31, "seed": (1 << 63) - 1}
+_MOST |= {"max_steps": 1 << 62, "warmup_steps": 1 << 62, "ahead": 1 << 10, "eval_every": 1 << 31}
+_MOST |= {"log_every": 1 << 31, "save_every": 1 << 31, "patience": 1 << 31}
+"""What a machine can count with; more is a slip or damage."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions:
     """How a model is trained (docs/paper.md R34, R43)."""
@@ -77,9 +83,15 @@ class TrainOptions:
         least = {"epochs": 0, "batch_users": 2, "eval_every": 1, "log_every": 1, "save_every": 1}
         least |= {"micro_batches": 1}
         least |= dict.fromkeys(("lr", "encoder_lr", "weight_decay", "patience"), 0)
-        least |= dict.fromkeys(("max_steps", "max_minutes", "warmup_steps"), 0) | {"ahead": 1}
+        least |= dict.fromkeys(("max_steps", "max_minutes", "warmup_steps", "seed"), 0)
+        least |= {"ahead": 1}
         low = [
-            f"{name} must be at least {n}" for name, n in least.items() if getattr(self, name) < n
+            f"{name} must be at least {n}"
+            for name, n in least.items()
+            if not getattr(self, name) >= n
+        ]
+        low += [
+            f"{name} must be at most {n:,}" for name, n in _MOST.items() if getattr(self, name) > n
         ]
         low += [
             f"{name} must be finite"

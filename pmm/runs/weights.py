@@ -8,12 +8,13 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from isal import isal_zlib
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -22,11 +23,18 @@ from pmm.errors import BrokenArtefact, MissingArtefact, StaleArtefact
 from pmm.model.features.trunks import tensors_digest
 from pmm.model.protocol import Recommender
 from pmm.storage.artefact import atomic_file, storage_errors
+from pmm.storage.json_files import JSON_ERRORS, parse_json, told
 
 BEST = "checkpoint/best.safetensors"
 """Below a run's folder: the weights of the best evaluation."""
 
-_HEADER = "pmm"
+_HEADER, _CHECKSUMS = "pmm", "crc32"
+"""Entry of the file's header, and among what it says the CRC-32 of all else that it says and of the
+tensors; files of before have none. One entry only, as safetensors writes several in any order."""
+
+
+_OF_BEST = frozenset({"frozen", "step", "epoch", "precision", "shards"})
+"""What the header of a run's best weights says at least."""
 
 
 def trained_tensors(model: Recommender) -> dict[str, Tensor]:
@@ -102,8 +110,10 @@ def write_tensors(
             temporary.touch()  # safetensors would leave a file that only its owner may read
             mode = temporary.stat().st_mode
             cpu = {name: each.detach().cpu().contiguous() for name, each in tensors.items()}
+            sums = [_crc32_of_json(about), _crc32_of_tensors(cpu)]
+            said = json.dumps({**about, _CHECKSUMS: sums}, sort_keys=True)
             with _system_errors(temporary):
-                save_file(cpu, temporary, metadata={_HEADER: json.dumps(about, sort_keys=True)})
+                save_file(cpu, temporary, metadata={_HEADER: said})
             temporary.chmod(mode)
 
 
@@ -126,25 +136,50 @@ def read_tensors(path: Path, *, made_by: str) -> tuple[dict[str, Tensor], dict[s
         MissingArtefact: there is no such file.
         BrokenArtefact: it is no whole safetensors file of this program.
     """
-    with _opened(path, made_by) as (file, about):
-        return {name: file.get_tensor(name) for name in file.keys()}, about  # noqa: SIM118
+    with _opened(path, made_by) as (file, about, expected):
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if expected not in (None, _crc32_of_tensors(tensors)):
+            raise ValueError("its tensors are not those that were written")
+        return tensors, about
 
 
 def read_header(path: Path, *, made_by: str) -> dict[str, Any]:
-    """The header alone; errors as read_tensors."""
-    with _opened(path, made_by) as (_, about):
+    """The header of a run's best weights, alone; errors as read_tensors."""
+    with _opened(path, made_by, _OF_BEST) as (_, about, _):
         return about
 
 
 @contextmanager
-def _opened(path: Path, made_by: str) -> Iterator[tuple[Any, dict[str, Any]]]:
+def _opened(
+    path: Path, made_by: str, needs: Set[str] = frozenset()
+) -> Iterator[tuple[Any, dict[str, Any], str | None]]:
+    """The file, what its header says, and the checksum of its tensors; None: of before."""
     if not path.is_file():
         raise MissingArtefact(f"{path} is not there. Run: {made_by}")
     try:
         with safe_open(path, framework="pt") as file:
-            yield file, json.loads(file.metadata()[_HEADER])
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise BrokenArtefact(f"{path} is damaged ({error}). Run: {made_by}") from error
+            about = parse_json((file.metadata() or {})[_HEADER].encode())
+            of_about, of_tensors = about.pop(_CHECKSUMS, (None, None))
+            if of_about not in (None, _crc32_of_json(about)):
+                raise ValueError("its header is not the one that was written")
+            if lacking := needs - about.keys():
+                raise ValueError(f"its header lacks {', '.join(sorted(lacking))}")
+            yield file, about, of_tensors
+    except (SafetensorError, RuntimeError, *JSON_ERRORS) as error:
+        raise BrokenArtefact(f"{path} is damaged ({told(error)}). Run: {made_by}") from error
+
+
+def _crc32_of_json(value: Mapping[str, Any]) -> str:
+    return f"{isal_zlib.crc32(json.dumps(value, sort_keys=True).encode()):08x}"
+
+
+def _crc32_of_tensors(tensors: Mapping[str, Tensor]) -> str:
+    """Over names, types, shapes and values, in the order of the names."""
+    value = 0
+    for name, tensor in sorted(tensors.items()):
+        value = isal_zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode(), value)
+        value = isal_zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy().data, value)
+    return f"{value:08x}"
 
 
 def save_weights(
@@ -191,6 +226,8 @@ def copy_into(
             + "; ".join(faults[:3])
         )
     found = frozen_digest(model)
+    if not isinstance(about.get("frozen"), str):
+        raise BrokenArtefact(f"{path} is damaged: its header does not say which encoders it needs")
     if found != about["frozen"]:
         raise StaleArtefact(
             f"{path} was trained on frozen encoder weights {about['frozen'][:8]}, but the encoders "

@@ -4,11 +4,14 @@ One artefact for a target and a trunk, below `activations/<target>/`: NumPy file
 items each, which are memory-mapped. A row of a file is a whole picture, or one token of a text:
 texts are ragged, real tokens only, one after the other. Where a trunk makes one vector of an item
 (`pmm.model.features.frozen_vectors`), a row is that vector. Items without the modality have no
-rows.
+rows. Beside each file stand the checksums of its blocks, by which what is read is verified on its
+first use (`pmm.storage.blocks`).
 
 Shape suffixes: I items, T text tokens, P picture tokens, K tokens of either, D the trunk's width.
 """
 
+import io
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -27,8 +30,10 @@ from pmm.progress import Progress, progress
 from pmm.shards.items import Items
 from pmm.shards.kinds import Side, Storage
 from pmm.shards.read import Shards
-from pmm.storage.artefact import Built, atomic_file, build, fingerprint, snapshot
+from pmm.storage.artefact import Built, atomic_file, build, fingerprint, open_artefact, snapshot
 from pmm.storage.atomic import reserve
+from pmm.storage.blocks import BLOCK, CheckedBytes, checksums_file, write_checksums
+from pmm.storage.verify import Files, require_whole
 
 Tier = Literal["device", "memory", "map"]
 
@@ -105,6 +110,8 @@ def write_activations(
             todo = {draft / f"{k:05d}.npy": part for k, part in enumerate(parts) if len(part)}
             for path in [path for path in todo if path.exists()]:
                 bar.advance(len(todo.pop(path)))
+                if not checksums_file(path).exists():
+                    write_checksums(path, path)
             batches = [_batches(part, items_at_once) for part in todo.values()]
             coming = shards.in_order([each for part in batches for each in part], read=trunk.side)
             with closing(coming):
@@ -156,26 +163,30 @@ class Activations:
         self._counts, self._row, self._width = counts, trunk.row, trunk.width
         numbers = items_with(shards, trunk.side)
         with snapshot(place, "stored activations").reading():
-            self._open(place, numbers, trunk)
+            self._open(place, numbers, trunk, _repair(shards))
         self.bytes = sum(file.nbytes for file in self._files)
         self.tier: Tier = _tier(self.bytes, device)
         self._held: Tensor | None = None
         if self.tier != "map" and self._files:
+            for blocks in filter(None, self._blocks):
+                blocks.require_all()
             whole = torch.from_numpy(np.concatenate(self._files))
             self._held = whole.to(device) if self.tier == "device" else whole
 
-    def _open(self, place: Path, numbers: Int64s, trunk: Trunk) -> None:
+    def _open(self, place: Path, numbers: Int64s, trunk: Trunk, again: str) -> None:
         counts = self._counts
-        self._files = [
-            np.load(path, mmap_mode="r", allow_pickle=False) for path in sorted(place.glob("*.npy"))
-        ]
+        files = open_artefact(place, kind="activations", made_by=again).files
+        names = sorted(name for name in files if name.endswith(".npy"))
+        opened = [_open_file(place, files, name, again) for name in names]
+        self._files = [file for file, _ in opened]
+        self._blocks = [blocks for _, blocks in opened]
         firsts = numbers[::ITEMS_A_FILE]
         self._first_rows = self._starts[firsts] if len(firsts) else np.zeros(0, np.int64)
         rows = sum(len(file) for file in self._files)
         if rows != counts.sum() or any(file.shape[1:] != (trunk.row,) for file in self._files):
             raise BrokenArtefact(
                 f"{place} holds {rows:,} rows, expected {int(counts.sum()):,} of {trunk.row} "
-                "values. Delete it: it is made again when it is needed"
+                f"values. Run: {again}"
             )
 
     def gather(self, numbers: Int64s) -> Tensor:
@@ -207,8 +218,45 @@ class Activations:
         # File by file, since each is a mapping of its own; the rows of one are read in one go.
         for k in np.unique(file_of).tolist():
             own = file_of == k
-            found[own] = self._files[k][rows[own] - self._first_rows[k]]
+            file, blocks, chosen = self._files[k], self._blocks[k], rows[own] - self._first_rows[k]
+            if blocks is not None:
+                row_bytes = self._row * file.itemsize
+                first = len(blocks.raw) - file.nbytes + chosen * row_bytes
+                blocks.require(first, first + row_bytes - 1)
+            found[own] = file[chosen]
         return torch.from_numpy(found)
+
+
+def _repair(shards: Shards) -> str:
+    """The command that makes damaged activations again. Training does so by itself."""
+    home = "" if shards.home is None else f" {shlex.quote(str(shards.home.root))}"
+    return f"pmm check{home} --repair"
+
+
+def _open_file(
+    place: Path, files: Files, name: str, made_by: str
+) -> tuple[np.ndarray[Any, Any], CheckedBytes | None]:
+    """A file of activations, mapped, and its blocks; those of before have no checksums of theirs.
+
+    Raises:
+        BrokenArtefact: its head, or the whole of one of before, is damaged.
+    """
+    path = place / name
+    sums = checksums_file(path).name
+    require_whole(place, files, [sums if sums in files else name], made_by=made_by)
+    try:
+        if sums not in files:
+            return np.load(path, mmap_mode="r", allow_pickle=False), None
+        blocks = CheckedBytes(path, made_by=made_by)
+        blocks.require(np.zeros(1, np.int64), np.zeros(1, np.int64))
+        head = io.BytesIO(blocks.raw[:BLOCK].tobytes())
+        if np.lib.format.read_magic(head) != (1, 0):
+            raise ValueError("another version of the format")
+        shape, _, dtype = np.lib.format.read_array_header_1_0(head)
+        file = np.frombuffer(blocks.raw.data, dtype, int(np.prod(shape)), head.tell())
+        return file.reshape(shape), blocks
+    except (OSError, ValueError, EOFError) as error:
+        raise BrokenArtefact(f"{path} is no NumPy file ({error}). Run: {made_by}") from error
 
 
 def _config(trunk: Trunk, storage: Storage) -> dict[str, Any]:
@@ -251,3 +299,5 @@ def _write_file(
             values = values_IKR[np.arange(values_IKR.shape[1]) < own[:, None]]
             file.write(np.ascontiguousarray(values, dtype=kind).data)
             bar.advance(len(own))
+        file.flush()
+        write_checksums(path, temporary)  # first, so that a file in its place has them

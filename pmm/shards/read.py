@@ -7,9 +7,9 @@ tars. What is read in order comes through WebDataset (`pmm.shards.stream_items`)
 import copy
 import json
 import mmap
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +24,20 @@ from pmm.shards.items import HiddenStates, Items
 from pmm.shards.jpeg import decode
 from pmm.shards.kinds import Reads, Side
 from pmm.shards.sequence_shards import Lists, Sequences, read_sequences
-from pmm.shards.stream_items import no_tokens, padded_tokens, stream_samples, token_list
+from pmm.shards.stream_items import (
+    ill_typed_index,
+    no_tokens,
+    padded_tokens,
+    stream_samples,
+    token_list,
+)
 from pmm.shards.tars import map_tar
 from pmm.shards.write import command, shards_manifest
 from pmm.storage.artefact import open_artefact, require_input, snapshot
 from pmm.storage.home import Home
+from pmm.storage.json_files import read_json
 from pmm.storage.schemas import read_table
-from pmm.storage.snapshot import Snapshot
+from pmm.storage.verify import require_whole
 
 TARS_OPEN = 256
 """Item tars mapped at a time: each map holds a file open, and systems allow 1,024 or fewer."""
@@ -44,7 +51,8 @@ class Shards:
     Safe to read from several threads.
 
     Raises (when opened):
-        MissingArtefact: there are none. BrokenArtefact: files are missing or cut off.
+        MissingArtefact: there are none. BrokenArtefact: files are missing or damaged; tars are
+            verified when they are first read.
         StaleArtefact: the target has been ingested anew since.
     """
 
@@ -66,9 +74,11 @@ class Shards:
     def _open(self) -> None:
         place = self.place
         self.manifest = shards_manifest(place, place.name)
+        self._whole = set[str]()  # names of files that were verified
+        self._require(["index.json", "offsets.parquet"])
         index = self._index()
         self.target = str(index["target"])
-        local = " --text-encoder FOLDER" if index["tokenizer"]["local"] else ""
+        local = " --text-encoder FOLDER" if index["tokenizer"].get("local") else ""
         self._made_by = command(self.target) + local
         self._refuse_if_stale()
         self.n_items: int = index["items"]
@@ -80,8 +90,7 @@ class Shards:
         self._held: Mapping[Side, HiddenStates] = {}
         self._where = self._offsets()
         # Safe from several threads; what is dropped lives on while somebody reads it.
-        again = f"{self._made_by} --force"
-        self._map = lru_cache(maxsize=TARS_OPEN)(partial(_mapped, self._seen, again))
+        self._map = lru_cache(maxsize=TARS_OPEN)(self._mapped)
 
     @classmethod
     def of(cls, home: Home, target: str) -> "Shards":
@@ -113,9 +122,11 @@ class Shards:
 
     @cached_property
     def _sequences(self) -> Sequences:
-        again = f"{self._made_by} --force"  # whole by its size, so nothing else rewrites it
+        again = f"{self._made_by} --force"
+        n_shards = self._n_sequence_shards
         with self._seen.reading():
-            found = read_sequences(self.place, self._n_sequence_shards, made_by=again)
+            self._require(f"sequences-{shard:05d}.tar" for shard in range(n_shards))
+            found = read_sequences(self.place, n_shards, made_by=again)
         parts = (found.train.values, found.valid, found.test)
         top = max(int(part.max(initial=0)) for part in parts)
         if len(found) != self.n_users or top > self.n_items:
@@ -149,6 +160,7 @@ class Shards:
     @cached_property
     def tokens(self) -> Lists:
         """The tokens of all items; item k is list k - 1."""
+        self._require(tar_name(shard) for shard in np.unique(self._where["shard"]).tolist())
         lengths = np.zeros(self.n_items, dtype=np.int64)
         values = [np.zeros(0, dtype=np.int32)]
         for rows in np.split(np.arange(self.n_items), self._shard_starts()):
@@ -234,6 +246,7 @@ class Shards:
         wanted = numbers[self.has_picture[numbers]] if with_pictures else numbers[:0]
         shards = np.unique(self._where["shard"][wanted - 1]).tolist()
         again = f"{self._made_by} --force"
+        self._require(tar_name(shard) for shard in shards)
         tars = [self.place / tar_name(shard) for shard in shards]
         with closing(stream_samples(tars, parts={"jpg"}, made_by=again)) as samples:
 
@@ -310,20 +323,22 @@ class Shards:
         if np.any(np.diff(numbers) <= 0):
             raise ValueError("item numbers must be distinct and ascending")
 
+    def _require(self, names: Iterable[str]) -> None:
+        """Refuse files that are damaged, before they are read for the first time."""
+        fresh = set(names) - self._whole
+        require_whole(self.place, self.manifest.files, fresh, made_by=self._made_by)
+        self._whole |= fresh
+
+    def _mapped(self, shard: int) -> mmap.mmap:
+        with self._seen.reading():
+            self._require([tar_name(shard)])
+            return map_tar(self.place / tar_name(shard), made_by=f"{self._made_by} --force")
+
     def _index(self) -> dict[str, Any]:
-        try:
-            found: dict[str, Any] = json.loads((self.place / "index.json").read_text("utf-8"))
-            lacking = _INDEX - found.keys()
-        except (OSError, ValueError, AttributeError) as error:
-            raise BrokenArtefact(
-                f"{self.place / 'index.json'} cannot be read ({error}). "
-                f"Run: {self._made_by} --force"
-            ) from error
-        if lacking:
-            raise BrokenArtefact(
-                f"{self.place / 'index.json'} lacks {', '.join(sorted(lacking))}. "
-                f"Run: {self._made_by} --force"
-            )
+        path, again = self.place / "index.json", f"Run: {self._made_by} --force"
+        found = read_json(path, again=again, needs=_INDEX)
+        if why := ill_typed_index(found):
+            raise BrokenArtefact(f"{path}: {why}. {again}")
         return found
 
     def _offsets(self) -> dict[str, Int64s]:
@@ -348,8 +363,3 @@ class Shards:
         require_input(
             self.place, self.manifest, "target", target.fingerprint, made_by=self._made_by
         )
-
-
-def _mapped(seen: Snapshot, made_by: str, shard: int) -> mmap.mmap:
-    with seen.reading():
-        return map_tar(seen.marker.with_name(tar_name(shard)), made_by=made_by)

@@ -23,6 +23,7 @@ from pmm.storage.schemas import PAD, SEQUENCES
 USERS_PER_BLOCK = 4096
 BLOCKS_PER_TAR = 64
 _COLUMNS = ("user", "train", "valid", "test")
+_SCHEMA = pa.schema([SEQUENCES.schema.field(name) for name in _COLUMNS])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,10 +162,9 @@ def write_sequence_shards(folder: Path, sequences: pa.Table) -> int:
 
 
 def _ipc(block: pa.Table) -> bytes:
-    schema = pa.schema([SEQUENCES.schema.field(name) for name in _COLUMNS])
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, schema) as writer:
-        for batch in block.cast(schema).to_batches():
+    with pa.ipc.new_stream(sink, _SCHEMA) as writer:
+        for batch in block.cast(_SCHEMA).to_batches():
             writer.write_batch(batch)
     content: bytes = sink.getvalue().to_pybytes()
     return content
@@ -174,12 +174,11 @@ def read_sequences(folder: Path, n_shards: int, *, made_by: str) -> Sequences:
     """All sequences of a target.
 
     Raises:
-        BrokenArtefact: a tar is cut off, or a block cannot be read.
+        BrokenArtefact: a tar is cut off, or a block cannot be read or is not what Arrow says.
     """
     paths = [folder / f"sequences-{shard:05d}.tar" for shard in range(n_shards)]
     tables = [block for path in paths for block in _blocks(path, made_by)]
-    schema = pa.schema([SEQUENCES.schema.field(name) for name in _COLUMNS])
-    table = pa.concat_tables(tables) if tables else schema.empty_table()
+    table = pa.concat_tables(tables) if tables else _SCHEMA.empty_table()
     train = table["train"]
     lengths = pc.list_value_length(train).to_numpy()
     return Sequences(
@@ -198,8 +197,13 @@ def _blocks(path: Path, made_by: str) -> Iterator[pa.Table]:
         for member in members(path, made_by=made_by):
             data = content[member.offset : member.offset + member.size]
             try:
-                yield pa.ipc.open_stream(data).read_all()
-            except (pa.ArrowInvalid, OSError) as error:
+                block = pa.ipc.open_stream(data).read_all()
+                # Arrow trusts offsets and lengths: whoever follows a damaged one reads elsewhere.
+                block.validate(full=True)
+                if block.schema != _SCHEMA:
+                    raise ValueError(f"columns {block.schema.names}")
+                yield block
+            except (pa.ArrowException, OSError, ValueError) as error:
                 raise BrokenArtefact(
                     f"{path}: {member.name} cannot be read ({error}). Run: {made_by}"
                 ) from error

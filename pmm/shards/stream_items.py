@@ -7,7 +7,6 @@ WebDataset's own, `tarfile` in stream mode, takes ten times as long and skips a 
 Random access by offset is `pmm.shards.read`.
 """
 
-import json
 import logging
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -25,6 +24,9 @@ from pmm.shards.jpeg import decode
 from pmm.shards.kinds import Reads
 from pmm.shards.sequence_shards import Lists
 from pmm.shards.tars import BLOCK, parse_header
+from pmm.storage.artefact import MANIFEST, open_artefact
+from pmm.storage.json_files import JSON_ERRORS, parse_json, told
+from pmm.storage.verify import require_whole
 
 logger = logging.getLogger(__name__)
 
@@ -104,6 +106,9 @@ def stream_items(source: str | Path, chunk: int, *, read: Reads = "both") -> Ite
         BrokenArtefact: a file is missing, cut off or damaged.
     """
     place = _url(source).rstrip("/")
+    if (Path(place) / MANIFEST).is_file():  # not so behind a URL
+        files = open_artefact(Path(place), kind="shards", made_by="pmm shard").files
+        require_whole(Path(place), files, _streamed(files), made_by="pmm shard")
     index, made_by = index_of(place)
     size, pad = int(index["picture"]["size"]), int(index["tokenizer"]["pad"])
     special = int(index["tokenizer"]["special"])
@@ -125,6 +130,12 @@ def stream_items(source: str | Path, chunk: int, *, read: Reads = "both") -> Ite
                 pad=pad,
                 special=special,
             )
+
+
+def _streamed(files: Mapping[str, Any]) -> list[str]:
+    """The files of shards that a stream of items reads."""
+    tars = [name for name in files if name.startswith("items-") and name.endswith(".tar")]
+    return ["index.json", *tars]
 
 
 def tar_members(tar: str | Path, *, made_by: str) -> Iterator[tuple[str, bytes]]:
@@ -152,16 +163,33 @@ def index_of(place: str) -> tuple[dict[str, Any], str]:
     file = f"{place.rstrip('/')}/index.json"
     try:
         with closing(gopen(file)) as stream:
-            found: dict[str, Any] = json.loads(stream.read())
-        made_by = f'pmm shard --target "{found["target"]}" --force'
-        lacking = {"items", "item_shards", "picture", "tokenizer"} - found.keys()
-        if lacking:
-            raise ValueError(f"lacks {', '.join(sorted(lacking))}")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+            found = parse_json(stream.read())
+        if why := ill_typed_index(found):
+            raise ValueError(why)
+    except JSON_ERRORS as error:
         raise BrokenArtefact(
-            f"{file} cannot be read ({error}). Make the shards again: pmm shard --force"
+            f"{file} cannot be read ({told(error)}). Make the shards again: pmm shard --force"
         ) from error
-    return found, made_by
+    return found, f'pmm shard --target "{found["target"]}" --force'
+
+
+def ill_typed_index(index: Mapping[str, Any]) -> str:
+    """What is missing in index.json of shards, or of another kind; "" where nothing is."""
+    picture, tokenizer = index.get("picture"), index.get("tokenizer")
+    tars = index.get("item_shards")
+    if not isinstance(index.get("target"), str):
+        return "target is no text"
+    if not isinstance(picture, dict) or not isinstance(tokenizer, dict):
+        return "picture or tokenizer is no table"
+    if not isinstance(tars, list) or not all(
+        isinstance(each, dict) and isinstance(each.get("tar"), str) for each in tars
+    ):
+        return "item_shards is no list of tars"
+    numbers = {"items": index.get("items"), "picture.size": picture.get("size")}
+    numbers |= {f"tokenizer.{name}": tokenizer.get(name) for name in ("pad", "special")}
+    numbers |= {name: index[name] for name in ("users", "sequence_shards") if name in index}
+    wrong = [name for name, value in numbers.items() if type(value) is not int or value < 0]
+    return f"{', '.join(wrong)} should be a number" if wrong else ""
 
 
 def assemble(

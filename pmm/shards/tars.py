@@ -130,6 +130,8 @@ def parse_header(header: bytes, position: int, *, where: Path | str, made_by: st
     try:
         if header[257:262] != b"ustar" or header[156:157] not in b"0\0":
             raise ValueError("no header of a plain file")
+        if int(header[148:154], 8) != sum(header) - sum(header[148:156]) + 8 * 32:
+            raise ValueError("another checksum")
         name = header[:100].rstrip(b"\0").decode("ascii")
         return Member(name, position + BLOCK, int(header[124:135], 8))
     except ValueError as error:

@@ -4,7 +4,6 @@ Shards of items are made by several processes, each whole shard by one of them; 
 depend on how many there are. What a killed run has finished is kept by the next.
 """
 
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import polars as pl
 import pyarrow as pa
 
 from pmm.cpu_cores import cores
-from pmm.errors import BrokenArtefact, InputError, StaleArtefact
+from pmm.errors import InputError, StaleArtefact
 from pmm.ingest.targets.target_tables import open_target
 from pmm.progress import progress
 from pmm.shards.item_shards import (
@@ -40,9 +39,13 @@ from pmm.storage.artefact import (
     write_json,
 )
 from pmm.storage.home import Home, whole_path
+from pmm.storage.json_files import read_json
 from pmm.storage.schemas import SEQUENCES, TARGET_ITEMS, read_table, write_table
+from pmm.storage.verify import require_whole
 
 KIND = "shards"
+_READ = ("items.parquet", "sequences.parquet", "card.json")
+"""What is read of a target."""
 
 
 def command(target: str) -> str:
@@ -61,8 +64,10 @@ def write_shards(home: Home, target: str, options: ShardOptions, *, force: bool 
     name = home.find_target(target)
     source = home.target(name)
     seen = snapshot(source, f"the target {name}", command(name))
+    again = f'pmm ingest … for "{name}" (see pmm ingest --help)'
     with seen.reading():
         manifest = open_target(home, name)
+        require_whole(source, manifest.files, _READ, made_by=again)
         items = read_table(source / "items.parquet", TARGET_ITEMS)
         images = [image for image in items["image"].to_pylist() if image is not None]
         pictures = _picture_folder(name, source, images, options)
@@ -141,10 +146,7 @@ def _picture_folder(
             "pictures, or shard it as text only: " + command(name) + " --allow-no-pictures"
         )
     card = source / "card.json"
-    try:
-        recorded = json.loads(card.read_text(encoding="utf-8")).get("pictures")
-    except (OSError, ValueError, AttributeError) as error:
-        raise BrokenArtefact(f"{card} cannot be read ({error}). Ingest {name} again") from error
+    recorded = read_json(card, again=f"Ingest {name} again").get("pictures")
     folder = options.pictures or (Path(recorded) if recorded else None)
     if folder is None:
         raise InputError(

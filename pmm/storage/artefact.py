@@ -14,9 +14,10 @@ import os
 import shutil
 import stat
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,14 +27,18 @@ from filelock import FileLock, Timeout
 from pmm.errors import BrokenArtefact, InputError, MissingArtefact, StaleArtefact, StorageError
 from pmm.storage.atomic import TEMPORARY, sync
 from pmm.storage.atomic import atomic_file as atomic_file
+from pmm.storage.json_files import JSON_ERRORS, parse_json, told
 from pmm.storage.newer import refuse_newer
 from pmm.storage.regular_file import NotRegular, OutsideFolder, open_below, open_regular
 from pmm.storage.snapshot import Snapshot
+from pmm.storage.verify import faults, in_words
 from pmm.version import __version__
 
 logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
+CHECKSUM = "checksum"
+"""Entry of manifest.json: sha256 of all others. Those of before have none."""
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
 
@@ -103,11 +108,17 @@ def build(
     mark = fingerprint({"kind": kind, **config}, inputs)
     with storage_errors(place), _locked(place, wait=wait):
         _recover(place)
-        found = _manifest(place)
-        if not force and found and found.fingerprint == mark and not _faults(place, found):
+        found = _manifest_to_replace(place)
+        same = found if found and found.fingerprint == mark and not force else None
+        damaged = faults(place, same.files) if same else {}
+        if same and not damaged:
             logger.debug("%s is there already, made from the same", place)
-            return Built(place=place, manifest=found, fresh=False)
+            return Built(place=place, manifest=same, fresh=False)
+        _require_expected(place, mark)
         draft = _draft(place, mark)
+        if same:
+            logger.warning("%s is damaged: %s. It is made again", place, in_words(damaged))
+            _keep_pieces(place, draft, same.files.keys() - damaged.keys())
         try:
             counts = write(draft)
         except BaseException:
@@ -126,7 +137,7 @@ def build(
         if still is not None:
             still()
         with atomic_file(draft / MANIFEST) as temporary:
-            write_json(temporary, asdict(made))
+            write_json(temporary, {**asdict(made), CHECKSUM: _sha256_json(asdict(made))})
         _swap(draft, place)
         logger.debug("%s is written", place)
         return Built(place=place, manifest=made, fresh=True)
@@ -141,6 +152,29 @@ def snapshot(place: Path, what: str, again: str = "the same command") -> Snapsho
         again: the command to run where it changes meanwhile.
     """
     return Snapshot(place / MANIFEST, f"{what} ({place})", again)
+
+
+_EXPECTED: ContextVar[Mapping[Path, str] | None] = ContextVar("expected", default=None)
+
+
+@contextmanager
+def rebuilding(expected: Mapping[Path, str]) -> Iterator[None]:
+    """Inside, `build` writes these places only, and each only as it was.
+
+    Args:
+        expected: place -> fingerprint.
+    """
+    token = _EXPECTED.set({place.absolute(): mark for place, mark in expected.items()})
+    try:
+        yield
+    finally:
+        _EXPECTED.reset(token)
+
+
+def _require_expected(place: Path, mark: str) -> None:
+    expected = _EXPECTED.get()
+    if expected is not None and expected.get(place.absolute()) != mark:
+        raise StaleArtefact(f"{place} would be made from other inputs or options than it was")
 
 
 def open_artefact(place: Path, *, kind: str, made_by: str, verify: bool = False) -> Manifest:
@@ -159,7 +193,7 @@ def open_artefact(place: Path, *, kind: str, made_by: str, verify: bool = False)
     if not place.exists() and _old(place).exists():
         with storage_errors(place), _locked(place):
             _recover(place)
-    found = _manifest(place)
+    found = _manifest(place, made_by)
     if found is None:
         raise MissingArtefact(f"{place} is not there. Run: {made_by}")
     if found.kind != kind:
@@ -168,6 +202,15 @@ def open_artefact(place: Path, *, kind: str, made_by: str, verify: bool = False)
     if faults:
         raise BrokenArtefact(f"{place} is damaged: {'; '.join(faults[:5])}. Run: {made_by}")
     return found
+
+
+def read_manifest(place: Path) -> Manifest | None:
+    """The manifest of an artefact whose files are not looked at; None: there is none.
+
+    Raises:
+        BrokenArtefact: it is damaged itself.
+    """
+    return _manifest(place)
 
 
 def require_input(
@@ -343,16 +386,63 @@ def _sha256_json(value: object) -> str:
     return hashlib.sha256(_canonical(value).encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def _manifest(place: Path) -> Manifest | None:
+def _manifest(place: Path, made_by: str = "the command that made it") -> Manifest | None:
     refuse_newer(place, MANIFEST)
+    path = place / MANIFEST
     try:
-        return Manifest(**json.loads((place / MANIFEST).read_text(encoding="utf-8")))
+        found = parse_json(path.read_bytes())
+        checksum = found.pop(CHECKSUM, None)
+        manifest = Manifest(**found)
+        if checksum not in (None, _sha256_json(found)):
+            raise ValueError("it has other content than it was written with")
+        if why := _ill_typed(manifest):
+            raise ValueError(why)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, TypeError) as error:
-        raise BrokenArtefact(
-            f"{place / MANIFEST} cannot be read ({error}). Delete {place} and make it again"
-        ) from error
+    except JSON_ERRORS as error:
+        raise BrokenArtefact(f"{path} is damaged ({told(error)}). Run: {made_by}") from error
+    return manifest
+
+
+def _ill_typed(manifest: Manifest) -> str:
+    """What no manifest of ours has; in one of before, without a checksum, a sign of damage."""
+    texts = (manifest.kind, manifest.version, manifest.fingerprint, *manifest.inputs.values())
+    if not isinstance(manifest.config, dict) or not all(isinstance(each, str) for each in texts):
+        return "a name or fingerprint is no text"
+    if not all(isinstance(each, int) for each in manifest.counts.values()):
+        return "a count is no number"
+    for name, entry in manifest.files.items():
+        size, digest = entry["bytes"], entry["sha256"]
+        if not (isinstance(size, int) and isinstance(digest, str)):
+            return f"files: {name} has no size or no sha256"
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            return f"files: {name} is not below the artefact"
+    return ""
+
+
+def _manifest_to_replace(place: Path) -> Manifest | None:
+    """The manifest in the place of what is made anew; None: there is none that can be read."""
+    try:
+        return _manifest(place)
+    except BrokenArtefact as error:
+        logger.warning("%s", str(error).replace("Run: the command that made it", "Made again"))
+        return None
+
+
+def _keep_pieces(place: Path, draft: Path, names: Iterable[str]) -> None:
+    """Give a draft the whole pieces of a damaged artefact that was made from the same.
+
+    As second names: files of artefacts are replaced, never changed.
+    """
+    for name in names:
+        piece = draft / name
+        if not piece.exists():
+            piece.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                piece.hardlink_to(place / name)
+            except OSError:  # a file system without hard links
+                with atomic_file(piece) as temporary:
+                    shutil.copyfile(place / name, temporary)
 
 
 def _faults(place: Path, manifest: Manifest, *, verify: bool = False) -> list[str]:

@@ -3,7 +3,6 @@
 Everything stands below one home folder: `--home PATH`, else `$PMM_HOME`, else `./pmm-data`.
 """
 
-import json
 import os
 import re
 import unicodedata
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pmm.errors import InputError, nearest
+from pmm.storage.json_files import JSON_ERRORS, parse_json
 
 SOURCES = ("Bili", "Kwai", "HM", "Amazon")
 """The four platforms of the paper (section IV-A)."""
@@ -135,8 +135,9 @@ class Home:
 def _written_name(card: Path) -> str:
     """A target's name as its maker wrote it; its slug where the card does not say."""
     try:
-        return str(json.loads(card.read_text(encoding="utf-8"))["target"])
-    except (OSError, ValueError, KeyError, TypeError):
+        name = str(parse_json(card.read_bytes())["target"])
+        return name if slug(name) == card.parent.name else card.parent.name
+    except (*JSON_ERRORS, InputError):
         return card.parent.name
 
 
@@ -199,7 +200,7 @@ def require_same_name(place: Path, kind: str, name: str) -> None:
 def _name_in(manifest: Path) -> str | None:
     """The written name in an artefact's manifest; None where there is none that can be read."""
     try:
-        config = json.loads(manifest.read_bytes())["config"]
+        config = parse_json(manifest.read_bytes())["config"]
         return str(config.get("target") or config["source"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except JSON_ERRORS:
         return None

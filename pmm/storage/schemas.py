@@ -183,7 +183,8 @@ def read_table(path: Path, declared: Table, columns: Sequence[str] | None = None
         with pq.ParquetFile(path) as file:
             wanted = names if columns is not None else None  # the whole: an extra column is a fault
             table = file.read(columns=wanted)
-    except (OSError, pa.ArrowInvalid) as error:
+        table.validate(full=True)
+    except (OSError, ValueError, pa.ArrowException) as error:
         raise BrokenArtefact(
             f"{path}: cannot be read as a {declared.name} table ({error})"
         ) from error

@@ -17,6 +17,7 @@ from typing import Any, Literal, TypeVar, Union
 import tomli_w
 
 from pmm.errors import InputError, RecipeError, nearest
+from pmm.storage.seal import require_sealed
 
 Options = TypeVar("Options")
 
@@ -47,12 +48,14 @@ def read_recipe(path: Path) -> dict[str, Any]:
     Raises:
         InputError: there is no such file.
         RecipeError: it is no TOML.
+        BrokenArtefact: a run or a search wrote it, and it is not what was written.
     """
     try:
+        require_sealed(path, again="Train or search again with --overwrite")
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"recipe {path} cannot be read ({error.strerror})") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RecipeError(f"recipe {path} is no valid TOML: {error}") from error
 
 

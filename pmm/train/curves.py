@@ -1,6 +1,5 @@
 """Pictures drawn from the logs of runs: loss and ranking of one, validation of several."""
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import cycle
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pmm.errors import BrokenArtefact
+from pmm.runs.folder import read_records
 from pmm.storage.artefact import atomic_file
 
 if TYPE_CHECKING:
@@ -23,21 +23,20 @@ BLUE, ORANGE, GREY = "#2b6cb0", "#dd6b20", "#8a94a0"
 _COLORS = (BLUE, ORANGE, "#2f855a", "#b83280", "#6b46c1", "#975a16")
 
 
+_NEEDED = {"step": {"step", "loss"}, "evaluation": {"epoch", "hr@10", "ndcg@10"}}
+"""What is drawn of each kind of record."""
+
+
 def read_log(path: Path) -> list[dict[str, Any]]:
     """The records of a log.jsonl: `{"kind": "step" | "evaluation", ...}`, one a line.
 
     Raises:
-        BrokenArtefact: a line is no JSON (the last one may be cut off by a kill; it is left out).
+        BrokenArtefact: a line is damaged (the last one may be cut off by a kill; it is left out).
     """
-    records: list[dict[str, Any]] = []
-    lines = path.read_text(encoding="utf-8").splitlines()
-    for number, line in enumerate(lines, start=1):
-        try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            if number == len(lines):
-                break
-            raise BrokenArtefact(f"{path}:{number} is no JSON ({error})") from error
+    records = read_records(path, path.read_bytes())
+    for number, record in enumerate(records, start=1):
+        if not record.keys() >= _NEEDED.get(str(record.get("kind")), {"kind"}):
+            raise BrokenArtefact(f"{path}:{number} is no record of a training")
     return records
 
 

@@ -1,6 +1,5 @@
 """What a search comes to: best.toml, and the commands that go on from there."""
 
-import json
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,9 +10,11 @@ import tomli_w
 from pmm.errors import PmmError
 from pmm.runs import folder as run_folder
 from pmm.runs.recipe import Recipe, encoder_specs
-from pmm.storage.artefact import atomic_file, storage_errors
+from pmm.storage.artefact import storage_errors
 from pmm.storage.dotted_names import nested
 from pmm.storage.home import resolve_home
+from pmm.storage.json_files import JSON_ERRORS, read_json
+from pmm.storage.seal import sealed_file
 from pmm.storage.toml import merge
 from pmm.tune.search_folder import BEST, Search
 from pmm.tune.trial_rows import best_of
@@ -47,7 +48,7 @@ def write_best(search: Search, rows: Sequence[dict[str, Any]]) -> None:
         ]
     )
     comment = "".join(f"# {line}\n" for line in header.splitlines())
-    with storage_errors(path), atomic_file(path) as temporary:
+    with storage_errors(path), sealed_file(path) as temporary:
         temporary.write_text(f"{comment}\n{tomli_w.dumps(values)}", encoding="utf-8")
 
 
@@ -102,7 +103,11 @@ def hardware_of(run_dir: Path) -> str:
     """What a run was trained on, as its run.json says."""
     if not (run_dir / run_folder.RUN).is_file():
         return "unknown"
-    about = json.loads((run_dir / run_folder.RUN).read_text(encoding="utf-8"))
-    found = about["hardware"]
-    on = ", ".join(found["accelerators"]) if about["device"] != "cpu" else "no GPU"
-    return f"{found['system']}, {found['cores']} CPU cores, {on}"
+    again = "Train again with --overwrite"
+    about = read_json(run_dir / run_folder.RUN, again=again, needs=["hardware", "device"])
+    try:
+        found = about["hardware"]
+        on = ", ".join(found["accelerators"]) if about["device"] != "cpu" else "no GPU"
+        return f"{found['system']}, {found['cores']} CPU cores, {on}"
+    except JSON_ERRORS:
+        return "unknown"

@@ -17,9 +17,11 @@ from pmm.runs.names import name_of_start, shortened
 from pmm.runs.recipe import Recipe
 from pmm.runs.request import TrainRequest
 from pmm.runs.resolve import resolve_run
-from pmm.storage.artefact import atomic_file, exclusive, storage_errors, write_json
+from pmm.storage.artefact import exclusive, storage_errors, write_json
 from pmm.storage.dotted_names import flat, nested
 from pmm.storage.home import Home, slug
+from pmm.storage.json_files import JSON_ERRORS, parse_json, told
+from pmm.storage.seal import require_sealed, sealed_file
 from pmm.storage.toml import dump, merge, resolve
 
 SEARCH, TRIALS, BEST = "search.json", "trials.jsonl", "best.toml"
@@ -103,18 +105,20 @@ def keep_or_compare(search: Search) -> None:
     path = search.folder / SEARCH
     now = about(search)
     if not path.is_file():
-        with storage_errors(path), atomic_file(path) as temporary:
+        with storage_errors(path), sealed_file(path) as temporary:
             write_json(temporary, now)
         return
+    require_sealed(path, again="The search cannot go on: search with --overwrite")
     try:
-        before = json.loads(path.read_text(encoding="utf-8"))
+        before = parse_json(path.read_bytes())
         origin = f"{path} (of another version of pmm? --overwrite begins again)"
         former = without_former_options(before["recipe"], origin=origin)
         recipe = resolve(Recipe, former, origin=origin)  # what is new has its default
         before |= {"recipe": tomllib.loads(dump(recipe))}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except JSON_ERRORS as error:
         raise BrokenArtefact(
-            f"{path} is damaged ({error}), so the search cannot go on. Search with --overwrite"
+            f"{path} is damaged ({told(error)}), so the search cannot go on. "
+            "Search with --overwrite"
         ) from error
     if before.get("shards") != now["shards"]:
         raise StaleArtefact(

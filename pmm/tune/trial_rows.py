@@ -5,11 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from pmm.errors import BrokenArtefact
-from pmm.runs.folder import Log
+from pmm.runs.folder import Log, read_records
 from pmm.storage.artefact import storage_errors
 from pmm.storage.dotted_names import short_name, written
 from pmm.text_table import text_table
-from pmm.train.curves import read_log
 
 _COLUMNS = {"number", "state", "parameters", "hr@10", "ndcg@10", "steps", "epochs", "seconds"}
 _COLUMNS |= {"run", "hardware", "seen"}
@@ -32,14 +31,27 @@ def read_rows(path: Path, known: Collection[str]) -> list[dict[str, Any]]:
     Raises:
         BrokenArtefact: they are not those of this search, one after the other.
     """
-    rows = read_log(path)
+    rows = read_records(path, path.read_bytes())
     for number, row in enumerate(rows, start=1):
-        whole = isinstance(row, dict) and row.keys() >= _COLUMNS
-        if not whole or row["number"] != number or not row["parameters"].keys() <= set(known):
+        if not _is_row(row, number) or not row["parameters"].keys() <= set(known):
             raise BrokenArtefact(
                 f"{path}:{number} is no row of trial {number}. Search again with --overwrite"
             )
     return rows
+
+
+def _is_row(row: Mapping[str, Any], number: int) -> bool:
+    """Whether a record has what every row has, of the right kinds."""
+    if not row.keys() >= _COLUMNS or row["number"] != number:
+        return False
+    numbers = [row[name] for name in ("hr@10", "ndcg@10", "steps", "epochs")]
+    finished = row["state"] == "finished"
+    kinds = (int, float) if finished else (int, float, type(None))
+    return (
+        row["state"] in ("finished", "failed")
+        and isinstance(row["parameters"], dict)
+        and all(isinstance(each, kinds) for each in numbers)
+    )
 
 
 def best_of(rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:

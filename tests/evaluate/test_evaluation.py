@@ -114,7 +114,7 @@ def test_evaluating_twice_writes_the_same_bytes(shop: Any, run_dir: Path) -> Non
 def test_validation_has_files_of_its_own(shop: Any, run_dir: Path) -> None:
     evaluate_run(shop.home, run_dir, EvaluateOptions(split="valid", gallery_users=0))
     assert {path.name for path in run_dir.iterdir()} == {
-        *("recipe.toml", "checkpoint", "ranks-valid.parquet", "metrics-valid.json"),
+        *("recipe.toml", "checkpoint", "ranks-valid.parquet", "metrics-valid.json", ".sums"),
     }
 
 

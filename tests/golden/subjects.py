@@ -339,6 +339,7 @@ def read_manifests(made: Made) -> dict[str, dict[str, Any]]:
             manifest = json.loads(path.read_text(encoding="utf-8"))
             config, inputs = {"kind": manifest["kind"], **manifest["config"]}, manifest["inputs"]
             true = manifest["fingerprint"]
+            manifest.pop("checksum", None)  # of all the rest, the home's path included
             assert fingerprint(config, inputs) == true, f"{path}: another rule for fingerprints"
             config = json.loads(made.without_place(json.dumps(config, ensure_ascii=False)))
             inputs = {name: anywhere.get(each, each) for name, each in inputs.items()}

@@ -251,7 +251,7 @@ def test_stored_vectors_that_do_not_fit_are_refused(shop: Any) -> None:
     np.save(place / "00000.npy", np.zeros((3, trunk.row), np.float16))
     vectors(shop, "fp16", vision=None)  # whoever asks for them writes damaged ones again
     np.save(place / "00000.npy", np.zeros((3, trunk.row), np.float16))
-    with pytest.raises(BrokenArtefact, match="holds 3 rows, expected 29"):
+    with pytest.raises(BrokenArtefact, match=r"00000.npy has .* bytes, expected .* --repair"):
         activations.Activations(place, shop.shards(), trunk, device=torch.device("cpu"))
 
 

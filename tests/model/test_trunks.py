@@ -205,7 +205,7 @@ def test_activations_that_do_not_fit_are_refused(shop):
     trunk = trunks_of(model)[1]
     place = place_of(shop.home.activations("HM"), trunk, "fp16", shards)
     np.save(place / "00000.npy", np.zeros((3, trunk.row), np.float16))
-    with pytest.raises(BrokenArtefact, match="holds 3 rows, expected 29"):
+    with pytest.raises(BrokenArtefact, match=r"00000.npy has .* bytes, expected .* --repair"):
         with_activations(shards, model, None, write=False)
     shutil.rmtree(place)
     with_activations(shards, model, None, write=False)

@@ -21,6 +21,7 @@ from pmm.storage.home import Home
 from pmm.storage.schemas import SEQUENCES, TARGET_ITEMS, read_table
 
 Make = Callable[..., Home]
+Reseal = Callable[[Path], None]
 
 
 @pytest.fixture(scope="module")
@@ -126,23 +127,25 @@ def test_a_truncated_tar_is_named_with_the_command(damaged: Path) -> None:
         list(members(tar, made_by="pmm shard"))
 
 
-def test_a_damaged_picture_is_named_with_the_command(damaged: Path) -> None:
+def test_a_damaged_picture_is_named_with_the_command(damaged: Path, reseal: Reseal) -> None:
     tar = damaged / "items-00001.tar"
     (place,) = (m for m in members(tar, made_by="") if m.name == "12.jpg")
     content = bytearray(tar.read_bytes())
     content[place.offset : place.offset + 300] = bytes(300)
     tar.write_bytes(content)
+    reseal(damaged)
     shards = Shards(damaged)
     assert shards.items(np.array([11])).has_picture_I.all()
     with pytest.raises(BrokenArtefact, match=r"items-00001.tar: the picture of item 12 .*--force"):
         shards.items(np.array([11, 12]))
 
 
-def test_a_block_that_is_no_arrow_is_named_with_the_command(damaged: Path) -> None:
+def test_a_block_that_is_no_arrow_is_named_with_the_command(damaged: Path, reseal: Reseal) -> None:
     tar = damaged / "sequences-00000.tar"
     content = bytearray(tar.read_bytes())
     content[512:700] = b"x" * 188
     tar.write_bytes(content)
+    reseal(damaged)
     with pytest.raises(BrokenArtefact, match=r"00000000.arrow.*pmm shard.*--force"):
         Shards(damaged).sequences()
 
@@ -164,12 +167,13 @@ def test_shards_of_an_older_target_are_refused(
     assert Shards.of(home, "HM").record(1)["text"] == "other 1 red shoe"
 
 
-def test_tokens_that_are_damaged_are_named_with_the_command(damaged: Path) -> None:
+def test_tokens_that_are_damaged_are_named_with_the_command(damaged: Path, reseal: Reseal) -> None:
     tar = damaged / "items-00001.tar"
     (place,) = (m for m in members(tar, made_by="") if m.name == "12.tokens.npy")
     content = bytearray(tar.read_bytes())
     content[place.offset + 8 : place.offset + 10] = b"\xff\xff"
     tar.write_bytes(content)
+    reseal(damaged)
     with pytest.raises(BrokenArtefact, match=r"items-00001.tar: the token list of item 12 .*force"):
         Shards(damaged).items(np.array([1]))
 
@@ -199,9 +203,10 @@ def test_a_catalogue_of_many_tars_needs_few_open_files(
     ],
 )
 def test_damage_that_leaves_the_size_names_the_command_that_mends_it(
-    damaged: Path, name: str, content: bytes, message: str
+    damaged: Path, reseal: Reseal, name: str, content: bytes, message: str
 ) -> None:
     size = (damaged / name).stat().st_size
     (damaged / name).write_bytes(content.ljust(size))
+    reseal(damaged)
     with pytest.raises(BrokenArtefact, match=message):
         Shards(damaged)

@@ -40,8 +40,9 @@ def shards(make_home: Make, options: ShardOptions) -> Shards:
 
 @pytest.fixture
 def damaged(shards: Shards, tmp_path: Path) -> Path:
-    """A copy that can be spoilt."""
-    return Path(shutil.copytree(shards.place, tmp_path / "hm"))
+    """A copy that can be spoilt, without the manifest that would tell of it first."""
+    leave = shutil.ignore_patterns("manifest.json")
+    return Path(shutil.copytree(shards.place, tmp_path / "hm", ignore=leave))
 
 
 class _Quiet(http.server.SimpleHTTPRequestHandler):

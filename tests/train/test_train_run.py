@@ -94,7 +94,7 @@ def test_eight_users_are_learnt_by_heart(name: str, shop_maker: ModuleType, tmp_
 
 def test_a_run_writes_what_it_says(trained: tuple[Path, dict[str, Any]]) -> None:
     run_dir, result = trained
-    names = {path.name for path in run_dir.iterdir()} - {".lock"}
+    names = {path.name for path in run_dir.iterdir()} - {".lock", ".sums"}
     assert sum(name.startswith("events.out.tfevents.") for name in names) == 1
     assert {name for name in names if not name.startswith("events.")} == {
         *("recipe.toml", "run.json", "log.jsonl", "checkpoint", "curves.png"),

@@ -252,6 +252,14 @@ def _result_of(line: bytes) -> Result | None:
         return None
 
 
+def damaged_lines(journal: Path) -> int:
+    """How many lines of a journal are damaged; an unfinished last one is not counted."""
+    if not journal.is_file():
+        return 0
+    with journal.open("rb") as file:
+        return sum(line.endswith(b"\n") and _result_of(line) is None for line in file)
+
+
 def key_of(text: str) -> int:
     """64 bits of a text's hash. Two of ten million texts share one in 3 of a million cases."""
     digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()

@@ -5,7 +5,6 @@
 items' pictures; `card.json` what became of every raw row.
 """
 
-import json
 import os
 import shutil
 from collections import Counter
@@ -33,6 +32,7 @@ from pmm.storage.artefact import (
     write_json,
 )
 from pmm.storage.home import Home, require_same_name
+from pmm.storage.json_files import read_json
 from pmm.storage.schemas import (
     INTERACTIONS,
     ITEM_URLS,
@@ -147,7 +147,8 @@ def _interactions_in_place(place: Path, piece: str) -> dict[str, Any] | None:
         return None
     if manifest.config.get("interactions") != piece:
         return None
-    card: dict[str, Any] = json.loads((place / "card.json").read_text(encoding="utf-8"))
+    again = "Run pmm ingest again"
+    card = read_json(place / "card.json", again=again, needs=["interactions"])
     found: dict[str, Any] = card["interactions"]
     return found
 
@@ -286,6 +287,8 @@ def _batches(path: Path) -> Iterator[pa.RecordBatch]:
     columns = ["user_id", "item_id", "timestamp"]
     try:
         with pq.ParquetFile(path, read_dictionary=columns[:2]) as file:
-            yield from file.iter_batches(batch_size=ROW_GROUP, columns=columns)
-    except (OSError, pa.ArrowInvalid) as error:
+            for batch in file.iter_batches(batch_size=ROW_GROUP, columns=columns):
+                batch.validate(full=True)
+                yield batch
+    except (OSError, ValueError, pa.ArrowException) as error:
         raise BrokenArtefact(f"{path} cannot be read ({error}). Run pmm ingest again") from error

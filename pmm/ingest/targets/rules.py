@@ -83,6 +83,22 @@ class LevelRule:
 
 Rule = ColumnRule | LevelRule
 
+
+def rule_of(description: dict[str, Any] | None) -> Rule | None:
+    """The rule that `describe` described, without its advice. KeyError, ValueError: it is none.
+
+    >>> rule_of({"level": ">= 2", "match": "equal", "values": ["Shoes"]})
+    LevelRule(least_level=2, values=('Shoes',), match='equal', advice='')
+    """
+    if description is None:
+        return None
+    values = tuple(description["values"])
+    if "level" in description:
+        level = int(str(description["level"]).removeprefix(">= "))
+        return LevelRule(least_level=level, values=values, match=description["match"])
+    return ColumnRule(column=description["column"], operator=description["operator"], values=values)
+
+
 GARMENTS = ("Garment Upper body", "Garment Lower body", "Garment Full body")
 
 HM_TARGETS: dict[str, Rule | None] = {

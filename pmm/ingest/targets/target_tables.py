@@ -6,7 +6,6 @@ All on integer arrays. What is dropped, and why, adds up to the raw rows in the 
 """
 
 import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -18,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pmm.errors import InputError, nearest
+from pmm.errors import BrokenArtefact, InputError, nearest
 from pmm.flags import Flag
 from pmm.ingest.tables.source_tables import Source, load_source
 from pmm.ingest.targets.k_core import Core, NothingLeft, require_core
@@ -46,6 +45,7 @@ from pmm.storage.artefact import (
     write_json,
 )
 from pmm.storage.home import Home, require_same_name, slug
+from pmm.storage.json_files import read_json
 from pmm.storage.schemas import COLD, SEQUENCES, TARGET_ITEMS, write_table
 
 
@@ -142,7 +142,7 @@ def write_targets(
     """
     source = str(tables.manifest.config["source"])
     with tables.seen.reading():
-        card = json.loads((tables.place / "card.json").read_text(encoding="utf-8"))
+        card = read_json(tables.place / "card.json", again="Run pmm ingest again")
 
     def load() -> Source:
         with tables.seen.reading():
@@ -161,7 +161,7 @@ def write_targets(
             cards.append({"target": name, "left_out": f"{error}{stays}"})
             continue
         with built.seen.reading():
-            made = json.loads((built.place / "card.json").read_text(encoding="utf-8"))
+            made = read_json(built.place / "card.json", again="Run pmm ingest again")
         cards.append({**made, "fresh": built.fresh})
     return cards
 
@@ -175,7 +175,9 @@ def open_target(home: Home, name: str) -> Manifest:
     """
     place, again = home.target(name), f'pmm ingest … for "{name}" (see pmm ingest --help)'
     manifest = open_artefact(place, kind="target", made_by=again)
-    tables = home.tables(str(manifest.config["source"]))
+    if not isinstance(manifest.config.get("source"), str):
+        raise BrokenArtefact(f"{place / MANIFEST} does not say of which source. Run: {again}")
+    tables = home.tables(manifest.config["source"])
     if tables.exists():
         now = open_artefact(tables, kind="tables", made_by=again).fingerprint
         require_input(place, manifest, "tables", now, made_by=again)

@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from pmm.data.batch import Batch
 from pmm.model.losses.of_baselines import draw_negatives
-from pmm.model.protocol import ModelOptions, Recommender
+from pmm.model.protocol import ModelOptions, Recommender, faults_of_sizes
 from pmm.shards.items import Items
 
 TRAINING: dict[str, Any] = {"lr": 1e-3, "batch_users": 256}
@@ -36,10 +36,6 @@ class SequenceOptions(ModelOptions, Protocol):
         ...
 
 
-_LEAST = {"width": 1, "max_length": 1, "user_blocks": 0, "user_heads": 1, "inner": 1}
-_LEAST |= {"table_std": 0}
-
-
 def check_options(
     options: Any, least: Mapping[str, float] | None = None, faults: Iterable[str] = ()
 ) -> None:
@@ -53,16 +49,7 @@ def check_options(
     Raises:
         ValueError: names them.
     """
-    found = [
-        f"{name} must be at least {n}"
-        for name, n in {**_LEAST, **(least or {})}.items()
-        if getattr(options, name, n) < n
-    ]
-    if not 0 <= getattr(options, "dropout", 0) < 1:
-        found.append("dropout must be at least 0 and below 1")
-    if not options.tau > 0:
-        found.append("tau must be above 0")
-    found += faults
+    found = [*faults_of_sizes(options, least), *faults]
     if found:
         raise ValueError("; ".join(found))
 

@@ -36,7 +36,7 @@ from pmm.model.losses.noised_items import (
 from pmm.model.model_entry import DEFAULT, Asked, ModelEntry, Settings, Transfer
 from pmm.model.pmmrec.fusion import MergeFusion, Pool
 from pmm.model.pmmrec.item_fusion import CoAttention, VectorFusion
-from pmm.model.protocol import Encoders, ModelOptions, Recommender
+from pmm.model.protocol import Encoders, ModelOptions, Recommender, faults_of_sizes
 from pmm.model.search_space import DECAY, DROPOUT, LOGQ, TAU, Choice, Interval, Space
 from pmm.model.user_encoders.transformer import UserEncoder
 from pmm.shards.items import Items
@@ -107,6 +107,11 @@ class PmmrecOptions(ModelOptions):
     nid_relu: bool = False
     """The ReLU in front of the softmax that Eq. 10 prints (R27)."""
     rcl: RobustOptions = field(default_factory=RobustOptions)
+
+    def __post_init__(self) -> None:
+        found = faults_of_sizes(self, {"width": 0})
+        if found:
+            raise ValueError("; ".join(found))
 
 
 def preset(name: PmmrecPreset) -> PmmrecOptions:

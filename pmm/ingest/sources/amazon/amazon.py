@@ -5,7 +5,6 @@ rows, joined on `asin`, in 2023 on `parent_asin`. The releases hold addresses of
 are downloaded for the items of the core, or found in a folder of `<asin>.jpg`.
 """
 
-import json
 from collections import Counter
 from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -42,6 +41,7 @@ from pmm.ingest.targets.target_tables import (
 )
 from pmm.storage.artefact import Built, Digests
 from pmm.storage.home import Home
+from pmm.storage.json_files import read_json
 from pmm.storage.schemas import ITEM_URLS, read_table
 
 
@@ -160,7 +160,7 @@ def _wanted(tables: Built, options: IngestOptions) -> _Wanted:
 
     Cores only shrink when rows go, so no other item's picture can be needed.
     """
-    card = json.loads((tables.place / "card.json").read_text(encoding="utf-8"))
+    card = read_json(tables.place / "card.json", again="Run: pmm ingest amazon")
     source = load_source("Amazon", tables.place, card)
     urls = read_table(tables.place / "urls.parquet", ITEM_URLS)
     named = pc.is_in(source.items["item_id"], value_set=urls["item_id"].combine_chunks())

@@ -1,0 +1,1 @@
+"""`pmm check`: all of a home verified, and made again where it can be."""
