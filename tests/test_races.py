@@ -295,6 +295,8 @@ def test_what_is_written_anew_during_evaluate(two: Two, tmp_path: Path, swapped:
         shards, target = swapped == "shards/hm", swapped == "targets/hm"
         options = EvaluateOptions(cold=target, gallery_users=int(shards))
         said = evaluate_run(home, run, options, device="cpu")
+        if not (shards or target):  # what the test itself opened would count
+            return said
         names = [*run.glob("metrics*"), *run.glob("ranks*"), *run.glob("gallery*")]
         return said, {path.name: path.read_bytes() for path in names}
 
