@@ -7,8 +7,11 @@ refused stage's home the next try gives what it should.
 """
 
 import dataclasses
+import hashlib
+import json
 import shutil
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import count
@@ -20,8 +23,10 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from filelock import FileLock, Timeout
 
 from pmm.errors import PmmError
+from pmm.evaluate import evaluation
 from pmm.evaluate.evaluate_options import EvaluateOptions
 from pmm.evaluate.evaluation import evaluate_run
 from pmm.ingest.tables.source_tables import RawSource, Reading, write_tables
@@ -122,19 +127,16 @@ def swapping(place: Path, states: dict[int, Path]) -> Iterator[list[str]]:
 
     Yields the files that were opened.
     """
-    opened: list[str] = []
+    opened, due = list[str](), list[Path]()
 
     def tick(path: str) -> None:
         if not path.startswith(f"{place}/") or Path(path).name.startswith("."):
             return
+        due.extend(states[at] for at in (len(opened),) if at in states)
         opened.append(path)
-        if len(opened) - 1 in states:
-            source, new = states[len(opened) - 1], place.with_name("new")
-            shutil.copytree(source, new)
-            if place.exists():
-                place.rename(place.with_name("gone"))
-                shutil.rmtree(place.with_name("gone"))
-            new.rename(place)
+        # A writer is kept out by the lock of another writer, and comes when that has ended.
+        if due and not is_locked(place):
+            swap(place, due.pop(0))
 
     def once(path: str) -> None:
         _ticks.append(lambda _: None)  # what the swap itself opens does not count
@@ -148,6 +150,28 @@ def swapping(place: Path, states: dict[int, Path]) -> Iterator[list[str]]:
         yield opened
     finally:
         _ticks.pop()
+
+
+def is_locked(place: Path) -> bool:
+    """Whether a process holds an artefact, or a run's evaluations, to write."""
+    for path in (place.with_name(f".{place.name}.lock"), place / ".lock"):
+        if path.exists():
+            try:
+                with FileLock(path).acquire(timeout=0):
+                    pass
+            except Timeout:
+                return True
+    return False
+
+
+def swap(place: Path, state: Path) -> None:
+    """What another process does that writes an artefact anew."""
+    new, gone = place.with_name("new"), place.with_name("gone")
+    shutil.copytree(state, new)
+    if place.exists():
+        place.rename(gone)
+        shutil.rmtree(gone)
+    new.rename(place)
 
 
 @pytest.fixture(autouse=True)
@@ -195,7 +219,7 @@ def never_mixes(two: Two, tmp_path: Path, stage: Stage, swapped: str) -> None:
                 assert found in clean
             shutil.rmtree(home.root / swapped)
             shutil.copytree(two.one.root / swapped, home.root / swapped)
-            if isinstance(found, PmmError) and not past:
+            if isinstance(found, PmmError) and not past and back is None:
                 assert stage(home) == clean[0]
             shutil.rmtree(home.root)
         if past:
@@ -267,8 +291,12 @@ def target_of(home: Home, two: Two) -> Path:
 def test_what_is_written_anew_during_evaluate(two: Two, tmp_path: Path, swapped: str) -> None:
     def stage(home: Home) -> Any:
         run = home.run(RUN)
-        options = EvaluateOptions(cold=True, gallery_users=2)
+        # Only the gallery reads pictures, and only the cold cuts read the target.
+        shards, target = swapped == "shards/hm", swapped == "targets/hm"
+        options = EvaluateOptions(cold=target, gallery_users=int(shards))
         said = evaluate_run(home, run, options, device="cpu")
+        if not (shards or target):  # what the test itself opened would count
+            return said
         names = [*run.glob("metrics*"), *run.glob("ranks*"), *run.glob("gallery*")]
         return said, {path.name: path.read_bytes() for path in names}
 
@@ -285,6 +313,45 @@ def test_what_is_written_anew_during_inspect(two: Two, tmp_path: Path, swapped: 
         return said, sheet.read_bytes() if sheet.exists() else b""
 
     never_mixes(two, tmp_path, stage, swapped)
+
+
+def test_two_evaluations_of_one_run_both_finish(
+    two: Two, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = fresh(two.one, tmp_path / "home")
+    run, errors = home.run(RUN), list[Exception]()
+    writes, asks = threading.Event(), threading.Event()
+    draw, held = evaluation._draw_gallery, evaluation.evaluations_held
+
+    def slow(path: Path, **named: Any) -> None:
+        if not writes.is_set():
+            writes.set()
+            assert asks.wait(120)  # the other one stands before the door
+        draw(path, **named)
+
+    def asking(place: Path) -> Any:
+        if writes.is_set():
+            asks.set()
+        return held(place)
+
+    def evaluated(seed: int) -> None:
+        try:
+            evaluate_run(home, run, EvaluateOptions(seed=seed, gallery_users=1), device="cpu")
+        except Exception as error:  # of a thread, which nobody else would hear
+            errors.append(error)
+
+    monkeypatch.setattr(evaluation, "_draw_gallery", slow)
+    monkeypatch.setattr(evaluation, "evaluations_held", asking)
+    first, second = (threading.Thread(target=evaluated, args=(seed,)) for seed in (0, 1))
+    first.start()
+    assert writes.wait(120)
+    second.start()
+    first.join()
+    second.join()
+    assert errors == []
+    said = json.loads((run / "metrics.json").read_text())
+    assert said["ranks_sha256"] == hashlib.sha256((run / "ranks.parquet").read_bytes()).hexdigest()
+    assert not [path for path in run.iterdir() if path.name.startswith(".tmp-")]
 
 
 def test_a_shard_between_two_trials_of_a_search(
