@@ -13,6 +13,7 @@ import typer
 from pmm.commands.from_request import LazyGroup
 from pmm.errors import PmmError
 from pmm.messages import configure_logging
+from pmm.terminal import escaped_output
 from pmm.version import __version__
 
 COMMANDS = {
@@ -52,6 +53,7 @@ app = typer.Typer(
 )
 
 
+@escaped_output()
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line. Exit status: 0 done, 1 the user's input is at fault, 2 usage."""
     try:
