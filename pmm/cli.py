@@ -14,6 +14,7 @@ from pmm.commands.from_request import LazyGroup
 from pmm.commands.printed import OUTPUT_LOST, flush_output, printable_output, refuse_output
 from pmm.errors import PmmError
 from pmm.messages import configure_logging
+from pmm.terminal import escaped_output
 from pmm.train.interrupt import exit_status, terminated_as_by_ctrl_c
 from pmm.version import __version__
 
@@ -61,11 +62,12 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     Exit status: 0 done, 1 the user's input is at fault, 2 usage, 130 Ctrl-C, 143 SIGTERM.
     """
     printable_output()
-    try:
-        with terminated_as_by_ctrl_c():
-            _run(arguments)
-    finally:
-        flush_output()
+    with escaped_output():
+        try:
+            with terminated_as_by_ctrl_c():
+                _run(arguments)
+        finally:
+            flush_output()
 
 
 def _run(arguments: list[str] | None) -> NoReturn:

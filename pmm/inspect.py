@@ -26,6 +26,7 @@ from pmm.ingest.targets.target_tables import open_target
 from pmm.storage.artefact import MANIFEST, Manifest, open_artefact, snapshot, storage_errors
 from pmm.storage.home import Home, resolve_home, slug, whole_path
 from pmm.storage.snapshot import Snapshot
+from pmm.terminal import one_line
 from pmm.text_table import text_table
 
 SHEET = "contact-sheet.png"
@@ -285,6 +286,8 @@ def _table(path: Path, rows: int) -> Iterator[str]:
         frame = pl.scan_parquet(path)
         total = frame.select(pl.len()).collect().item()
         head = frame.head(rows).collect()
+        # Before the columns are drawn, for an escape is wider than what it stands for.
+        head = head.with_columns(pl.col(pl.String).map_elements(one_line, return_dtype=pl.String))
     except (PolarsError, OSError) as error:
         raise BrokenArtefact(f"{path} is no whole Parquet file ({error})") from error
     yield f"{path.name}: {total:,} rows"

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from pmm.terminal import one_line
+
 
 def text_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """Aligned columns: the first to the left, the others to the right; floats with two decimals.
@@ -26,4 +28,4 @@ def _cell(value: object) -> str:
         return "-"
     if isinstance(value, float):
         return f"{value:,.2f}"
-    return f"{value:,}" if isinstance(value, int) else str(value)
+    return f"{value:,}" if isinstance(value, int) else one_line(str(value))
