@@ -16,6 +16,7 @@ import torch
 from pmm.arrays import Int64s
 from pmm.data.batch import Batch
 from pmm.data.order import Mixing, shuffled
+from pmm.data.windows import MAX_LENGTH, WindowRule, Windows
 from pmm.errors import InputError
 from pmm.shards.items import Items, concatenate
 from pmm.shards.kinds import Reads
@@ -34,6 +35,8 @@ class TrainingSet:
             many of each; an epoch has as many rows as there are users, and each part goes through
             its own users again and again, in a new order each time.
         read: which modalities are read; those that are not are absent from every item.
+        windows: which of a user's training items stand in rows (`pmm.data.windows`).
+        max_length: input positions L; rows have L + 1 slots.
 
     Raises:
         InputError: fewer than two users can be trained on, or the parts' tokens or pictures were
@@ -46,6 +49,8 @@ class TrainingSet:
         *,
         mixing: Mixing = "proportional",
         read: Reads = "both",
+        windows: WindowRule = "last",
+        max_length: int = MAX_LENGTH,
     ) -> None:
         self.parts, self.mixing, self.read = tuple(parts), mixing, read
         _require_alike(self.parts, read)
@@ -54,19 +59,22 @@ class TrainingSet:
         self.first = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
         """int64 [parts + 1]: item k of part p has the number first[p] + k."""
         self.n_items = int(self.first[-1])
-        self._users = [trainable_users(part) for part in self.parts]
-        self._starts = np.concatenate([[0], np.cumsum([len(each) for each in self._users])])
-        if len(self) < 2:
+        self.rule, self.length = windows, max_length + 1
+        self.windows = self._windows(self.length)
+        """The rows of each part."""
+        self._starts = np.concatenate([[0], np.cumsum([len(each) for each in self.windows])])
+        users = sum(len(each.users) for each in self.windows)
+        if users < 2:
             raise InputError(
                 f"training on {self.target} needs at least 2 users, for each other's negatives: "
-                f"found {len(self):,} users with two training items or more"
+                f"found {users:,} users with two training items or more"
             )
         self._log_share = np.concatenate(
             [np.log(np.maximum(each, 1e-30)) for each in self._shares()]
         ).astype(np.float32)
 
     def __len__(self) -> int:
-        """Rows of an epoch: the trainable users."""
+        """Rows of an epoch: the trainable users; with windows "all" all their windows."""
         return int(self._starts[-1])
 
     @property
@@ -86,17 +94,41 @@ class TrainingSet:
     def rows(self, positions: Int64s, *, seed: int, epoch: int, length: int) -> Int64s:
         """The rows at some positions of an epoch's order, int64 [rows, length], 0 for padding.
 
-        A row holds the most recent items of a user's training part. It is a pure function of
+        A row holds consecutive items of a user's training part. It is a pure function of
         (seed, epoch, position).
+
+        Raises:
+            ValueError: another length than the training set's, on which all windows depend.
         """
-        part, user = self._drawn(positions, seed, epoch)
+        if self.rule == "all" and length != self.length:
+            raise ValueError(f"the rows are windows of {self.length} items, not of {length}")
+        windows = self.windows if length == self.length else self._windows(length)
+        part, row, lap = self._drawn(positions, seed, epoch)
         found = np.full((len(positions), length), PAD, dtype=np.int64)
         for k, shards in enumerate(self.parts):
-            own = part == k
-            if own.any():
-                items = shards.sequences().train.recent(user[own], length)
+            train = shards.sequences().train
+            for turn in np.unique(lap[part == k]).tolist():
+                own = (part == k) & (lap == turn)
+                user, end = windows[k].at(row[own], seed=seed, epoch=turn)
+                items = train.before(user, end, length)
                 found[own] = np.where(items != PAD, items + self.first[k], PAD)
         return found
+
+    def _windows(self, length: int) -> list[Windows]:
+        """The windows of each part, with rows of so many slots."""
+        lengths = [part.sequences().train.lengths for part in self.parts]
+        return [
+            Windows(rule=self.rule, length=length, items_U=each, part=k)
+            for k, each in enumerate(lengths)
+        ]
+
+    def reads(self) -> dict[str, Any]:
+        """How many of the training interactions a pass reads, for a run's record."""
+        return {
+            "windows": self.rule,
+            "interactions": sum(each.items_read for each in self.windows),
+            "of": sum(int(each.items_U.sum()) for each in self.windows),
+        }
 
     def collate(self, item_BS: Int64s) -> Batch:
         """Rows of items (0: padding) as a batch over their distinct items."""
@@ -133,29 +165,25 @@ class TrainingSet:
         part = int(np.searchsorted(self.first, item)) - 1
         return self.parts[part], item - int(self.first[part])
 
-    def _drawn(self, positions: Int64s, seed: int, epoch: int) -> tuple[Int64s, Int64s]:
-        """Part and user of some positions of an epoch's order."""
+    def _drawn(self, positions: Int64s, seed: int, epoch: int) -> tuple[Int64s, Int64s, Int64s]:
+        """Part, row there and the how manieth pass through it, of positions of an epoch's order."""
         match self.mixing:
             case "proportional":
                 at = shuffled(positions, len(self), seed=seed, epoch=epoch)
                 part = np.searchsorted(self._starts, at, side="right") - 1
-                inside = at - self._starts[part]
+                inside, lap = at - self._starts[part], np.full_like(at, epoch)
             case "equal":
                 count = len(self.parts)
                 turn, part = np.divmod(epoch * len(self) + positions, count)
-                inside = np.empty_like(turn)
-                for k, users in enumerate(self._users):
-                    for lap in np.unique(turn[part == k] // len(users)).tolist():
-                        own = (part == k) & (turn // len(users) == lap)
+                inside, lap = np.empty_like(turn), np.empty_like(turn)
+                for k, rows in enumerate(map(len, self.windows)):
+                    for now in np.unique(turn[part == k] // rows).tolist():
+                        own = (part == k) & (turn // rows == now)
                         # Each part and lap has an order of its own.
-                        order = lap * count + k
-                        inside[own] = shuffled(
-                            turn[own] % len(users), len(users), seed=seed, epoch=order
-                        )
-        user = np.empty_like(inside)
-        for k, users in enumerate(self._users):
-            user[part == k] = users[inside[part == k]]
-        return part, user
+                        order = now * count + k
+                        inside[own] = shuffled(turn[own] % rows, rows, seed=seed, epoch=order)
+                        lap[own] = now
+        return part, inside, lap
 
     def _shares(self) -> list[npt.NDArray[np.float64]]:
         """Each item's share of the training interactions, by part, as batches meet it."""
@@ -179,7 +207,7 @@ def _require_alike(parts: Sequence[Shards], read: Reads) -> None:
             raise InputError(
                 f"the shards of {first.target} hold tokens of {first.tokenizer['name']!r}, those "
                 f"of {part.target} of {part.tokenizer['name']!r}. Make them alike: "
-                f'pmm shard --target "{part.target}" --text-encoder {first.tokenizer["name"]}'
+                + part.command_to_make(text_encoder=first.text_encoder)
             )
         if read in ("both", "vision") and part.picture_size != first.picture_size:
             raise InputError(

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pmm.arrays import Int32s
 from pmm.evaluate.metrics import measure
 from pmm.evaluate.ranking import Queries
+from pmm.ingest.targets.target_tables import command_to_ingest
 from pmm.shards.read import Shards
 from pmm.shards.sequence_shards import Lists
 from pmm.storage.artefact import open_artefact, require_input
@@ -38,9 +39,9 @@ def cold_cuts(home: Home, shards: Shards) -> ColdCuts:
         MissingArtefact: the target's tables are not in the home folder.
         StaleArtefact: they are not those that the shards were made from.
     """
-    place, again = home.target(shards.target), f'pmm ingest … for "{shards.target}"'
+    place, again = home.target(shards.target), command_to_ingest(home, shards.target)
     target = open_artefact(place, kind="target", made_by=again)
-    shard_again = f'pmm shard --target "{shards.target}"'
+    shard_again = shards.command_to_make()
     require_input(shards.place, shards.manifest, "target", target.fingerprint, made_by=shard_again)
     table = read_table(place / "cold.parquet", COLD).combine_chunks()
     user_C = table["user"].to_numpy().astype(np.int32)

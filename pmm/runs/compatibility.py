@@ -28,7 +28,7 @@ def require_tokens(shards: Shards, model: Recommender) -> None:
         raise InputError(
             f"the shards of {shards.target} hold texts of up to {longest} tokens, but the text "
             f"encoder {encoder!r} reads {positions} at most. Choose another encoder, or run: "
-            f'pmm shard --target "{shards.target}" --max-tokens {positions}'
+            f"{shards.command_to_make(max_tokens=positions)}"
         )
     require_same_tokenizer(shards, encoder, rows=text.vocabulary)
 
@@ -65,7 +65,7 @@ def require_same_tokenizer(shards: Shards, encoder: str, *, rows: int | None = N
             f"the shards of {shards.target} hold tokens of {made_with['name']!r} "
             f"({made_with['vocabulary']:,} sub-words), which are not those of the text encoder "
             f"{encoder!r}{known}. Choose that encoder, or run: "
-            f'pmm shard --target "{shards.target}" --text-encoder {encoder}'
+            f"{shards.command_to_make(text_encoder=encoder)}"
         )
 
 

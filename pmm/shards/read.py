@@ -19,6 +19,7 @@ import torch
 
 from pmm.arrays import Int64s
 from pmm.errors import BrokenArtefact, SchemaError
+from pmm.ingest.targets.target_tables import command_to_ingest
 from pmm.shards.item_shards import OFFSETS, tar_name
 from pmm.shards.items import HiddenStates, Items
 from pmm.shards.jpeg import decode
@@ -29,6 +30,7 @@ from pmm.shards.tars import map_tar
 from pmm.shards.write import command, shards_manifest
 from pmm.storage.artefact import open_artefact, require_input
 from pmm.storage.home import Home
+from pmm.storage.made_by import option_that_made
 from pmm.storage.schemas import read_table
 
 TARS_OPEN = 256
@@ -57,12 +59,11 @@ class Shards:
         """
         self.place, self.home = place, home
         self.target = place.name
-        self._made_by = command(place.name)
-        self.manifest = shards_manifest(place, place.name)
-        index = self._index()
+        self._made_by = command(place.name, home)
+        self.manifest = shards_manifest(place, self._made_by)
+        self._read_index = index = self._index()
         self.target = str(index["target"])
-        local = " --text-encoder FOLDER" if index["tokenizer"]["local"] else ""
-        self._made_by = command(self.target) + local
+        self._made_by = command(self.target, home, index)
         self._refuse_if_stale()
         self.n_items: int = index["items"]
         self.n_users: int = index["users"]
@@ -80,6 +81,17 @@ class Shards:
     def of(cls, home: Home, target: str) -> "Shards":
         """The shards of a target in a home folder; errors as when opened."""
         return cls(home.shards(target), home)
+
+    def command_to_make(self, **changes: object) -> str:
+        """The command that makes these shards, with some options changed (`pmm.advice`)."""
+        return command(self.target, self.home, self._read_index, **changes)
+
+    @property
+    def text_encoder(self) -> str:
+        """Whose tokens these are, as an option says it: a local encoder by its folder, if known."""
+        known = self.home and option_that_made(self.home, self.place, "text_encoder")
+        usual = "FOLDER" if self.tokenizer["local"] else str(self.tokenizer["name"])
+        return str(known or usual)
 
     @property
     def fingerprint(self) -> str:
@@ -323,7 +335,9 @@ class Shards:
         """Without a home, or a target there, there is nothing to compare with."""
         if self.home is None or not (source := self.home.target(self.place.name)).exists():
             return
-        target = open_artefact(source, kind="target", made_by="pmm ingest")
+        target = open_artefact(
+            source, kind="target", made_by=command_to_ingest(self.home, self.target)
+        )
         require_input(
             self.place, self.manifest, "target", target.fingerprint, made_by=self._made_by
         )

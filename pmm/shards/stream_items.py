@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from pmm.advice import command
 from pmm.errors import BrokenArtefact
 from pmm.shards.items import Items
 from pmm.shards.jpeg import decode
@@ -153,14 +154,12 @@ def index_of(place: str) -> tuple[dict[str, Any], str]:
     try:
         with closing(gopen(file)) as stream:
             found: dict[str, Any] = json.loads(stream.read())
-        made_by = f'pmm shard --target "{found["target"]}" --force'
+        made_by = command("shard", target=found["target"], force=True)
         lacking = {"items", "item_shards", "picture", "tokenizer"} - found.keys()
         if lacking:
             raise ValueError(f"lacks {', '.join(sorted(lacking))}")
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BrokenArtefact(
-            f"{file} cannot be read ({error}). Make the shards again: pmm shard --force"
-        ) from error
+        raise BrokenArtefact(f"{file} cannot be read ({error}). Make the shards again") from error
     return found, made_by
 
 

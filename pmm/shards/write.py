@@ -4,18 +4,23 @@ Shards of items are made by several processes, each whole shard by one of them; 
 depend on how many there are. What a killed run has finished is kept by the next.
 """
 
+import dataclasses
 import json
 import os
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import polars as pl
 import pyarrow as pa
 
+from pmm import advice
 from pmm.cpu_cores import cores
 from pmm.errors import BrokenArtefact, InputError
 from pmm.ingest.targets.target_tables import open_target
 from pmm.progress import progress
+from pmm.shards.hub import local_folder
 from pmm.shards.item_shards import (
     OFFSETS,
     Item,
@@ -39,14 +44,43 @@ from pmm.storage.artefact import (
     write_json,
 )
 from pmm.storage.home import Home
+from pmm.storage.made_by import command_that_made, remember
 from pmm.storage.schemas import SEQUENCES, TARGET_ITEMS, read_table, write_table
 
 KIND = "shards"
 
 
-def command(target: str) -> str:
-    """The command that makes a target's shards, for messages."""
-    return f'pmm shard --target "{target}"'
+Again: TypeAlias = Callable[..., str]
+"""Options that change -> the command that was asked for, with them."""
+
+
+def command(
+    target: str,
+    home: Home | None = None,
+    made_with: Mapping[str, Any] | None = None,
+    **changes: object,
+) -> str:
+    """The command that makes a target's shards, for messages: as it was when they were made.
+
+    Args:
+        target: whose shards.
+        home: where they are; None: nobody knows.
+        made_with: index.json of the shards, which says what a home that has forgotten does not.
+        changes: options by name, over those.
+    """
+    changes = {name: value for name, value in changes.items() if value is not None}
+    known = home and command_that_made(home, home.shards(target), target=target, **changes)
+    if known:
+        return known
+    tokenizer = (made_with or {}).get("tokenizer") or {}
+    options: dict[str, object] = {
+        "text_encoder": "FOLDER" if tokenizer.get("local") else tokenizer.get("name"),
+        "max_tokens": tokenizer.get("max_tokens"),
+        "jpeg_quality": ((made_with or {}).get("picture") or {}).get("quality"),
+    }
+    usual = ShardOptions()
+    options = {each: v for each, v in options.items() if v != getattr(usual, each)} | changes
+    return advice.command("shard", target=target, **options, home=home and home.option)
 
 
 def write_shards(home: Home, target: str, options: ShardOptions, *, force: bool = False) -> Built:
@@ -62,7 +96,9 @@ def write_shards(home: Home, target: str, options: ShardOptions, *, force: bool 
     manifest = open_target(home, name)
     items = read_table(source / "items.parquet", TARGET_ITEMS)
     images = [image for image in items["image"].to_pylist() if image is not None]
-    pictures = _picture_folder(name, source, images, options)
+    said = _said(options)
+    again = partial(advice.command, "shard", target=name, **said, home=home.option)
+    pictures = _picture_folder(name, source, images, options, again)
     tokenizer = load_tokenizer(options.text_encoder)
     TokenEncoder(tokenizer, options.max_tokens)
     digest = "none" if pictures is None else Digests(home.root).files(pictures, images)
@@ -75,18 +111,18 @@ def write_shards(home: Home, target: str, options: ShardOptions, *, force: bool 
         n_shards = _write_items(name, items, setting, options)
         counts = _counts(folder, n_shards)
         if not counts["pictures"] and not options.allow_no_pictures:
-            raise InputError(_nothing_read(name, pictures, counts))
+            raise InputError(_nothing_read(name, pictures, counts, again))
         sequences = read_table(source / "sequences.parquet", SEQUENCES)
         n_sequence_shards = write_sequence_shards(folder, sequences)
         with atomic_file(folder / "offsets.parquet") as temporary:
-            write_table(temporary, offsets(folder, n_shards, made_by=command(name)), OFFSETS)
+            write_table(temporary, offsets(folder, n_shards, made_by=again()), OFFSETS)
         index = _index(name, setting, options, items.num_rows)
         index["sequence_shards"], index["users"] = n_sequence_shards, sequences.num_rows
         with atomic_file(folder / "index.json") as temporary:
             write_json(temporary, index)
         return counts | {"users": sequences.num_rows}
 
-    return build(
+    built = build(
         home.shards(name),
         kind=KIND,
         config=_config(tokenizer, options),
@@ -94,6 +130,18 @@ def write_shards(home: Home, target: str, options: ShardOptions, *, force: bool 
         write=write,
         force=force,
     )
+    remember(home, built.place, "shard", target=name, **said)
+    return built
+
+
+def _said(options: ShardOptions) -> dict[str, Any]:
+    """What was asked for beside the defaults, a local encoder by its whole path."""
+    # Of the options alone: a request says target, home and --force too.
+    names = [each.name for each in dataclasses.fields(ShardOptions)]
+    plain = ShardOptions(**{name: getattr(options, name) for name in names})
+    said = advice.said_options(plain, leave_out=["workers"])
+    folder = local_folder(options.text_encoder)
+    return said | ({"text_encoder": str(folder.absolute())} if folder else {})
 
 
 def _config(tokenizer: Tokenizer, options: ShardOptions) -> dict[str, Any]:
@@ -109,7 +157,7 @@ def _config(tokenizer: Tokenizer, options: ShardOptions) -> dict[str, Any]:
 
 
 def _picture_folder(
-    name: str, source: Path, images: list[str], options: ShardOptions
+    name: str, source: Path, images: list[str], options: ShardOptions, again: Again
 ) -> Path | None:
     """Where the pictures are. InputError where nothing can come of them, before any work."""
     if not images:
@@ -117,7 +165,7 @@ def _picture_folder(
             return None
         raise InputError(
             f"no item of {name} names a picture ({source / 'items.parquet'}). Ingest it with "
-            "pictures, or shard it as text only: " + command(name) + " --allow-no-pictures"
+            f"pictures, or shard it as text only: {again(allow_no_pictures=True)}"
         )
     card = source / "card.json"
     try:
@@ -128,24 +176,23 @@ def _picture_folder(
     if folder is None:
         raise InputError(
             f"{len(images):,} items of {name} name a picture, but {card} names no picture folder. "
-            "Give it: " + command(name) + " --pictures DIR"
+            f"Give it: {again(pictures='DIR')}"
         )
     folder = folder.expanduser().absolute()
     if not folder.is_dir():
         raise InputError(
             f"the picture folder of {name}, {folder}, is not there. Give its new place: "
-            + command(name)
-            + " --pictures DIR"
+            f"{again(pictures='DIR')}"
         )
     if not options.allow_no_pictures and not any(os.path.lexists(folder / i) for i in images):
         raise InputError(
             f"none of the {len(images):,} pictures of {name} is below {folder} (the first should "
-            f"be {folder / images[0]}). Give the right folder: {command(name)} --pictures DIR"
+            f"be {folder / images[0]}). Give the right folder: {again(pictures='DIR')}"
         )
     return folder
 
 
-def _nothing_read(name: str, pictures: Path | None, counts: dict[str, int]) -> str:
+def _nothing_read(name: str, pictures: Path | None, counts: dict[str, int], again: Again) -> str:
     reasons = ", ".join(
         f"{count:,} {key.removeprefix('text_only_')}"
         for key, count in counts.items()
@@ -153,8 +200,7 @@ def _nothing_read(name: str, pictures: Path | None, counts: dict[str, int]) -> s
     )
     return (
         f"not a single picture of {name} below {pictures} could be read ({reasons}). Give another "
-        "folder with --pictures DIR, or go on without pictures: "
-        f"{command(name)} --allow-no-pictures"
+        f"folder with --pictures DIR, or go on without pictures: {again(allow_no_pictures=True)}"
     )
 
 
@@ -214,6 +260,6 @@ def _rows(items: pa.Table, start: int, count: int) -> list[Item]:
     return [Item(*row) for row in zip(*columns, strict=True)]
 
 
-def shards_manifest(place: Path, target: str) -> Manifest:
+def shards_manifest(place: Path, made_by: str) -> Manifest:
     """The manifest of a target's shards, or the command that makes them."""
-    return open_artefact(place, kind=KIND, made_by=command(target))
+    return open_artefact(place, kind=KIND, made_by=made_by)

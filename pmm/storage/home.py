@@ -60,7 +60,7 @@ class Home:
 
     @property
     def option(self) -> Path | None:
-        """What `--home` has to say for this folder; None where it is the one that is used anyway."""
+        """What `--home` says for this folder; None where it is the one that is used anyway."""
         return None if self.root == resolve_home(None).root else self.root
 
     def raw(self, source: str) -> Path:

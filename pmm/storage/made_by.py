@@ -6,7 +6,6 @@ lie stands here alone. Deleting the memory costs nothing but plainer advice.
 
 import contextlib
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,20 +44,32 @@ def command_that_made(home: Home, place: Path, **changes: object) -> str | None:
         place: its directory.
         changes: options by name, as of `pmm.advice.command`.
     """
+    words, options = _remembered(home, place)
+    first = {name: options[name] for name in ("name", "target") if name in options}
+    asked = {**first, **options, **changes, "home": home.option}
+    return command(*words, **asked) if words else None
+
+
+def option_that_made(home: Home, place: Path, option: str) -> Any:
+    """The value of an option of the command that made an artefact; None where nobody knows."""
+    return _remembered(home, place)[1].get(option)
+
+
+def _remembered(home: Home, place: Path) -> tuple[list[str], dict[str, Any]]:
+    """The words and the options; none where they are not there, or not as they were written."""
     try:
         found = json.loads(_memory(home, place).read_text(encoding="utf-8"))
         words, options = found["words"], found["options"]
     except (OSError, ValueError, KeyError, TypeError):
-        return None
-    if not isinstance(words, list) or not isinstance(options, Mapping):
-        return None
-    if not all(_is_plain(each) for each in (*words, *options, *options.values())):
-        return None
-    return command(*words, **{**options, **changes, "home": home.option})
+        return [], {}
+    whole = isinstance(words, list) and isinstance(options, dict)
+    if not whole or not all(_is_plain(each) for each in (*words, *options, *options.values())):
+        return [], {}
+    return words, options
 
 
 def _is_plain(value: object) -> bool:
-    """Whether a part of a command is as `remember` wrote it, and nothing that acts on a terminal."""
+    """Whether a part of a command is as `remember` wrote it; nothing that acts on a terminal."""
     if isinstance(value, list):
         return all(_is_plain(each) for each in value)
     if isinstance(value, str):

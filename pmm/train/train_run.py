@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from pmm.data.training_set import TrainingSet
+from pmm.data.windows import told
 from pmm.errors import PmmError, RecipeError, StaleArtefact
 from pmm.model.build import build_model, features_of
 from pmm.model.features.trunks import trunks_of, write_trunks
@@ -85,7 +86,13 @@ def train(
     """
     recipe = with_whole_paths(recipe)
     require_trackers(recipe.train.trackers)
-    data = TrainingSet(open_parts(home, recipe), mixing=recipe.mixing, read=recipe.model.modality)
+    data = TrainingSet(
+        open_parts(home, recipe),
+        mixing=recipe.mixing,
+        read=recipe.model.modality,
+        windows=recipe.train.windows,
+        max_length=recipe.model.max_length,
+    )
     with run_folder.claim(run_dir):
         going_on = run_folder.settle(run_dir, existing)
         if going_on:
@@ -99,7 +106,9 @@ def train(
             run_folder.clear(run_dir)
         about = {"command": command, "seed": recipe.train.seed, "shards": data.fingerprint}
         about |= {"target": data.target, "device": str(trainer.device), **trainer.sizes()}
+        about["reads"] = data.reads()
         run_folder.describe(run_dir, dump(recipe), about)
+        logger.info(told(data.windows))
         if report is not None:
             write_report(run_dir, report)
             logger.info(report)

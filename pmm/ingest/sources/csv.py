@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pmm.advice import options_text
 from pmm.errors import InputError
 from pmm.ingest.pictures.picture_folder import PictureFolder
 from pmm.ingest.readers.columns import (
@@ -117,8 +118,8 @@ def _require_name(name: str) -> None:
         if slug(taken) == place:
             source = taken.split()[0].lower()
             raise InputError(
-                f'--name "{name}": "{taken}" is what pmm ingest {source} writes, and this would '
-                f'replace it. Choose another name, e.g. --name "my {name.strip()}"'
+                f'--name "{name}": "{taken}" is what the source {source} makes, and this would '
+                f"replace it. Choose another name, e.g. {options_text(name=f'my {name.strip()}')}"
             )
 
 

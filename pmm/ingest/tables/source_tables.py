@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from pmm.advice import command
 from pmm.errors import ArtefactError, BrokenArtefact
 from pmm.ingest.tables.id_codes import IdCodes
 from pmm.storage.artefact import (
@@ -137,7 +138,7 @@ def write_tables(home: Home, raw: RawSource) -> Built:
 def _interactions_in_place(place: Path, piece: str) -> dict[str, Any] | None:
     """What the card in place says of the interactions, if they are whole and made from the same."""
     try:
-        manifest = open_artefact(place, kind="tables", made_by="pmm ingest", verify=True)
+        manifest = open_artefact(place, kind="tables", made_by=command("ingest"), verify=True)
     except ArtefactError:
         return None
     if manifest.config.get("interactions") != piece:
@@ -264,4 +265,4 @@ def _batches(path: Path) -> Iterator[pa.RecordBatch]:
         with pq.ParquetFile(path, read_dictionary=columns[:2]) as file:
             yield from file.iter_batches(batch_size=ROW_GROUP, columns=columns)
     except (OSError, pa.ArrowInvalid) as error:
-        raise BrokenArtefact(f"{path} cannot be read ({error}). Run pmm ingest again") from error
+        raise BrokenArtefact(f"{path} cannot be read ({error}). Ingest the source again") from error

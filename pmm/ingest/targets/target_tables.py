@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from pmm.advice import command
 from pmm.errors import InputError, nearest
 from pmm.flags import Flag
 from pmm.ingest.tables.source_tables import Source, load_source
@@ -45,7 +46,8 @@ from pmm.storage.artefact import (
     require_input,
     write_json,
 )
-from pmm.storage.home import Home, slug
+from pmm.storage.home import SOURCES, TARGETS, Home, slug
+from pmm.storage.made_by import command_that_made
 from pmm.storage.schemas import COLD, SEQUENCES, TARGET_ITEMS, write_table
 
 
@@ -159,6 +161,19 @@ def write_targets(
     return cards
 
 
+def command_to_ingest(home: Home, name: str) -> str:
+    """The command that makes a target's tables, for messages: as it was when they were made."""
+    known = command_that_made(home, home.target(name))
+    if known:
+        return known
+    place = slug(name)
+    if place in {slug(each) for each in (*SOURCES, *TARGETS)}:
+        target = None if place in {slug(each) for each in SOURCES} else name
+        return command("ingest", name.split()[0].lower(), target=target, home=home.option)
+    files = {"interactions": "FILE", "items": "FILE"}
+    return command("ingest", "csv", name=name, **files, home=home.option)
+
+
 def open_target(home: Home, name: str) -> Manifest:
     """The manifest of a target that is whole and was made from its source's tables as they are now.
 
@@ -166,7 +181,7 @@ def open_target(home: Home, name: str) -> Manifest:
         MissingArtefact, BrokenArtefact: it has not been ingested, or is damaged.
         StaleArtefact: its source's tables have been written anew since.
     """
-    place, again = home.target(name), f'pmm ingest … for "{name}" (see pmm ingest --help)'
+    place, again = home.target(name), command_to_ingest(home, name)
     manifest = open_artefact(place, kind="target", made_by=again)
     tables = home.tables(str(manifest.config["source"]))
     if tables.exists():
