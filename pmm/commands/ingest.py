@@ -54,8 +54,10 @@ def source_command(name: str) -> GroupedCommand:
 
 def _to_shard(card: Mapping[str, Any], home: Home) -> str:
     """The command that makes shards of a new target, as its items need it."""
-    bare = card["items_without_image"] == card["statistics"]["items"]
-    return command_line("shard", target=card["target"], allow_no_pictures=bare, home=home.option)
+    items = card["statistics"]["items"]
+    bare, silent = (card[f"items_without_{what}"] == items for what in ("image", "text"))
+    how = {"no_content": bare and silent, "allow_no_pictures": bare and not silent}
+    return command_line("shard", target=card["target"], **how, home=home.option)
 
 
 def _nothing() -> None:

@@ -28,6 +28,8 @@ def run(request: ShardRequest) -> None:
 
 def _to_train(request: ShardRequest, home: Home, name: str, counts: Mapping[str, int]) -> str:
     """The command that trains on new shards what can be trained on them."""
+    if request.no_content:
+        return command_line("train", target=name, model="sasrec", home=home.option)
     folder = Path(request.text_encoder).expanduser()
     return command_line(
         "train",

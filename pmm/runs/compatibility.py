@@ -1,10 +1,31 @@
 """Whether a model can read a target's shards: the same tokens, pictures of its size, any at all."""
 
+from pmm.advice import command
 from pmm.errors import InputError
 from pmm.model.protocol import ModelOptions, Recommender
 from pmm.runs.recipe import encoder_specs
 from pmm.shards.read import Shards
 from pmm.shards.tokens import load_tokenizer
+
+
+def require_content(shards: Shards, options: ModelOptions) -> None:
+    """Refuse shards without content (`pmm shard --no-content`) for a model that reads any.
+
+    Raises:
+        InputError: names the commands for either.
+    """
+    if shards.has_content or options.content == "none":
+        return
+    read = {"both": "text and picture", "text": "text", "vision": "picture"}[options.content]
+    made = shards.command_to_make(no_content=False, allow_no_pictures=True, text_encoder="FOLDER")
+    on_ids = command(
+        "train", target=shards.target, model="sasrec", home=shards.home and shards.home.option
+    )
+    raise InputError(
+        f"the shards of {shards.target} were made without content, and {options.name} reads each "
+        f"item's {read}. Make them with it, by a text encoder's name or folder: {made}. Or train "
+        f"a model on ids: {on_ids}"
+    )
 
 
 def require_tokens(shards: Shards, model: Recommender) -> None:

@@ -10,7 +10,7 @@ from pmm.model.build import build_model, features_of
 from pmm.model.encoders.specs import TextSpec
 from pmm.model.features.trunks import with_activations
 from pmm.model.protocol import Recommender
-from pmm.runs.compatibility import require_pictures, require_tokens
+from pmm.runs.compatibility import require_content, require_pictures, require_tokens
 from pmm.runs.device import pick_device
 from pmm.runs.folder import RECIPE
 from pmm.runs.former_recipes import saved_values
@@ -149,6 +149,7 @@ def load_run(
             f"{run_dir} knows the items of {', '.join(own)} one by one, which says nothing of "
             f"{name}. Train on that: {_to_train_on(home, name, options.name)}"
         )
+    require_content(shards, options)
     on = pick_device(device)
     features = features_of(options, [shards], on)
     model = build_model(options, shards.n_items, features, fresh=False).to(on).eval()

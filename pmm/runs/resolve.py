@@ -11,6 +11,7 @@ from pmm.model import registry
 from pmm.model.encoders.specs import TextSpec
 from pmm.model.model_entry import DEFAULT, Asked, ModelEntry, Transfer
 from pmm.model.protocol import ModelOptions
+from pmm.runs.compatibility import require_content
 from pmm.runs.folder import RECIPE
 from pmm.runs.former_recipes import saved_values
 from pmm.runs.loading import command_to_train, open_parts, saved_recipe
@@ -61,7 +62,9 @@ def resolve_run(
     _refuse_encoders(name, values)
     base = _base(registry.entry(name), name, request, values, asked)
     recipe = resolve(Recipe, merge(base, values, asked))
-    first = open_parts(home, recipe)[0]
+    first, *others = open_parts(home, recipe)
+    for part in (first, *others):
+        require_content(part, recipe.model)
     if not _reads_texts_of_the_usual_encoder(recipe.model):
         return recipe
     return resolve(Recipe, merge(base, _encoder_of(first), values, asked))

@@ -20,14 +20,14 @@ import torch
 from pmm.arrays import Int64s
 from pmm.errors import BrokenArtefact, SchemaError
 from pmm.ingest.targets.target_tables import command_to_ingest
-from pmm.shards.item_shards import OFFSETS, tar_name
+from pmm.shards.item_shards import OFFSETS, OFFSETS_OF_RECORDS, tar_name
 from pmm.shards.items import HiddenStates, Items
 from pmm.shards.jpeg import decode
 from pmm.shards.kinds import Reads, Side
 from pmm.shards.sequence_shards import Lists, Sequences, read_sequences
 from pmm.shards.stream_items import no_tokens, padded_tokens, stream_samples, token_list
 from pmm.shards.tars import map_tar
-from pmm.shards.write import command, shards_manifest
+from pmm.shards.write import command, has_content, shards_manifest
 from pmm.storage.artefact import open_artefact, require_input
 from pmm.storage.home import Home
 from pmm.storage.made_by import option_that_made
@@ -70,6 +70,8 @@ class Shards:
         self.picture_size: int = index["picture"]["size"]
         self.tokenizer: dict[str, Any] = index["tokenizer"]
         """name, sha256, pad, special, vocabulary, max_tokens."""
+        self.has_content: bool = has_content(self.manifest)
+        """Whether texts and pictures were read at all, see `pmm shard --no-content`."""
         self._n_sequence_shards: int = index["sequence_shards"]
         self._held: Mapping[Side, HiddenStates] = {}
         self._where = self._offsets()
@@ -142,6 +144,9 @@ class Shards:
     @cached_property
     def tokens(self) -> Lists:
         """The tokens of all items; item k is list k - 1."""
+        if not self.has_content:
+            nothing = np.zeros(self.n_items + 1, dtype=np.int64)
+            return Lists(offsets=nothing, values=np.zeros(0, dtype=np.int32))
         lengths = np.zeros(self.n_items, dtype=np.int64)
         values = [np.zeros(0, dtype=np.int32)]
         for rows in np.split(np.arange(self.n_items), self._shard_starts()):
@@ -320,7 +325,7 @@ class Shards:
     def _offsets(self) -> dict[str, Int64s]:
         path = self.place / "offsets.parquet"
         try:
-            table = read_table(path, OFFSETS)
+            table = read_table(path, OFFSETS if self.has_content else OFFSETS_OF_RECORDS)
         except (BrokenArtefact, SchemaError) as error:
             raise BrokenArtefact(f"{error}. Run: {self._made_by} --force") from error
         where = {name: table[name].to_numpy() for name in OFFSETS.schema.names}

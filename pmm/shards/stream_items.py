@@ -20,7 +20,7 @@ import numpy.typing as npt
 import torch
 
 from pmm.advice import command
-from pmm.errors import BrokenArtefact
+from pmm.errors import BrokenArtefact, InputError
 from pmm.shards.items import Items
 from pmm.shards.jpeg import decode
 from pmm.shards.kinds import Reads
@@ -103,6 +103,7 @@ def stream_items(source: str | Path, chunk: int, *, read: Reads = "both") -> Ite
 
     Raises:
         BrokenArtefact: a file is missing, cut off or damaged.
+        InputError: content is asked for, and the shards were made without.
     """
     place = _url(source).rstrip("/")
     index, made_by = index_of(place)
@@ -111,6 +112,10 @@ def stream_items(source: str | Path, chunk: int, *, read: Reads = "both") -> Ite
     tars = [f"{place}/{each['tar']}" for each in index["item_shards"]]
     # Each item has a token list, so that none passes unseen; its header is read anyway.
     parts = {*_PARTS[read], "tokens.npy"}
+    if index.get("content") == "none":
+        if read != "none":
+            raise InputError(f"{place} holds neither texts nor pictures of its items")
+        parts = {"json"}
     with closing(stream_samples(tars, parts=parts, made_by=made_by)) as samples:
         for start in range(1, index["items"] + 1, chunk):
             numbers = np.arange(start, min(start + chunk, index["items"] + 1))

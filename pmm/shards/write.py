@@ -17,12 +17,14 @@ import pyarrow as pa
 
 from pmm import advice
 from pmm.cpu_cores import cores
-from pmm.errors import BrokenArtefact, InputError
+from pmm.errors import ArtefactError, BrokenArtefact, InputError
 from pmm.ingest.targets.target_tables import open_target
 from pmm.progress import progress
 from pmm.shards.hub import local_folder
 from pmm.shards.item_shards import (
+    NO_CONTENT,
     OFFSETS,
+    OFFSETS_OF_RECORDS,
     Item,
     is_written,
     offsets,
@@ -72,15 +74,22 @@ def command(
     known = home and command_that_made(home, home.shards(target), target=target, **changes)
     if known:
         return known
-    tokenizer = (made_with or {}).get("tokenizer") or {}
-    options: dict[str, object] = {
+    options = {**_recorded(made_with or {}), **changes}
+    return advice.command("shard", target=target, **options, home=home and home.option)
+
+
+def _recorded(index: Mapping[str, Any]) -> dict[str, object]:
+    """What index.json says of the options that shards were made with, beside the defaults."""
+    if index.get("content") == "none":
+        return {"no_content": True}
+    tokenizer = index.get("tokenizer") or {}
+    found: dict[str, object] = {
         "text_encoder": "FOLDER" if tokenizer.get("local") else tokenizer.get("name"),
         "max_tokens": tokenizer.get("max_tokens"),
-        "jpeg_quality": ((made_with or {}).get("picture") or {}).get("quality"),
+        "jpeg_quality": (index.get("picture") or {}).get("quality"),
     }
     usual = ShardOptions()
-    options = {each: v for each, v in options.items() if v != getattr(usual, each)} | changes
-    return advice.command("shard", target=target, **options, home=home and home.option)
+    return {each: value for each, value in found.items() if value != getattr(usual, each)}
 
 
 def write_shards(home: Home, target: str, options: ShardOptions, *, force: bool = False) -> Built:
@@ -98,9 +107,10 @@ def write_shards(home: Home, target: str, options: ShardOptions, *, force: bool 
     images = [image for image in items["image"].to_pylist() if image is not None]
     said = _said(options)
     again = partial(advice.command, "shard", target=name, **said, home=home.option)
-    pictures = _picture_folder(name, source, images, options, again)
-    tokenizer = load_tokenizer(options.text_encoder)
-    TokenEncoder(tokenizer, options.max_tokens)
+    if options.no_content and not force:
+        _keep_content(home, name, manifest.fingerprint, again)
+    pictures = None if options.no_content else _picture_folder(name, source, images, options, again)
+    tokenizer = _tokenizer(options)
     digest = "none" if pictures is None else Digests(home.root).files(pictures, images)
     picture_format = PictureFormat(
         size=options.picture_size, quality=options.jpeg_quality, max_pixels=options.max_pixels
@@ -110,12 +120,13 @@ def write_shards(home: Home, target: str, options: ShardOptions, *, force: bool 
         setting = Setting(folder, pictures, picture_format, tokenizer, options.max_tokens)
         n_shards = _write_items(name, items, setting, options)
         counts = _counts(folder, n_shards)
-        if not counts["pictures"] and not options.allow_no_pictures:
+        if not (counts.get("pictures") or options.allow_no_pictures or options.no_content):
             raise InputError(_nothing_read(name, pictures, counts, again))
         sequences = read_table(source / "sequences.parquet", SEQUENCES)
         n_sequence_shards = write_sequence_shards(folder, sequences)
         with atomic_file(folder / "offsets.parquet") as temporary:
-            write_table(temporary, offsets(folder, n_shards, made_by=again()), OFFSETS)
+            table = OFFSETS_OF_RECORDS if options.no_content else OFFSETS
+            write_table(temporary, offsets(folder, n_shards, made_by=again()), table)
         index = _index(name, setting, options, items.num_rows)
         index["sequence_shards"], index["users"] = n_sequence_shards, sequences.num_rows
         with atomic_file(folder / "index.json") as temporary:
@@ -134,6 +145,38 @@ def write_shards(home: Home, target: str, options: ShardOptions, *, force: bool 
     return built
 
 
+def _tokenizer(options: ShardOptions) -> Tokenizer | None:
+    """What makes tokens of texts; None where no text is read. Errors as of `write_shards`."""
+    if options.no_content:
+        return None
+    tokenizer = load_tokenizer(options.text_encoder)
+    TokenEncoder(tokenizer, options.max_tokens)
+    return tokenizer
+
+
+def _keep_content(home: Home, name: str, target: str, again: Again) -> None:
+    """Refuse to put shards without content in the place of those that have it.
+
+    Raises:
+        InputError: such shards of this very target are there.
+    """
+    try:
+        held = open_artefact(home.shards(name), kind=KIND, made_by=again())
+    except ArtefactError:
+        return
+    if has_content(held) and held.inputs.get("target") == target:
+        onwards = advice.command("train", target=name, model="sasrec", home=home.option)
+        raise InputError(
+            f"{home.shards(name)} holds the content of the items already, and models on ids train "
+            f"on that too: {onwards}. To replace it all the same: {again(force=True)}"
+        )
+
+
+def has_content(manifest: Manifest) -> bool:
+    """Whether shards hold texts and pictures of their items, as far as there are any."""
+    return manifest.config.get("content") != "none"
+
+
 def _said(options: ShardOptions) -> dict[str, Any]:
     """What was asked for beside the defaults, a local encoder by its whole path."""
     # Of the options alone: a request says target, home and --force too.
@@ -144,7 +187,9 @@ def _said(options: ShardOptions) -> dict[str, Any]:
     return said | ({"text_encoder": str(folder.absolute())} if folder else {})
 
 
-def _config(tokenizer: Tokenizer, options: ShardOptions) -> dict[str, Any]:
+def _config(tokenizer: Tokenizer | None, options: ShardOptions) -> dict[str, Any]:
+    if tokenizer is None:
+        return {"content": "none", "items_per_shard": options.items_per_shard}
     return {
         "text_encoder": tokenizer.name,
         "tokenizer": tokenizer.digest,
@@ -207,6 +252,9 @@ def _nothing_read(name: str, pictures: Path | None, counts: dict[str, int], agai
 def _counts(folder: Path, n_shards: int) -> dict[str, int]:
     """Items, and what became of them, from the tables of all shards."""
     paths = [folder / table_name(shard) for shard in range(n_shards)]
+    statuses = pl.read_parquet(paths, columns=["status"])["status"]
+    if len(statuses) and (statuses == NO_CONTENT).all():
+        return {"items": len(statuses)}
     reason = pl.read_parquet(paths, columns=["reason"])["reason"]
     reasons = reason.drop_nulls().value_counts().sort("reason").rows()
     return {
@@ -218,23 +266,27 @@ def _counts(folder: Path, n_shards: int) -> dict[str, int]:
 
 
 def _index(name: str, setting: Setting, options: ShardOptions, n_items: int) -> dict[str, Any]:
-    step = options.items_per_shard
+    step, tokenizer, size = options.items_per_shard, setting.tokenizer, setting.picture_format
     return {
+        **({} if tokenizer else {"content": "none"}),
         "target": name,
         "items": n_items,
         "item_shards": [
             {"tar": tar_name(k), "first": 1 + k * step, "last": min((k + 1) * step, n_items)}
             for k in range(-(-n_items // step))
         ],
-        "picture": {"size": setting.picture_format.size, "quality": setting.picture_format.quality},
+        "picture": {
+            "size": size.size if tokenizer else 0,
+            "quality": size.quality if tokenizer else 0,
+        },
         "tokenizer": {
-            "name": setting.tokenizer.name,
-            "local": setting.tokenizer.local,
-            "sha256": setting.tokenizer.digest,
-            "pad": setting.tokenizer.pad,
-            "special": setting.tokenizer.special,
-            "vocabulary": setting.tokenizer.vocabulary,
-            "max_tokens": setting.max_tokens,
+            "name": tokenizer.name if tokenizer else None,
+            "local": tokenizer.local if tokenizer else False,
+            "sha256": tokenizer.digest if tokenizer else None,
+            "pad": tokenizer.pad if tokenizer else 0,
+            "special": tokenizer.special if tokenizer else 0,
+            "vocabulary": tokenizer.vocabulary if tokenizer else 0,
+            "max_tokens": setting.max_tokens if tokenizer else 0,
         },
     }
 

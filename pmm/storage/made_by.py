@@ -45,8 +45,8 @@ def command_that_made(home: Home, place: Path, **changes: object) -> str | None:
         changes: options by name, as of `pmm.advice.command`.
     """
     words, options = _remembered(home, place)
-    first = {name: options[name] for name in ("name", "target") if name in options}
-    asked = {**first, **options, **changes, "home": home.option}
+    first: dict[str, Any] = {name: options[name] for name in ("name", "target") if name in options}
+    asked: dict[str, Any] = {**first, **options, **changes, "home": home.option}
     return command(*words, **asked) if words else None
 
 

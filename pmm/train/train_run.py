@@ -16,7 +16,7 @@ from pmm.model.build import build_model, features_of
 from pmm.model.features.trunks import trunks_of, write_trunks
 from pmm.runs import folder as run_folder
 from pmm.runs.checkpoint import LAST
-from pmm.runs.compatibility import require_pictures, require_tokens
+from pmm.runs.compatibility import require_content, require_pictures, require_tokens
 from pmm.runs.device import pick_device
 from pmm.runs.folder import LOG, RECIPE, Existing
 from pmm.runs.former_recipes import saved_values
@@ -141,6 +141,7 @@ def store_activations(home: Home, recipe: Recipe, *, force: bool = False) -> dic
     storage = "fp16" if recipe.train.cache == "off" else recipe.train.cache
     found: dict[str, str] = {}
     for shards in open_parts(home, recipe):
+        require_content(shards, recipe.model)
         features = features_of(recipe.model, [shards], pick_device(recipe.train.device))
         model = build_model(recipe.model, shards.n_items, features, fresh=False).eval()
         require_tokens(shards, model)

@@ -29,7 +29,12 @@ from pmm.model.features.trunks import with_activations
 from pmm.model.protocol import ModelOptions, Recommender
 from pmm.progress import Progress, progress
 from pmm.runs.checkpoint import LAST, State, load_state, save_state
-from pmm.runs.compatibility import require_features, require_pictures, require_tokens
+from pmm.runs.compatibility import (
+    require_content,
+    require_features,
+    require_pictures,
+    require_tokens,
+)
 from pmm.runs.device import mixed, pick_device, pick_precision
 from pmm.runs.loading import command_to_train, saved_recipe
 from pmm.runs.trackers import TrackedLog
@@ -74,6 +79,7 @@ class Trainer:
         self.dtype = pick_precision(options.precision, self.device)
         logger.debug("device %s, precision %s", self.device, self.dtype)
         for shards in data.parts:
+            require_content(shards, model_options)
             require_features(shards, model_options)
         features = features_of(model_options, data.parts, self.device)
         torch.manual_seed(options.seed)

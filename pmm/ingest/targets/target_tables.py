@@ -26,7 +26,7 @@ from pmm.ingest.targets.k_core import Core, NothingLeft, require_core
 from pmm.ingest.targets.paper_table_two import beside_paper, rules_in_words, statistics
 from pmm.ingest.targets.rows import InteractionRows
 from pmm.ingest.targets.rules import Rule
-from pmm.ingest.targets.selection import carve_rows, sample_users, usable_rows
+from pmm.ingest.targets.selection import MissingImage, carve_rows, sample_users, usable_rows
 from pmm.ingest.targets.split import (
     LEAST,
     LEFT_OUT,
@@ -67,8 +67,8 @@ class IngestOptions:
     """Of the sample of users."""
     split: Annotated[Literal["leave-one-out", "temporal"], Flag(group="data")] = "leave-one-out"
     """Each user's last two items, or two points in time for all."""
-    missing_image: Annotated[Literal["drop", "text-only"], Flag(group="data")] = "drop"
-    """Items without a picture: drop them before the core, or keep them if they have text."""
+    missing_image: Annotated[MissingImage, Flag(group="data")] = "drop"
+    """Items without a picture: drop them before the core, keep those with text, or keep all."""
     cold_below: Annotated[int, Flag(group="data")] = 10
     """Items with fewer training occurrences are cold."""
 
@@ -170,8 +170,7 @@ def command_to_ingest(home: Home, name: str) -> str:
     if place in {slug(each) for each in (*SOURCES, *TARGETS)}:
         target = None if place in {slug(each) for each in SOURCES} else name
         return command("ingest", name.split()[0].lower(), target=target, home=home.option)
-    files = {"interactions": "FILE", "items": "FILE"}
-    return command("ingest", "csv", name=name, **files, home=home.option)
+    return command("ingest", "csv", name=name, interactions="FILE", home=home.option)
 
 
 def open_target(home: Home, name: str) -> Manifest:
