@@ -143,6 +143,8 @@ def test_sources_with_other_tokens_cannot_stand_in_one_batch(
     parts: list[Shards], shop_maker: ModuleType, tmp_path: Any
 ) -> None:
     other = shop_maker.open_shop(tmp_path, n_items=12, n_users=8, texts="quite other words")
-    with pytest.raises(InputError, match=r"Make them alike: pmm shard --target"):
+    with pytest.raises(
+        InputError, match=r"Make them alike: pmm shard --target HM .*--text-encoder /"
+    ):
         TrainingSet([parts[0], other.shards()])
     assert TrainingSet([parts[0], other.shards()], read="vision").n_items == 32

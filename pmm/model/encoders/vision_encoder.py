@@ -189,7 +189,7 @@ def vision_plan(spec: VisionSpec) -> VisionPlan:
     >>> vision_plan(VisionSpec(encoder="ViT-B-32", pretrained="laion2b_s34b_b79k")).quick_gelu
     False
     """
-    folder = local_folder(spec.encoder.removeprefix("local-dir:"))
+    folder = local_folder(spec.encoder.removeprefix("local-dir:"), "--vision-encoder")
     plan = _named_plan(spec) if folder is None else _folder_plan(spec, folder)
     tower = plan.config["vision_cfg"]
     if "timm_model_name" in tower or not isinstance(tower.get("layers"), int):
@@ -259,7 +259,7 @@ def _fetch(plan: VisionPlan) -> Path:
         return Path(open_clip.download_pretrained(tag))
 
     with quiet_libraries():
-        return cached_or_downloaded(repository, load, name=plan.name)
+        return cached_or_downloaded(repository, load, name=plan.name, option="--vision-encoder")
 
 
 def _load_tower(tower: VisionTransformer, path: Path, name: str) -> None:
