@@ -145,7 +145,7 @@ def told(windows: list[Windows]) -> str:
 
     >>> told([Windows(rule="last", length=21, items_U=np.array([100, 10]))])
     'training reads 28% of the training interactions: the last 21 of each user; \
-train.windows=all reads all of them'
+--set train.windows=all reads all of them'
     """
     read, of = sum(each.items_read for each in windows), sum(int(w.items_U.sum()) for w in windows)
     rule, length = windows[0].rule, windows[0].length
@@ -159,7 +159,7 @@ train.windows=all reads all of them'
             which = f"the last {length} of each user"
         case "random":
             which = f"{length} in a row of each user, in each epoch others"
-    return f"{share}: {which}; train.windows=all reads all of them"
+    return f"{share}: {which}; --set train.windows=all reads all of them"
 
 
 def _per_cent(part: int, whole: int) -> str:

@@ -1,5 +1,6 @@
 """Which training items a row holds: the last, random ones, or all; against literal readings."""
 
+import hashlib
 import itertools
 from collections import Counter
 from pathlib import Path
@@ -143,6 +144,24 @@ def test_item_counts_of_random_windows_are_the_mean_over_all_starts(
 
 def every_row(data: TrainingSet, epoch: int = 0, seed: int = 3) -> list[list[int]]:
     return data.rows(np.arange(len(data)), seed=seed, epoch=epoch, length=data.length).tolist()
+
+
+@pytest.mark.parametrize(
+    ("mixing", "digest"),
+    [
+        ("proportional", "38c2896b20f1a71d6005131ad2856f2b"),
+        ("equal", "ba23e76a8c9fcd8d79d40c4091f0cb57"),
+    ],
+)
+def test_rows_of_the_last_windows_are_those_of_before_there_was_a_choice(
+    parts: list[Shards], mixing: Any, digest: str
+) -> None:
+    """The digests were taken from the program before it had other windows."""
+    data = TrainingSet(parts, mixing=mixing)
+    asked = [(s, e, n) for s in (0, 3) for e in (0, 1, 5) for n in (3, 7, 21)]
+    rows = [data.rows(np.arange(len(data)), seed=s, epoch=e, length=n).ravel() for s, e, n in asked]
+    whole = np.concatenate(rows).astype("<i8").tobytes()
+    assert hashlib.sha256(whole).hexdigest()[:32] == digest
 
 
 @pytest.mark.parametrize("mixing", ["proportional", "equal"])
