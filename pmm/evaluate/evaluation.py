@@ -372,7 +372,12 @@ def _draw_gallery(
         if item
     }
     pictures = {item: shards.picture(item) for item in shown if shards.has_picture[item]}
-    texts = {item: str(shards.record(item)["text"]) for item in shown}
+    records = {item: shards.record(item) for item in shown}
+    # Of what has neither text nor picture, as items known by their ids alone, the id is shown.
+    texts = {
+        item: str(each["text"] or ("" if item in pictures else each["item_id"]))
+        for item, each in records.items()
+    }
     hits = sum(row.rank <= gallery.TOP for row in rows)
     title = (
         f"{shards.target}, {options.split} items, run {path.parent.name}: "

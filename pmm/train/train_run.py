@@ -86,13 +86,7 @@ def train(
     """
     recipe = with_whole_paths(recipe)
     require_trackers(recipe.train.trackers)
-    data = TrainingSet(
-        open_parts(home, recipe),
-        mixing=recipe.mixing,
-        read=recipe.model.modality,
-        windows=recipe.train.windows,
-        max_length=recipe.model.max_length,
-    )
+    data = training_set(home, recipe)
     with run_folder.claim(run_dir):
         going_on = run_folder.settle(run_dir, existing)
         if going_on:
@@ -104,10 +98,7 @@ def train(
             _restore(trainer)
         elif existing == "overwrite":  # nothing that could be refused stands after this
             run_folder.clear(run_dir)
-        about = {"command": command, "seed": recipe.train.seed, "shards": data.fingerprint}
-        about |= {"target": data.target, "device": str(trainer.device), **trainer.sizes()}
-        about["reads"] = data.reads()
-        run_folder.describe(run_dir, dump(recipe), about)
+        run_folder.describe(run_dir, dump(recipe), _about(trainer, data, command))
         logger.info(told(data.windows))
         if report is not None:
             write_report(run_dir, report)
@@ -120,6 +111,30 @@ def train(
             records = curves.read_log(run_dir / LOG)
             curves.draw(records, run_dir / "curves.png", title=f"{run_dir.name}: {data.target}")
         return _result(trainer)
+
+
+def _about(trainer: Trainer, data: TrainingSet, command: str) -> dict[str, Any]:
+    """What run.json says of a run beside its recipe."""
+    return {
+        "command": command,
+        "seed": trainer.options.seed,
+        "shards": data.fingerprint,
+        "target": data.target,
+        "reads": data.reads(),
+        "device": str(trainer.device),
+        **trainer.sizes(),
+    }
+
+
+def training_set(home: Home, recipe: Recipe) -> TrainingSet:
+    """What a recipe is trained on; errors as `train`."""
+    return TrainingSet(
+        open_parts(home, recipe),
+        mixing=recipe.mixing,
+        read=recipe.model.modality,
+        windows=recipe.train.windows,
+        max_length=recipe.model.max_length,
+    )
 
 
 def store_activations(home: Home, recipe: Recipe, *, force: bool = False) -> dict[str, str]:
