@@ -29,7 +29,7 @@ from typing import Any
 from benchmarks.claims_page import write_page
 from benchmarks.results import commit
 from pmm.cli import main as main_of_pmm
-from pmm.data.training_set import trainable_users
+from pmm.data.training_set import TrainingSet
 from pmm.demo.world_datasets import (
     ingest_platforms,
     oracle_table,
@@ -403,7 +403,7 @@ def _model_arguments(encoders: Path, tuned: Home, run: Run) -> list[str]:
 
 
 def _epochs(home: Home, run: Run) -> int:
-    users = len(trainable_users(Shards.of(home, run.target)))
+    users = len(TrainingSet([Shards.of(home, run.target)], read="none"))
     return max(1, round(run.steps / -(-users // BATCH_USERS)))
 
 

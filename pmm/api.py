@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
+from pmm.advice import command
 from pmm.errors import InputError, MissingArtefact, nearest
 from pmm.evaluate.evaluate_options import CompareRequest, EvaluateRequest
-from pmm.ingest.sources.source_registry import find_source
+from pmm.ingest.sources.source_registry import find_source, ingest_from
 from pmm.runs.request import CacheRequest, TrainRequest, TuneRequest
 from pmm.shards.shard_options import ShardRequest
 from pmm.storage.home import Home, resolve_home
@@ -127,8 +128,8 @@ def ingest(source: str, **options: Any) -> list[dict[str, Any]]:
     >>> card["target"], card["statistics"]["users"] > 100
     ('shop', True)
     """
-    entry = find_source(source)
-    return entry.ingest(_request(entry.request, (), options))
+    kind = find_source(source).request
+    return ingest_from(source, _request(kind, (), options))
 
 
 @_asked_as(ShardRequest)
@@ -257,7 +258,8 @@ def load(run: Path | str, home: Path | str | None = None) -> "Run":
     place = resolve_home(None if home is None else Path(home))
     found = place.find_run(Path(run))
     if not (found / "recipe.toml").is_file():
-        raise MissingArtefact(f"{found} is no run: it has no recipe.toml. Run: pmm train")
+        made_by = command("train", target="NAME", name=found.name)
+        raise MissingArtefact(f"{found} is no run: it has no recipe.toml. Run: {made_by}")
     if home is None:
         place = Home.holding(found, "runs") or place
     return Run(place=found, home=place)
@@ -299,7 +301,7 @@ class Run:
         >>> sorted(run.metrics["model"].keys() & {"hr@10", "ndcg@10"})
         ['hr@10', 'ndcg@10']
         """
-        return read_json(self._evaluated(METRICS), again=f"Run: pmm evaluate {self.place}")
+        return read_json(self._evaluated(METRICS), again=f"Run: {command('evaluate', self.place)}")
 
     @property
     def ranks(self) -> "pl.DataFrame":
@@ -332,6 +334,6 @@ class Run:
     def _evaluated(self, name: str) -> Path:
         path = self.place / name
         if not path.is_file():
-            raise MissingArtefact(f"{path} is not there. Run: pmm evaluate {self.place}")
-        require_sealed(path, again=f"Run: pmm evaluate {self.place}")
+            raise MissingArtefact(f"{path} is not there. Run: {command('evaluate', self.place)}")
+        require_sealed(path, again=f"Run: {command('evaluate', self.place)}")
         return path

@@ -4,7 +4,6 @@ Of a home folder: all datasets of the paper beside the paper's figures.
 """
 
 import json
-import shlex
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import islice
@@ -22,9 +21,9 @@ from pmm.errors import (
 )
 from pmm.ingest.pictures.picture_folder import describe_pictures
 from pmm.ingest.targets.paper_table_two import TABLE_II, rules_in_words
-from pmm.ingest.targets.target_tables import open_target
+from pmm.ingest.targets.target_tables import command_to_ingest, open_target
 from pmm.storage.artefact import MANIFEST, Manifest, open_artefact, snapshot, storage_errors
-from pmm.storage.home import Home, resolve_home, slug, whole_path
+from pmm.storage.home import Home, slug, whole_path
 from pmm.storage.snapshot import Snapshot
 from pmm.terminal import one_line
 from pmm.text_table import text_table
@@ -151,24 +150,19 @@ def _home(home: Home) -> Iterator[str]:
     yield f"{home.root}: home, ours beside the paper's Table II"
     yield ""
     rows: list[list[Any]] = []
-    commands = False
     for name, printed in TABLE_II.items():
-        command = f"pmm ingest {name.split()[0].lower()}"
-        found = _rows_of_target(home, name, command)
+        found = _rows_of_target(home, name)
         if len(found) == 1:
-            commands = True
             found.append(["  in the paper", *printed, ""])
         rows += found
     known = {slug(name) for name in TABLE_II}
     for card in sorted((home.root / "targets").glob("*/card.json")):
         if card.parent.name not in known:
-            rows += _rows_of_target(home, card.parent.name, "pmm ingest csv")
+            rows += _rows_of_target(home, card.parent.name)
     yield text_table(["dataset", *_HEADER, ""], rows)
-    if commands and home != resolve_home(None):
-        yield f"The commands need --home {shlex.quote(str(home.root))}"
 
 
-def _rows_of_target(home: Home, name: str, command: str) -> list[list[Any]]:
+def _rows_of_target(home: Home, name: str) -> list[list[Any]]:
     """As `_beside_paper`; one row that names the command where the target cannot be used."""
     try:
         with snapshot(home.target(name), f"the target {name}").reading():
@@ -180,7 +174,7 @@ def _rows_of_target(home: Home, name: str, command: str) -> list[list[Any]]:
         why = "out of date"
     except (ArtefactError, InputError):
         why = "damaged"
-    return [[name, *[None] * len(_FIGURES), f"{why}: {command}"]]
+    return [[name, *[None] * len(_FIGURES), f"{why}: {command_to_ingest(home, name)}"]]
 
 
 def _artefact(path: Path, rows: int, sheet: Path | None, verify: bool) -> Iterator[str]:

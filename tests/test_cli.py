@@ -157,7 +157,7 @@ def test_shards_of_a_target_that_was_ingested_anew_are_refused(
     subprocess.run(["cp", "-r", shop, home], check=True)
     pmm("ingest", "hm", "--home", home, "--item-core", 0, capsys=capsys)
     message = pmm(*train(home, "stale"), capsys=capsys, status=1)
-    assert 'Run: pmm shard --target "HM Shoes"' in message
+    assert "Run: pmm shard --target 'HM Shoes' --text-encoder " in message
 
 
 def test_a_text_encoder_with_other_tokens_is_refused(
@@ -174,7 +174,7 @@ def test_shards_of_a_local_encoder_ask_where_it_is(
     message = pmm(
         *("train", "--home", shop, "--target", "HM Shoes", "--name", "x"), capsys=capsys, status=1
     )
-    assert "--text-encoder FOLDER" in message
+    assert f"Say where it is: --text-encoder {shop / 'encoders' / 'text'}" in message
 
 
 def test_a_misspelt_recipe_key_names_the_nearest(

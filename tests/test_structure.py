@@ -13,6 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "pmm"
 LEAVES = (
+    "advice",
     "arrays",
     "errors",
     "cpu_cores",

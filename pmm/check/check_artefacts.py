@@ -6,13 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pmm.check.finding import Finding, at
+from pmm.advice import command
+from pmm.check.finding import Finding
 from pmm.errors import ArtefactError
 from pmm.ingest.sources import source_registry
 from pmm.shards.shard_options import ShardOptions
 from pmm.storage.artefact import Manifest, fingerprint, open_artefact, read_manifest
 from pmm.storage.home import Home
 from pmm.storage.json_files import JSON_ERRORS, parse_json
+from pmm.storage.made_by import command_that_made
 from pmm.storage.verify import faults, in_words
 
 ROOMS = {"tables": "tables", "targets": "target", "shards": "shards", "activations": "activations"}
@@ -66,10 +68,13 @@ def command_for(home: Home, place: Path, kind: str, config: dict[str, Any]) -> s
 
     Its own command would need the options of before, which only its manifest knows.
     """
-    repair = f"pmm check {shlex.quote(str(home.root))} --repair"
+    repair = command("check", home.root, repair=True)
     source = str(config.get("source", place.name))
     if kind == "tables" and source.lower() not in source_registry.source_names():
-        own = f"pmm ingest csv --name {shlex.quote(source)}{at(home)}"
+        own = command_that_made(home, home.target(source))
+        if own:
+            return own
+        own = command("ingest", "csv", name=source, home=home.option)
         return f"{own}  # and the files and options of before"
     return repair
 
@@ -78,9 +83,9 @@ def _look(home: Home, place: Path, kind: str) -> Finding:
     """Read all files; once more where the artefact was replaced meanwhile."""
     for _ in range(_TRIES):
         before = readable_manifest(place)
-        command = command_for(home, place, kind, before.config if before else {})
+        again = command_for(home, place, kind, before.config if before else {})
         try:
-            manifest = open_artefact(place, kind=kind, made_by=command)
+            manifest = open_artefact(place, kind=kind, made_by=again)
             found = faults(place, manifest.files, remember=False)
             why = in_words(found)
         except ArtefactError as error:
@@ -93,7 +98,7 @@ def _look(home: Home, place: Path, kind: str) -> Finding:
         kind=kind,
         state="damaged" if why else "whole",
         why=why,
-        run=command,
+        run=again,
         files=len(files),
         bytes=sum(entry["bytes"] for entry in files),
     )
@@ -123,13 +128,20 @@ def _or_stale(home: Home, finding: Finding, manifest: Manifest, marks: dict[Path
 def _own_command(home: Home, finding: Finding, manifest: Manifest) -> str:
     """The command that makes an artefact anew from what is there now."""
     if finding.kind == "shards":
+        known = command_that_made(home, finding.place)
+        if known:
+            return known
         name = str(manifest.config.get("text_encoder", ""))
         own = "" if "/" in name or name == ShardOptions.text_encoder else "  # --text-encoder "
-        return f"pmm shard --target {finding.place.name}{at(home)}{own}{name if own else ''}"
+        made = command("shard", target=finding.place.name, home=home.option)
+        return f"{made}{own}{name if own else ''}"
+    known = command_that_made(home, finding.place)
+    if known:
+        return known
     source = str(manifest.config.get("source", finding.place.name))
-    known = source.lower() in source_registry.source_names()
-    own = source.lower() if known else f"csv --name {shlex.quote(source)}"
-    return f"pmm ingest {own}{at(home)}"
+    if source.lower() in source_registry.source_names():
+        return command("ingest", source.lower(), home=home.option)
+    return command("ingest", "csv", name=source, home=home.option)
 
 
 def _drafts(home: Home, room: str) -> Iterator[Finding]:

@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from pmm.check.finding import Condition, Finding, at
+from pmm.advice import command
+from pmm.check.finding import Condition, Finding
 from pmm.errors import InputError, PmmError
 from pmm.ingest.download.picture_store import PICTURE_OUTCOMES, PictureStore, damaged_lines
 from pmm.runs.checkpoint import LAST
 from pmm.runs.folder import LOG, RECIPE, RUN, read_records, shards_of
-from pmm.runs.loading import saved_recipe
+from pmm.runs.loading import command_to_train, saved_recipe
 from pmm.runs.weights import BEST, read_header, read_tensors
 from pmm.storage.home import Home
 from pmm.storage.json_files import read_json
@@ -53,32 +54,26 @@ def command_of_run(home: Home, run_dir: Path) -> str:
         typed = str(read_json(run_dir / RUN, again="")["command"])
     except (PmmError, KeyError):
         typed = ""
-    if not typed.startswith("pmm train"):
+    if not typed.startswith(command("train")):
         typed = _command_by_recipe(home, run_dir)
     return typed if "--overwrite" in typed else f"{typed} --overwrite"
 
 
 def _command_by_recipe(home: Home, run_dir: Path) -> str:
     """Of a run that was not started from a shell: by its recipe, where that can be read."""
-    words = ["pmm", "train", "--name", run_dir.name]
     try:
         recipe = saved_recipe(run_dir)
     except PmmError:
-        return shlex.join(words) + at(home) + "  # and what else it was trained with"
-    words += ["--stage", recipe.stage, "--model", recipe.model.name]
-    named = ",".join(recipe.names)
-    words += ["--sources" if recipe.stage == "pretrain" else "--target", named]
-    if recipe.start is not None:
-        words += ["--from", recipe.start.run, "--transfer", recipe.start.transfer]
-    words += ["--recipe", str(run_dir / RECIPE)]
-    return shlex.join(words) + at(home)
+        made = command("train", name=run_dir.name, home=home.option)
+        return f"{made}  # and what else it was trained with"
+    return command_to_train(run_dir, recipe, overwrite=True)
 
 
 def command_to_evaluate(home: Home, run_dir: Path, names: list[str]) -> str:
     """The command that writes an evaluation's files again."""
-    options = " --cold" if any("-cold" in name for name in names) else ""
-    options += " --split valid" if any(Path(name).stem.endswith("-valid") for name in names) else ""
-    return f"pmm evaluate {run_dir.name}{options}{at(home)}"
+    cold = any("-cold" in name for name in names)
+    split = "valid" if any(Path(name).stem.endswith("-valid") for name in names) else None
+    return command("evaluate", run_dir.name, cold=cold, split=split, home=home.option)
 
 
 def check_searches(home: Home) -> Iterator[Finding]:
@@ -91,9 +86,9 @@ def check_searches(home: Home) -> Iterator[Finding]:
             why = _why(partial(_check_file, folder, path))
             if why:
                 damaged[path.name] = why
-        command = _command_of_search(home, folder, list(damaged))
+        again = _command_of_search(home, folder, list(damaged))
         state: Condition = "damaged" if damaged else "whole"
-        yield _finding(folder, "search", state, _told(damaged), command if damaged else "", paths)
+        yield _finding(folder, "search", state, _told(damaged), again if damaged else "", paths)
 
 
 def check_downloads(home: Home) -> Iterator[Finding]:
@@ -113,7 +108,7 @@ def check_downloads(home: Home) -> Iterator[Finding]:
         if store.table.is_file():
             why = _why(partial(read_table, store.table, PICTURE_OUTCOMES))
             damaged |= {store.table.name: why} if why else {}
-        again = f"pmm ingest {folder.name} --images download{at(home)}"
+        again = command("ingest", folder.name, images="download", home=home.option)
         if wrong:  # what is there with all its bytes is not fetched again
             again = f"rm {shlex.join(map(str, wrong))} && {again}"
         state: Condition = "damaged" if damaged else "whole"
@@ -223,16 +218,16 @@ def _why(look: Callable[[], object]) -> str:
 
 
 def _command_of_search(home: Home, folder: Path, damaged: list[str]) -> str:
-    command = ""
+    typed = ""
     if (folder / TRIALS).is_file() and TRIALS not in damaged:
         rows = read_records(folder / TRIALS, (folder / TRIALS).read_bytes())
-        command = str(rows[-1].get("command", "")) if rows else ""
-    if not command.startswith("pmm tune"):
-        command = f"pmm tune --target {folder.parent.name} --model {folder.name.split('-')[0]}"
-        command += at(home)
+        typed = str(rows[-1].get("command", "")) if rows else ""
+    if not typed.startswith(command("tune")):
+        model = folder.name.split("-")[0]
+        typed = command("tune", target=folder.parent.name, model=model, home=home.option)
     if damaged == [BEST_RECIPE]:  # it is written again from the rows
-        return f"{command}  # writes {BEST_RECIPE} again from the finished trials"
-    return command if "--overwrite" in command else f"{command} --overwrite"
+        return f"{typed}  # writes {BEST_RECIPE} again from the finished trials"
+    return typed if "--overwrite" in typed else f"{typed} --overwrite"
 
 
 def _folders(room: Path, pattern: str = "*") -> list[Path]:

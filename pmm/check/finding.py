@@ -1,12 +1,11 @@
 """What a check finds of one thing in a home, and all of it as a table."""
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pmm.storage.home import Home, resolve_home
+from pmm.storage.home import Home
 from pmm.text_table import text_table
 
 Condition = Literal["whole", "damaged", "stale", "unfinished"]
@@ -41,13 +40,3 @@ def findings_table(home: Home, found: Sequence[Finding]) -> str:
             lines += ["", f"{each.place}: {each.state}", f"  {each.why}"]
             lines += [f"  {each.run}"] if each.run else []
     return "\n".join(lines)
-
-
-def at(home: Home) -> str:
-    """The option that names a home, behind a command; nothing where it is the default.
-
-    >>> at(Home(Path("/data/my shop")))
-    " --home '/data/my shop'"
-    """
-    usual = home.root == resolve_home(None).root
-    return "" if usual else f" --home {shlex.quote(str(home.root))}"

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from pmm.advice import command
 from pmm.check.check_artefacts import ROOMS, expected_fingerprint, readable_manifest
 from pmm.check.check_runs import EVALUATION, damaged_files
 from pmm.check.finding import Finding
@@ -19,7 +20,7 @@ from pmm.errors import InputError, PmmError, StaleArtefact
 from pmm.ingest.sources import source_registry
 from pmm.ingest.sources.hm import CATEGORY_COLUMNS
 from pmm.ingest.targets.rules import rule_of
-from pmm.ingest.targets.target_tables import IngestOptions, write_targets
+from pmm.ingest.targets.target_tables import IngestOptions, command_to_ingest, write_targets
 from pmm.runs.loading import load_run, saved_recipe
 from pmm.runs.recipe import Recipe, encoder_specs
 from pmm.runs.weights import BEST
@@ -83,7 +84,8 @@ def _ingest(home: Home, place: Path, mark: str) -> None:
     name = source.lower()
     if name not in source_registry.source_names() or name == "csv":
         raise InputError(
-            f"{source} was ingested from files of the user's: give them to pmm ingest csv once more"
+            f"{source} was ingested from files of the user's: give them once more to "
+            + command("ingest", "csv")
         )
     entry = source_registry.find_source(name)
 
@@ -117,9 +119,9 @@ def _target(home: Home, place: Path, mark: str) -> None:
         rule = rule_of(config["rule"])
     except JSON_ERRORS as error:
         raise InputError(f"its manifest does not say how it was made ({error})") from error
-    tables = home.tables(source)
-    found = open_artefact(tables, kind="tables", made_by=f"pmm ingest {source.lower()}")
-    require_whole(tables, found.files, made_by=f"pmm ingest {source.lower()}")
+    tables, again = home.tables(source), command_to_ingest(home, source)
+    found = open_artefact(tables, kind="tables", made_by=again)
+    require_whole(tables, found.files, made_by=again)
     built = Built(place=tables, manifest=found, fresh=False)
     with rebuilding({place: mark}):
         write_targets(home, built, {name: rule}, CATEGORY_COLUMNS, [name], IngestOptions(**values))

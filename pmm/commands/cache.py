@@ -1,5 +1,7 @@
 """`pmm cache`: what the frozen parts of the encoders make of each item, stored."""
 
+from pmm.advice import command as command_line
+from pmm.advice import said_options
 from pmm.commands.from_request import GroupedCommand, make_command
 from pmm.runs.request import CacheRequest
 
@@ -13,7 +15,13 @@ def run(request: CacheRequest) -> None:
 
     for folder, state in store_as_asked(request).items():
         print(f"{folder}: {state}")
-    print(f'Next: pmm train --stage scratch --target "{request.target[0]}", with the same encoders')
+    said = said_options(request, leave_out=["target", "storage", "force", "set"])
+    values = request.set
+    if request.storage != CacheRequest.storage:
+        values += (f"train.cache={request.storage}",)
+    target = request.target[0]
+    again = command_line("train", stage="scratch", target=target, **said, set=values)
+    print(f"Next: {again}")
 
 
 def command() -> GroupedCommand:

@@ -1,5 +1,6 @@
 """`pmm evaluate`: the whole catalogue ranked for every user."""
 
+from pmm.advice import command as command_line
 from pmm.commands.from_request import GroupedCommand, make_command
 from pmm.evaluate.evaluate_options import EvaluateRequest
 
@@ -15,7 +16,8 @@ def run(request: EvaluateRequest) -> None:
     _, run_dir = request.place()
     for metrics in evaluate_as_asked(request):
         print(metrics_table(metrics))
-    print(f"Written to {run_dir}: ranks, metrics, gallery. Look: pmm inspect {run_dir}")
+    look = command_line("inspect", run_dir)
+    print(f"Written to {run_dir}: ranks, metrics, gallery. Look: {look}")
 
 
 def command() -> GroupedCommand:

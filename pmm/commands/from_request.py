@@ -115,11 +115,6 @@ def typed_command(leave_out: str = "") -> str:
     return shlex.join(["pmm", *(each for each in sys.argv[1:] if each != leave_out)])
 
 
-def at_home(home: Path | None) -> str:
-    """The option that names the same home, for a command to run next."""
-    return "" if home is None else f" --home {shlex.quote(str(home))}"
-
-
 def _parameter(field: Field) -> inspect.Parameter:
     """A field as a parameter that typer understands."""
     flag, hint, default = field.flag, field.hint, field.default

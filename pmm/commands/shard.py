@@ -1,11 +1,12 @@
 """`pmm shard`: a target as WebDataset shards."""
 
-import shlex
+from collections.abc import Mapping
 from pathlib import Path
 
-from pmm.commands.from_request import GroupedCommand, at_home, make_command
+from pmm.advice import command as command_line
+from pmm.commands.from_request import GroupedCommand, make_command
 from pmm.shards.shard_options import ShardRequest
-from pmm.storage.home import resolve_home
+from pmm.storage.home import Home, resolve_home
 
 
 def run(request: ShardRequest) -> None:
@@ -15,15 +16,29 @@ def run(request: ShardRequest) -> None:
     """
     from pmm.shards.write import write_shards
 
-    home, text = resolve_home(request.home), request.text_encoder
+    home = resolve_home(request.home)
     name = home.find_target(request.target)
     built = write_shards(home, name, request, force=request.force)
     state = "written" if built.fresh else "unchanged, nothing to do"
     print(f"{built.place}: {state}")
     for what, count in built.manifest.counts.items():
         print(f"  {count:>9,} {what}")
-    where = f" --text-encoder {shlex.quote(text)}" if Path(text).is_dir() else ""
-    print(f'Next: pmm train --stage scratch --target "{name}"{where}{at_home(request.home)}')
+    print(f"Next: {_to_train(request, home, name, built.manifest.counts)}")
+
+
+def _to_train(request: ShardRequest, home: Home, name: str, counts: Mapping[str, int]) -> str:
+    """The command that trains on new shards what can be trained on them."""
+    if request.no_content:
+        return command_line("train", target=name, model="sasrec", home=home.option)
+    folder = Path(request.text_encoder).expanduser()
+    return command_line(
+        "train",
+        stage="scratch",
+        target=name,
+        modality=None if counts["pictures"] else "text",
+        text_encoder=folder.absolute() if folder.is_dir() else None,
+        home=home.option,
+    )
 
 
 def command() -> GroupedCommand:

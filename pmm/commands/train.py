@@ -6,9 +6,11 @@ from typing import Any
 
 import typer
 
+from pmm.advice import command as command_line
 from pmm.commands.from_request import GroupedCommand, make_command, typed_command
 from pmm.model import registry
 from pmm.runs.request import TrainRequest
+from pmm.storage.home import SOURCES, TARGETS
 from pmm.train.interrupt import Underway, exit_status
 
 
@@ -35,9 +37,21 @@ def run(request: TrainRequest) -> None:
     if result["ended"] == "interrupted":
         print(f"Go on: {again}")
         raise typer.Exit(exit_status())
-    run_dir = result["run"]
-    finetune = f'pmm train --stage finetune --target "HM Shoes" --from {run_dir}'
-    print(f"Next: {finetune if request.stage == 'pretrain' else f'pmm evaluate {run_dir}'}")
+    print(f"Next: {_to_go_on(request, result['run'])}")
+
+
+def _to_go_on(request: TrainRequest, run_dir: str) -> str:
+    """The command after a training: an evaluation, or a fine-tuning of what was pre-trained."""
+    if request.stage != "pretrain":
+        return command_line("evaluate", run_dir)
+    home = request.place()
+    sources = [home.find_target(name) for name in request.sources or SOURCES]
+    sharded = (
+        home.find_target(each.parent.name) for each in home.shards("x").parent.glob("*/index.json")
+    )
+    own = [name for name in TARGETS if name.split()[0] in sources]
+    target = min({*sharded} - {*sources}, default=(own or TARGETS)[0])
+    return command_line("train", stage="finetune", target=target, from_=run_dir, home=home.option)
 
 
 def _print_result(result: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
+from pmm.advice import options_text
 from pmm.commands.from_request import GroupedCommand, make_command
 from pmm.errors import InputError
 from pmm.flags import Flag
@@ -76,8 +77,8 @@ def _put_encoders(folder: Path, *, teach: bool) -> None:
 
     (teach_public_encoders if teach else put_public_encoders)(folder)
     print(
-        f"{folder}: give pmm shard --text-encoder {folder}/text, and pmm train --recipe "
-        f"{folder}/recipe.toml"
+        f"{folder}: to shard give {options_text(text_encoder=folder / 'text')}, to train "
+        f"{options_text(recipe=folder / 'recipe.toml')}"
     )
 
 

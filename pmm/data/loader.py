@@ -16,10 +16,8 @@ import numpy as np
 from pmm.arrays import Int64s
 from pmm.data.batch import Batch
 from pmm.data.training_set import TrainingSet
+from pmm.data.windows import MAX_LENGTH
 from pmm.errors import InputError
-
-MAX_LENGTH = 20
-"""Input positions of the user encoder (docs/paper.md R32); a training row has one slot more."""
 
 
 def steps_per_epoch(n_users: int, batch_users: int) -> int:
@@ -55,7 +53,8 @@ def train_batches(
 ) -> "BatchLoader":
     """The batches of one epoch from `start_step` on; every position is in exactly one.
 
-    A row holds the `max_length + 1` most recent items of the user's training part.
+    A row holds `max_length + 1` consecutive items of a user's training part, by the training set's
+    rule the most recent ones (`pmm.data.windows`).
 
     Args:
         data: what to train on.

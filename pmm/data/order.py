@@ -44,8 +44,33 @@ def shuffled(
     return found.astype(np.int64)
 
 
-def _keys(seed: int, epoch: int) -> list[int]:
-    digest = hashlib.sha512(f"order {seed} {epoch}".encode()).digest()
+def drawn_below(
+    bounds: npt.NDArray[np.int64],
+    numbers: npt.NDArray[np.int64],
+    *,
+    seed: int,
+    epoch: int,
+    what: str,
+) -> npt.NDArray[np.int64]:
+    """A random whole number below each bound: a pure function of (seed, epoch, number, what).
+
+    Args:
+        bounds: 1 or above.
+        numbers: of whom or what it is drawn for.
+        seed: of the run.
+        epoch: each has draws of its own.
+        what: the name of the draw.
+
+    >>> drawn_below(np.array([1, 9, 9]), np.array([5, 5, 6]), seed=0, epoch=0, what="die").tolist()
+    [0, 0, 6]
+    """
+    key, other = _keys(seed, epoch, what)[:2]
+    mixed = _mixed(_mixed(numbers.astype(np.uint64) ^ np.uint64(key)) ^ np.uint64(other))
+    return (mixed % bounds.astype(np.uint64)).astype(np.int64)
+
+
+def _keys(seed: int, epoch: int, what: str = "order") -> list[int]:
+    digest = hashlib.sha512(f"{what} {seed} {epoch}".encode()).digest()
     return [int.from_bytes(digest[8 * k : 8 * k + 8], "little") for k in range(_ROUNDS)]
 
 

@@ -17,14 +17,12 @@ import torch
 from pmm.arrays import Float64s, Int64s
 from pmm.data.batch import Batch
 from pmm.data.order import Mixing, shuffled
+from pmm.data.windows import MAX_LENGTH, WindowRule, Windows
 from pmm.errors import InputError
 from pmm.shards.items import Items, concatenate
 from pmm.shards.kinds import Reads
 from pmm.shards.read import Shards
 from pmm.storage.schemas import PAD
-
-_USERS_AT_ONCE = 1 << 16
-"""Whose items are counted together: bounds the memory of a count."""
 
 
 class TrainingSet:
@@ -38,6 +36,8 @@ class TrainingSet:
             many of each; an epoch has as many rows as there are users, and each part goes through
             its own users again and again, in a new order each time.
         read: which modalities are read; those that are not are absent from every item.
+        windows: which of a user's training items stand in rows (`pmm.data.windows`).
+        max_length: input positions L; rows have L + 1 slots.
 
     Raises:
         InputError: fewer than two users can be trained on, or the parts' tokens or pictures were
@@ -50,6 +50,8 @@ class TrainingSet:
         *,
         mixing: Mixing = "proportional",
         read: Reads = "both",
+        windows: WindowRule = "last",
+        max_length: int = MAX_LENGTH,
     ) -> None:
         self.parts, self.mixing, self.read = tuple(parts), mixing, read
         _require_alike(self.parts, read)
@@ -58,18 +60,21 @@ class TrainingSet:
         self.first = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
         """int64 [parts + 1]: item k of part p has the number first[p] + k."""
         self.n_items = int(self.first[-1])
-        self._users = [trainable_users(part) for part in self.parts]
-        self._starts = np.concatenate([[0], np.cumsum([len(each) for each in self._users])])
-        if len(self) < 2:
+        self.rule, self.length = windows, max_length + 1
+        self.windows = self._windows(self.length)
+        """The rows of each part."""
+        self._starts = np.concatenate([[0], np.cumsum([len(each) for each in self.windows])])
+        users = sum(len(each.users) for each in self.windows)
+        if users < 2:
             raise InputError(
                 f"training on {self.target} needs at least 2 users, for each other's negatives: "
-                f"found {len(self):,} users with two training items or more"
+                f"found {users:,} users with two training items or more"
             )
         # By the length of rows, of which a run has one; kept, as every batch asks.
         self._log_shares = lru_cache(maxsize=4)(self._count_log_shares)
 
     def __len__(self) -> int:
-        """Rows of an epoch: the trainable users."""
+        """Rows of an epoch: the trainable users; with windows "all" all their windows."""
         return int(self._starts[-1])
 
     @property
@@ -89,17 +94,41 @@ class TrainingSet:
     def rows(self, positions: Int64s, *, seed: int, epoch: int, length: int) -> Int64s:
         """The rows at some positions of an epoch's order, int64 [rows, length], 0 for padding.
 
-        A row holds the most recent items of a user's training part. It is a pure function of
+        A row holds consecutive items of a user's training part. It is a pure function of
         (seed, epoch, position).
+
+        Raises:
+            ValueError: another length than the training set's, on which all windows depend.
         """
-        part, user = self._drawn(positions, seed, epoch)
+        if self.rule == "all" and length != self.length:
+            raise ValueError(f"the rows are windows of {self.length} items, not of {length}")
+        windows = self.windows if length == self.length else self._windows(length)
+        part, row, lap = self._drawn(positions, seed, epoch)
         found = np.full((len(positions), length), PAD, dtype=np.int64)
         for k, shards in enumerate(self.parts):
-            own = part == k
-            if own.any():
-                items = shards.sequences().train.recent(user[own], length)
+            train = shards.sequences().train
+            for turn in np.unique(lap[part == k]).tolist():
+                own = (part == k) & (lap == turn)
+                user, end = windows[k].at(row[own], seed=seed, epoch=turn)
+                items = train.before(user, end, length)
                 found[own] = np.where(items != PAD, items + self.first[k], PAD)
         return found
+
+    def _windows(self, length: int) -> list[Windows]:
+        """The windows of each part, with rows of so many slots."""
+        lengths = [part.sequences().train.lengths for part in self.parts]
+        return [
+            Windows(rule=self.rule, length=length, items_U=each, part=k)
+            for k, each in enumerate(lengths)
+        ]
+
+    def reads(self) -> dict[str, Any]:
+        """How many of the training interactions a pass reads, for a run's record."""
+        return {
+            "windows": self.rule,
+            "interactions": sum(each.items_read for each in self.windows),
+            "of": sum(int(each.items_U.sum()) for each in self.windows),
+        }
 
     def collate(self, item_BS: Int64s) -> Batch:
         """Rows of items (0: padding) as a batch over their distinct items.
@@ -117,20 +146,19 @@ class TrainingSet:
     def occurrences(self, length: int) -> list[Float64s]:
         """How often the rows of an epoch hold each item, by part; float64 [items of the part].
 
-        It is what batches meet, not how often an item occurs in the training parts: a row has its
-        user's last `length` items alone, and a user with a single one has no row. With the mixing
-        "equal" it is of an epoch in which each part is gone through once.
+        It is what batches meet, not how often an item occurs in the training parts: under the rule
+        "last" a row has its user's last `length` items alone, and a user with a single one has no
+        row. Of random windows it is the expected number. With the mixing "equal" it is of an epoch
+        in which each part is gone through once.
 
         Args:
             length: slots of a row, as in `rows`.
         """
-        found = [np.zeros(shards.n_items + 1) for shards in self.parts]
-        for shards, users, count in zip(self.parts, self._users, found, strict=True):
-            for some in np.split(users, range(_USERS_AT_ONCE, len(users), _USERS_AT_ONCE)):
-                own = shards.sequences().train.take(some)
-                visits = expected_visits(own.lengths, length)
-                count += np.bincount(own.values, visits, minlength=len(count))
-        return [count[1:] for count in found]
+        windows = self.windows if length == self.length else self._windows(length)
+        return [
+            each.item_counts(shards.sequences().train, shards.n_items)[1:]
+            for each, shards in zip(windows, self.parts, strict=True)
+        ]
 
     def items(self, numbers: Int64s) -> Items:
         """The content of distinct items, whose numbers must ascend."""
@@ -157,78 +185,37 @@ class TrainingSet:
         part = int(np.searchsorted(self.first, item)) - 1
         return self.parts[part], item - int(self.first[part])
 
-    def _drawn(self, positions: Int64s, seed: int, epoch: int) -> tuple[Int64s, Int64s]:
-        """Part and user of some positions of an epoch's order."""
+    def _drawn(self, positions: Int64s, seed: int, epoch: int) -> tuple[Int64s, Int64s, Int64s]:
+        """Part, row there and the how manieth pass through it, of positions of an epoch's order."""
         match self.mixing:
             case "proportional":
                 at = shuffled(positions, len(self), seed=seed, epoch=epoch)
                 part = np.searchsorted(self._starts, at, side="right") - 1
-                inside = at - self._starts[part]
+                inside, lap = at - self._starts[part], np.full_like(at, epoch)
             case "equal":
                 count = len(self.parts)
                 turn, part = np.divmod(epoch * len(self) + positions, count)
-                inside = np.empty_like(turn)
-                for k, users in enumerate(self._users):
-                    for lap in np.unique(turn[part == k] // len(users)).tolist():
-                        own = (part == k) & (turn // len(users) == lap)
+                inside, lap = np.empty_like(turn), np.empty_like(turn)
+                for k, rows in enumerate(map(len, self.windows)):
+                    for now in np.unique(turn[part == k] // rows).tolist():
+                        own = (part == k) & (turn // rows == now)
                         # Each part and lap has an order of its own.
-                        order = lap * count + k
-                        inside[own] = shuffled(
-                            turn[own] % len(users), len(users), seed=seed, epoch=order
-                        )
-        user = np.empty_like(inside)
-        for k, users in enumerate(self._users):
-            user[part == k] = users[inside[part == k]]
-        return part, user
+                        order = now * count + k
+                        inside[own] = shuffled(turn[own] % rows, rows, seed=seed, epoch=order)
+                        lap[own] = now
+        return part, inside, lap
 
     def _count_log_shares(self, length: int) -> npt.NDArray[np.float32]:
         """log of each item's share of what batches meet, [n_items]; of one that they never meet it
         is low and finite."""
         counts = self.occurrences(length)
         if self.mixing == "equal":  # as many rows of each part, but not as many items in them
-            pairs = zip(counts, self._users, strict=True)
-            counts = [count / len(users) for count, users in pairs]
+            pairs = zip(counts, self.windows, strict=True)
+            counts = [count / len(rows) for count, rows in pairs]
         count_N = np.concatenate(counts)
         share_N = np.maximum(count_N / count_N.sum(), 1e-30)
         log_share_N: npt.NDArray[np.float32] = np.log(share_N).astype(np.float32)
         return log_share_N
-
-
-def expected_visits(lengths_U: Int64s, length: int, windows_U: Int64s | None = None) -> Float64s:
-    """How often a row of each user is expected to hold each of his items, oldest first.
-
-    A user's row is a window of `length` items of his, drawn evenly from his last `windows_U`
-    windows; a user with `length` items or fewer has one window, with all that he has.
-
-    Args:
-        lengths_U: how many items each user has.
-        length: slots of a row.
-        windows_U: from how many windows, each shifted by one item, the row is drawn; no more than
-            there are. None: from the last alone, so it is 1 for the last items and 0 for others.
-
-    Returns:
-        float64, a value for each item of each user.
-
-    >>> expected_visits(np.array([4, 2]), 3).tolist()
-    [0.0, 1.0, 1.0, 1.0, 1.0, 1.0]
-    >>> expected_visits(np.array([4, 2]), 3, np.array([2, 1])).tolist()
-    [0.5, 1.0, 1.0, 0.5, 1.0, 1.0]
-    """
-    if windows_U is None:
-        windows_U = np.ones_like(lengths_U)
-    ends = np.cumsum(lengths_U)
-    # From the end: an item with `back` later ones is in the windows that end behind it (at most
-    # `back` items before the user's end) and begin at or before it.
-    back = np.repeat(ends, lengths_U) - np.arange(1, int(lengths_U.sum()) + 1)
-    choices = np.repeat(windows_U, lengths_U)
-    held = np.minimum(back, choices - 1) - np.maximum(back - length + 1, 0) + 1
-    share: Float64s = np.maximum(held, 0) / choices
-    return share
-
-
-def trainable_users(shards: Shards) -> Int64s:
-    """The users whose training part has a next item to learn: at least two items."""
-    return np.flatnonzero(shards.sequences().train.lengths >= 2)
 
 
 def _require_alike(parts: Sequence[Shards], read: Reads) -> None:
@@ -239,7 +226,7 @@ def _require_alike(parts: Sequence[Shards], read: Reads) -> None:
             raise InputError(
                 f"the shards of {first.target} hold tokens of {first.tokenizer['name']!r}, those "
                 f"of {part.target} of {part.tokenizer['name']!r}. Make them alike: "
-                f'pmm shard --target "{part.target}" --text-encoder {first.tokenizer["name"]}'
+                + part.command_to_make(text_encoder=first.text_encoder)
             )
         if read in ("both", "vision") and part.picture_size != first.picture_size:
             raise InputError(

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from pmm.advice import command as command_line
 from pmm.demo.world_datasets import (
     ingest_platforms,
     oracle_table,
@@ -65,7 +66,7 @@ def run_demo(home: Home, *, size: Size, epochs: int | None, seed: int, command: 
     world = generate(size, seed)
     encoders = _prepare(home, world)
     _train(home, encoders, epochs, seed, command)
-    with _step(8, "rank the whole catalogue", f"pmm evaluate {home.run(FINETUNED)}"):
+    with _step(8, "rank the whole catalogue", command_line("evaluate", home.run(FINETUNED))):
         metrics = {name: evaluate_run(home, home.run(name)) for name in (SCRATCH, FINETUNED)}
         oracle = {split: summarise(oracle_table(home, world, TARGET, split)) for split in _SPLITS}
         plot = home.run(FINETUNED) / "validation.png"
@@ -90,15 +91,18 @@ def run_demo(home: Home, *, size: Size, epochs: int | None, seed: int, command: 
 
 def _prepare(home: Home, world: World) -> Path:
     """Everything up to shards; the folder of the encoders."""
-    with _step(1, "raw files of the embedded world's four platforms", "pmm world --format …"):
+    at_home, public = home.option, home.root / "encoders" / "public"
+    to_write = command_line("world", format="hm", to=home.raw("hm"))
+    to_shard = command_line("shard", target=TARGET, text_encoder=public / "text", home=at_home)
+    with _step(1, "raw files of the embedded world's four platforms", to_write):
         for name, counts in write_platforms(home, world).items():
             _say(f"{name}: " + ", ".join(f"{count:,} {what}" for what, count in counts.items()))
-    with _step(2, "filter and split", "pmm ingest bili; … kwai; … hm; … amazon"):
+    with _step(2, "filter and split", command_line("ingest", "hm", home=at_home)):
         cards = ingest_platforms(home)
         _say("\n".join(rows_account(card) for card in cards if "rows" in card))
-    with _step(3, "the world's public encoders", "pmm world --encoders DIR"):
+    with _step(3, "the world's public encoders", command_line("world", encoders=public)):
         encoders = place_encoders(home)
-    with _step(4, "pictures to 224x224, texts to tokens, shards", "pmm shard --target …"):
+    with _step(4, "pictures to 224x224, texts to tokens, shards", to_shard):
         counts = shard_targets(home, [*SOURCES, TARGET], encoders / "text")
         _say(", ".join(f"{count:,} {what}" for what, count in counts.items()))
     return encoders
@@ -112,13 +116,19 @@ def _train(home: Home, encoders: Path, epochs: int | None, seed: int, command: s
     start = TrainRequest(
         stage="finetune", target=TARGET, start=home.run(PRETRAINED), transfer="full"
     )
+    said = {"recipe": encoders / "recipe.toml", "home": home.option}
+    tune = command_line(
+        "train", stage="finetune", target=TARGET, from_=home.run(PRETRAINED), **said
+    )
     with _one_thread(), _beside(home, SCRATCH, TrainRequest(target=TARGET), recipe, command):
-        with _step(5, "pre-train on four sources", "pmm train --stage pretrain"):
+        before = command_line("train", stage="pretrain", **said)
+        with _step(5, "pre-train on four sources", before):
             request = TrainRequest(stage="pretrain")
             _say(_trained(home, PRETRAINED, request, merge(recipe, longer), command))
-        with _step(6, "fine-tune on one target", f'pmm train --stage finetune --target "{TARGET}"'):
+        with _step(6, "fine-tune on one target", tune):
             _say(_trained(home, FINETUNED, start, recipe, command))
-    with _step(7, "the same from scratch", f'pmm train --stage scratch --target "{TARGET}"'):
+    scratch = command_line("train", stage="scratch", target=TARGET, **said)
+    with _step(7, "the same from scratch", scratch):
         _say(f"was trained beside: {home.root / 'logs' / SCRATCH}.txt")
 
 

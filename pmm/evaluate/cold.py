@@ -20,6 +20,7 @@ from pmm.arrays import Int32s, Int64s
 from pmm.errors import BrokenArtefact
 from pmm.evaluate.metrics import measure
 from pmm.evaluate.ranking import Queries
+from pmm.ingest.targets.target_tables import command_to_ingest
 from pmm.shards.read import Shards
 from pmm.shards.sequence_shards import Prefixes
 from pmm.storage.artefact import open_artefact, require_input, snapshot
@@ -48,8 +49,8 @@ def cold_cuts(home: Home, shards: Shards) -> ColdCuts:
         StaleArtefact: they are not those that the shards were made from.
         BrokenArtefact: they cannot be read, or name positions that the sequences do not have.
     """
-    place, again = home.target(shards.target), f'pmm ingest … for "{shards.target}"'
-    shard_again = f'pmm shard --target "{shards.target}"'
+    place, again = home.target(shards.target), command_to_ingest(home, shards.target)
+    shard_again = shards.command_to_make()
     path, sequences = place / "cold.parquet", shards.sequences()
     with snapshot(place, f"the target {shards.target}").reading():
         target = open_artefact(place, kind="target", made_by=again)

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from pmm.advice import command
 from pmm.errors import InputError, MissingArtefact
 from pmm.evaluate.evaluate_options import CompareRequest, RankedPart
 from pmm.evaluate.evaluation import ranks_file
@@ -79,10 +80,10 @@ def compare_runs(
     for run in (first, second):
         path = run / ranks_file(run, asked, target)
         if not path.is_file():
-            option = {"test": "", "valid": " --split valid"}.get(asked, " --cold")
-            option += f' --target "{target}"' if target else ""
-            raise MissingArtefact(f"{path} is not there. Run: pmm evaluate {run}{option}")
-        require_sealed(path, again=f"Run: pmm evaluate {run}")
+            split, cold = "valid" if asked == "valid" else None, asked not in ("test", "valid")
+            again = command("evaluate", run.absolute(), split=split, cold=cold, target=target)
+            raise MissingArtefact(f"{path} is not there. Run: {again}")
+        require_sealed(path, again=f"Run: {command('evaluate', run.absolute())}")
         tables.append(read_table(path, RANKS))
     _require_same_questions(first, second, *tables)
     ranks = [table["rank"].to_numpy() for table in tables]

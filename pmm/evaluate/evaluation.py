@@ -14,6 +14,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from pmm.advice import command
 from pmm.arrays import Int32s
 from pmm.evaluate import gallery
 from pmm.evaluate.catalogue import (
@@ -285,7 +286,7 @@ def evaluate_run(
         PmmError: vectors that are no numbers.
     """
     options = options or EvaluateOptions()
-    seen = Snapshot(run_dir / BEST, f"the best weights of {run_dir}", f"pmm evaluate {run_dir}")
+    seen = Snapshot(run_dir / BEST, f"the best weights of {run_dir}", command("evaluate", run_dir))
     with seen.reading():
         model, shards, about = load_run(home, run_dir, device=device, target=target)
     dtype = pick_precision(about["precision"], next(model.parameters()).device)
@@ -403,7 +404,12 @@ def _draw_gallery(
         if item
     }
     pictures = {item: shards.picture(item) for item in shown if shards.has_picture[item]}
-    texts = {item: str(shards.record(item)["text"]) for item in shown}
+    records = {item: shards.record(item) for item in shown}
+    # Of what has neither text nor picture, as items known by their ids alone, the id is shown.
+    texts = {
+        item: str(each["text"] or ("" if item in pictures else each["item_id"]))
+        for item, each in records.items()
+    }
     hits = sum(row.rank <= gallery.TOP for row in rows)
     title = (
         f"{shards.target}, {options.split} items, run {path.parent.name}: "

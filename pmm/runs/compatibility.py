@@ -1,10 +1,31 @@
 """Whether a model can read a target's shards: the same tokens, pictures of its size, any at all."""
 
+from pmm.advice import command
 from pmm.errors import InputError
 from pmm.model.protocol import ModelOptions, Recommender
 from pmm.runs.recipe import encoder_specs
 from pmm.shards.read import Shards
 from pmm.shards.tokens import load_tokenizer
+
+
+def require_content(shards: Shards, options: ModelOptions) -> None:
+    """Refuse shards without content (`pmm shard --no-content`) for a model that reads any.
+
+    Raises:
+        InputError: names the commands for either.
+    """
+    if shards.has_content or options.content == "none":
+        return
+    read = {"both": "text and picture", "text": "text", "vision": "picture"}[options.content]
+    made = shards.command_to_make(no_content=False, allow_no_pictures=True, text_encoder="FOLDER")
+    on_ids = command(
+        "train", target=shards.target, model="sasrec", home=shards.home and shards.home.option
+    )
+    raise InputError(
+        f"the shards of {shards.target} were made without content, and {options.name} reads each "
+        f"item's {read}. Make them with it, by a text encoder's name or folder: {made}. Or train "
+        f"a model on ids: {on_ids}"
+    )
 
 
 def require_tokens(shards: Shards, model: Recommender) -> None:
@@ -28,7 +49,7 @@ def require_tokens(shards: Shards, model: Recommender) -> None:
         raise InputError(
             f"the shards of {shards.target} hold texts of up to {longest} tokens, but the text "
             f"encoder {encoder!r} reads {positions} at most. Choose another encoder, or run: "
-            f'pmm shard --target "{shards.target}" --max-tokens {positions}'
+            f"{shards.command_to_make(max_tokens=positions)}"
         )
     require_same_tokenizer(shards, encoder, rows=text.vocabulary)
 
@@ -65,7 +86,7 @@ def require_same_tokenizer(shards: Shards, encoder: str, *, rows: int | None = N
             f"the shards of {shards.target} hold tokens of {made_with['name']!r} "
             f"({made_with['vocabulary']:,} sub-words), which are not those of the text encoder "
             f"{encoder!r}{known}. Choose that encoder, or run: "
-            f'pmm shard --target "{shards.target}" --text-encoder {encoder}'
+            f"{shards.command_to_make(text_encoder=encoder)}"
         )
 
 

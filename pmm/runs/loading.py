@@ -3,16 +3,18 @@
 from pathlib import Path
 from typing import Any
 
+from pmm.advice import command
 from pmm.errors import BrokenArtefact, InputError, MissingArtefact, StaleArtefact
-from pmm.model import registry
+from pmm.ingest.targets.target_tables import command_to_ingest
 from pmm.model.build import build_model, features_of
+from pmm.model.encoders.specs import TextSpec
 from pmm.model.features.trunks import with_activations
 from pmm.model.protocol import Recommender
-from pmm.runs.compatibility import require_pictures, require_tokens
+from pmm.runs.compatibility import require_content, require_pictures, require_tokens
 from pmm.runs.device import pick_device
 from pmm.runs.folder import RECIPE
 from pmm.runs.former_recipes import saved_values
-from pmm.runs.recipe import Recipe
+from pmm.runs.recipe import Recipe, encoder_specs
 from pmm.runs.weights import BEST, load_weights, read_header
 from pmm.shards.read import Shards
 from pmm.shards.write import command as command_to_shard
@@ -32,18 +34,46 @@ def open_parts(home: Home, recipe: Recipe) -> list[Shards]:
         if place.exists():
             parts.append(Shards(place, home))
         else:
-            missing.append(f"{place} is not there. Run: {_commands_for(home, name)}")
+            missing.append(f"{place} is not there. Run: {_commands_for(home, recipe, name)}")
     if missing:
         raise MissingArtefact("\n".join(missing))
     return parts
 
 
-def _commands_for(home: Home, name: str) -> str:
+def _commands_for(home: Home, recipe: Recipe, name: str) -> str:
     """What makes a target's shards; its source is ingested first where that was not done."""
-    shard = command_to_shard(name)
+    specs = encoder_specs(recipe.model)
+    said = "text" in specs and specs["text"].encoder != TextSpec().encoder
+    shard = command_to_shard(name, home, text_encoder=specs["text"].encoder if said else None)
     if home.target(name).exists():
         return shard
-    return f"pmm ingest {name.split()[0].lower()}; {shard}"
+    return f"{command_to_ingest(home, name)}; {shard}"
+
+
+def command_to_train(run_dir: Path, recipe: Recipe, **how: object) -> str:
+    """The command that trains a run again, or goes on with it, for messages.
+
+    Args:
+        run_dir: its folder.
+        recipe: what it is made of. With `overwrite` the command reads all of it from the folder.
+        how: `resume`, `overwrite`: options by name.
+    """
+    home = Home.holding(run_dir, "runs")
+    start, usual = recipe.start, Recipe()
+    return command(
+        "train",
+        stage=recipe.stage,
+        target=None if recipe.stage == "pretrain" else recipe.target,
+        sources=",".join(recipe.sources) or None,
+        mixing=recipe.mixing if recipe.mixing != usual.mixing else None,
+        model=recipe.model.name if recipe.model.name != usual.model.name else None,
+        from_=start.run if start else None,
+        transfer=start.transfer if start and start.transfer != "full" else None,
+        recipe=run_dir.absolute() / RECIPE if how.get("overwrite") else None,
+        name=run_dir.name,
+        home=home and home.option,
+        **how,
+    )
 
 
 def saved_recipe(run_dir: Path) -> Recipe:
@@ -55,16 +85,27 @@ def saved_recipe(run_dir: Path) -> Recipe:
     """
     path = run_dir / RECIPE
     if not path.is_file():
-        raise MissingArtefact(f"{run_dir} is no run: it has no {RECIPE}. Run: pmm train")
+        raise MissingArtefact(f"{run_dir} is no run: it has no {RECIPE}. Run: {_to_begin(run_dir)}")
     values = saved_values(path)
     names = values.get("sources") if values.get("stage") == "pretrain" else [values.get("target")]
     named = isinstance(names, list) and all(isinstance(name, str) and name for name in names)
     if not named or not isinstance(values.get("model"), dict):
         raise BrokenArtefact(
             f"{path} names no target or has no table [model]: it is damaged. "
-            "Run: pmm train (see --help) with --overwrite"
+            f"Run: {_to_begin(run_dir, overwrite=True)}"
         )
     return resolve(Recipe, values, origin=str(path))
+
+
+def _to_begin(run_dir: Path, **how: object) -> str:
+    """The command that begins a run of which nothing but the name is known."""
+    home = Home.holding(run_dir, "runs")
+    where = {"name": run_dir.name, "home": home and home.option}
+    return command("train", target="NAME", **where, **how)
+
+
+def _to_train_on(home: Home, target: str, model: str) -> str:
+    return command("train", stage="scratch", target=target, model=model, home=home.option)
 
 
 def targets_of(run_dir: Path) -> list[str]:
@@ -91,13 +132,10 @@ def load_run(
         raise InputError(f"{run_dir} was trained on {', '.join(own)}: say which one with --target")
     name = home.find_target(target or own[0])
     shards = Shards.of(home, name)
-    stage = recipe.stage
-    what = f'--target "{own[0]}"' if stage != "pretrain" else f'--sources "{",".join(own)}"'
-    which = "" if options.name == registry.DEFAULT_MODEL else f" --model {options.name}"
-    again = f"pmm train --stage {stage} {what}{which} --name {run_dir.name}"
     if not (run_dir / BEST).is_file():
-        raise MissingArtefact(f"{run_dir} has no evaluated weights yet. Run: {again} --resume")
-    again += " --overwrite"
+        made_by = command_to_train(run_dir, recipe, resume=True)
+        raise MissingArtefact(f"{run_dir} has no evaluated weights yet. Run: {made_by}")
+    again = command_to_train(run_dir, recipe, overwrite=True)
     header = read_header(run_dir / BEST, made_by=again)
     parts = header.get("parts") or {home.find_target(own[0]): header["shards"]}
     made_on = parts.get(name, shards.fingerprint)  # of another target: nothing to hold against
@@ -109,9 +147,9 @@ def load_run(
     if name not in parts and options.knows_items:
         raise InputError(
             f"{run_dir} knows the items of {', '.join(own)} one by one, which says nothing of "
-            f'{name}. Train on that: pmm train --stage scratch --target "{name}" '
-            f"--model {options.name}"
+            f"{name}. Train on that: {_to_train_on(home, name, options.name)}"
         )
+    require_content(shards, options)
     on = pick_device(device)
     features = features_of(options, [shards], on)
     model = build_model(options, shards.n_items, features, fresh=False).to(on).eval()

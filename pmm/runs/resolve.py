@@ -5,14 +5,16 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
+from pmm.advice import command, options_text
 from pmm.errors import InputError, MissingArtefact, RecipeError
 from pmm.model import registry
 from pmm.model.encoders.specs import TextSpec
 from pmm.model.model_entry import DEFAULT, Asked, ModelEntry, Transfer
 from pmm.model.protocol import ModelOptions
+from pmm.runs.compatibility import require_content
 from pmm.runs.folder import RECIPE
 from pmm.runs.former_recipes import saved_values
-from pmm.runs.loading import open_parts
+from pmm.runs.loading import command_to_train, open_parts, saved_recipe
 from pmm.runs.recipe import Recipe, Start, encoder_specs, why_scratch_only
 from pmm.runs.request import TrainRequest
 from pmm.runs.train_options import TrainOptions
@@ -60,7 +62,9 @@ def resolve_run(
     _refuse_encoders(name, values)
     base = _base(registry.entry(name), name, request, values, asked)
     recipe = resolve(Recipe, merge(base, values, asked))
-    first = open_parts(home, recipe)[0]
+    first, *others = open_parts(home, recipe)
+    for part in (first, *others):
+        require_content(part, recipe.model)
     if not _reads_texts_of_the_usual_encoder(recipe.model):
         return recipe
     return resolve(Recipe, merge(base, _encoder_of(first), values, asked))
@@ -100,17 +104,22 @@ def _base(
 def _held(entry: ModelEntry, run: Path, transfer: Transfer) -> ModelOptions:
     """The model options of a pre-trained run, as a transfer leaves them; errors as `_base`."""
     if not (run / RECIPE).is_file():
-        raise MissingArtefact(
-            f"{run} is no run: it has no {RECIPE}. Run: pmm train --stage pretrain"
-        )
+        raise MissingArtefact(f"{run} is no run: it has no {RECIPE}. Run: {_to_pretrain(run)}")
     table = saved_values(run / RECIPE)["model"]
     options = resolve(entry.options, table, origin=str(run / RECIPE))
 
     def tensors() -> Mapping[str, Any]:
-        return read_tensors(run / BEST, made_by=f"pmm train … --name {run.name} --resume")[0]
+        again = {"overwrite" if (run / BEST).is_file() else "resume": True}
+        made_by = command_to_train(run, saved_recipe(run), **again)
+        return read_tensors(run / BEST, made_by=made_by)[0]
 
     found: ModelOptions = entry.of_run(options, transfer, tensors)
     return found
+
+
+def _to_pretrain(run: Path) -> str:
+    home = Home.holding(run, "runs")
+    return command("train", stage="pretrain", name=run.name, home=home and home.option)
 
 
 def _epochs(values: Mapping[str, Any]) -> int:
@@ -137,7 +146,8 @@ def _encoder_of(shards: Shards) -> dict[str, Any]:
     if shards.tokenizer["local"]:
         raise InputError(
             f"{shards.place} holds the tokens of a local encoder, the folder "
-            f"{shards.tokenizer['name']!r}. Say where it is: --text-encoder FOLDER"
+            f"{shards.tokenizer['name']!r}. Say where it is: "
+            f"{options_text(text_encoder=shards.text_encoder)}"
         )
     return {"model": {"text": {"encoder": shards.tokenizer["name"]}}}
 

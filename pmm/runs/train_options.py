@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from pmm.data.windows import WindowRule
 from pmm.shards.kinds import Storage
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -31,6 +32,11 @@ class TrainOptions:
     """At most so many; early stopping usually ends a run before. 0 has no limit."""
     batch_users: int = 64
     """Users of a batch."""
+    windows: WindowRule = "last"
+    """Which of a user's training items are read, L + 1 at a time: "last" the latest (the paper),
+    "random" some in a row, others in each epoch, "all" every one, in rows that overlap by one item.
+
+    With "all" an epoch has more rows, and two rows of a batch may be of one user."""
     micro_batches: int = 1
     """Parts of a batch that go through the model one after the other, to use less memory.
 

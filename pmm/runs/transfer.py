@@ -15,6 +15,7 @@ from pmm.errors import BrokenArtefact, InputError, StaleArtefact
 from pmm.model import registry
 from pmm.model.model_entry import Transfer
 from pmm.model.protocol import Recommender
+from pmm.runs.loading import command_to_train, saved_recipe
 from pmm.runs.recipe import Start
 from pmm.runs.weights import BEST, frozen_digests, kept_tensors, read_tensors
 from pmm.storage.artefact import atomic_file, storage_errors, write_json
@@ -54,13 +55,14 @@ def take_over(model: Recommender, start: Start) -> Report:
         InputError: nothing matches.
     """
     path = Path(start.run) / BEST
-    tensors, about = read_tensors(path, made_by="pmm train --stage pretrain")
+    made_by = _again(Path(start.run))
+    tensors, about = read_tensors(path, made_by=made_by)
     own, parts = own_weights(model), parts_of(model, start.transfer)
     # Adapters are what a fine-tuning adds: the run that it starts from has none to take over.
     wanted = [name for name in own if _part(name) in parts and ".adapter." not in name]
     _require_fitting(path, start.transfer, parts, wanted, own, tensors, set(model.state_dict()))
     sides = [*parts, *model.frozen_by]
-    _require_same_trunks(path, sides, model, about.get("frozen_parts", {}))
+    _require_same_trunks(path, sides, model, about.get("frozen_parts", {}), made_by)
     with torch.no_grad():
         for name in wanted:
             own[name].copy_(tensors[name])
@@ -72,6 +74,12 @@ def take_over(model: Recommender, start: Start) -> Report:
         frozen=tuple(name for name in model.state_dict() if name not in own),
         left_behind=tuple(name for name in tensors if name not in set(wanted)),
     )
+
+
+def _again(run: Path) -> str:
+    """The command that trains a run to its end, or anew where its weights are there already."""
+    how = {"overwrite" if (run / BEST).is_file() else "resume": True}
+    return command_to_train(run, saved_recipe(run), **how)
 
 
 def own_weights(model: Recommender) -> dict[str, Tensor]:
@@ -145,7 +153,11 @@ def _require_fitting(
 
 
 def _require_same_trunks(
-    path: Path, parts: Sequence[str], model: Recommender, before: Mapping[str, str]
+    path: Path,
+    parts: Sequence[str],
+    model: Recommender,
+    before: Mapping[str, str],
+    made_by: str,
 ) -> None:
     """The trained top of an encoder is worth nothing on another trunk."""
     now = frozen_digests(model)
@@ -153,7 +165,7 @@ def _require_same_trunks(
         if part in parts and part not in before:
             raise BrokenArtefact(
                 f"{path} does not say on which frozen {part} encoder it was trained. Train it "
-                "again: pmm train --stage pretrain --overwrite"
+                f"again: {made_by}"
             )
         if part in parts and now.get(part) != before[part]:
             raise StaleArtefact(

@@ -11,7 +11,6 @@ Shape suffixes: I items, T text tokens, P picture tokens, K tokens of either, D 
 """
 
 import io
-import shlex
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pmm.advice import command
 from pmm.arrays import Int64s
 from pmm.errors import BrokenArtefact
 from pmm.memory import free_bytes
@@ -229,8 +229,7 @@ class Activations:
 
 def _repair(shards: Shards) -> str:
     """The command that makes damaged activations again. Training does so by itself."""
-    home = "" if shards.home is None else f" {shlex.quote(str(shards.home.root))}"
-    return f"pmm check{home} --repair"
+    return command("check", *([shards.home.root] if shards.home else []), repair=True)
 
 
 def _open_file(

@@ -8,7 +8,7 @@ answer at once.
 import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import huggingface_hub
 from transformers.utils import logging as transformers_logging
@@ -25,7 +25,23 @@ an encoder brings."""
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
 
 
-def local_folder(encoder: str) -> Path | None:
+EncoderOption = Literal["--text-encoder", "--vision-encoder"]
+"""What says which encoder, for messages."""
+_WITHOUT: dict[EncoderOption, str] = {
+    "--text-encoder": "models on item ids need none: shard with --no-content",
+    "--vision-encoder": "where no item has a picture: train with --modality text",
+}
+
+
+def advice_on(option: EncoderOption) -> str:
+    """What can be done where an encoder is not to be had."""
+    return (
+        f"name another with {option} NAME or {option} FOLDER (recipes/ in the project's "
+        f"repository has recipes of encoders that are known to work); {_WITHOUT[option]}"
+    )
+
+
+def local_folder(encoder: str, option: EncoderOption = "--text-encoder") -> Path | None:
     """The folder that `encoder` names, or None where it is the name of a published encoder.
 
     A name that can only be a path (it starts with `.`, `/` or `~`) but leads nowhere is refused.
@@ -35,7 +51,8 @@ def local_folder(encoder: str) -> Path | None:
         return path
     if encoder.startswith((".", "/", "~")) or path.is_file():
         raise InputError(
-            f"encoder {encoder!r}: no such folder (expected a folder with a config and weights)"
+            f"encoder {encoder!r}: no such folder (expected a folder with a config and weights). "
+            f"Give the right one, or {advice_on(option)}"
         )
     return None
 
@@ -63,13 +80,16 @@ def refuse_code(error: Exception, what: str) -> None:
         ) from None
 
 
-def cached_or_downloaded(repository: str, load: Callable[[bool], T], *, name: str) -> T:
+def cached_or_downloaded(
+    repository: str, load: Callable[[bool], T], *, name: str, option: EncoderOption
+) -> T:
     """`load(True)` from the local cache; where that fails, `load(False)`, which may download.
 
     Args:
         repository: where the hub keeps it.
         load: takes `local_files_only`; raises OSError where a file cannot be had.
         name: what the user calls it, for messages.
+        option: what names it.
 
     Raises:
         InputError: not in the cache, and the hub cannot be reached, does not know it or refuses.
@@ -78,27 +98,30 @@ def cached_or_downloaded(repository: str, load: Callable[[bool], T], *, name: st
         return load(True)
     except (OSError, ValueError) as error:  # ValueError: a cache with other files of that name
         refuse_code(error, f"encoder {name!r}")
-        _ask_hub(repository, name)
+        _ask_hub(repository, name, option)
     try:
         return load(False)
     except (OSError, ValueError) as error:
         refuse_code(error, f"encoder {name!r}")
-        raise InputError(f"encoder {name!r}: the download failed ({first_line(error)})") from error
+        raise InputError(
+            f"encoder {name!r}: the download failed ({first_line(error)}). Try again, or "
+            f"{advice_on(option)}"
+        ) from error
 
 
-def _ask_hub(repository: str, name: str) -> None:
+def _ask_hub(repository: str, name: str, option: EncoderOption) -> None:
     try:
         huggingface_hub.model_info(repository, timeout=PROBE_SECONDS)
     except huggingface_hub.errors.HfHubHTTPError as error:
         raise InputError(
             f"encoder {name!r} is no folder here, and the model hub does not give it "
-            f"({first_line(error)}): check the spelling, or give the folder that holds it"
+            f"({first_line(error)}). Check the spelling, or {advice_on(option)}"
         ) from error
     except Exception as error:  # the HTTP client underneath raises its own kinds, not OSError
         raise InputError(
             f"encoder {name!r} is not on this machine and the model hub cannot be reached "
-            f"({first_line(error)}): run once with network to download it, or copy it here and "
-            "give its folder instead of its name"
+            f"({first_line(error)}). Run once with network to download it, copy it here and give "
+            f"its folder, or {advice_on(option)}"
         ) from error
 
 

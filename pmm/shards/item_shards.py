@@ -5,6 +5,7 @@ Members of an item, in this order: `<item>.json` (raw id, text, whether there is
 the JSON, so none of them ever becomes a path.
 """
 
+import dataclasses
 import io
 import json
 from collections.abc import Iterator, Sequence
@@ -15,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from pmm.shards.jpeg import Picture, PictureFormat, shrink_file
+from pmm.shards.jpeg import Picture, PictureFormat, Reason, shrink_file
 from pmm.shards.tars import TarWriter, members
 from pmm.shards.tokens import TokenEncoder, Tokens
 from pmm.storage.artefact import atomic_file
@@ -37,6 +38,12 @@ OFFSETS = Table(
     least={"item": 1, "shard": 0, "json_size": 1, "jpg_size": 0, "tokens_size": 1},
 )
 """Where each item's members lie in its tar; size 0: it has no such member."""
+
+OFFSETS_OF_RECORDS = dataclasses.replace(OFFSETS, least={**OFFSETS.least, "tokens_size": 0})
+"""The same of shards without content: an item has its record alone."""
+
+NO_CONTENT: Reason = "no-content"
+"""Status of an item of which neither text nor picture was read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,25 +82,32 @@ def write_item_shard(
     *,
     pictures: Path | None,
     picture_format: PictureFormat,
-    encoder: TokenEncoder,
+    encoder: TokenEncoder | None,
 ) -> None:
-    """Write one shard. A picture that cannot be read leaves a text-only item with its reason."""
+    """Write one shard. A picture that cannot be read leaves a text-only item with its reason.
+
+    Without an encoder there is neither tokens nor a picture of any item, but its record.
+    """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # the processes are the parallelism
     try:
-        tokens = encoder.encode([item.text for item in items])
+        texts = [item.text for item in items]
+        tokens = encoder.encode(texts) if encoder else [None] * len(items)
         outcomes = []
         with (
             atomic_file(folder / tar_name(shard)) as temporary,
             TarWriter(temporary) as tar,
         ):
             for item, ids in zip(items, tokens, strict=True):
-                outcomes.append(_picture(item, pictures, picture_format))
+                outcomes.append(_picture(item, pictures, picture_format) if encoder else _UNREAD)
                 _add(tar, item, outcomes[-1], ids)
     finally:
         torch.set_num_threads(threads)
     with atomic_file(folder / table_name(shard)) as temporary:
         write_table(temporary, _statuses(items, outcomes), SHARD_ITEMS)
+
+
+_UNREAD = Picture(jpeg=None, reason=NO_CONTENT, width=None, height=None, sha256=None)
 
 
 def _picture(item: Item, pictures: Path | None, picture_format: PictureFormat) -> Picture:
@@ -102,7 +116,7 @@ def _picture(item: Item, pictures: Path | None, picture_format: PictureFormat) -
     return shrink_file(pictures, item.image, picture_format)
 
 
-def _add(tar: TarWriter, item: Item, picture: Picture, tokens: Tokens) -> None:
+def _add(tar: TarWriter, item: Item, picture: Picture, tokens: Tokens | None) -> None:
     record: dict[str, object] = {
         "item": item.number,
         "item_id": item.item_id,
@@ -114,21 +128,28 @@ def _add(tar: TarWriter, item: Item, picture: Picture, tokens: Tokens) -> None:
     tar.add(f"{item.number}.json", json.dumps(record, ensure_ascii=False).encode())
     if picture.jpeg is not None:
         tar.add(f"{item.number}.jpg", picture.jpeg)
-    array = io.BytesIO()
-    np.lib.format.write_array(array, tokens, version=(1, 0))
-    tar.add(f"{item.number}.tokens.npy", array.getvalue())
+    if tokens is not None:
+        array = io.BytesIO()
+        np.lib.format.write_array(array, tokens, version=(1, 0))
+        tar.add(f"{item.number}.tokens.npy", array.getvalue())
 
 
 def _statuses(items: Sequence[Item], outcomes: Sequence[Picture]) -> pa.Table:
     columns = {
         "item": [item.number for item in items],
-        "status": ["ok" if each.jpeg is not None else "text-only" for each in outcomes],
+        "status": [_status(each) for each in outcomes],
         "reason": [each.reason for each in outcomes],
         "width": [each.width or None for each in outcomes],
         "height": [each.height or None for each in outcomes],
         "sha256": [each.sha256 for each in outcomes],
     }
     return pa.table(columns, schema=SHARD_ITEMS.schema)
+
+
+def _status(outcome: Picture) -> str:
+    if outcome.jpeg is not None:
+        return "ok"
+    return NO_CONTENT if outcome is _UNREAD else "text-only"
 
 
 def offsets(folder: Path, n_shards: int, *, made_by: str) -> Iterator[pa.RecordBatch]:
@@ -143,7 +164,7 @@ def offsets(folder: Path, n_shards: int, *, made_by: str) -> Iterator[pa.RecordB
             number, part = member.name.split(".")[:2]
             row = rows.setdefault(int(number), {"item": int(number), "shard": shard})
             row[f"{part}_offset"], row[f"{part}_size"] = member.offset, member.size
-        none = {"jpg_offset": 0, "jpg_size": 0}
+        none = {f"{part}_{what}": 0 for part in ("jpg", "tokens") for what in ("offset", "size")}
         yield pa.RecordBatch.from_pylist(
             [none | row for row in rows.values()], schema=OFFSETS.schema
         )

@@ -30,6 +30,7 @@ from pmm.storage.regular_file import open_below
 Pixels: TypeAlias = npt.NDArray[np.uint8]
 
 Reason = Literal[
+    "no-content",  # the shards hold no content of any item
     "no-image",  # the target names no picture for the item
     "missing",  # named, but no such file
     "unreadable",  # no permission, no regular file, or outside the picture folder

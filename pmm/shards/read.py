@@ -19,7 +19,8 @@ import torch
 
 from pmm.arrays import Int64s
 from pmm.errors import BrokenArtefact, SchemaError
-from pmm.shards.item_shards import OFFSETS, tar_name
+from pmm.ingest.targets.target_tables import command_to_ingest
+from pmm.shards.item_shards import OFFSETS, OFFSETS_OF_RECORDS, tar_name
 from pmm.shards.items import HiddenStates, Items
 from pmm.shards.jpeg import decode
 from pmm.shards.kinds import Reads, Side
@@ -32,10 +33,11 @@ from pmm.shards.stream_items import (
     token_list,
 )
 from pmm.shards.tars import map_tar
-from pmm.shards.write import command, shards_manifest
+from pmm.shards.write import command, has_content, shards_manifest
 from pmm.storage.artefact import open_artefact, require_input, snapshot
 from pmm.storage.home import Home
 from pmm.storage.json_files import read_json
+from pmm.storage.made_by import option_that_made
 from pmm.storage.schemas import read_table
 from pmm.storage.verify import require_whole
 
@@ -66,26 +68,27 @@ class Shards:
         """
         self.place, self.home = place, home
         self.target = place.name
-        self._made_by = command(place.name)
+        self._made_by = command(place.name, home)
         self._seen = snapshot(place, f"the shards of {place.name}")
         with self._seen.reading():
             self._open()
 
     def _open(self) -> None:
-        place = self.place
-        self.manifest = shards_manifest(place, place.name)
+        place, home = self.place, self.home
+        self.manifest = shards_manifest(place, self._made_by)
         self._whole = set[str]()  # names of files that were verified
         self._require(["index.json", "offsets.parquet"])
-        index = self._index()
+        self._read_index = index = self._index()
         self.target = str(index["target"])
-        local = " --text-encoder FOLDER" if index["tokenizer"].get("local") else ""
-        self._made_by = command(self.target) + local
+        self._made_by = command(self.target, home, index)
         self._refuse_if_stale()
         self.n_items: int = index["items"]
         self.n_users: int = index["users"]
         self.picture_size: int = index["picture"]["size"]
         self.tokenizer: dict[str, Any] = index["tokenizer"]
         """name, sha256, pad, special, vocabulary, max_tokens."""
+        self.has_content: bool = has_content(self.manifest)
+        """Whether texts and pictures were read at all, see `pmm shard --no-content`."""
         self._n_sequence_shards: int = index["sequence_shards"]
         self._held: Mapping[Side, HiddenStates] = {}
         self._where = self._offsets()
@@ -96,6 +99,17 @@ class Shards:
     def of(cls, home: Home, target: str) -> "Shards":
         """The shards of a target in a home folder; errors as when opened."""
         return cls(home.shards(target), home)
+
+    def command_to_make(self, **changes: object) -> str:
+        """The command that makes these shards, with some options changed (`pmm.advice`)."""
+        return command(self.target, self.home, self._read_index, **changes)
+
+    @property
+    def text_encoder(self) -> str:
+        """Whose tokens these are, as an option says it: a local encoder by its folder, if known."""
+        known = self.home and option_that_made(self.home, self.place, "text_encoder")
+        usual = "FOLDER" if self.tokenizer["local"] else str(self.tokenizer["name"])
+        return str(known or usual)
 
     @property
     def fingerprint(self) -> str:
@@ -160,6 +174,9 @@ class Shards:
     @cached_property
     def tokens(self) -> Lists:
         """The tokens of all items; item k is list k - 1."""
+        if not self.has_content:
+            nothing = np.zeros(self.n_items + 1, dtype=np.int64)
+            return Lists(offsets=nothing, values=np.zeros(0, dtype=np.int32))
         self._require(tar_name(shard) for shard in np.unique(self._where["shard"]).tolist())
         lengths = np.zeros(self.n_items, dtype=np.int64)
         values = [np.zeros(0, dtype=np.int32)]
@@ -344,7 +361,7 @@ class Shards:
     def _offsets(self) -> dict[str, Int64s]:
         path = self.place / "offsets.parquet"
         try:
-            table = read_table(path, OFFSETS)
+            table = read_table(path, OFFSETS if self.has_content else OFFSETS_OF_RECORDS)
         except (BrokenArtefact, SchemaError) as error:
             raise BrokenArtefact(f"{error}. Run: {self._made_by} --force") from error
         where = {name: table[name].to_numpy() for name in OFFSETS.schema.names}
@@ -359,7 +376,9 @@ class Shards:
         """Without a home, or a target there, there is nothing to compare with."""
         if self.home is None or not (source := self.home.target(self.place.name)).exists():
             return
-        target = open_artefact(source, kind="target", made_by="pmm ingest")
+        target = open_artefact(
+            source, kind="target", made_by=command_to_ingest(self.home, self.target)
+        )
         require_input(
             self.place, self.manifest, "target", target.fingerprint, made_by=self._made_by
         )

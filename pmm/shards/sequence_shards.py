@@ -67,7 +67,13 @@ class Lists:
         >>> lists.recent(np.array([1, 0]), 2).tolist()
         [[0, 8], [6, 7]]
         """
-        index = self.offsets[rows + 1, None] - np.arange(length, 0, -1)
+        return self.before(rows, self.lengths_of(rows), length)
+
+    def before(
+        self, rows: npt.NDArray[np.int64], ends: npt.NDArray[np.int64], length: int
+    ) -> npt.NDArray[np.int64]:
+        """The `length` items before a place in each of some lists, left-padded, as `recent`."""
+        index = (self.offsets[rows] + ends)[:, None] - np.arange(length, 0, -1)
         real = index >= self.offsets[rows, None]
         found = np.full(index.shape, PAD, dtype=np.int64)
         found[real] = self.values[index[real]]

@@ -13,7 +13,7 @@ MAX_PIXELS = 120_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class ShardOptions:
-    """How a target becomes shards. The last three options leave no trace in the bytes."""
+    """How a target becomes shards. How many processes write them leaves no trace in the bytes."""
 
     text_encoder: Annotated[str, Flag(group="model")] = "xlm-roberta-base"
     """Whose tokenizer: a name on the model hub, or a local folder."""
@@ -31,6 +31,8 @@ class ShardOptions:
     """The folder of raw pictures, if it is no longer where the target's card says."""
     allow_no_pictures: Annotated[bool, Flag(group="data")] = False
     """Accept a target of which not a single picture can be read."""
+    no_content: Annotated[bool, Flag(group="data")] = False
+    """Neither texts nor pictures, so no tokenizer is needed: for models on item ids."""
     workers: Annotated[int | None, Flag(group="output", shown="all cores")] = None
     """Processes; as many as there are cores by default."""
 
@@ -47,6 +49,14 @@ class ShardOptions:
         ]
         if not 1 <= self.jpeg_quality <= 100:
             low.append(f"jpeg_quality is {self.jpeg_quality}, it goes from 1 to 100")
+        if self.no_content:
+            given = [
+                f"--{name.replace('_', '-')}"
+                for name in ("text_encoder", "max_tokens", "pictures")
+                if getattr(self, name) != getattr(type(self), name)
+            ]
+            if given:
+                low.append(f"--no-content reads no text and no picture: leave out {given[0]}")
         if low:
             raise InputError("; ".join(low))
 

@@ -18,7 +18,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from pmm.errors import BrokenArtefact
+from pmm.advice import command
+from pmm.errors import BrokenArtefact, InputError
 from pmm.shards.items import Items
 from pmm.shards.jpeg import decode
 from pmm.shards.kinds import Reads
@@ -104,17 +105,22 @@ def stream_items(source: str | Path, chunk: int, *, read: Reads = "both") -> Ite
 
     Raises:
         BrokenArtefact: a file is missing, cut off or damaged.
+        InputError: content is asked for, and the shards were made without.
     """
     place = _url(source).rstrip("/")
     if (Path(place) / MANIFEST).is_file():  # not so behind a URL
-        files = open_artefact(Path(place), kind="shards", made_by="pmm shard").files
-        require_whole(Path(place), files, _streamed(files), made_by="pmm shard")
+        files = open_artefact(Path(place), kind="shards", made_by=command("shard")).files
+        require_whole(Path(place), files, _streamed(files), made_by=command("shard"))
     index, made_by = index_of(place)
     size, pad = int(index["picture"]["size"]), int(index["tokenizer"]["pad"])
     special = int(index["tokenizer"]["special"])
     tars = [f"{place}/{each['tar']}" for each in index["item_shards"]]
     # Each item has a token list, so that none passes unseen; its header is read anyway.
     parts = {*_PARTS[read], "tokens.npy"}
+    if index.get("content") == "none":
+        if read != "none":
+            raise InputError(f"{place} holds neither texts nor pictures of its items")
+        parts = {"json"}
     with closing(stream_samples(tars, parts=parts, made_by=made_by)) as samples:
         for start in range(1, index["items"] + 1, chunk):
             numbers = np.arange(start, min(start + chunk, index["items"] + 1))
@@ -168,9 +174,9 @@ def index_of(place: str) -> tuple[dict[str, Any], str]:
             raise ValueError(why)
     except JSON_ERRORS as error:
         raise BrokenArtefact(
-            f"{file} cannot be read ({told(error)}). Make the shards again: pmm shard --force"
+            f"{file} cannot be read ({told(error)}). Make the shards again"
         ) from error
-    return found, f'pmm shard --target "{found["target"]}" --force'
+    return found, command("shard", target=found["target"], force=True)
 
 
 def ill_typed_index(index: Mapping[str, Any]) -> str:

@@ -66,6 +66,7 @@ def load_tokenizer(encoder: str) -> Tokenizer:
         encoder,
         lambda local: AutoTokenizer.from_pretrained(encoder, local_files_only=local, **NO_CODE),
         name=encoder,
+        option="--text-encoder",
     )
     return _portable(loaded, encoder, local=False)
 

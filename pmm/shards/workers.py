@@ -33,18 +33,23 @@ class Setting:
     folder: Path
     pictures: Path | None
     picture_format: PictureFormat
-    tokenizer: Tokenizer
+    tokenizer: Tokenizer | None
+    """None: neither texts nor pictures are read."""
     max_tokens: int
 
 
 def in_process(tasks: Iterable[Task], setting: Setting) -> Iterator[int]:
     """Write shards in this process; yields the number of items of each."""
-    encoder = TokenEncoder(setting.tokenizer, setting.max_tokens)
+    encoder = _encoder(setting)
     for shard, rows in tasks:
         yield _write_one(shard, rows, setting, encoder)
 
 
-def _write_one(shard: int, rows: list[Item], setting: Setting, encoder: TokenEncoder) -> int:
+def _encoder(setting: Setting) -> TokenEncoder | None:
+    return TokenEncoder(setting.tokenizer, setting.max_tokens) if setting.tokenizer else None
+
+
+def _write_one(shard: int, rows: list[Item], setting: Setting, encoder: TokenEncoder | None) -> int:
     write_item_shard(
         setting.folder,
         shard,
@@ -101,14 +106,14 @@ def _pool(setting: Setting, workers: int) -> Iterator[ProcessPoolExecutor]:
 
 
 # A process has one, made at its start: a tokenizer with each task would be pickled for every shard.
-_worker: tuple[Setting, TokenEncoder] | None = None
+_worker: tuple[Setting, TokenEncoder | None] | None = None
 
 
 def _start(setting: Setting) -> None:
     global _worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
     threading.Thread(target=_follow_parent, daemon=True).start()
-    _worker = (setting, TokenEncoder(setting.tokenizer, setting.max_tokens))
+    _worker = (setting, _encoder(setting))
 
 
 def _follow_parent() -> None:

@@ -4,19 +4,26 @@ Shards of items are made by several processes, each whole shard by one of them; 
 depend on how many there are. What a killed run has finished is kept by the next.
 """
 
+import dataclasses
 import os
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import polars as pl
 import pyarrow as pa
 
+from pmm import advice
 from pmm.cpu_cores import cores
-from pmm.errors import InputError, StaleArtefact
-from pmm.ingest.targets.target_tables import open_target
+from pmm.errors import ArtefactError, InputError, StaleArtefact
+from pmm.ingest.targets.target_tables import command_to_ingest, open_target
 from pmm.progress import progress
+from pmm.shards.hub import local_folder
 from pmm.shards.item_shards import (
+    NO_CONTENT,
     OFFSETS,
+    OFFSETS_OF_RECORDS,
     Item,
     is_written,
     offsets,
@@ -40,6 +47,7 @@ from pmm.storage.artefact import (
 )
 from pmm.storage.home import Home, whole_path
 from pmm.storage.json_files import read_json
+from pmm.storage.made_by import command_that_made, remember
 from pmm.storage.schemas import SEQUENCES, TARGET_ITEMS, read_table, write_table
 from pmm.storage.verify import require_whole
 
@@ -48,9 +56,44 @@ _READ = ("items.parquet", "sequences.parquet", "card.json")
 """What is read of a target."""
 
 
-def command(target: str) -> str:
-    """The command that makes a target's shards, for messages."""
-    return f'pmm shard --target "{target}"'
+Again: TypeAlias = Callable[..., str]
+"""Options that change -> the command that was asked for, with them."""
+
+
+def command(
+    target: str,
+    home: Home | None = None,
+    made_with: Mapping[str, Any] | None = None,
+    **changes: object,
+) -> str:
+    """The command that makes a target's shards, for messages: as it was when they were made.
+
+    Args:
+        target: whose shards.
+        home: where they are; None: nobody knows.
+        made_with: index.json of the shards, which says what a home that has forgotten does not.
+        changes: options by name, over those.
+    """
+    changes = {name: value for name, value in changes.items() if value is not None}
+    known = home and command_that_made(home, home.shards(target), target=target, **changes)
+    if known:
+        return known
+    options = {**_recorded(made_with or {}), **changes}
+    return advice.command("shard", target=target, **options, home=home and home.option)
+
+
+def _recorded(index: Mapping[str, Any]) -> dict[str, object]:
+    """What index.json says of the options that shards were made with, beside the defaults."""
+    if index.get("content") == "none":
+        return {"no_content": True}
+    tokenizer = index.get("tokenizer") or {}
+    found: dict[str, object] = {
+        "text_encoder": "FOLDER" if tokenizer.get("local") else tokenizer.get("name"),
+        "max_tokens": tokenizer.get("max_tokens"),
+        "jpeg_quality": (index.get("picture") or {}).get("quality"),
+    }
+    usual = ShardOptions()
+    return {each: value for each, value in found.items() if value != getattr(usual, each)}
 
 
 def write_shards(home: Home, target: str, options: ShardOptions, *, force: bool = False) -> Built:
@@ -63,16 +106,20 @@ def write_shards(home: Home, target: str, options: ShardOptions, *, force: bool 
     """
     name = home.find_target(target)
     source = home.target(name)
-    seen = snapshot(source, f"the target {name}", command(name))
-    again = f'pmm ingest … for "{name}" (see pmm ingest --help)'
+    said = _said(options)
+    again = partial(advice.command, "shard", target=name, **said, home=home.option)
+    seen = snapshot(source, f"the target {name}", again())
     with seen.reading():
         manifest = open_target(home, name)
-        require_whole(source, manifest.files, _READ, made_by=again)
+        require_whole(source, manifest.files, _READ, made_by=command_to_ingest(home, name))
         items = read_table(source / "items.parquet", TARGET_ITEMS)
         images = [image for image in items["image"].to_pylist() if image is not None]
-        pictures = _picture_folder(name, source, images, options)
-    tokenizer = load_tokenizer(options.text_encoder)
-    TokenEncoder(tokenizer, options.max_tokens)
+        if options.no_content and not force:
+            _keep_content(home, name, manifest.fingerprint, again)
+        pictures = (
+            None if options.no_content else _picture_folder(name, source, images, options, again)
+        )
+    tokenizer = _tokenizer(options)
     digest = _pictures_digest(home, pictures, images)
     picture_format = PictureFormat(
         size=options.picture_size, quality=options.jpeg_quality, max_pixels=options.max_pixels
@@ -82,13 +129,14 @@ def write_shards(home: Home, target: str, options: ShardOptions, *, force: bool 
         setting = Setting(folder, pictures, picture_format, tokenizer, options.max_tokens)
         n_shards = _write_items(name, items, setting, options)
         counts = _counts(folder, n_shards)
-        if not counts["pictures"] and not options.allow_no_pictures:
-            raise InputError(_nothing_read(name, pictures, counts))
+        if not (counts.get("pictures") or options.allow_no_pictures or options.no_content):
+            raise InputError(_nothing_read(name, pictures, counts, again))
         with seen.reading():
             sequences = read_table(source / "sequences.parquet", SEQUENCES)
         n_sequence_shards = write_sequence_shards(folder, sequences)
         with atomic_file(folder / "offsets.parquet") as temporary:
-            write_table(temporary, offsets(folder, n_shards, made_by=command(name)), OFFSETS)
+            table = OFFSETS_OF_RECORDS if options.no_content else OFFSETS
+            write_table(temporary, offsets(folder, n_shards, made_by=again()), table)
         index = _index(name, setting, options, items.num_rows)
         index["sequence_shards"], index["users"] = n_sequence_shards, sequences.num_rows
         with atomic_file(folder / "index.json") as temporary:
@@ -100,10 +148,10 @@ def write_shards(home: Home, target: str, options: ShardOptions, *, force: bool 
         if _pictures_digest(home, pictures, images) != digest:
             raise StaleArtefact(
                 f"the pictures of {name} below {pictures} changed while they were read. Run again: "
-                + command(name)
+                + again()
             )
 
-    return build(
+    built = build(
         home.shards(name),
         kind=KIND,
         config=_config(tokenizer, options),
@@ -112,6 +160,8 @@ def write_shards(home: Home, target: str, options: ShardOptions, *, force: bool 
         force=force,
         still=still,
     )
+    remember(home, built.place, "shard", target=name, **said)
+    return built
 
 
 def _pictures_digest(home: Home, pictures: Path | None, images: list[str]) -> str:
@@ -122,7 +172,51 @@ def _pictures_digest(home: Home, pictures: Path | None, images: list[str]) -> st
     )
 
 
-def _config(tokenizer: Tokenizer, options: ShardOptions) -> dict[str, Any]:
+def _tokenizer(options: ShardOptions) -> Tokenizer | None:
+    """What makes tokens of texts; None where no text is read. Errors as of `write_shards`."""
+    if options.no_content:
+        return None
+    tokenizer = load_tokenizer(options.text_encoder)
+    TokenEncoder(tokenizer, options.max_tokens)
+    return tokenizer
+
+
+def _keep_content(home: Home, name: str, target: str, again: Again) -> None:
+    """Refuse to put shards without content in the place of those that have it.
+
+    Raises:
+        InputError: such shards of this very target are there.
+    """
+    try:
+        held = open_artefact(home.shards(name), kind=KIND, made_by=again())
+    except ArtefactError:
+        return
+    if has_content(held) and held.inputs.get("target") == target:
+        onwards = advice.command("train", target=name, model="sasrec", home=home.option)
+        raise InputError(
+            f"{home.shards(name)} holds the content of the items already, and models on ids train "
+            f"on that too: {onwards}. To replace it all the same: {again(force=True)}"
+        )
+
+
+def has_content(manifest: Manifest) -> bool:
+    """Whether shards hold texts and pictures of their items, as far as there are any."""
+    return manifest.config.get("content") != "none"
+
+
+def _said(options: ShardOptions) -> dict[str, Any]:
+    """What was asked for beside the defaults, a local encoder by its whole path."""
+    # Of the options alone: a request says target, home and --force too.
+    names = [each.name for each in dataclasses.fields(ShardOptions)]
+    plain = ShardOptions(**{name: getattr(options, name) for name in names})
+    said = advice.said_options(plain, leave_out=["workers"])
+    folder = local_folder(options.text_encoder)
+    return said | ({"text_encoder": str(folder.absolute())} if folder else {})
+
+
+def _config(tokenizer: Tokenizer | None, options: ShardOptions) -> dict[str, Any]:
+    if tokenizer is None:
+        return {"content": "none", "items_per_shard": options.items_per_shard}
     return {
         "text_encoder": tokenizer.name,
         "tokenizer": tokenizer.digest,
@@ -135,7 +229,7 @@ def _config(tokenizer: Tokenizer, options: ShardOptions) -> dict[str, Any]:
 
 
 def _picture_folder(
-    name: str, source: Path, images: list[str], options: ShardOptions
+    name: str, source: Path, images: list[str], options: ShardOptions, again: Again
 ) -> Path | None:
     """Where the pictures are. InputError where nothing can come of them, before any work."""
     if not images:
@@ -143,7 +237,7 @@ def _picture_folder(
             return None
         raise InputError(
             f"no item of {name} names a picture ({source / 'items.parquet'}). Ingest it with "
-            "pictures, or shard it as text only: " + command(name) + " --allow-no-pictures"
+            f"pictures, or shard it as text only: {again(allow_no_pictures=True)}"
         )
     card = source / "card.json"
     recorded = read_json(card, again=f"Ingest {name} again").get("pictures")
@@ -151,24 +245,23 @@ def _picture_folder(
     if folder is None:
         raise InputError(
             f"{len(images):,} items of {name} name a picture, but {card} names no picture folder. "
-            "Give it: " + command(name) + " --pictures DIR"
+            f"Give it: {again(pictures='DIR')}"
         )
     folder = whole_path(folder)
     if not folder.is_dir():
         raise InputError(
             f"the picture folder of {name}, {folder}, is not there. Give its new place: "
-            + command(name)
-            + " --pictures DIR"
+            f"{again(pictures='DIR')}"
         )
     if not options.allow_no_pictures and not any(os.path.lexists(folder / i) for i in images):
         raise InputError(
             f"none of the {len(images):,} pictures of {name} is below {folder} (the first should "
-            f"be {folder / images[0]}). Give the right folder: {command(name)} --pictures DIR"
+            f"be {folder / images[0]}). Give the right folder: {again(pictures='DIR')}"
         )
     return folder
 
 
-def _nothing_read(name: str, pictures: Path | None, counts: dict[str, int]) -> str:
+def _nothing_read(name: str, pictures: Path | None, counts: dict[str, int], again: Again) -> str:
     reasons = ", ".join(
         f"{count:,} {key.removeprefix('text_only_')}"
         for key, count in counts.items()
@@ -176,14 +269,16 @@ def _nothing_read(name: str, pictures: Path | None, counts: dict[str, int]) -> s
     )
     return (
         f"not a single picture of {name} below {pictures} could be read ({reasons}). Give another "
-        "folder with --pictures DIR, or go on without pictures: "
-        f"{command(name)} --allow-no-pictures"
+        f"folder with --pictures DIR, or go on without pictures: {again(allow_no_pictures=True)}"
     )
 
 
 def _counts(folder: Path, n_shards: int) -> dict[str, int]:
     """Items, and what became of them, from the tables of all shards."""
     paths = [folder / table_name(shard) for shard in range(n_shards)]
+    statuses = pl.read_parquet(paths, columns=["status"])["status"]
+    if len(statuses) and (statuses == NO_CONTENT).all():
+        return {"items": len(statuses)}
     reason = pl.read_parquet(paths, columns=["reason"])["reason"]
     reasons = reason.drop_nulls().value_counts().sort("reason").rows()
     return {
@@ -195,23 +290,27 @@ def _counts(folder: Path, n_shards: int) -> dict[str, int]:
 
 
 def _index(name: str, setting: Setting, options: ShardOptions, n_items: int) -> dict[str, Any]:
-    step = options.items_per_shard
+    step, tokenizer, size = options.items_per_shard, setting.tokenizer, setting.picture_format
     return {
+        **({} if tokenizer else {"content": "none"}),
         "target": name,
         "items": n_items,
         "item_shards": [
             {"tar": tar_name(k), "first": 1 + k * step, "last": min((k + 1) * step, n_items)}
             for k in range(-(-n_items // step))
         ],
-        "picture": {"size": setting.picture_format.size, "quality": setting.picture_format.quality},
+        "picture": {
+            "size": size.size if tokenizer else 0,
+            "quality": size.quality if tokenizer else 0,
+        },
         "tokenizer": {
-            "name": setting.tokenizer.name,
-            "local": setting.tokenizer.local,
-            "sha256": setting.tokenizer.digest,
-            "pad": setting.tokenizer.pad,
-            "special": setting.tokenizer.special,
-            "vocabulary": setting.tokenizer.vocabulary,
-            "max_tokens": setting.max_tokens,
+            "name": tokenizer.name if tokenizer else None,
+            "local": tokenizer.local if tokenizer else False,
+            "sha256": tokenizer.digest if tokenizer else None,
+            "pad": tokenizer.pad if tokenizer else 0,
+            "special": tokenizer.special if tokenizer else 0,
+            "vocabulary": tokenizer.vocabulary if tokenizer else 0,
+            "max_tokens": setting.max_tokens if tokenizer else 0,
         },
     }
 
@@ -237,6 +336,6 @@ def _rows(items: pa.Table, start: int, count: int) -> list[Item]:
     return [Item(*row) for row in zip(*columns, strict=True)]
 
 
-def shards_manifest(place: Path, target: str) -> Manifest:
+def shards_manifest(place: Path, made_by: str) -> Manifest:
     """The manifest of a target's shards, or the command that makes them."""
-    return open_artefact(place, kind=KIND, made_by=command(target))
+    return open_artefact(place, kind=KIND, made_by=made_by)

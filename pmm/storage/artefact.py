@@ -270,7 +270,7 @@ def storage_errors(place: Path) -> Iterator[None]:
             raise StorageError(
                 f"the disk that holds {place} is full ({error.strerror}). What was there before is "
                 "whole. Free some space, or choose another folder with --home, and run the same "
-                "command again (pmm train with --resume): finished pieces are kept"
+                "command again (a training with --resume): finished pieces are kept"
             ) from error
         if error.errno not in _DENIED | {errno.ENOTDIR, errno.EEXIST, errno.ENOENT}:
             raise

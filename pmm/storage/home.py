@@ -64,6 +64,11 @@ class Home:
         whole = place.absolute()
         return cls(whole.parent.parent) if whole.parent.name == kind else None
 
+    @property
+    def option(self) -> Path | None:
+        """What `--home` says for this folder; None where it is the one that is used anyway."""
+        return None if self.root == resolve_home(None).root else self.root
+
     def raw(self, source: str) -> Path:
         """Where the user puts a source's raw files. PMM writes there only with --download."""
         return self.root / "raw" / slug(source)

@@ -104,7 +104,7 @@ SHARD_ITEMS = _table(
     "shard items",
     [
         ("item", pa.int32(), False),
-        ("status", pa.string(), False),  # "ok" or "text-only"
+        ("status", pa.string(), False),  # "ok", "text-only" or "no-content"
         ("reason", pa.string(), True),
         ("width", pa.int32(), True),  # of the raw picture, in pixels
         ("height", pa.int32(), True),

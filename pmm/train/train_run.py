@@ -10,12 +10,13 @@ from typing import Any
 import torch
 
 from pmm.data.training_set import TrainingSet
+from pmm.data.windows import told
 from pmm.errors import PmmError, RecipeError, StaleArtefact
 from pmm.model.build import build_model, features_of
 from pmm.model.features.trunks import trunks_of, write_trunks
 from pmm.runs import folder as run_folder
 from pmm.runs.checkpoint import LAST
-from pmm.runs.compatibility import require_pictures, require_tokens
+from pmm.runs.compatibility import require_content, require_pictures, require_tokens
 from pmm.runs.device import pick_device
 from pmm.runs.folder import LOG, RECIPE, Existing
 from pmm.runs.former_recipes import saved_values
@@ -109,12 +110,11 @@ def train(
         report = take_over(trainer.model, recipe.start) if recipe.start and begins else None
         if going_on:
             _restore(trainer)
-        about = {"name": name or run_dir.name, "command": command, "seed": recipe.train.seed}
-        about |= {"shards": data.fingerprint, "target": data.target}
-        about |= {"device": str(trainer.device), **trainer.sizes()}
+        about = {"name": name or run_dir.name, **_about(trainer, data, command)}
         # Nothing that could be refused stands after this.
         with run_folder.replaced(run_dir) if existing == "overwrite" else nullcontext():
             run_folder.describe(run_dir, dump(recipe), about)
+        logger.info(told(data.windows))
         if report is not None:
             write_report(run_dir, report)
             logger.info(report)
@@ -128,7 +128,7 @@ def _data(home: Home, recipe: Recipe, made_on: str) -> TrainingSet:
     Raises:
         StaleArtefact: it is not of the fingerprint that is asked for.
     """
-    data = TrainingSet(open_parts(home, recipe), mixing=recipe.mixing, read=recipe.model.modality)
+    data = training_set(home, recipe)
     if made_on and data.fingerprint != made_on:
         raise StaleArtefact(
             f"{data.parts[0].place} changed: they were {made_on[:8]}, and are now "
@@ -147,6 +147,30 @@ def _fit(trainer: Trainer, recipe: Recipe) -> None:
         records = curves.read_log(run_dir / LOG)
         title = f"{run_dir.name}: {trainer.data.target}"
         curves.draw(records, run_dir / "curves.png", title=title)
+
+
+def _about(trainer: Trainer, data: TrainingSet, command: str) -> dict[str, Any]:
+    """What run.json says of a run beside its recipe."""
+    return {
+        "command": command,
+        "seed": trainer.options.seed,
+        "shards": data.fingerprint,
+        "target": data.target,
+        "reads": data.reads(),
+        "device": str(trainer.device),
+        **trainer.sizes(),
+    }
+
+
+def training_set(home: Home, recipe: Recipe) -> TrainingSet:
+    """What a recipe is trained on; errors as `train`."""
+    return TrainingSet(
+        open_parts(home, recipe),
+        mixing=recipe.mixing,
+        read=recipe.model.modality,
+        windows=recipe.train.windows,
+        max_length=recipe.model.max_length,
+    )
 
 
 def store_activations(home: Home, recipe: Recipe, *, force: bool = False) -> dict[str, str]:
@@ -168,6 +192,7 @@ def store_activations(home: Home, recipe: Recipe, *, force: bool = False) -> dic
     storage = "fp16" if recipe.train.cache == "off" else recipe.train.cache
     found: dict[str, str] = {}
     for shards in open_parts(home, recipe):
+        require_content(shards, recipe.model)
         features = features_of(recipe.model, [shards], pick_device(recipe.train.device))
         model = build_model(recipe.model, shards.n_items, features, fresh=False).eval()
         require_tokens(shards, model)

@@ -30,9 +30,15 @@ from pmm.model.features.trunks import with_activations
 from pmm.model.protocol import ModelOptions, Recommender
 from pmm.progress import Progress, progress
 from pmm.runs.checkpoint import LAST, State, load_state, save_state
-from pmm.runs.compatibility import require_features, require_pictures, require_tokens
+from pmm.runs.compatibility import (
+    require_content,
+    require_features,
+    require_pictures,
+    require_tokens,
+)
 from pmm.runs.device import mixed, pick_device, pick_precision
 from pmm.runs.folder import evaluations_held
+from pmm.runs.loading import command_to_train, saved_recipe
 from pmm.runs.trackers import TrackedLog
 from pmm.runs.train_options import TrainOptions
 from pmm.runs.weights import (
@@ -76,6 +82,7 @@ class Trainer:
         self.dtype = pick_precision(options.precision, self.device)
         logger.debug("device %s, precision %s", self.device, self.dtype)
         for shards in data.parts:
+            require_content(shards, model_options)
             require_features(shards, model_options)
         features = features_of(model_options, data.parts, self.device)
         torch.manual_seed(options.seed)
@@ -107,7 +114,7 @@ class Trainer:
     def restore(self) -> None:
         """Take up the state that the run's folder holds; errors as
         `pmm.runs.checkpoint.load_state`."""
-        again = "pmm train ... --overwrite"
+        again = command_to_train(self.run_dir, saved_recipe(self.run_dir), overwrite=True)
         self.state = load_state(self.run_dir, self.model, self.optimiser, made_by=again)
         if self.state.scaler:
             self.scaler.load_state_dict(dict(self.state.scaler))

@@ -1,18 +1,17 @@
 """What a search comes to: best.toml, and the commands that go on from there."""
 
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import tomli_w
 
+from pmm.advice import command
 from pmm.errors import PmmError
 from pmm.runs import folder as run_folder
 from pmm.runs.recipe import Recipe, encoder_specs
 from pmm.storage.artefact import storage_errors
 from pmm.storage.dotted_names import nested
-from pmm.storage.home import resolve_home
 from pmm.storage.json_files import JSON_ERRORS, read_json
 from pmm.storage.seal import sealed_file
 from pmm.storage.toml import merge
@@ -63,15 +62,16 @@ def _anchored(values: Mapping[str, Any], base: Recipe) -> dict[str, Any]:
 
 def command_to_train(search: Search) -> str:
     """The command that trains with the best recipe."""
-    request, words = search.request, ["pmm", "train", "--recipe", str(search.folder / BEST)]
-    options = {"stage": request.stage, "target": search.base.target}
-    options["from"] = search.base.start.run if search.base.start else ""
-    options |= {name: getattr(request, name) or "" for name in _SAID}
-    if search.home.root != resolve_home(None).root:
-        options["home"] = str(search.home.root)
-    for name, value in options.items():
-        words += [f"--{name}", value] if value else []
-    return shlex.join(words)
+    request = search.request
+    return command(
+        "train",
+        recipe=search.folder / BEST,
+        stage=request.stage,
+        target=search.base.target,
+        from_=search.base.start.run if search.base.start else None,
+        **{name: getattr(request, name) or None for name in _SAID},
+        home=search.home.option,
+    )
 
 
 def result_of(search: Search, rows: list[dict[str, Any]], ended: str) -> dict[str, Any]:
@@ -95,7 +95,7 @@ def result_of(search: Search, rows: list[dict[str, Any]], ended: str) -> dict[st
         "best": best,
         "run": str(run) if run else None,
         "recipe": str(search.folder / BEST) if best else None,
-        "next": [f"pmm evaluate {run}", command_to_train(search)] if run else [],
+        "next": [command("evaluate", run), command_to_train(search)] if run else [],
     }
 
 

@@ -76,7 +76,7 @@ def load_optuna() -> Any:
         optuna = importlib.import_module("optuna")
     except ImportError as error:
         raise InputError(
-            f"pmm tune needs Optuna, which cannot be imported ({error}). Install PMM with its "
+            f"a search needs Optuna, which cannot be imported ({error}). Install PMM with its "
             "extra: pip install 'pmmrec[tune]', or from a checkout pip install -e '.[tune]'"
         ) from error
     optuna.logging.set_verbosity(optuna.logging.WARNING)

@@ -134,7 +134,7 @@ def _prepare(
     if not (math.isfinite(minutes) and minutes >= 0):
         raise InputError(f"--minutes {minutes} should be 0 (no limit) or above")
     if request.stage == "pretrain":
-        raise InputError("pmm tune searches on one --target: --stage scratch or finetune")
+        raise InputError("a search is on one --target: --stage scratch or finetune")
     values = merge({"train": {"seed": seed}}, values)
     limit = {"train": {"max_minutes": minutes or None}}
     base = with_whole_paths(resolve_run(home, home.run("tune"), request, merge(values, limit)))

@@ -95,7 +95,7 @@ def test_a_pretrained_run_is_compared_on_a_target_that_it_ranked(tmp_path: Path)
     sources = 'stage = "pretrain"\nsources = ["HM", "Bili"]\nmodel = {}\n'
     (other / "recipe.toml").write_text(sources)
     (own / "ranks-cold.parquet").write_bytes((own / "ranks.parquet").read_bytes())
-    with pytest.raises(MissingArtefact, match=r'other --cold --target "HM Shoes"$'):
+    with pytest.raises(MissingArtefact, match=r"other --cold --target 'HM Shoes'$"):
         compare_runs(own, other, asked="cold", target="HM Shoes")
     (other / "ranks.parquet").rename(other / "ranks-hm-shoes.parquet")
     found = compare_runs(own, other, target="HM Shoes")[0]

@@ -43,9 +43,11 @@ def test_a_folder_that_is_there_is_not_said_to_be_missing(tmp_path):
 def test_the_commands_of_a_guide_are_commands_of_pmm(source):
     guide = GUIDES[source]
     ingest = typer.main.get_command(app).get_command(None, "ingest")
-    for line in filter(None, (guide.run, guide.download)):
+    for more in ({}, guide.download or {}):
+        line = guide.command(Path("/raw files/here"), **more)
         pmm, name, command, *arguments = shlex.split(line)
         assert (pmm, name) == ("pmm", "ingest")
+        assert "/raw files/here" in arguments
         known = {
             option for each in ingest.get_command(None, command).params for option in each.opts
         }

@@ -18,7 +18,7 @@ from pmm.data.loader import (
     train_batches,
 )
 from pmm.data.order import shuffled
-from pmm.data.training_set import TrainingSet, trainable_users
+from pmm.data.training_set import TrainingSet
 from pmm.errors import InputError
 from pmm.shards.read import Shards
 from pmm.shards.shard_options import ShardOptions
@@ -140,7 +140,7 @@ def test_an_epoch_taken_up_at_a_step_goes_on_with_the_same_batches(shards: Shard
 
 def test_a_shorter_window_keeps_the_most_recent_items(shards: Shards) -> None:
     batch = first_batch(shards, max_length=3)
-    users = trainable_users(shards)
+    users = np.flatnonzero(shards.sequences().train.lengths >= 2)
     first = users[shuffled(np.array([0]), len(users), seed=1, epoch=0)][0]
     expected = shards.sequences().train[first][-4:].tolist()
     row = [int(batch.items.item_I[slot - 1]) for slot in batch.slot_BS[0] if slot > 0]

@@ -1,9 +1,11 @@
 """Which raw files each source needs, where they come from and where to put them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from pmm.advice import command
 from pmm.errors import InputError, nearest
 
 
@@ -36,10 +38,15 @@ class RawGuide:
     title: str
     """As sentences name it."""
     layouts: tuple[PublishedLayout, ...]
-    run: str
-    """The command that reads the files; `DIR` stands for the folder."""
-    download: str | None = None
-    """The command that fetches them first, where they have public addresses."""
+    run: Mapping[str, Any]
+    """Options of the command that reads the files, beside the folder."""
+    download: Mapping[str, Any] | None = None
+    """Options with which it fetches them first, where they have public addresses."""
+
+    def command(self, folder: Path, **more: Any) -> str:
+        """The command that reads the files in a folder, with further options."""
+        name = "csv" if "preset" in self.run else self.source
+        return command("ingest", name, **{**self.run, **more, "raw": folder})
 
 
 _FORM = "download in a browser (a shared drive: no direct addresses)"
@@ -102,11 +109,8 @@ _AMAZON = RawGuide(
             ),
         ),
     ),
-    run="pmm ingest amazon --raw DIR --images download",
-    download=(
-        "pmm ingest amazon --raw DIR --category Clothing_Shoes_and_Jewelry --download "
-        "--images download"
-    ),
+    run={"images": "download"},
+    download={"category": "Clothing_Shoes_and_Jewelry", "download": True},
 )
 
 _HM = RawGuide(
@@ -130,14 +134,14 @@ _HM = RawGuide(
             ),
         ),
     ),
-    run="pmm ingest hm --raw DIR",
+    run={},
 )
 
 _BILI = RawGuide(
     source="bili",
     title="Bilibili",
     layouts=(_ninerec("Bili_500K, Bili_2M, Bili_Food, Bili_Movie, Bili_Cartoon", "<D>"), _PMMREC),
-    run="pmm ingest bili --raw DIR",
+    run={},
 )
 
 _KWAI = RawGuide(
@@ -157,8 +161,8 @@ _KWAI = RawGuide(
         _ninerec("KU", "KU"),
         _PMMREC,
     ),
-    run="pmm ingest kwai --raw DIR",
-    download="pmm ingest kwai --raw DIR --download",
+    run={},
+    download={"download": True},
 )
 
 _PIXELREC = RawGuide(
@@ -180,7 +184,7 @@ _PIXELREC = RawGuide(
             ),
         ),
     ),
-    run="pmm ingest csv --preset pixelrec --raw DIR --name PixelRec",
+    run={"preset": "pixelrec", "name": "PixelRec"},
 )
 
 _MOVIELENS = RawGuide(
@@ -215,11 +219,8 @@ _MOVIELENS = RawGuide(
             ),
         ),
     ),
-    run="pmm ingest csv --preset movielens --raw DIR --name MovieLens --missing-image text-only",
-    download=(
-        "pmm ingest csv --preset movielens --raw DIR --name MovieLens --download ml-1m "
-        "--missing-image text-only"
-    ),
+    run={"preset": "movielens", "name": "MovieLens", "missing_image": "text-only"},
+    download={"download": "ml-1m"},
 )
 
 _RECBOLE = RawGuide(
@@ -238,7 +239,7 @@ _RECBOLE = RawGuide(
             ),
         ),
     ),
-    run="pmm ingest csv --preset recbole --raw DIR --name NAME",
+    run={"preset": "recbole", "name": "NAME"},
 )
 
 GUIDES: dict[str, RawGuide] = {
@@ -247,7 +248,23 @@ GUIDES: dict[str, RawGuide] = {
 """Source as it is typed ("amazon", "bili" …) -> its guide."""
 
 
-def missing_raw(source: str, folder: Path, lack: Sequence[str] = ()) -> InputError:
+class MissingRaw(InputError):
+    """Raw files are not there; the message says which, and what to run once they are."""
+
+    def __init__(self, source: str, folder: Path, lack: Sequence[str], said: Mapping[str, Any]):
+        head = f"the raw files of {source} are not in {folder}"
+        if not folder.exists():
+            head += ", which does not exist"
+        missing = [f"  missing: {each}" for each in lack]
+        super().__init__("\n".join([head + ":", *missing, describe(source, folder, said)]))
+        self._about = (source, folder, lack)
+
+    def asked_with(self, said: Mapping[str, Any]) -> "MissingRaw":
+        """The same where it is known with which options the source was asked for."""
+        return MissingRaw(*self._about, said)
+
+
+def missing_raw(source: str, folder: Path, lack: Sequence[str] = ()) -> MissingRaw:
     """The error for raw files that are not there: each file, where it comes from, where to put it.
 
     Args:
@@ -255,19 +272,16 @@ def missing_raw(source: str, folder: Path, lack: Sequence[str] = ()) -> InputErr
         folder: where they were looked for.
         lack: what exactly is missing, where more is known than that nothing is there.
     """
-    head = f"the raw files of {source} are not in {folder}"
-    if not folder.exists():
-        head += ", which does not exist"
-    missing = [f"  missing: {each}" for each in lack]
-    return InputError("\n".join([head + ":", *missing, describe(source, folder)]))
+    return MissingRaw(source, folder, lack, {})
 
 
-def describe(source: str, folder: Path) -> str:
+def describe(source: str, folder: Path, said: Mapping[str, Any] | None = None) -> str:
     """What a source needs, where it comes from, where to put it, and what to run then.
 
     Args:
         source: as it is typed.
         folder: where the files go.
+        said: options of the command that asked for them, with its home.
 
     Raises:
         InputError: an unknown source.
@@ -285,8 +299,9 @@ def describe(source: str, folder: Path) -> str:
         lines.append(f"    from {layout.page} ({layout.access})")
     lines += [
         f"Put them into {folder}, or name the folder that has them with --raw DIR.",
-        f"Then run: {guide.run.replace('DIR', str(folder))}",
+        f"Then run: {guide.command(folder, **(said or {}))}",
     ]
     if guide.download:
-        lines.append(f"To have them fetched: {guide.download.replace('DIR', str(folder))}")
+        fetched = guide.command(folder, **{**guide.download, **(said or {})})
+        lines.append(f"To have them fetched: {fetched}")
     return "\n".join(lines)

@@ -7,13 +7,14 @@ PixelRec, MicroLens, Amazon ratings).
 
 import re
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pmm.advice import options_text
 from pmm.errors import InputError
 from pmm.ingest.pictures.picture_folder import PictureFolder
 from pmm.ingest.readers.columns import (
@@ -49,9 +50,10 @@ class CsvFiles:
 
     interactions: Path
     """One row an interaction: user, item and, where known, time."""
-    items: Path
+    items: Path | None = None
     """One row an item: id, title[, description][, image][, categories]; without a header the
-    first column is the id, the second the title, the third (if any) the description."""
+    first column is the id, the second the title, the third (if any) the description. None: items
+    are known by the ids in the interactions alone."""
     images: Path | None = None
     """A folder of pictures, found by the path that `items` gives or by the item id as stem."""
     columns: str | None = None
@@ -107,6 +109,8 @@ def ingest_csv(
     """
     _require_name(name)
     tables = write_tables(home, _raw(home, name, files))
+    if files.items is None and files.images is None:  # else not one item would stay
+        options = replace(options, missing_image="keep")
     return write_targets(home, tables, {name: None}, (), [], options)
 
 
@@ -117,14 +121,15 @@ def _require_name(name: str) -> None:
         if slug(taken) == place:
             source = taken.split()[0].lower()
             raise InputError(
-                f'--name "{name}": "{taken}" is what pmm ingest {source} writes, and this would '
-                f'replace it. Choose another name, e.g. --name "my {name.strip()}"'
+                f'--name "{name}": "{taken}" is what the source {source} makes, and this would '
+                f"replace it. Choose another name, e.g. {options_text(name=f'my {name.strip()}')}"
             )
 
 
 def _raw(home: Home, name: str, files: CsvFiles) -> RawSource:
     require_file(files.interactions, "--interactions")
-    require_file(files.items, "--items")
+    if files.items is not None:
+        require_file(files.items, "--items")
     pictures = PictureFolder(files.images.resolve()) if files.images else None
     digests = Digests(home.root)
     return RawSource(
@@ -136,7 +141,7 @@ def _raw(home: Home, name: str, files: CsvFiles) -> RawSource:
         },
         inputs={
             "interactions": digests.file(files.interactions),
-            "items": digests.file(files.items),
+            "items": digests.file(files.items) if files.items else "none",
             "images": pictures.digest() if pictures else "none",
         },
         pictures=pictures.folder if pictures else None,
@@ -146,7 +151,10 @@ def _raw(home: Home, name: str, files: CsvFiles) -> RawSource:
 
 def _read(files: CsvFiles, pictures: PictureFolder | None, latin: bool) -> Reading:
     layout = _detect(files.interactions, files.columns, latin)
-    items, item_counts, item_notes = _read_items(files.items, files.item_columns, pictures)
+    if files.items is None:
+        items, item_counts, item_notes = _bare_items(files.interactions, layout, pictures)
+    else:
+        items, item_counts, item_notes = _read_items(files.items, files.item_columns, pictures)
     wanted: dict[str, int] = {"user_id": layout.roles["user"], "item_id": layout.roles["item"]}
     place = str(files.interactions)
     if layout.unit is not None:
@@ -225,6 +233,24 @@ def _unknown_columns(path: Path, first: list[str], roles: dict[Role, int]) -> In
     )
 
 
+def _bare_items(
+    path: Path, layout: _Layout, pictures: PictureFolder | None
+) -> tuple[pa.Table, dict[str, Any], dict[str, Any]]:
+    """The items that the interactions name, where no file lists them; as `_read_items`."""
+    wanted: dict[str, int] = {"item_id": layout.roles["item"]}
+    ids: set[str] = set()
+    for batch in stream(
+        path, layout.dialect, wanted, header=layout.header, drop_counts=Counter[str]()
+    ):
+        trimmed = pc.utf8_trim_whitespace(batch["item_id"].dictionary_decode())
+        ids.update(pc.unique(trimmed).to_pylist())
+    rows = ItemRows()
+    for each in sorted(ids - {""}):
+        rows.add(each, "", _picture(pictures, each, ""), [])
+    rows.drop_counts["read"] = len(ids - {""})
+    return *rows.finish(), {"from": "the ids of the interactions: there is no file of items"}
+
+
 def _read_items(
     path: Path, columns: str | None, pictures: PictureFolder | None
 ) -> tuple[pa.Table, dict[str, Any], dict[str, Any]]:
@@ -296,7 +322,7 @@ def _item_roles(
     if not content and not has_pictures:
         raise InputError(
             f"{path} has neither a title nor an image column, and there is no folder of pictures; "
-            f"{shown}"
+            f"{shown}. For models on ids alone leave --items out"
         )
     return roles, True
 

@@ -200,7 +200,7 @@ class CsvRequest(SourceRequest):
     interactions: Annotated[Path | None, Flag(group="data")] = None
     """One row an interaction: user, item, time."""
     items: Annotated[Path | None, Flag(group="data")] = None
-    """One row an item: id, title, description, image."""
+    """One row an item: id, title, description, image; left out: known by their ids alone."""
     images: Annotated[Path | None, Flag(group="data")] = None
     """Folder of pictures, found by path or by item id."""
     columns: Annotated[str | None, Flag(group="data")] = None
@@ -240,9 +240,10 @@ def _files(request: CsvRequest) -> CsvFiles:
         return preset_files(request.preset, folder, request.images)
     if request.raw or request.download:
         raise InputError("--raw and --download go with --preset; give --interactions and --items")
-    if request.interactions is None or request.items is None:
+    if request.interactions is None:
         raise InputError(
-            "give --interactions FILE and --items FILE, or --preset pixelrec, movielens or recbole"
+            "give --interactions FILE, and --items FILE where items have titles; or --preset "
+            "pixelrec, movielens or recbole"
         )
     return CsvFiles(
         interactions=request.interactions,

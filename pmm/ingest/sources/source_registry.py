@@ -9,8 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from pmm.advice import said_options
 from pmm.errors import InputError, nearest
+from pmm.ingest.download.raw_guide import MissingRaw
 from pmm.ingest.sources.source_request import SourceRequest
+from pmm.storage.made_by import remember
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +79,23 @@ def find_source(name: str) -> SourceEntry:
     found = importlib.import_module(where).SOURCE
     assert isinstance(found, SourceEntry)
     return found
+
+
+def ingest_from(name: str, request: SourceRequest) -> list[dict[str, Any]]:
+    """Read a source's raw files as asked, and remember what was asked; returns the targets' cards.
+
+    Raises:
+        InputError: an unknown source, or raw files that cannot be used.
+    """
+    home, said = request.place(), said_options(request, leave_out=["home"])
+    try:
+        cards = find_source(name).ingest(request)
+    except MissingRaw as error:
+        raise error.asked_with({**said, "home": home.option}) from error
+    for card in cards:
+        if "left_out" not in card:
+            remember(home, home.target(card["target"]), "ingest", name, **said)
+    return cards
 
 
 def register(name: str, entry: SourceEntry, *, says: str) -> None:

@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from pmm.advice import command
 from pmm.errors import ArtefactError, BrokenArtefact
 from pmm.ingest.readers.ids import nfc_all
 from pmm.ingest.tables.id_codes import IdCodes
@@ -142,12 +143,12 @@ def write_tables(home: Home, raw: RawSource) -> Built:
 def _interactions_in_place(place: Path, piece: str) -> dict[str, Any] | None:
     """What the card in place says of the interactions, if they are whole and made from the same."""
     try:
-        manifest = open_artefact(place, kind="tables", made_by="pmm ingest", verify=True)
+        manifest = open_artefact(place, kind="tables", made_by=command("ingest"), verify=True)
     except ArtefactError:
         return None
     if manifest.config.get("interactions") != piece:
         return None
-    again = "Run pmm ingest again"
+    again = "Ingest the source again"
     card = read_json(place / "card.json", again=again, needs=["interactions"])
     found: dict[str, Any] = card["interactions"]
     return found
@@ -291,4 +292,4 @@ def _batches(path: Path) -> Iterator[pa.RecordBatch]:
                 batch.validate(full=True)
                 yield batch
     except (OSError, ValueError, pa.ArrowException) as error:
-        raise BrokenArtefact(f"{path} cannot be read ({error}). Run pmm ingest again") from error
+        raise BrokenArtefact(f"{path} cannot be read ({error}). Ingest the source again") from error

@@ -85,7 +85,11 @@ _REPEATS = {
     "keep": "every row of the same user and item counts",
     "first": "only the earliest row of the same user and item counts",
 }
-_UNPICTURED = {"drop": "dropped before the core", "text-only": "kept where they have a text"}
+_UNPICTURED = {
+    "drop": "dropped before the core",
+    "text-only": "kept where they have a text",
+    "keep": "kept",
+}
 
 
 def _core(options: Mapping[str, Any], rounds: int) -> str:

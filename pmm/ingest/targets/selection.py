@@ -20,19 +20,21 @@ from pmm.ingest.targets.rules import Rule
 from pmm.ingest.targets.split import LEAST
 
 logger = logging.getLogger(__name__)
+MissingImage = Literal["drop", "text-only", "keep"]
+"""What becomes of items without a picture: dropped, kept if they have text, or kept anyway."""
 
 UNLISTED = "item not in the items file"
 UNPICTURED = "item without picture"
 
 
 def usable_rows(
-    source: Source, missing_image: Literal["drop", "text-only"], drop_counts: dict[str, int]
+    source: Source, missing_image: MissingImage, drop_counts: dict[str, int]
 ) -> InteractionRows:
     """Rows whose item is listed and has the content that the options ask for.
 
     Args:
         source: all interactions.
-        missing_image: drop items without a picture, or only those without picture and text.
+        missing_image: drop items without a picture, only those without picture and text, or none.
         drop_counts: counts the dropped rows by reason.
 
     Raises:
@@ -55,6 +57,8 @@ def usable_rows(
             rows = rows.keep(
                 (image | text)[rows.item], "item without picture and text", drop_counts
             )
+        case "keep":
+            pass
     if not len(rows.user):
         _refuse_nothing(source, drop_counts)
     return rows
@@ -71,7 +75,7 @@ def _refuse_nothing(source: Source, drop_counts: dict[str, int]) -> None:
             f". No item that occurs has a picture{where}: give the folder of pictures (--images "
             "DIR, for Amazon also --images download; H&M: images/ beside articles.csv; Bili and "
             "Kwai: covers beside the tables), or keep items by their text with "
-            "--missing-image text-only"
+            "--missing-image text-only (all of them, for models on ids, with keep)"
         )
         for told in describe_pictures(source.card.get("picture_files", {})):
             advice += f". {told[0].upper()}{told[1:]}"

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from pmm.advice import command
 from pmm.errors import BrokenArtefact, InputError, nearest
 from pmm.flags import Flag
 from pmm.ingest.tables.source_tables import Source, load_source
@@ -24,7 +25,7 @@ from pmm.ingest.targets.k_core import Core, NothingLeft, require_core
 from pmm.ingest.targets.paper_table_two import beside_paper, rules_in_words, statistics
 from pmm.ingest.targets.rows import InteractionRows
 from pmm.ingest.targets.rules import Rule
-from pmm.ingest.targets.selection import carve_rows, sample_users, usable_rows
+from pmm.ingest.targets.selection import MissingImage, carve_rows, sample_users, usable_rows
 from pmm.ingest.targets.split import (
     LEAST,
     LEFT_OUT,
@@ -44,8 +45,9 @@ from pmm.storage.artefact import (
     require_input,
     write_json,
 )
-from pmm.storage.home import Home, require_same_name, slug
+from pmm.storage.home import SOURCES, TARGETS, Home, require_same_name, slug
 from pmm.storage.json_files import read_json
+from pmm.storage.made_by import command_that_made
 from pmm.storage.schemas import COLD, SEQUENCES, TARGET_ITEMS, write_table
 
 
@@ -65,8 +67,8 @@ class IngestOptions:
     """Of the sample of users."""
     split: Annotated[Literal["leave-one-out", "temporal"], Flag(group="data")] = "leave-one-out"
     """Each user's last two items, or two points in time for all."""
-    missing_image: Annotated[Literal["drop", "text-only"], Flag(group="data")] = "drop"
-    """Items without a picture: drop them before the core, or keep them if they have text."""
+    missing_image: Annotated[MissingImage, Flag(group="data")] = "drop"
+    """Items without a picture: drop them before the core, keep those with text, or keep all."""
     cold_below: Annotated[int, Flag(group="data")] = 10
     """Items with fewer training occurrences are cold."""
 
@@ -142,7 +144,7 @@ def write_targets(
     """
     source = str(tables.manifest.config["source"])
     with tables.seen.reading():
-        card = read_json(tables.place / "card.json", again="Run pmm ingest again")
+        card = read_json(tables.place / "card.json", again="Ingest the source again")
 
     def load() -> Source:
         with tables.seen.reading():
@@ -161,9 +163,21 @@ def write_targets(
             cards.append({"target": name, "left_out": f"{error}{stays}"})
             continue
         with built.seen.reading():
-            made = read_json(built.place / "card.json", again="Run pmm ingest again")
+            made = read_json(built.place / "card.json", again="Ingest the source again")
         cards.append({**made, "fresh": built.fresh})
     return cards
+
+
+def command_to_ingest(home: Home, name: str) -> str:
+    """The command that makes a target's tables, for messages: as it was when they were made."""
+    known = command_that_made(home, home.target(name))
+    if known:
+        return known
+    place = slug(name)
+    if place in {slug(each) for each in (*SOURCES, *TARGETS)}:
+        target = None if place in {slug(each) for each in SOURCES} else name
+        return command("ingest", name.split()[0].lower(), target=target, home=home.option)
+    return command("ingest", "csv", name=name, interactions="FILE", home=home.option)
 
 
 def open_target(home: Home, name: str) -> Manifest:
@@ -173,7 +187,7 @@ def open_target(home: Home, name: str) -> Manifest:
         MissingArtefact, BrokenArtefact: it has not been ingested, or is damaged.
         StaleArtefact: its source's tables have been written anew since.
     """
-    place, again = home.target(name), f'pmm ingest … for "{name}" (see pmm ingest --help)'
+    place, again = home.target(name), command_to_ingest(home, name)
     manifest = open_artefact(place, kind="target", made_by=again)
     if not isinstance(manifest.config.get("source"), str):
         raise BrokenArtefact(f"{place / MANIFEST} does not say of which source. Run: {again}")

@@ -133,7 +133,9 @@ def load_text(spec: TextSpec) -> TextEncoder:
     name, folder = spec.encoder, local_folder(spec.encoder)
     with quiet_libraries():
         if folder is None:
-            model = cached_or_downloaded(name, lambda local: _bert(spec, name, local), name=name)
+            model = cached_or_downloaded(
+                name, lambda local: _bert(spec, name, local), name=name, option="--text-encoder"
+            )
         else:
             model = _bert_of_folder(spec, folder)
     width, top = int(model.config.hidden_size), spec.train_blocks

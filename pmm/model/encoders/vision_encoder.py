@@ -197,7 +197,7 @@ def vision_plan(spec: VisionSpec) -> VisionPlan:
     >>> vision_plan(VisionSpec(encoder="ViT-B-32", pretrained="laion2b_s34b_b79k")).quick_gelu
     False
     """
-    folder = local_folder(spec.encoder.removeprefix("local-dir:"))
+    folder = local_folder(spec.encoder.removeprefix("local-dir:"), "--vision-encoder")
     plan = _named_plan(spec) if folder is None else _folder_plan(spec, folder)
     tower = plan.config["vision_cfg"]
     require_plain_numbers(tower if isinstance(tower.get("layers"), int) else {}, plan.name)
@@ -268,7 +268,7 @@ def _fetch(plan: VisionPlan) -> Path:
         return Path(open_clip.download_pretrained(tag))
 
     with quiet_libraries():
-        return cached_or_downloaded(repository, load, name=plan.name)
+        return cached_or_downloaded(repository, load, name=plan.name, option="--vision-encoder")
 
 
 def _load_tower(tower: VisionTransformer, path: Path, name: str) -> None:

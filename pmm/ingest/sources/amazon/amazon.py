@@ -160,7 +160,7 @@ def _wanted(tables: Built, options: IngestOptions) -> _Wanted:
 
     Cores only shrink when rows go, so no other item's picture can be needed.
     """
-    card = read_json(tables.place / "card.json", again="Run: pmm ingest amazon")
+    card = read_json(tables.place / "card.json", again="Ingest the source again")
     source = load_source("Amazon", tables.place, card)
     urls = read_table(tables.place / "urls.parquet", ITEM_URLS)
     named = pc.is_in(source.items["item_id"], value_set=urls["item_id"].combine_chunks())
