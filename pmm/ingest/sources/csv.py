@@ -7,6 +7,7 @@ PixelRec, MicroLens, Amazon ratings).
 
 import re
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from pmm.ingest.readers.columns import (
 from pmm.ingest.readers.delimited import Dialect, describe_columns, in_any_encoding, sniff, stream
 from pmm.ingest.readers.plain_file import require_file
 from pmm.ingest.readers.text import clean_text, join_text
-from pmm.ingest.readers.times import Unit, detect_unit
+from pmm.ingest.readers.times import TimeForm, TimesAre, detect_times
 from pmm.ingest.tables.interactions import Cleaner
 from pmm.ingest.tables.item_rows import ItemRows
 from pmm.ingest.tables.source_tables import RawSource, Reading, write_tables
@@ -39,6 +40,8 @@ from pmm.storage.home import SOURCES, TARGETS, Home, slug
 
 _ITEM_ROLES: tuple[Role, ...] = ("item", "title", "description", "image", "categories")
 _BETWEEN_TAGS = r"[|;]"
+_LATER = ("times",)
+_NUMBERS = "Numbers that grow with time and are no dates: --times numbers"
 _NO_TAGS = "(no genres listed)"
 """What MovieLens writes in place of tags."""
 
@@ -59,6 +62,8 @@ class CsvFiles:
     item_columns: str | None = None
     """Names of the items' columns in order, for a file without a header: item, title, description,
     image, categories, `-` for what is not read, `tag NAME` for 1 where the item has that tag."""
+    times: TimesAre | None = None
+    """What the times are; None = found out by looking."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,10 +74,10 @@ class _Layout:
     header: bool
     roles: dict[Role, int]
     names: list[str]
-    unit: Unit | None
+    times: TimeForm | None
 
     def describe(self) -> dict[str, Any]:
-        time = self.unit or "none: the order of the rows counts"
+        time = self.times.describe() if self.times else "none: the order of the rows counts"
         return {
             **self.dialect.describe(),
             "header": self.header,
@@ -98,8 +103,8 @@ def ingest_csv(
 ) -> list[dict[str, Any]]:
     """Read two delimited files into tables/<name> and targets/<name>; return the target's card.
 
-    The card carries "detected": what the files were taken for. Times are cut to whole seconds;
-    rows within one second keep the order of the file.
+    The card carries "detected": what the files were taken for. Rows are ordered by time to the
+    nanosecond; rows of one time keep the order of the file.
 
     Raises:
         InputError: files or columns are missing or damaged, the name is one of the paper's
@@ -133,6 +138,9 @@ def _raw(home: Home, name: str, files: CsvFiles) -> RawSource:
             "columns": files.columns,
             "item_columns": files.item_columns,
             "pictures": str(pictures.folder) if pictures else None,
+            # Options that came later stand there where they were given, or every table would be
+            # made anew.
+            **{name: value for name in _LATER if (value := getattr(files, name)) is not None},
         },
         inputs={
             "interactions": digests.file(files.interactions),
@@ -145,27 +153,31 @@ def _raw(home: Home, name: str, files: CsvFiles) -> RawSource:
 
 
 def _read(files: CsvFiles, pictures: PictureFolder | None, latin: bool) -> Reading:
-    layout = _detect(files.interactions, files.columns, latin)
+    layout = _detect(files, latin)
     items, item_counts, item_notes = _read_items(files.items, files.item_columns, pictures)
     wanted: dict[str, int] = {"user_id": layout.roles["user"], "item_id": layout.roles["item"]}
     place = str(files.interactions)
-    if layout.unit is not None:
+    if layout.times is not None:
         wanted["timestamp"] = layout.roles["time"]
         place += f", column {layout.names[wanted['timestamp']]!r}"
     drop_counts: Counter[str] = Counter()
+    row_notes: dict[str, Any] = {}
     batches = stream(
         files.interactions, layout.dialect, wanted, header=layout.header, drop_counts=drop_counts
     )
+    cleaner = Cleaner(place=place, times=layout.times, advice=f". {_NUMBERS}")
     return Reading(
         items=items,
         item_counts=item_counts,
-        interactions=Cleaner(place=place, unit=layout.unit).clean(batches, drop_counts),
+        interactions=cleaner.clean(batches, drop_counts, row_notes),
         row_counts=drop_counts,
+        row_notes=row_notes,
         notes={"detected": {"interactions": layout.describe(), "items": item_notes}},
     )
 
 
-def _detect(path: Path, columns: str | None, latin: bool) -> _Layout:
+def _detect(files: CsvFiles, latin: bool) -> _Layout:
+    path, columns = files.interactions, files.columns
     named = len(columns.split(",")) if columns else None
     dialect, head = sniff(path, latin=latin, fields=named)
     first = [field.strip() for field in head[0]]
@@ -180,16 +192,32 @@ def _detect(path: Path, columns: str | None, latin: bool) -> _Layout:
         if header:
             require_agreement(columns, roles, first, str(path))
         names = [name.strip() for name in columns.split(",")]
-    unit = None
+    times = None
     if "time" in roles:
-        at = roles["time"]
-        samples = [row[at] for row in head[header:] if len(row) == dialect.fields]
-        if not samples:
-            raise InputError(
-                f"{path} has no rows below its header; expected is a row an interaction"
-            )
-        unit = detect_unit(samples, f"{path}, column {names[at]!r}")
-    return _Layout(dialect=dialect, header=header, roles=roles, names=names, unit=unit)
+        times = _times(files, dialect, head[header:], roles["time"], names, header)
+    return _Layout(dialect=dialect, header=header, roles=roles, names=names, times=times)
+
+
+def _times(
+    files: CsvFiles,
+    dialect: Dialect,
+    rows: list[list[str]],
+    at: int,
+    names: list[str],
+    header: bool,
+) -> TimeForm | None:
+    path = files.interactions
+    samples = [row[at] for row in rows if len(row) == dialect.fields]
+    if not samples:
+        raise InputError(f"{path} has no rows below its header; expected is a row an interaction")
+
+    def whole() -> Iterator[pa.Array]:
+        unread: Counter[str] = Counter()
+        for batch in stream(path, dialect, {"time": at}, header=header, drop_counts=unread):
+            yield batch["time"].dictionary
+
+    place = f"{path}, column {names[at]!r}"
+    return detect_times(samples, place, whole=whole, asked=files.times, option="--times")
 
 
 def _is_header(head: list[list[str]], roles: dict[Role, int]) -> bool:
@@ -204,10 +232,10 @@ def _is_header(head: list[list[str]], roles: dict[Role, int]) -> bool:
     if "time" not in roles:
         return names_stand_above(head, roles["item"])
     try:
-        detect_unit([first[roles["time"]]], "")
+        form = detect_times([first[roles["time"]]], "", asked="day-first")
     except InputError:
         return len(head) > 1
-    return False
+    return form is None and names_stand_above(head, roles["item"])
 
 
 def _unknown_columns(path: Path, first: list[str], roles: dict[Role, int]) -> InputError:

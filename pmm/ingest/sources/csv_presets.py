@@ -5,7 +5,7 @@ A preset says which files of a folder hold what, and names the columns of those 
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,6 +16,7 @@ from pmm.ingest.download.raw_download import download_and_tell
 from pmm.ingest.download.raw_guide import missing_raw
 from pmm.ingest.readers.columns import find_roles
 from pmm.ingest.readers.delimited import sniff
+from pmm.ingest.readers.times import TimesAre
 from pmm.ingest.sources.csv import CsvFiles, ingest_csv
 from pmm.ingest.sources.source_registry import SourceEntry
 from pmm.ingest.sources.source_request import SourceRequest
@@ -205,6 +206,8 @@ class CsvRequest(SourceRequest):
     """Folder of pictures, found by path or by item id."""
     columns: Annotated[str | None, Flag(group="data")] = None
     """Columns of a file without header, as user,item,rating,timestamp."""
+    times: Annotated[TimesAre | None, Flag(group="data", shown="found out by looking")] = None
+    """What the times are: a unit since 1970, any growing numbers, or which part of 07/04/2017."""
     preset: Annotated[KnownDataset | None, Flag(group="data")] = None
     """Find the files of a known dataset in the folder --raw."""
     raw: Annotated[Path | None, Flag(group="data", shown="HOME/raw/PRESET")] = None
@@ -233,7 +236,7 @@ def _files(request: CsvRequest) -> CsvFiles:
         folder = request.raw or request.place().raw(request.preset)
         if request.download:
             download_and_tell(request.preset, folder, names=request.download)
-        return preset_files(request.preset, folder, request.images)
+        return replace(preset_files(request.preset, folder, request.images), times=request.times)
     if request.raw or request.download:
         raise InputError("--raw and --download go with --preset; give --interactions and --items")
     if request.interactions is None or request.items is None:
@@ -245,6 +248,7 @@ def _files(request: CsvRequest) -> CsvFiles:
         items=request.items,
         images=request.images,
         columns=request.columns,
+        times=request.times,
     )
 
 

@@ -223,7 +223,7 @@ def _counted(
     """The interactions; at their end `row_notes` says how many items have no metadata."""
     unlisted: set[str] = set()
     notes: Counter[str] = Counter()
-    for table in read_interactions(release, ratings, drop_counts, notes):
+    for table in read_interactions(release, ratings, drop_counts, notes, row_notes):
         sold = pc.unique(table["item_id"]).to_pylist()
         unlisted.update(each for each in sold if each not in known)
         yield table

@@ -339,12 +339,14 @@ def _read(
     items, item_counts = _items(titles, pictures, item_tags)
     drop_counts: Counter[str] = Counter()
     known = items["item_id"].combine_chunks()
-    rows, layout = _interactions(dataset.interactions, known, drop_counts, latin)
+    row_notes: dict[str, Any] = {}
+    rows, layout = _interactions(dataset.interactions, known, drop_counts, row_notes, latin)
     return Reading(
         items=items,
         item_counts=item_counts,
         interactions=rows,
         row_counts=drop_counts,
+        row_notes=row_notes,
         notes={
             "detected": {
                 "dataset": {"name": dataset.name, "layout": dataset.layout},
@@ -379,15 +381,20 @@ def _items(
 
 
 def _interactions(
-    path: Path, known: pa.Array, drop_counts: Counter[str], latin: bool
+    path: Path,
+    known: pa.Array,
+    drop_counts: Counter[str],
+    row_notes: dict[str, Any],
+    latin: bool,
 ) -> tuple[Iterator[pa.Table], dict[str, Any]]:
     """The interactions, and how the file is read."""
     if path.name.lower().removesuffix(".gz").endswith(_HISTORIES):
         dialect = sniff_histories(path, latin=latin)
-        cleaner = Cleaner(place=str(path), unit=None)
+        cleaner = Cleaner(place=str(path), times=None)
         rows = cleaner.clean(stream_histories(path, dialect, drop_counts), drop_counts)
         return rows, {**dialect.describe(), "form": "histories", "time": "none: items in order"}
     layout = detect_pairs(path, known, latin=latin)
-    cleaner = Cleaner(place=str(path), unit=layout.unit)
+    cleaner = Cleaner(place=str(path), times=layout.times)
     batches = stream_pairs(path, layout, drop_counts)
-    return cleaner.clean(batches, drop_counts), {"form": "pairs", **layout.describe()}
+    cleaned = cleaner.clean(batches, drop_counts, row_notes)
+    return cleaned, {"form": "pairs", **layout.describe()}
