@@ -333,10 +333,10 @@ def test_interactions_without_rows_and_times_are_refused(ingest_text):
         ingest_text("user_id,item_id\n")
 
 
-@pytest.mark.parametrize("names", ["sku,title,price", "sku,price,label"])
+@pytest.mark.parametrize("names", ["art no,title,price", "art no,price,label"])
 def test_items_whose_id_column_is_unknown_are_refused(ingest_text, names):
     items = names + "\n" + "".join(f"i{n},Title,9\n" for n in range(3))
-    with pytest.raises(InputError, match="no item column found; its first line has 'sku'"):
+    with pytest.raises(InputError, match="no item column found; its first line has 'art no'"):
         ingest_text(table(ROWS), items)
 
 

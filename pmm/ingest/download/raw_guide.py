@@ -247,19 +247,39 @@ GUIDES: dict[str, RawGuide] = {
 """Source as it is typed ("amazon", "bili" …) -> its guide."""
 
 
-def missing_raw(source: str, folder: Path, lack: Sequence[str] = ()) -> InputError:
+_SHOWN = 10
+"""Names of files that are there that an error names at most."""
+
+
+def missing_raw(
+    source: str, folder: Path, lack: Sequence[str] = (), hints: Sequence[str] = ()
+) -> InputError:
     """The error for raw files that are not there: each file, where it comes from, where to put it.
+
+    It also names the files that are there.
 
     Args:
         source: as it is typed: "amazon", "bili", "hm", "kwai" …
         folder: where they were looked for.
         lack: what exactly is missing, where more is known than that nothing is there.
+        hints: what else to say of it, a line each.
     """
     head = f"the raw files of {source} are not in {folder}"
     if not folder.exists():
         head += ", which does not exist"
     missing = [f"  missing: {each}" for each in lack]
-    return InputError("\n".join([head + ":", *missing, describe(source, folder)]))
+    seen = [f"  there are: {found}"] if (found := _seen(folder)) else []
+    return InputError("\n".join([head + ":", *missing, *seen, *hints, describe(source, folder)]))
+
+
+def _seen(folder: Path) -> str:
+    """The names of the first files and folders in a folder; "" where there are none."""
+    try:
+        names = sorted(each.name for each in folder.iterdir() if not each.name.startswith("."))
+    except OSError:
+        return ""
+    more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
 
 
 def describe(source: str, folder: Path) -> str:
