@@ -556,7 +556,7 @@ def test_metadata_cleaned_by_processes_are_those_cleaned_by_one(write, monkeypat
     found = []
     for cores in (1, 2):
         monkeypatch.setattr(amazon_items, "cores", lambda cores=cores: cores)
-        items = ItemRows(prefer_picture=True)
+        items = ItemRows()
         read_products(release.metadata, release.edition, items, Counter())
         found.append((items.finish(), items.urls()))
     assert found[0] == found[1]

@@ -33,8 +33,8 @@ from pmm.ingest.readers.delimited import (
 NO_ITEMS = "user without items"
 """The reason under which lines with a user and no item are counted."""
 
-Between = Literal["space", "comma", "semicolon", "bar", "tab"]
-_MARKS: dict[Between, str] = {"comma": ",", "semicolon": ";", "bar": "|", "tab": "\t"}
+Between = Literal["space", "comma", "semicolon", "bar"]
+_MARKS: dict[Between, str] = {"comma": ",", "semicolon": ";", "bar": "|"}
 _BRACKETS = r"[\[\](){}'\"]"
 
 _KNOWN = 0.5
@@ -169,7 +169,7 @@ def refuse_lists(values: Sequence[str], known: Collection[str], option: str, pla
     """
     evidence = _evidence(values, frozenset(known))
     if evidence.are_lists():
-        instead = ",".join("items" if n.strip() == "item" else n for n in option.split(","))
+        instead = re.sub(r"\bitem(_?id)?\b(?=\s*([,=]|$))", "items", option)
         raise InputError(
             f"--columns {option} takes a field of {place} as the id of one item, but it holds "
             f"lists, e.g. {evidence.example[:60]!r}. If a line is a user's history: "

@@ -184,7 +184,7 @@ def _raw(home: Home, release: Release, images: _Images) -> RawSource:
 
 def _read(release: Release, images: _Images, latin: bool) -> Reading:
     notes: Counter[str] = Counter()
-    rows = ItemRows(prefer_picture=True)
+    rows = ItemRows()
     read_products(release.metadata, release.edition, rows, notes)
     items, item_counts = rows.finish()
     urls, known = rows.urls(), rows.ids()
