@@ -43,7 +43,19 @@ _SURE = 100
 """How many times as many dates must say one order of day and month as say the other."""
 _WHOLE_NUMBER = "[0-9]{1,18}|[1-8][0-9]{18}"
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?")
-_ISO = r"(19|20)[0-9]{2}-[0-9]{2}-[0-9]{2}([ T][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,9})?)?)?"
+# Days that some months do not have are left to Python: one 30 February would make Arrow refuse all.
+_DAY = r"(?:19|20)[0-9]{2}-(?:0[1-9]|1[0-2])-(?:0[1-9]|1[0-9]|2[0-8])"
+_DAY += r"|(?:19|20)[0-9]{2}-(?:0[13-9]|1[0-2])-(?:29|30)|(?:19|20)[0-9]{2}-(?:0[13578]|1[02])-31"
+_COMPACT_FORMS = (
+    (r"^([0-9]{4})([0-9]{2})([0-9]{2})$", r"\1-\2-\3"),
+    (r"^([0-9]{4})([0-9]{2})([0-9]{2})([0-9]{2})([0-9]{2})$", r"\1-\2-\3 \4:\5"),
+    (r"^([0-9]{4})([0-9]{2})([0-9]{2})([0-9]{2})([0-9]{2})([0-9]{2})$", r"\1-\2-\3 \4:\5:\6"),
+)
+_DIGITS = (8, 12, 14, 17)
+"""Lengths of dates in digits alone."""
+_CLOCK = r"(?:[01][0-9]|2[0-3]):[0-5][0-9](?::[0-5][0-9](?:\.[0-9]{1,9})?)?"
+_ISO = rf"^(?:{_DAY})(?:[ T]{_CLOCK})?$"
+_ZONED = rf"^((?:{_DAY})[ T]{_CLOCK}) ?([+-])((?:0[0-9]|1[0-7])):?([0-5][0-9])?$"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,6 +161,10 @@ class _Survey:
         self.any = True
         code = parse_times(text, TimeForm(unit="s", compact=False)).code.copy()
         odd = np.flatnonzero(code >= IMPLAUSIBLE)
+        small = (code == IMPLAUSIBLE) & ~np.isin(_lengths(text), _DIGITS)
+        small &= np.array(pc.match_substring_regex(text, r"^[0-9]+(\.[0-9]*)?$"), bool)
+        self._numbers += int(np.count_nonzero(small))
+        odd = odd[~small[odd]]
         for at, raw in zip(odd, text.take(pa.array(odd)).to_pylist(), strict=True):
             self._examples.setdefault("first", raw)
             code[at] = self._look(raw, int(code[at]))
@@ -270,7 +286,7 @@ def _read_numbers(text: pa.Array, form: TimeForm, parsed: ParsedTimes) -> NDArra
     parsed.nanoseconds[at] = whole % per * (10**9 // per) + below // per
     if form.fixed or form.numbers or not form.compact:
         return np.flatnonzero(~plain)
-    days = (code == IMPLAUSIBLE) & np.isin(_lengths(text)[at], (8, 12, 14, 17))
+    days = (code == IMPLAUSIBLE) & np.isin(_lengths(text)[at], _DIGITS)
     return np.sort(np.concatenate([np.flatnonzero(~plain), at[days]]))
 
 
@@ -298,15 +314,25 @@ def _read_iso(text: pa.Array, left: NDArray[np.int64], parsed: ParsedTimes) -> N
     if not len(left):
         return left
     texts = text.take(pa.array(left))
+    for form, iso in _COMPACT_FORMS:
+        texts = pc.replace_substring_regex(texts, form, iso)
     for mark in ("/", r"\."):
         dated = rf"^([0-9]{{4}}){mark}([0-9]{{2}}){mark}([0-9]{{2}})($|[^0-9])"
         texts = pc.replace_substring_regex(texts, dated, r"\1-\2-\3\4")
     texts = pc.replace_substring_regex(texts, r"(:[0-9.]+)\s*(Z|UTC|GMT)$", r"\1")
-    plain = pc.match_substring_regex(texts, f"^{_ISO}$").to_numpy(zero_copy_only=False)
-    try:
-        moments = texts.filter(pa.array(plain)).cast(pa.timestamp("ns")).cast(pa.int64()).to_numpy()
-    except pa.ArrowInvalid:  # a month 13 among them: each by itself
-        return left
+    offsets = np.zeros(len(texts), np.int64)
+    zoned = pc.match_substring_regex(texts, _ZONED)
+    if pc.any(zoned).as_py():
+        sign, hours, minutes = (
+            pc.replace_substring_regex(texts.filter(zoned), _ZONED, part)
+            for part in (r"\2", r"\3", r"0\4")
+        )
+        seconds = np.array(hours.cast(pa.int64())) * 3600 + np.array(minutes.cast(pa.int64())) * 60
+        offsets[np.array(zoned)] = np.where(pc.equal(sign, "-"), -seconds, seconds)
+        texts = pc.replace_substring_regex(texts, _ZONED, r"\1")
+    plain = pc.match_substring_regex(texts, _ISO).to_numpy(zero_copy_only=False)
+    moments = texts.filter(pa.array(plain)).cast(pa.timestamp("ns")).cast(pa.int64()).to_numpy()
+    moments = moments - offsets[plain] * 10**9
     at = left[plain]
     parsed.seconds[at], parsed.nanoseconds[at] = moments // 10**9, moments % 10**9
     parsed.code[at] = np.where(_is_plausible(parsed.seconds[at]), UNITS.index("date"), IMPLAUSIBLE)
@@ -321,6 +347,11 @@ def _is_plausible(seconds: NDArray[np.int64] | int) -> NDArray[np.bool_]:
 
 def _read_one(raw: str, form: TimeForm) -> tuple[int, int]:
     """One value as nanoseconds and what it is."""
+    if form.compact and not (form.fixed or form.numbers) and raw.isdecimal() and len(raw) < 18:
+        # Only what is no plausible time as a number comes here so.
+        moment = read_date(raw)
+        if moment is not None and _is_plausible(moment // 10**9):
+            return moment, UNITS.index("date")
     number = _number(raw)
     if number is not None and number < 0:
         return 0, IMPLAUSIBLE
@@ -331,13 +362,12 @@ def _read_one(raw: str, form: TimeForm) -> tuple[int, int]:
             return 0, IMPLAUSIBLE
         code = int(_codes_of(np.array([whole]), np.array([below]), form)[0])
         per = _PER_SECOND[code] if code < len(_PER_SECOND) else 1
-        if code != IMPLAUSIBLE or not (form.compact and raw.isdecimal()):
-            return whole // per * 10**9 + whole % per * (10**9 // per) + below // per, code
+        return whole // per * 10**9 + whole % per * (10**9 // per) + below // per, code
     if form.fixed or form.numbers:
         return 0, UNREADABLE
     moment = read_date(raw, form.day_first)
     if moment is None:
-        return 0, UNREADABLE if number is None else IMPLAUSIBLE
+        return 0, UNREADABLE
     if moment == 0:
         return 0, ZERO
     plausible = bool(_is_plausible(moment // 10**9))
