@@ -42,7 +42,7 @@ ACCEPTED = (
 _SURE = 100
 """How many times as many dates must say one order of day and month as say the other."""
 _WHOLE_NUMBER = "[0-9]{1,18}|[1-8][0-9]{18}"
-_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?")
+_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,15})?")
 # Days that some months do not have are left to Python: one 30 February would make Arrow refuse all.
 _DAY = r"(?:19|20)[0-9]{2}-(?:0[1-9]|1[0-2])-(?:0[1-9]|1[0-9]|2[0-8])"
 _DAY += r"|(?:19|20)[0-9]{2}-(?:0[13-9]|1[0-2])-(?:29|30)|(?:19|20)[0-9]{2}-(?:0[13578]|1[02])-31"
