@@ -19,7 +19,7 @@ def read(tmp_path):
         drop_counts = Counter()
         rows = []
         batches = stream_histories(path, sniff_histories(path, latin=latin), drop_counts)
-        for table in Cleaner(place=str(path), times=None).clean(batches, drop_counts):
+        for table in Cleaner(place=str(path), unit=None).clean(batches, drop_counts):
             columns = table.to_pydict()
             assert set(columns["timestamp"]) == {None}
             rows += zip(columns["user_id"], columns["item_id"], columns["order"], strict=True)

@@ -201,7 +201,7 @@ def _read(files: CsvFiles, pictures: PictureFolder | None, latin: bool) -> Readi
         drop_counts=drop_counts,
         notes=row_notes,
     )
-    cleaner = Cleaner(place=place, times=layout.times, advice=f". {_NUMBERS}")
+    cleaner = Cleaner(place=place, unit=layout.times, advice=f". {_NUMBERS}")
     return Reading(
         items=items,
         item_counts=item_counts,
@@ -222,7 +222,7 @@ def _read_histories(
                 f"{files.interactions} has a line a user: {layout.decided_by}"
             )
     batches = stream_histories(files.interactions, layout.dialect, drop_counts, layout)
-    return Cleaner(place=str(files.interactions), times=None).clean(batches, drop_counts)
+    return Cleaner(place=str(files.interactions), unit=None).clean(batches, drop_counts)
 
 
 def _detect(files: CsvFiles, known: frozenset[str], latin: bool) -> _Layout:

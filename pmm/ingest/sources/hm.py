@@ -131,7 +131,7 @@ def _read(folder: Path, pictures: PictureFolder | None, latin: bool) -> Reading:
 
     first = [row[wanted["timestamp"]] for row in head[1:] if len(row) == dialect.fields]
     times = detect_times(first, place, whole=days) or TimeForm(unit="date")
-    cleaner = Cleaner(place=place, times=times, repair=repair_ids)
+    cleaner = Cleaner(place=place, unit=times, repair=repair_ids)
     batches = stream(path, dialect, wanted, header=True, drop_counts=drop_counts)
     row_notes: dict[str, Any] = {}
     return Reading(

@@ -18,6 +18,7 @@ from pmm.ingest.readers.times import (
     UNREADABLE,
     ZERO,
     TimeForm,
+    Unit,
     parse_times,
 )
 from pmm.storage.schemas import INTERACTIONS, ROW_GROUP
@@ -73,11 +74,12 @@ class _TimesSeen:
 
 @dataclass(frozen=True, kw_only=True)
 class Cleaner:
-    """How the columns `user_id`, `item_id` and (unless `times` is None) `timestamp` are read."""
+    """How the columns `user_id`, `item_id` and (unless `unit` is None) `timestamp` are read."""
 
     place: str
     """The file and column, for errors."""
-    times: TimeForm | None
+    unit: TimeForm | Unit | None
+    """How times are read, or in which unit most of them are."""
     repair: Repair | None = None
     advice: str = ""
     """What to do where most times cannot be read, for errors."""
@@ -106,7 +108,8 @@ class Cleaner:
         order = 0
         waiting: list[pa.RecordBatch] = []
         rows = 0
-        seen = _TimesSeen(place=self.place, numbers=self.times is not None and self.times.numbers)
+        form = self._form()
+        seen = _TimesSeen(place=self.place, numbers=form is not None and form.numbers)
         for batch in batches:
             piece = self._clean_batch(batch, order, drop_counts, seen)
             order += batch.num_rows
@@ -129,6 +132,9 @@ class Cleaner:
             )
         seen.tell(drop_counts, {} if notes is None else notes)
 
+    def _form(self) -> TimeForm | None:
+        return TimeForm(unit=self.unit) if isinstance(self.unit, str) else self.unit
+
     def _clean_batch(
         self, batch: pa.RecordBatch, order: int, drop_counts: Counter[str], seen: _TimesSeen
     ) -> pa.RecordBatch:
@@ -138,9 +144,10 @@ class Cleaner:
         reasons = [(NO_USER, _is_empty(user)), (NO_ITEM, _is_empty(item))]
         time = pa.nulls(len(user), pa.int64())
         code = np.zeros(len(user), np.int8)
-        if self.times is not None:
+        form = self._form()
+        if form is not None:
             raw = batch["timestamp"]
-            read = parse_times(raw.dictionary, self.times).at(raw.indices.to_numpy())
+            read = parse_times(raw.dictionary, form).at(raw.indices.to_numpy())
             code = read.code
             time = pa.array(read.seconds)
             positions += read.nanoseconds << ORDER_BITS
@@ -162,7 +169,7 @@ class Cleaner:
         )
         if not rest.all():
             clean, code = clean.filter(pa.array(rest)), code[rest]
-        if self.times is not None:
+        if form is not None:
             drop_counts["zero times"] += int(np.count_nonzero(code == ZERO))
             for at, n in enumerate(np.bincount(code, minlength=len(UNITS))[: len(UNITS)]):
                 seen.units[UNITS[at]] += int(n)

@@ -140,7 +140,7 @@ def read_interactions(
     reviews = [each.lines for each in release.interactions if each.lines is not None]
     unit = _unit(release, reviews, ratings)
     batches = _batches(release.edition, reviews, ratings, drop_counts, notes)
-    cleaner = Cleaner(place=f"{release.folder}, times of reviews", times=TimeForm(unit=unit))
+    cleaner = Cleaner(place=f"{release.folder}, times of reviews", unit=TimeForm(unit=unit))
     return cleaner.clean(batches, drop_counts, row_notes)
 
 

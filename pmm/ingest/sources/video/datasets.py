@@ -416,11 +416,11 @@ def _interactions(
     """The interactions, and how the file is read."""
     if path.name.lower().removesuffix(".gz").endswith(_HISTORIES):
         dialect = sniff_histories(path, latin=latin)
-        cleaner = Cleaner(place=str(path), times=None)
+        cleaner = Cleaner(place=str(path), unit=None)
         rows = cleaner.clean(stream_histories(path, dialect, drop_counts), drop_counts)
         return rows, {**dialect.describe(), "form": "histories", "time": "none: items in order"}
     layout = detect_pairs(path, known, latin=latin)
-    cleaner = Cleaner(place=str(path), times=layout.times)
+    cleaner = Cleaner(place=str(path), unit=layout.times)
     batches = stream_pairs(path, layout, drop_counts)
     cleaned = cleaner.clean(batches, drop_counts, row_notes)
     return cleaned, {"form": "pairs", **layout.describe()}
