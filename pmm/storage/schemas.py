@@ -43,7 +43,7 @@ INTERACTIONS = _table(
         ("user_id", pa.string(), False),
         ("item_id", pa.string(), False),
         ("timestamp", pa.int64(), True),  # UTC seconds
-        ("order", pa.int64(), False),  # row number in the raw file(s)
+        ("order", pa.int64(), False),  # row number, below 2^33 * nanoseconds of the second
     ],
     order=0,
 )

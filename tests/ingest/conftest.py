@@ -1,6 +1,7 @@
 """Tiny real raw files: a shop in H&M's layout, and delimited files from text."""
 
 import csv
+import dataclasses
 import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -96,20 +97,17 @@ def ingest_text(home: Home, tmp_path: Path) -> Callable[..., dict[str, Any]]:
     def ingest(
         interactions: bytes | str,
         items: bytes | str | None = None,
-        *,
-        columns: str | None = None,
-        images: Path | None = None,
         **options: Any,
     ) -> dict[str, Any]:
         listed = items or "item_id,title\n" + "".join(f"i{n},Title {n}\n" for n in range(10))
         for name, content in (("inter.csv", interactions), ("items.csv", listed)):
             raw = content.encode() if isinstance(content, str) else content
             (tmp_path / name).write_bytes(raw)
+        of_files = {field.name for field in dataclasses.fields(CsvFiles)} & options.keys()
         files = CsvFiles(
             interactions=tmp_path / "inter.csv",
             items=tmp_path / "items.csv",
-            images=images,
-            columns=columns,
+            **{name: options.pop(name) for name in of_files},
         )
         chosen = {"user_core": 0, "item_core": 0, "missing_image": "text-only", **options}
         return ingest_csv(home, "Shop", files, IngestOptions(**chosen))[0]

@@ -166,6 +166,18 @@ def test_a_release_of_2023_is_joined_on_the_parent_and_read_in_milliseconds(
     assert detected()["edition"] == "2023"
 
 
+def test_reviews_of_one_second_are_in_the_order_of_their_milliseconds(write, ingest, sequences):
+    rows = [
+        review_2023("u", item, timestamp=START * 1000 + ms) for item, ms in ((C, 3), (B, 2), (A, 1))
+    ]
+    rows.append(review_2023("u", C, timestamp=START - 1))  # in seconds, and the first of all
+    write("All_Beauty.jsonl", rows)
+    meta = [{"parent_asin": i, "title": i, "images": [], "categories": []} for i in (A, B, C)]
+    write("meta_All_Beauty.jsonl", meta)
+    ingest()
+    assert sequences("Amazon") == {"u": [C, A, B, C]}
+
+
 def test_ties_of_one_day_stay_in_the_order_of_the_file(write, ingest, sequences):
     write("X.json", [review("u", item) for item in (B, A, C)])
     write("meta_X.json", PRODUCTS)
@@ -575,7 +587,7 @@ def test_metadata_cleaned_by_processes_are_those_cleaned_by_one(write, monkeypat
     found = []
     for cores in (1, 2):
         monkeypatch.setattr(amazon_items, "cores", lambda cores=cores: cores)
-        items = ItemRows(prefer_picture=True)
+        items = ItemRows()
         read_products(release.metadata, release.edition, items, Counter())
         found.append((items.finish(), items.urls()))
     assert found[0] == found[1]

@@ -7,6 +7,7 @@ import pytest
 from pmm.errors import InputError
 from pmm.ingest.readers.columns import parse_item_columns
 from pmm.ingest.sources.csv import CsvFiles, ingest_csv
+from pmm.ingest.tables.interactions import ORDER_BITS
 from pmm.ingest.targets.target_tables import IngestOptions
 from pmm.inspect import summarise_cards
 from pmm.storage.home import SOURCES, TARGETS
@@ -96,6 +97,118 @@ def test_without_times_the_file_is_the_order(ingest_text, sequences, home):
     assert pq.read_table(home.tables("Shop") / "interactions.parquet")["timestamp"].null_count == 4
 
 
+NEWEST_FIRST = [
+    lambda n: f"160000000000{n}",  # ms
+    lambda n: f"160000000000000{n}",  # us
+    lambda n: f"160000000000000000{n}",  # ns
+    lambda n: f"1600000000.{n}",
+    lambda n: f"1600000000000.{n}",
+    lambda n: f"2020-09-13T12:26:40.00{n}Z",
+    lambda n: f"2020/09/13 12:26:40.{n} UTC",
+    lambda n: f"13.09.2020 12:26:40.{n}",
+    lambda n: ("1600000000", "1600000000001", "1600000000002000")[n],  # s, ms, us
+    lambda n: f"0.{n + 1}",  # numbers that only grow
+]
+
+
+@pytest.mark.parametrize("form", NEWEST_FIRST)
+def test_order_within_a_second_is_that_of_the_times(ingest_text, sequences, home, form):
+    rows = [("u1", f"i{n}", form(n)) for n in (2, 1, 0)]
+    card = ingest_text(table(rows))
+    assert sequences() == {"u1": ["i0", "i1", "i2"]}
+    assert card["tied_timestamps"] == 0
+    stored = pq.read_table(home.tables("Shop") / "interactions.parquet")
+    assert len(set(stored["timestamp"].to_pylist())) == 1
+    by_order = stored.sort_by([("timestamp", "ascending"), ("order", "ascending")])
+    assert by_order["item_id"].to_pylist() == ["i0", "i1", "i2"]
+
+
+def test_rows_of_one_exact_time_keep_the_order_of_the_file(ingest_text, sequences, home):
+    rows = [("u1", item, time) for item, time in zip("cabd", (2500, 1500, 1500, 500), strict=True)]
+    rows = [(user, item, 1_600_000_000_000 + time) for user, item, time in rows]
+    items = "item_id,title\n" + "".join(f"{each},T\n" for each in "abcd")
+    card = ingest_text(table(rows), items)
+    assert sequences() == {"u1": ["d", "a", "b", "c"]}
+    assert card["tied_timestamps"] == 0.5
+    order = pq.read_table(home.tables("Shop") / "interactions.parquet")["order"].to_pylist()
+    assert [each & 2**ORDER_BITS - 1 for each in order] == [0, 1, 2, 3]
+
+
+def test_times_in_whole_seconds_have_the_number_of_the_row_as_their_order(ingest_text, home):
+    ingest_text(table([(u, i, f"{t}000") for u, i, t in ROWS]))
+    stored = pq.read_table(home.tables("Shop") / "interactions.parquet")
+    assert stored["order"].to_pylist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("factors", [(1, 1000), (1000, 1), (10**6, 1, 10**9)])
+def test_units_that_differ_from_row_to_row_are_told_apart_and_counted(
+    ingest_text, sequences, tables_card, caplog, factors
+):
+    rows = [
+        ("u1", f"i{n}", (1_600_000_000 + n) * factor)
+        for n, factor in zip(range(12), factors * 6, strict=False)
+    ]
+    items = "item_id,title\n" + "".join(f"i{n},T\n" for n in range(12))
+    ingest_text(table(rows[::-1]), items)
+    assert sequences() == {"u1": [f"i{n}" for n in range(12)]}
+    units = tables_card()["interactions"]["time_units"]
+    assert sum(units.values()) == 12
+    assert len(units) == len(set(factors))
+    assert "units differ: " in caplog.text
+
+
+@pytest.mark.parametrize(
+    "absurd", ["-1", "5", "86400", "2147483647", "99999999999999", "1900-01-01", "2999-12-31"]
+)
+@pytest.mark.parametrize("scale", [1, 1000])
+def test_absurd_times_never_go_to_the_front(ingest_text, sequences, caplog, absurd, scale):
+    rows = [(user, item, time * scale) for user, item, time in ROWS]
+    card = ingest_text(table([("u1", "i7", absurd), *rows]))
+    assert sequences() == {"u1": ["i0", "i1", "i2"]}
+    assert card["rows"]["dropped"] == {"implausible time (before 1990 or after 2037)": 1}
+    assert f"1 times are before 1990 or after 2037, e.g. '{absurd}'" in caplog.text
+
+
+def test_mostly_absurd_times_are_refused_with_the_way_out(ingest_text, sequences):
+    rows = [
+        *((user, item, n) for n, (user, item, _) in enumerate(ROWS)),
+        ("u1", "i1", 1_600_000_000),
+    ]
+    text = table([*rows, ("u1", "i2", 9)])
+    with pytest.raises(InputError, match=r"3 of 5 times .* before 1990 .* --times numbers"):
+        ingest_text(text)
+    ingest_text(text, times="numbers")
+    assert sequences() == {"u1": ["i0", "i1", "i2", "i2", "i1"]}
+
+
+def test_the_way_to_write_dates_can_be_said(ingest_text, sequences):
+    text = table(
+        [("u1", "i2", "01/03/2020"), ("u1", "i0", "02/01/2020"), ("u1", "i1", "03/02/2020")]
+    )
+    with pytest.raises(InputError, match="--times day-first or --times month-first"):
+        ingest_text(text)
+    ingest_text(text, times="day-first")
+    assert sequences() == {"u1": ["i0", "i1", "i2"]}
+    ingest_text(text, times="month-first")
+    assert sequences() == {"u1": ["i2", "i0", "i1"]}
+
+
+def test_a_day_far_down_tells_the_order_of_all(ingest_text, sequences):
+    rows = [("v", "i1", f"0{1 + n % 9}/0{1 + n % 7}/2020") for n in range(30_000)]
+    rows += [("u1", "i1", "02/01/2020"), ("u1", "i0", "01/02/2020"), ("u1", "i2", "13/02/2020")]
+    card = ingest_text(table(rows))
+    assert card["detected"]["interactions"]["time"] == "date, day first"
+    assert sequences()["u1"] == ["i1", "i0", "i2"]
+
+
+def test_empty_times_are_dropped_and_a_column_of_them_is_none(ingest_text, sequences):
+    card = ingest_text(table([*ROWS, ("u1", "i7", ""), ("u1", "i8", " ")]))
+    assert card["rows"]["dropped"] == {"unreadable time": 2}
+    card = ingest_text(table([(user, item, "") for user, item, _ in ROWS[::-1]]))
+    assert card["detected"]["interactions"]["time"] == "none: the order of the rows counts"
+    assert sequences() == {"u1": ["i2", "i1", "i0"]}
+
+
 def test_times_of_zero_are_kept_and_counted(ingest_text, tables_card, sequences):
     ingest_text(table([*ROWS, ("u1", "i7", 0)]))
     assert tables_card()["interactions"]["zero_times"] == 1
@@ -109,7 +222,7 @@ def test_times_of_zero_of_dropped_rows_are_not_counted(ingest_text, tables_card)
 
 
 def test_repeats_are_kept_or_only_the_first_in_time(ingest_text, sequences):
-    text = table([*ROWS, ("u1", "i2", 5), ("u1", "i3", 1_700_000_000)])
+    text = table([*ROWS, ("u1", "i2", 1_500_000_005), ("u1", "i3", 1_700_000_000)])
     ingest_text(text)
     assert sequences() == {"u1": ["i2", "i0", "i1", "i2", "i3"]}
     card = ingest_text(text, repeats="first")
@@ -156,8 +269,9 @@ def test_encodings_and_line_ends(ingest_text, sequences, home, encoding, end):
 
 
 def test_a_latin_1_byte_far_down_is_read(ingest_text, sequences):
-    filler = "".join(f"v,i1,{n}\n" for n in range(100_000))
-    text = table(ROWS) + filler + "Zo\xeb,i1,1\nZo\xeb,i2,2\nZo\xeb,i3,3\n"
+    filler = "".join(f"v,i1,{1_600_000_000 + n}\n" for n in range(100_000))
+    late = "".join(f"Zo\xeb,i{n},160000000{n}\n" for n in (1, 2, 3))
+    text = table(ROWS) + filler + late
     card = ingest_text(text.encode("latin-1"))
     assert sequences()["Zoë"] == ["i1", "i2", "i3"]
     assert card["detected"]["interactions"]["encoding"] == "latin-1"
@@ -219,10 +333,10 @@ def test_interactions_without_rows_and_times_are_refused(ingest_text):
         ingest_text("user_id,item_id\n")
 
 
-@pytest.mark.parametrize("names", ["sku,title,price", "sku,price,label"])
+@pytest.mark.parametrize("names", ["art no,title,price", "art no,price,label"])
 def test_items_whose_id_column_is_unknown_are_refused(ingest_text, names):
     items = names + "\n" + "".join(f"i{n},Title,9\n" for n in range(3))
-    with pytest.raises(InputError, match="no item column found; its first line has 'sku'"):
+    with pytest.raises(InputError, match="no item column found; its first line has 'art no'"):
         ingest_text(table(ROWS), items)
 
 
@@ -276,7 +390,7 @@ def test_items_are_numbered_by_id_and_counted_in_train_only(ingest_text, home):
 
 
 def test_statistics_are_those_of_table_two(ingest_text):
-    rows = [*ROWS, ("u2", "i0", 1), ("u2", "i1", 2), ("u2", "i2", 3), ("u2", "i3", 4)]
+    rows = [*ROWS, *(("u2", f"i{n}", 1_600_000_000 + n) for n in range(4))]
     stats = ingest_text(table(rows))["statistics"]
     expected = {"users": 2, "items": 4, "actions": 7, "average_length": 3.5}
     assert {name: stats[name] for name in expected} == expected
@@ -400,7 +514,8 @@ def test_options_below_their_least_value_are_refused(option, least):
 
 
 def test_the_summary_says_where_the_rows_went(ingest_text):
-    rows = [*ROWS, ("u1", "other", 7), *(("u2", f"i{n}", n) for n in range(2))]
+    late = 1_600_000_007
+    rows = [*ROWS, ("u1", "other", late), *(("u2", f"i{n}", late + n) for n in range(2))]
     said = summarise_cards([ingest_text(table(rows), user_core=3)])
     assert said.splitlines()[1].split() == ["Shop", "1", "3", "3", "3.00", "0.00", "written"]
     assert (

@@ -22,12 +22,15 @@ import pytest
 
 from pmm.errors import PmmError
 from pmm.ingest.readers import delimited
+from pmm.ingest.readers.date_forms import read_date
 from pmm.ingest.readers.delimited import Dialect, sniff
 from pmm.ingest.readers.text import clean_text, join_text
+from pmm.ingest.readers.times import EARLIEST, LATEST, TimeForm
 from pmm.ingest.sources import csv as generic
 from pmm.ingest.sources import hm
 from pmm.ingest.sources.csv import CsvFiles
 from pmm.ingest.sources.csv_presets import PRESETS
+from pmm.ingest.tables.interactions import ABSURD_TIME, NO_TIME
 from pmm.ingest.tables.source_tables import RawSource, Reading
 from pmm.storage.home import Home
 
@@ -230,30 +233,40 @@ def slow_rows(text: str, dialect: Dialect) -> Iterator[tuple[list[str], int]]:
             yield row, sum(bool(line.strip("\r\n")) for line in span)
 
 
-def slow_time(text: str, unit: str) -> int | None:
+def slow_time(text: str, form: TimeForm) -> int | str:
+    """UTC seconds, or why a value is no time.
+
+    Dates by the reader of dates, which `test_times` holds against datetime.
+    """
     text = text.strip()
-    if unit == "date":
-        try:
-            moment = datetime.fromisoformat(text)
-        except ValueError:
-            return None
-        zoned = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-        seconds = math.floor(zoned.timestamp())
-    else:
-        try:
-            value = Decimal("x" if "_" in text else text)
-        except InvalidOperation:
-            return None
-        if not value.is_finite() or value.adjusted() > 18:
-            return None
-        seconds = math.floor(value / {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[unit])
-    return seconds if seconds < 10**11 else None
+    try:
+        value = Decimal("x" if "_" in text or not text.isprintable() else text)
+    except InvalidOperation:
+        value = Decimal("nan")
+    if not value.is_nan() and value.is_finite():
+        if value == 0:
+            return 0
+        if value.adjusted() > 30:
+            return ABSURD_TIME
+        for per in (1,) if form.numbers else (1, 10**3, 10**6, 10**9):
+            low, high = (0, 2**63) if form.numbers else (EARLIEST, LATEST)
+            if low <= value / per < high:
+                return math.floor(value / per)
+        moment = read_date(text) if text.isdecimal() and not form.numbers else None
+        plausible = moment is not None and EARLIEST <= moment // 10**9 < LATEST
+        return moment // 10**9 if plausible else ABSURD_TIME
+    moment = None if form.numbers else read_date(text, form.day_first)
+    if moment is None:
+        return NO_TIME
+    return moment // 10**9 if EARLIEST <= moment // 10**9 < LATEST else ABSURD_TIME
 
 
 Kept = list[tuple[str, str, int | None]]
 
 
-def slow_fates(table: Table, at: dict[str, int], unit: str | None) -> tuple[Kept, Counter[str]]:
+def slow_fates(
+    table: Table, at: dict[str, int], form: TimeForm | None
+) -> tuple[Kept, Counter[str]]:
     """The interactions that must be kept, in order, and the counts of all rows."""
     kept: Kept = []
     drop_counts = Counter(
@@ -261,13 +274,13 @@ def slow_fates(table: Table, at: dict[str, int], unit: str | None) -> tuple[Kept
     )
     for row in table.rows:
         user, item = row[at["user"]].strip(), row[at["item"]].strip()
-        moment = slow_time(row[at["time"]], unit) if unit else None
+        moment = slow_time(row[at["time"]], form) if form else None
         if not user:
             drop_counts["empty user id"] += 1
         elif not item:
             drop_counts["empty item id"] += 1
-        elif unit and moment is None:
-            drop_counts["unreadable time"] += 1
+        elif isinstance(moment, str):
+            drop_counts[moment] += 1
         else:
             kept.append((user, item, moment))
     return kept, +drop_counts
@@ -301,7 +314,7 @@ def texts_of(reading: Reading) -> dict[str, str]:
 
 
 def slow_articles(path: Path) -> dict[str, str]:
-    """Article id -> text by the first row that has it."""
+    """Article id -> text by the first row that has one."""
     dialect = sniff(path)[0]
     try:
         table = slow_read(path, dialect, header=True)
@@ -309,7 +322,10 @@ def slow_articles(path: Path) -> dict[str, str]:
         table = slow_read(path, replace(dialect, encoding="latin-1"), header=True)
     names = table.names[::-1]  # where a name is there twice, the first column counts
     pairs = [article_text(dict(zip(names, row[::-1], strict=True))) for row in table.rows]
-    return {item: text for item, text in reversed(pairs) if item}
+    texts: dict[str, str] = {}
+    for item, text in pairs:
+        texts[item] = texts.get(item) or text
+    return {item: text for item, text in texts.items() if item}
 
 
 @pytest.fixture
@@ -341,10 +357,12 @@ def test_damaged_interactions_read_as_a_slow_reading_says(tmp_path, small_blocks
             continue  # one of our own errors; any other exception fails the test
         finally:
             assert ends_in_time(start)
-        found = generic._detect(files.interactions, columns, latin)
+        known = frozenset(reading.items["item_id"].to_pylist())
+        found = generic._detect(named, known, latin)
+        assert "form" not in reading.notes["detected"]["interactions"]  # no histories
         table = slow_read(files.interactions, found.dialect, found.header)
         assert (kept, require_conservation(reading, kept)) == slow_fates(
-            table, found.roles, found.unit
+            table, found.roles, found.times
         )
         confirmed += 1
     assert confirmed > 30
@@ -370,9 +388,8 @@ def test_damaged_items_read_as_a_slow_reading_says(tmp_path, small_blocks, seed)
         wanted = {}
         for row in rows:
             texts = [clean_text(row[at[role]]) for role in ("title", "description") if role in at]
-            wanted.setdefault(
-                row[at["item"]].strip(), join_text(texts[0], texts[1:]) if texts else ""
-            )
+            item, text = row[at["item"]].strip(), join_text(texts[0], texts[1:]) if texts else ""
+            wanted[item] = wanted.get(item) or text
         wanted.pop("", None)
         assert {row["item_id"]: row["text"] for row in items.to_pylist()} == wanted
         assert drop_counts["read"] == drop_counts["kept"] + sum(drop_counts["dropped"].values())
@@ -410,7 +427,7 @@ def test_damaged_files_of_hm_read_as_a_slow_reading_says(tmp_path, small_blocks,
         table = slow_read(sales, sniff(sales, latin=latin)[0], header=True)
         roles = {"user": "customer_id", "item": "article_id", "time": "t_dat"}
         at = {role: table.names.index(name) for role, name in roles.items()}
-        wanted, drop_counts = slow_fates(table, at, "date")
+        wanted, drop_counts = slow_fates(table, at, TimeForm(unit="date"))
         assert kept == [(user, repaired(item), moment) for user, item, moment in wanted]
         assert require_conservation(reading, kept) == drop_counts
         assert texts_of(reading) == slow_articles(listed)

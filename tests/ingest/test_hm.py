@@ -1,6 +1,7 @@
 import csv
 import gzip
 import json
+from datetime import UTC, datetime
 
 import pyarrow.parquet as pq
 import pytest
@@ -162,9 +163,17 @@ def test_an_unknown_target_of_hm_is_refused_before_anything_is_read(tmp_path, in
 
 
 def test_unreadable_dates_show_examples_and_the_accepted_forms(write_shop, ingest_shop):
-    rows = [("2020-01-01", "u", A), *[("22/09/2020", "u", B)] * 3]
-    with pytest.raises(InputError, match=r"3 of 4 times cannot be read, e.g. '22/09/2020'"):
+    rows = [("2020-01-01", "u", A), *[("22nd of May", "u", B)] * 3]
+    with pytest.raises(InputError, match=r"3 of 4 times cannot be read, e.g. '22nd of May'"):
         ingest_shop(write_shop(rows))
+
+
+def test_days_that_a_spreadsheet_wrote_the_other_way_round_are_days(write_shop, ingest_shop, home):
+    rows = [("13/01/2020", "u", A), ("02/02/2020", "u", B), ("14/02/2020", "u", A)]
+    ingest_shop(write_shop(rows))
+    stored = pq.read_table(home.tables("HM") / "interactions.parquet")["timestamp"].to_pylist()
+    days = [datetime(2020, m, d, tzinfo=UTC) for d, m in ((13, 1), (2, 2), (14, 2))]
+    assert stored == [int(day.timestamp()) for day in days]
 
 
 def test_a_shop_without_pictures_says_what_to_do(write_shop, ingest_shop):

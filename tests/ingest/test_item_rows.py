@@ -1,3 +1,4 @@
+import itertools
 import tracemalloc
 
 import pyarrow as pa
@@ -35,9 +36,8 @@ def test_order_is_that_of_the_bytes():
     assert [row["item_id"] for row in listed(rows)] == ["B", "a", "z", "é", "\uffff", "\U0001f600"]
 
 
-@pytest.mark.parametrize(("prefer", "text"), [(False, "first"), (True, "pictured")])
-def test_of_repeated_rows_the_first_wins_or_the_first_with_a_picture(prefer, text):
-    rows = ItemRows(prefer_picture=prefer)
+def test_of_repeated_rows_the_first_with_a_picture_wins():
+    rows = ItemRows()
     rows.drop_counts["read"] = 5
     rows.add("a", "first", None, [])
     rows.add("a", "second", None, [])
@@ -45,13 +45,30 @@ def test_of_repeated_rows_the_first_wins_or_the_first_with_a_picture(prefer, tex
     rows.add("a", "pictured too", "a.jpg", [], [])
     rows.add("", "no id", None, [])
     table, counts = rows.finish()
-    assert table["text"].to_pylist() == [text]
+    assert table["text"].to_pylist() == ["pictured"]
     assert counts["dropped"] == {"empty item id": 1, "repeated item id": 3}
     assert counts["read"] == counts["kept"] + sum(counts["dropped"].values())
 
 
+ROWS = {"both": ("T", "p.jpg"), "picture": ("", "p.jpg"), "text": ("T", None), "none": ("", None)}
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(ROWS)))
+def test_of_repeated_rows_the_one_with_text_and_picture_wins(order):
+    for length in range(1, len(order) + 1):
+        rows = ItemRows()
+        for n, kind in enumerate([*order[:length], *order[:length]]):
+            text, image = ROWS[kind]
+            rows.add("a", text, image, [str(n)])
+        best = min(order[:length], key=list(ROWS).index)
+        (row,) = listed(rows)
+        assert (row["text"], row["image"]) == ROWS[best]
+        assert row["categories"] == [str(order.index(best))]  # the first of its kind
+        assert rows.drop_counts["repeated item id"] == 2 * length - 1
+
+
 def test_urls_are_those_of_the_row_that_won():
-    rows = ItemRows(prefer_picture=True)
+    rows = ItemRows()
     rows.add("b", "", None, [], ["http://x/2.jpg", "http://x/1.jpg"])
     rows.add("b", "", None, [], ["http://x/3.jpg"])
     rows.add("a", "", None, [])
@@ -63,7 +80,7 @@ def test_urls_are_those_of_the_row_that_won():
 
 def test_chunks_do_not_show(monkeypatch):
     monkeypatch.setattr(items_module, "_CHUNK_ROWS", 7)
-    rows = ItemRows(prefer_picture=True)
+    rows = ItemRows()
     for n in range(100):
         rows.add(f"{n * 37 % 50:02}", f"text {n}", None, [str(n)], ["http://x/y"] * (n >= 50))
     expected = {f"{n * 37 % 50:02}": f"text {n}" for n in range(50, 100)}

@@ -91,7 +91,7 @@ def test_rows_of_letters_are_no_header(detect):
 @pytest.mark.parametrize("raw", ["v1,9\nv2,9\n", "v1,9,\nv2,9,\n"])
 def test_a_file_without_times_has_none(detect, raw):
     _, layout = detect(raw)
-    assert layout.unit is None
+    assert layout.times is None
     assert "time" not in layout.columns
     assert layout.describe()["time"].startswith("none")
 
@@ -100,7 +100,7 @@ def test_a_file_without_times_has_none(detect, raw):
     ("time", "unit"), [("1600000000", "s"), ("1600000000000", "ms"), ("2020-09-13", "date")]
 )
 def test_the_unit_of_times_is_detected(detect, time, unit):
-    assert detect(f"v1,9,{time}\nv2,9,{time}\n")[1].unit == unit
+    assert detect(f"v1,9,{time}\nv2,9,{time}\n")[1].times.unit == unit
 
 
 def test_a_third_column_without_times_is_refused(detect):

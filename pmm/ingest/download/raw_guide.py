@@ -248,31 +248,59 @@ GUIDES: dict[str, RawGuide] = {
 """Source as it is typed ("amazon", "bili" …) -> its guide."""
 
 
+_SHOWN = 10
+"""Names of files that are there that an error names at most."""
+
+
 class MissingRaw(InputError):
     """Raw files are not there; the message says which, and what to run once they are."""
 
-    def __init__(self, source: str, folder: Path, lack: Sequence[str], said: Mapping[str, Any]):
+    def __init__(
+        self,
+        source: str,
+        folder: Path,
+        lack: Sequence[str],
+        said: Mapping[str, Any],
+        hints: Sequence[str] = (),
+    ):
         head = f"the raw files of {source} are not in {folder}"
         if not folder.exists():
             head += ", which does not exist"
         missing = [f"  missing: {each}" for each in lack]
-        super().__init__("\n".join([head + ":", *missing, describe(source, folder, said)]))
-        self._about = (source, folder, lack)
+        seen = [f"  there are: {found}"] if (found := _seen(folder)) else []
+        lines = [head + ":", *missing, *seen, *hints, describe(source, folder, said)]
+        super().__init__("\n".join(lines))
+        self._about, self._hints = (source, folder, lack), hints
 
     def asked_with(self, said: Mapping[str, Any]) -> "MissingRaw":
         """The same where it is known with which options the source was asked for."""
-        return MissingRaw(*self._about, said)
+        return MissingRaw(*self._about, said, self._hints)
 
 
-def missing_raw(source: str, folder: Path, lack: Sequence[str] = ()) -> MissingRaw:
+def missing_raw(
+    source: str, folder: Path, lack: Sequence[str] = (), hints: Sequence[str] = ()
+) -> MissingRaw:
     """The error for raw files that are not there: each file, where it comes from, where to put it.
+
+    It also names the files that are there.
 
     Args:
         source: as it is typed: "amazon", "bili", "hm", "kwai" …
         folder: where they were looked for.
         lack: what exactly is missing, where more is known than that nothing is there.
+        hints: what else to say of it, a line each.
     """
-    return MissingRaw(source, folder, lack, {})
+    return MissingRaw(source, folder, lack, {}, hints)
+
+
+def _seen(folder: Path) -> str:
+    """The names of the first files and folders in a folder; "" where there are none."""
+    try:
+        names = sorted(each.name for each in folder.iterdir() if not each.name.startswith("."))
+    except OSError:
+        return ""
+    more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
 
 
 def describe(source: str, folder: Path, said: Mapping[str, Any] | None = None) -> str:

@@ -1,9 +1,10 @@
 """Rows that are identical to an earlier one, found by the hash of their raw lines."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
 
@@ -14,6 +15,7 @@ DUPLICATE = "identical row"
 
 _GROUP_ROWS = 1 << 19
 _SHARDS = 64
+_ODD = np.uint64(0x9E3779B97F4A7C15)
 
 
 class SeenHashes:
@@ -62,27 +64,42 @@ def _append(runs: list[NDArray[np.uint64]], run: NDArray[np.uint64]) -> None:
         runs.append(run)
 
 
+def hash_rows(columns: Sequence[pa.DictionaryArray]) -> NDArray[np.uint64]:
+    """[R] a hash of each row over its columns, dictionary-encoded strings.
+
+    Hashes are compared within one pass and never stored, so a new version of them may differ.
+    """
+    total = np.zeros(len(columns[0]), np.uint64)
+    for place, column in enumerate(columns):
+        each = pl.Series("value", column.dictionary, dtype=pl.String).hash(seed=place).to_numpy()
+        total *= _ODD
+        if len(each):
+            total += each[column.indices.to_numpy()]
+    return total
+
+
 def without_duplicates(
-    batches: Iterable[pa.RecordBatch], drop_counts: Counter[str]
+    batches: Iterable[pa.RecordBatch], drop_counts: Counter[str], *, keep: bool = False
 ) -> Iterator[pa.RecordBatch]:
     """Batches without the column `LINE` and without the rows whose line stood before.
 
     Args:
-        batches: from `pmm.ingest.readers.json_lines.stream_lines`.
-        drop_counts: counts the dropped rows under `DUPLICATE`.
+        batches: from `pmm.ingest.readers.json_lines.stream_lines`, say.
+        drop_counts: counts the rows whose line stood before under `DUPLICATE`.
+        keep: count them only.
     """
     seen = SeenHashes()
     waiting: list[pa.RecordBatch] = []
     for batch in batches:
         waiting.append(batch)
         if sum(each.num_rows for each in waiting) >= _GROUP_ROWS:
-            yield from _first_rows(waiting, seen, drop_counts)
+            yield from _first_rows(waiting, seen, drop_counts, keep)
             waiting = []
-    yield from _first_rows(waiting, seen, drop_counts)
+    yield from _first_rows(waiting, seen, drop_counts, keep)
 
 
 def _first_rows(
-    batches: list[pa.RecordBatch], seen: SeenHashes, drop_counts: Counter[str]
+    batches: list[pa.RecordBatch], seen: SeenHashes, drop_counts: Counter[str], keep: bool
 ) -> Iterator[pa.RecordBatch]:
     if not batches:
         return
@@ -93,7 +110,7 @@ def _first_rows(
         stays = first[start : start + batch.num_rows]
         start += batch.num_rows
         rest = batch.drop_columns([LINE])
-        if not stays.all():
+        if not keep and not stays.all():
             rest = rest.filter(pa.array(stays))
         if rest.num_rows:
             yield rest

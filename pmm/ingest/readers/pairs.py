@@ -19,7 +19,7 @@ from pmm.errors import InputError
 from pmm.ingest.readers.columns import Role, find_roles
 from pmm.ingest.readers.delimited import Dialect, sniff, stream
 from pmm.ingest.readers.ids import nfc_all
-from pmm.ingest.readers.times import Unit, detect_unit
+from pmm.ingest.readers.times import TimeForm, detect_times
 
 _SURE, _FOREIGN = 0.9, 0.1
 """Shares of known ids in the file's head at which the whole file is not looked at."""
@@ -38,8 +38,8 @@ class PairLayout:
     columns: dict[Role, int]
     """Position of "user", "item" and, where there are times, "time"."""
     decided_by: str
-    unit: Unit | None
-    """Of the times; None where there are none."""
+    times: TimeForm | None
+    """None where there are none."""
 
     def describe(self) -> dict[str, Any]:
         """The layout in words, for the card."""
@@ -48,7 +48,7 @@ class PairLayout:
             "header": self.header,
             "columns": {role: f"field {at + 1}" for role, at in self.columns.items()},
             "order of columns decided by": self.decided_by,
-            "time": self.unit or "none: the order of the rows counts",
+            "time": self.times.describe() if self.times else "none: the order of the rows counts",
         }
 
     def wanted(self) -> dict[str, int]:
@@ -82,11 +82,11 @@ def detect_pairs(path: Path, known: pa.Array, *, latin: bool = False) -> PairLay
         columns = {"user": 1 - at, "item": at}
         if dialect.fields > 2:
             columns["time"] = 2
-    unit = _unit(path, dialect, head[header:], columns)
-    if unit is None:
+    times = _times(path, dialect, head[header:], columns, header)
+    if times is None:
         columns.pop("time", None)
     return PairLayout(
-        dialect=dialect, header=header, columns=columns, decided_by=decided_by, unit=unit
+        dialect=dialect, header=header, columns=columns, decided_by=decided_by, times=times
     )
 
 
@@ -102,16 +102,23 @@ def _names_stand_above(head: Sequence[Sequence[str]], known: pa.Array) -> bool:
     return bool(below) and numbered * 2 >= len(below)
 
 
-def _unit(
-    path: Path, dialect: Dialect, rows: Sequence[Sequence[str]], columns: dict[Role, int]
-) -> Unit | None:
+def _times(
+    path: Path,
+    dialect: Dialect,
+    rows: Sequence[Sequence[str]],
+    columns: dict[Role, int],
+    header: bool,
+) -> TimeForm | None:
     if "time" not in columns:
         return None
     at = columns["time"]
-    samples = [row[at].strip() for row in rows if len(row) == dialect.fields]
-    if not any(samples):
-        return None
-    return detect_unit(samples, f"{path}, field {at + 1}")
+
+    def whole() -> Iterator[pa.Array]:
+        for batch in stream(path, dialect, {"time": at}, header=header, drop_counts=Counter()):
+            yield batch["time"].dictionary
+
+    samples = [row[at] for row in rows if len(row) == dialect.fields]
+    return detect_times(samples, f"{path}, field {at + 1}", whole=whole)
 
 
 def _item_column(

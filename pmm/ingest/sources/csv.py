@@ -7,6 +7,7 @@ PixelRec, MicroLens, Amazon ratings).
 
 import re
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from pmm.ingest.readers.columns import (
     ALIASES,
     FLAG,
     Role,
+    assigned,
     find_roles,
     names_stand_above,
     parse_columns,
@@ -28,9 +30,16 @@ from pmm.ingest.readers.columns import (
     require_agreement,
 )
 from pmm.ingest.readers.delimited import Dialect, describe_columns, in_any_encoding, sniff, stream
+from pmm.ingest.readers.histories import (
+    HistoryLayout,
+    detect_histories,
+    refuse_lists,
+    stream_histories,
+)
 from pmm.ingest.readers.plain_file import require_file
 from pmm.ingest.readers.text import LONGEST_RAW, clean_text, join_text
-from pmm.ingest.readers.times import Unit, detect_unit
+from pmm.ingest.readers.times import TimeForm, TimesAre, detect_times
+from pmm.ingest.sources.csv_rows import RowFilter, choose_time, stream_rows, with_clock
 from pmm.ingest.tables.interactions import Cleaner
 from pmm.ingest.tables.item_rows import ItemRows
 from pmm.ingest.tables.source_tables import RawSource, Reading, write_tables
@@ -40,6 +49,9 @@ from pmm.storage.home import SOURCES, TARGETS, Home, slug
 
 _ITEM_ROLES: tuple[Role, ...] = ("item", "title", "description", "image", "categories")
 _BETWEEN_TAGS = r"[|;]"
+_OF_ROWS = ("times", "min_rating", "drop_identical")
+_LATER = _OF_ROWS
+_NUMBERS = "Numbers that grow with time and are no dates: --times numbers"
 _NO_TAGS = "(no genres listed)"
 """What MovieLens writes in place of tags."""
 
@@ -57,10 +69,17 @@ class CsvFiles:
     images: Path | None = None
     """A folder of pictures, found by the path that `items` gives or by the item id as stem."""
     columns: str | None = None
-    """Names of the interactions' columns in order, needed where the file has no header."""
+    """Names of the interactions' columns in order, or user=NAME,item=3 by name or number; needed
+    where the file has no header. "user,items" are lists of items, a line a user."""
     item_columns: str | None = None
     """Names of the items' columns in order, for a file without a header: item, title, description,
     image, categories, `-` for what is not read, `tag NAME` for 1 where the item has that tag."""
+    times: TimesAre | None = None
+    """What the times are; None = found out by looking."""
+    min_rating: float | None = None
+    """Rows with a lower rating are dropped."""
+    drop_identical: bool = False
+    """Of rows that are equal in every field only the first counts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,14 +90,17 @@ class _Layout:
     header: bool
     roles: dict[Role, int]
     names: list[str]
-    unit: Unit | None
+    clock: int | None = None
+    """Position of the time of day, where it has a column of its own."""
+    times: TimeForm | None = None
 
     def describe(self) -> dict[str, Any]:
-        time = self.unit or "none: the order of the rows counts"
+        time = self.times.describe() if self.times else "none: the order of the rows counts"
+        apart = {} if self.clock is None else {"time of day": self.names[self.clock]}
         return {
             **self.dialect.describe(),
             "header": self.header,
-            "columns": {role: self.names[at] for role, at in self.roles.items()},
+            "columns": {**{role: self.names[at] for role, at in self.roles.items()}, **apart},
             "time": time,
         }
 
@@ -100,8 +122,8 @@ def ingest_csv(
 ) -> list[dict[str, Any]]:
     """Read two delimited files into tables/<name> and targets/<name>; return the target's card.
 
-    The card carries "detected": what the files were taken for. Times are cut to whole seconds;
-    rows within one second keep the order of the file.
+    The card carries "detected": what the files were taken for. Rows are ordered by time to the
+    nanosecond; rows of one time keep the order of the file.
 
     Raises:
         InputError: files or columns are missing or damaged, the name is one of the paper's
@@ -138,6 +160,9 @@ def _raw(home: Home, name: str, files: CsvFiles) -> RawSource:
             "columns": files.columns,
             "item_columns": files.item_columns,
             "pictures": str(pictures.folder) if pictures else None,
+            # Options that came later stand there where they were given, or every table would be
+            # made anew.
+            **{n: value for n in _LATER if (value := getattr(files, n)) not in (None, False)},
         },
         inputs={
             "interactions": digests.file(files.interactions),
@@ -150,55 +175,131 @@ def _raw(home: Home, name: str, files: CsvFiles) -> RawSource:
 
 
 def _read(files: CsvFiles, pictures: PictureFolder | None, latin: bool) -> Reading:
-    layout = _detect(files.interactions, files.columns, latin)
-    if files.items is None:
-        items, item_counts, item_notes = _bare_items(files.interactions, layout, pictures)
-    else:
-        items, item_counts, item_notes = _read_items(files.items, files.item_columns, pictures)
-    wanted: dict[str, int] = {"user_id": layout.roles["user"], "item_id": layout.roles["item"]}
+    listed = None if files.items is None else _read_items(files.items, files.item_columns, pictures)
+    known = frozenset[str]() if listed is None else frozenset(listed[0]["item_id"].to_pylist())
+    histories = detect_histories(files.interactions, known, files.columns, latin=latin)
+    if histories is not None:
+        if listed is None:
+            rows = stream_histories(files.interactions, histories.dialect, Counter(), histories)
+            listed = _bare_items(rows, pictures)
+        items, item_counts, item_notes = listed
+        item_rows: Counter[str] = Counter()
+        return Reading(
+            items=items,
+            item_counts=item_counts,
+            interactions=_read_histories(files, histories, item_rows),
+            row_counts=item_rows,
+            notes={"detected": {"interactions": histories.describe(), "items": item_notes}},
+            picture_notes=pictures.notes(items) if pictures else {},
+        )
+    layout = _detect(files, known, latin)
+    if listed is None:
+        only_ids: dict[str, int] = {"item_id": layout.roles["item"]}
+        listed = _bare_items(
+            stream(
+                files.interactions,
+                layout.dialect,
+                only_ids,
+                header=layout.header,
+                drop_counts=Counter[str](),
+            ),
+            pictures,
+        )
+    items, item_counts, item_notes = listed
+    wanted = {"user_id": layout.roles["user"], "item_id": layout.roles["item"]}
+    wanted |= {"rating": layout.roles["rating"]} if "rating" in layout.roles else {}
     place = str(files.interactions)
-    if layout.unit is not None:
+    if layout.times is not None:
         wanted["timestamp"] = layout.roles["time"]
+        wanted |= {"clock": layout.clock} if layout.clock is not None else {}
         place += f", column {layout.names[wanted['timestamp']]!r}"
     drop_counts: Counter[str] = Counter()
-    batches = stream(
-        files.interactions, layout.dialect, wanted, header=layout.header, drop_counts=drop_counts
+    row_notes: dict[str, Any] = {}
+    batches = stream_rows(
+        files.interactions,
+        layout.dialect,
+        wanted,
+        header=layout.header,
+        keep=RowFilter(min_rating=files.min_rating, drop_identical=files.drop_identical),
+        drop_counts=drop_counts,
+        notes=row_notes,
     )
+    cleaner = Cleaner(place=place, unit=layout.times, advice=f". {_NUMBERS}")
     return Reading(
         items=items,
         item_counts=item_counts,
-        interactions=Cleaner(place=place, unit=layout.unit).clean(batches, drop_counts),
+        interactions=cleaner.clean(batches, drop_counts, row_notes),
         row_counts=drop_counts,
+        row_notes=row_notes,
         notes={"detected": {"interactions": layout.describe(), "items": item_notes}},
         picture_notes=pictures.notes(items) if pictures else {},
     )
 
 
-def _detect(path: Path, columns: str | None, latin: bool) -> _Layout:
-    named = len(columns.split(",")) if columns else None
+def _read_histories(
+    files: CsvFiles, layout: HistoryLayout, drop_counts: Counter[str]
+) -> Iterator[pa.Table]:
+    for name in _OF_ROWS:
+        if getattr(files, name):
+            raise InputError(
+                f"--{name.replace('_', '-')} is of files with a row an interaction, but "
+                f"{files.interactions} has a line a user: {layout.decided_by}"
+            )
+    batches = stream_histories(files.interactions, layout.dialect, drop_counts, layout)
+    return Cleaner(place=str(files.interactions), unit=None).clean(batches, drop_counts)
+
+
+def _detect(files: CsvFiles, known: frozenset[str], latin: bool) -> _Layout:
+    path, columns = files.interactions, files.columns
+    named = len(columns.split(",")) if columns and "=" not in columns else None
     dialect, head = sniff(path, latin=latin, fields=named)
     first = [field.strip() for field in head[0]]
+    clock = None
     if columns is None:
-        roles = find_roles(first, ["user", "item", "time"])
+        roles = find_roles(first, ["user", "item", "time", "rating"])
         if not {"user", "item"} <= roles.keys():
             raise _unknown_columns(path, first, roles)
         header, names = True, first
+        if "time" in roles:
+            roles["time"], clock = choose_time(first, head[1:])
     else:
-        roles = parse_columns(columns, dialect.fields, str(path))
-        header = _is_header(head, roles)
+        order, by_name = assigned(columns, first, str(path))
+        roles = parse_columns(order, dialect.fields, str(path))
+        header = by_name or _is_header(head, roles)
         if header:
             require_agreement(columns, roles, first, str(path))
-        names = [name.strip() for name in columns.split(",")]
-    unit = None
-    if "time" in roles:
-        at = roles["time"]
-        samples = [row[at] for row in head[header:] if len(row) == dialect.fields]
-        if not samples:
-            raise InputError(
-                f"{path} has no rows below its header; expected is a row an interaction"
-            )
-        unit = detect_unit(samples, f"{path}, column {names[at]!r}")
-    return _Layout(dialect=dialect, header=header, roles=roles, names=names, unit=unit)
+        names = first if by_name else [name.strip() for name in order.split(",")]
+        fitting = [row for row in head[header:] if len(row) == dialect.fields]
+        refuse_lists([row[roles["item"]] for row in fitting], known, columns, str(path))
+    if files.min_rating is None:
+        roles.pop("rating", None)
+    elif "rating" not in roles:
+        raise InputError(
+            f"--min-rating {files.min_rating:g}: {path} has no column of ratings; its first line "
+            f"has {describe_columns(first)}. Name one in --columns, e.g. user,item,rating,timestamp"
+        )
+    layout = _Layout(dialect=dialect, header=header, roles=roles, names=names, clock=clock)
+    if "time" not in roles:
+        return layout
+    return replace(layout, times=_times(files, layout, head[header:]))
+
+
+def _times(files: CsvFiles, layout: _Layout, rows: list[list[str]]) -> TimeForm | None:
+    path, at, clock = files.interactions, layout.roles["time"], layout.clock
+    fitting = [row for row in rows if len(row) == layout.dialect.fields]
+    if not fitting:
+        raise InputError(f"{path} has no rows below its header; expected is a row an interaction")
+    samples = [row[at] if clock is None else f"{row[at]} {row[clock]}" for row in fitting]
+    wanted = {"timestamp": at, **({} if clock is None else {"clock": clock})}
+
+    def whole() -> Iterator[pa.Array]:
+        unread: Counter[str] = Counter()
+        for batch in stream(path, layout.dialect, wanted, header=layout.header, drop_counts=unread):
+            column = batch["timestamp"] if clock is None else with_clock(batch)
+            yield column.dictionary
+
+    place = f"{path}, column {layout.names[at]!r}"
+    return detect_times(samples, place, whole=whole, asked=files.times, option="--times")
 
 
 def _is_header(head: list[list[str]], roles: dict[Role, int]) -> bool:
@@ -213,10 +314,10 @@ def _is_header(head: list[list[str]], roles: dict[Role, int]) -> bool:
     if "time" not in roles:
         return names_stand_above(head, roles["item"])
     try:
-        detect_unit([first[roles["time"]]], "")
+        form = detect_times([first[roles["time"]]], "", asked="day-first")
     except InputError:
         return len(head) > 1
-    return False
+    return form is None and names_stand_above(head, roles["item"])
 
 
 def _unknown_columns(path: Path, first: list[str], roles: dict[Role, int]) -> InputError:
@@ -227,21 +328,20 @@ def _unknown_columns(path: Path, first: list[str], roles: dict[Role, int]) -> In
     known = "; ".join(f"{role}: {', '.join(ALIASES[role])}" for role in missing)
     return InputError(
         f"{path}: no {' and no '.join(missing)} column found; its first line has "
-        f"{describe_columns(first)}. {swapped}Names that are known (case and _ do not "
-        f"matter): {known}. Where the file has no header or other names, give the columns in "
-        'order, e.g. --columns "user,item,rating,timestamp" (- for a column that is not read)'
+        f"{describe_columns(first)}. {swapped}Names that are known (case, spaces and _ "
+        f"do not matter): {known}. Where the file has no header or other names, give the columns "
+        'in order, e.g. --columns "user,item,rating,timestamp" (- for a column that is not read), '
+        'or by name or number: --columns "user=NAME,item=2". Where a line is a user and a list of '
+        'items: --columns "user,items"'
     )
 
 
 def _bare_items(
-    path: Path, layout: _Layout, pictures: PictureFolder | None
+    interactions: Iterable[pa.RecordBatch], pictures: PictureFolder | None
 ) -> tuple[pa.Table, dict[str, Any], dict[str, Any]]:
     """The items that the interactions name, where no file lists them; as `_read_items`."""
-    wanted: dict[str, int] = {"item_id": layout.roles["item"]}
     ids: set[str] = set()
-    for batch in stream(
-        path, layout.dialect, wanted, header=layout.header, drop_counts=Counter[str]()
-    ):
+    for batch in interactions:
         trimmed = pc.utf8_trim_whitespace(batch["item_id"].dictionary_decode())
         ids.update(pc.unique(trimmed).to_pylist())
     rows = ItemRows()
@@ -255,7 +355,8 @@ def _read_items(
     path: Path, columns: str | None, pictures: PictureFolder | None
 ) -> tuple[pa.Table, dict[str, Any], dict[str, Any]]:
     """The items, their drop_counts, and what was detected."""
-    dialect, head = sniff(path, fields=len(columns.split(",")) if columns else None)
+    expected = len(columns.split(",")) if columns and "=" not in columns else None
+    dialect, head = sniff(path, fields=expected)
     layout = _item_layout(path, head, columns, pictures is not None)
     wanted = {str(role): at for role, at in layout.roles.items()}
     wanted |= {FLAG + tag: at for tag, at in layout.flags.items()}
@@ -290,8 +391,10 @@ def _item_layout(
             spaced = first[roles["categories"]].strip().endswith(":token_seq")
             between = r"\s+" if spaced else between
     else:
-        roles, flags = parse_item_columns(columns, len(first), str(path))
-        header = find_roles(first, ["item", "title"]).keys() >= {"item", "title"}
+        order, by_name = assigned(columns, first, str(path))
+        roles, flags = parse_item_columns(order, len(first), str(path))
+        header = by_name or find_roles(first, ["item", "title"]).keys() >= {"item", "title"}
+        header = header or names_stand_above(head, roles["item"])
     return _ItemLayout(header=header, roles=roles, flags=flags, between_tags=between)
 
 

@@ -5,7 +5,7 @@ A preset says which files of a folder hold what, and names the columns of those 
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,6 +16,7 @@ from pmm.ingest.download.raw_download import download_and_tell
 from pmm.ingest.download.raw_guide import missing_raw
 from pmm.ingest.readers.columns import find_roles
 from pmm.ingest.readers.delimited import sniff
+from pmm.ingest.readers.times import TimesAre
 from pmm.ingest.sources.csv import CsvFiles, ingest_csv
 from pmm.ingest.sources.source_registry import SourceEntry
 from pmm.ingest.sources.source_request import SourceRequest
@@ -204,7 +205,16 @@ class CsvRequest(SourceRequest):
     images: Annotated[Path | None, Flag(group="data")] = None
     """Folder of pictures, found by path or by item id."""
     columns: Annotated[str | None, Flag(group="data")] = None
-    """Columns of a file without header, as user,item,rating,timestamp."""
+    """Columns of interactions: user,item,rating,timestamp in order, or user=NAME,item=3; or
+    user,items, a list a user."""
+    item_columns: Annotated[str | None, Flag(group="data")] = None
+    """Columns of items: item,title,-,categories in order, or item=NAME,title=3."""
+    times: Annotated[TimesAre | None, Flag(group="data", shown="found out by looking")] = None
+    """What the times are: a unit since 1970, any growing numbers, or which part of 07/04/2017."""
+    min_rating: Annotated[float | None, Flag(group="data")] = None
+    """Drop rows with a lower rating."""
+    drop_identical: Annotated[bool, Flag(group="data")] = False
+    """Drop rows that are equal to an earlier one in every field."""
     preset: Annotated[KnownDataset | None, Flag(group="data")] = None
     """Find the files of a known dataset in the folder --raw."""
     raw: Annotated[Path | None, Flag(group="data", shown="HOME/raw/PRESET")] = None
@@ -220,7 +230,13 @@ def ingest_as_asked(request: CsvRequest) -> list[dict[str, Any]]:
 
     Delimited by `,` `;` tab `::` or `|`, with or without header, gz or plain.
     """
-    return ingest_csv(request.place(), request.name, _files(request), request.options())
+    files = replace(
+        _files(request),
+        times=request.times,
+        min_rating=request.min_rating,
+        drop_identical=request.drop_identical,
+    )
+    return ingest_csv(request.place(), request.name, files, request.options())
 
 
 def _files(request: CsvRequest) -> CsvFiles:
@@ -230,8 +246,10 @@ def _files(request: CsvRequest) -> CsvFiles:
         InputError: it names both, or none; or a preset finds nothing.
     """
     if request.preset is not None:
-        if request.interactions or request.items or request.columns:
-            raise InputError("--preset finds --interactions, --items and --columns itself")
+        if request.interactions or request.items or request.columns or request.item_columns:
+            raise InputError(
+                "--preset finds --interactions, --items, --columns and --item-columns itself"
+            )
         folder = request.raw or request.place().raw(request.preset)
         if request.download:
             private = request.allow_private_addresses
@@ -250,6 +268,7 @@ def _files(request: CsvRequest) -> CsvFiles:
         items=request.items,
         images=request.images,
         columns=request.columns,
+        item_columns=request.item_columns,
     )
 
 

@@ -23,6 +23,7 @@ from pmm.ingest.download.raw_guide import missing_raw
 from pmm.ingest.pictures.picture_folder import PictureFolder
 from pmm.ingest.readers.delimited import Dialect, describe_columns, in_any_encoding, sniff, stream
 from pmm.ingest.readers.text import clean_text, join_text
+from pmm.ingest.readers.times import TimeForm, detect_times
 from pmm.ingest.sources.source_registry import SourceEntry
 from pmm.ingest.sources.source_request import PlatformRequest
 from pmm.ingest.tables.interactions import Cleaner
@@ -121,13 +122,24 @@ def _read(folder: Path, pictures: PictureFolder | None, latin: bool) -> Reading:
     path = folder / TRANSACTIONS
     dialect, head = sniff(path, latin=latin)
     wanted = _positions(path, head[0], _TRANSACTION_COLUMNS)
-    cleaner = Cleaner(place=f"{path}, column t_dat", unit="date", repair=repair_ids)
+    place = f"{path}, column t_dat"
+
+    def days() -> Iterator[pa.Array]:
+        at = {"day": wanted["timestamp"]}
+        for batch in stream(path, dialect, at, header=True, drop_counts=Counter()):
+            yield batch["day"].dictionary
+
+    first = [row[wanted["timestamp"]] for row in head[1:] if len(row) == dialect.fields]
+    times = detect_times(first, place, whole=days) or TimeForm(unit="date")
+    cleaner = Cleaner(place=place, unit=times, repair=repair_ids)
     batches = stream(path, dialect, wanted, header=True, drop_counts=drop_counts)
+    row_notes: dict[str, Any] = {}
     return Reading(
         items=items,
         item_counts=item_counts,
-        interactions=cleaner.clean(batches, drop_counts),
+        interactions=cleaner.clean(batches, drop_counts, row_notes),
         row_counts=drop_counts,
+        row_notes=row_notes,
         notes={"detected": {TRANSACTIONS: dialect.describe()}},
         picture_notes=pictures.notes(items) if pictures else {},
     )

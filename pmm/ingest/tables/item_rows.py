@@ -30,15 +30,15 @@ _HELD = pa.schema(
 class ItemRows:
     """Builds the table of a source's items; about 150 bytes an item beside its text.
 
-    The first row of an id wins; with `prefer_picture` the first that has a picture (a path, or
-    where pictures are yet to be fetched a URL), and the first of all where none has. Ids that are
-    the same in NFC are one, and stay as the first of them is written.
+    Of the rows of an id the first wins that has a text and a picture (a path, or where pictures are
+    yet to be fetched a URL); where none has both the first with a picture, then the first with a
+    text, then the first of all. Ids that are the same in NFC are one, and stay as the first of
+    them is written.
     """
 
-    def __init__(self, *, prefer_picture: bool = False) -> None:
+    def __init__(self) -> None:
         self.drop_counts: Counter[str] = Counter()
-        self._prefer_picture = prefer_picture
-        # Item id -> 2 * number of its row, plus 1 if that row has a picture.
+        # Item id -> 4 * number of its row, plus 2 if that row has a picture, plus 1 if it has text.
         self._row: dict[str, int] = {}
         # Item id in NFC -> as it is written, where that is another form.
         self._written: dict[str, str] = {}
@@ -66,7 +66,7 @@ class ItemRows:
         if not item_id:
             self.drop_counts["empty item id"] += 1
             return
-        pictured = image is not None or bool(urls)
+        has = 2 * (image is not None or bool(urls)) + bool(text)
         key = nfc(item_id)
         earlier = self._row.get(key)
         if earlier is None and key != item_id:
@@ -74,9 +74,9 @@ class ItemRows:
         if earlier is not None:
             same = self._written.get(key, key) == item_id
             self.drop_counts["repeated item id" if same else OTHER_FORM] += 1
-            if not (self._prefer_picture and pictured and not earlier & 1):
+            if has <= earlier & 3:
                 return
-        self._row[key] = 2 * self._rows + pictured
+        self._row[key] = 4 * self._rows + has
         self._rows += 1
         self._waiting.append((text, image, tuple(categories), tuple(urls)))
         if len(self._waiting) == _CHUNK_ROWS:
@@ -113,7 +113,7 @@ class ItemRows:
         pieces = []
         for start in range(0, len(ids), _CHUNK_ROWS):
             part = ids[start : start + _CHUNK_ROWS]
-            at = pa.array(np.array([written[each] >> 1 for each in part], np.int64))
+            at = pa.array(np.array([written[each] >> 2 for each in part], np.int64))
             columns = [pa.array(part, pa.string()), *(column.take(at) for column in whole)]
             cast = [column.cast(f.type) for column, f in zip(columns, schema, strict=True)]
             pieces.append(pa.RecordBatch.from_arrays(cast, schema=schema))

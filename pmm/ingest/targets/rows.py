@@ -9,16 +9,22 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, kw_only=True)
 class InteractionRows:
-    """R interactions; `timestamp` is None where the source has no times."""
+    """R interactions; `timestamp` (UTC seconds) is None where the source has no times."""
 
     user: NDArray[np.int32]
     item: NDArray[np.int32]
     timestamp: NDArray[np.int64] | None
+    nanoseconds: NDArray[np.int32] | None = None
+    """Above `timestamp`; None where all times are whole seconds."""
 
     def at(self, positions: NDArray[np.int64] | NDArray[np.bool_]) -> "InteractionRows":
         """The rows at some positions (or where a mask is True), in that order."""
-        time = None if self.timestamp is None else self.timestamp[positions]
-        return InteractionRows(user=self.user[positions], item=self.item[positions], timestamp=time)
+        return InteractionRows(
+            user=self.user[positions],
+            item=self.item[positions],
+            timestamp=None if self.timestamp is None else self.timestamp[positions],
+            nanoseconds=None if self.nanoseconds is None else self.nanoseconds[positions],
+        )
 
     def keep(
         self, mask: NDArray[np.bool_], reason: str, drop_counts: dict[str, int]
@@ -36,6 +42,8 @@ class InteractionRows:
         >>> rows.ordered().item.tolist()
         [6, 7, 5, 8]
         """
+        if self.timestamp is not None and self.nanoseconds is not None:
+            return self.at(np.lexsort((self.nanoseconds, self.timestamp, self.user)))
         if self.timestamp is None or bool(np.all(self.timestamp[1:] >= self.timestamp[:-1])):
             order = pl.arg_sort_by("user", maintain_order=True)
             return self.at(pl.DataFrame({"user": self.user}).select(order)["user"].to_numpy())
@@ -59,6 +67,8 @@ class InteractionRows:
         if self.timestamp is None or not len(self.user):
             return None
         same = (np.diff(self.user) == 0) & (np.diff(self.timestamp) == 0)
+        if self.nanoseconds is not None:
+            same &= np.diff(self.nanoseconds) == 0
         tied = np.zeros(len(self.user), bool)
         tied[1:] |= same
         tied[:-1] |= same

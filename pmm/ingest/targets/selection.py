@@ -40,7 +40,12 @@ def usable_rows(
     Raises:
         InputError: nothing is left.
     """
-    rows = InteractionRows(user=source.user, item=source.item, timestamp=source.timestamp)
+    rows = InteractionRows(
+        user=source.user,
+        item=source.item,
+        timestamp=source.timestamp,
+        nanoseconds=source.nanoseconds,
+    )
     listed = source.listed_at >= 0
     rows = rows.keep(listed[rows.item], UNLISTED, drop_counts)
     if len(rows.user) and (alike := _alike_ids(source)):

@@ -191,7 +191,7 @@ def _raw(home: Home, release: Release, images: _Images) -> RawSource:
 
 def _read(release: Release, images: _Images, latin: bool) -> Reading:
     notes: Counter[str] = Counter()
-    rows = ItemRows(prefer_picture=True)
+    rows = ItemRows()
     read_products(release.metadata, release.edition, rows, notes)
     items, item_counts = rows.finish()
     urls, known = rows.urls(), rows.ids()
@@ -232,7 +232,7 @@ def _counted(
     """The interactions; at their end `row_notes` says how many items have no metadata."""
     unlisted: set[str] = set()
     notes: Counter[str] = Counter()
-    for table in read_interactions(release, ratings, drop_counts, notes):
+    for table in read_interactions(release, ratings, drop_counts, notes, row_notes):
         sold = pc.unique(table["item_id"]).to_pylist()
         unlisted.update(each for each in sold if each not in known)
         yield table

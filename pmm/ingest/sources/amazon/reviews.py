@@ -18,7 +18,7 @@ from pmm.ingest.readers.delimited import Dialect, sniff, stream
 from pmm.ingest.readers.duplicate_rows import without_duplicates
 from pmm.ingest.readers.json_block import JsonField, text_of
 from pmm.ingest.readers.json_lines import LinesFile, stream_lines
-from pmm.ingest.readers.times import Unit, detect_unit
+from pmm.ingest.readers.times import TimeForm, Unit, detect_times
 from pmm.ingest.sources.amazon.editions import AmazonFile, Edition, Release
 from pmm.ingest.tables.interactions import Cleaner
 
@@ -99,18 +99,31 @@ def _ratings(
     file: AmazonFile, dialect: Dialect, rows: list[list[str]], columns: dict[str, int], how: str
 ) -> Ratings:
     times = [row[columns["timestamp"]] for row in rows if len(row) > columns["timestamp"]]
+    place = f"{file.path}, column {columns['timestamp'] + 1}"
     return Ratings(
         file=file,
         dialect=dialect,
         header=how == "by the header",
         columns=columns,
         how=how,
-        unit=detect_unit(times, f"{file.path}, column {columns['timestamp'] + 1}"),
+        unit=_unit_of(times, place),
     )
 
 
+def _unit_of(samples: Sequence[str], place: str) -> Unit:
+    """The unit of a release's times, which are since 1970 in every edition."""
+    form = detect_times(samples, place)
+    if form is None:
+        raise InputError(f"{place}: the times near the beginning are empty")
+    return form.unit
+
+
 def read_interactions(
-    release: Release, ratings: Sequence[Ratings], drop_counts: Counter[str], notes: Counter[str]
+    release: Release,
+    ratings: Sequence[Ratings],
+    drop_counts: Counter[str],
+    notes: Counter[str],
+    row_notes: dict[str, Any],
 ) -> Iterator[pa.Table]:
     """All interactions of a release, clean.
 
@@ -119,6 +132,7 @@ def read_interactions(
         ratings: how its files of ratings are read.
         drop_counts: counts every row.
         notes: counts repaired lines.
+        row_notes: see `Cleaner.clean`.
 
     Raises:
         InputError: a file is damaged, or its times differ in unit from another's.
@@ -126,9 +140,8 @@ def read_interactions(
     reviews = [each.lines for each in release.interactions if each.lines is not None]
     unit = _unit(release, reviews, ratings)
     batches = _batches(release.edition, reviews, ratings, drop_counts, notes)
-    return Cleaner(place=f"{release.folder}, times of reviews", unit=unit).clean(
-        batches, drop_counts
-    )
+    cleaner = Cleaner(place=f"{release.folder}, times of reviews", unit=TimeForm(unit=unit))
+    return cleaner.clean(batches, drop_counts, row_notes)
 
 
 def _batches(
@@ -159,7 +172,7 @@ def _unit(release: Release, reviews: Sequence[LinesFile], ratings: Sequence[Rati
     units: dict[Unit, str] = {each.unit: each.file.name for each in ratings}
     for file in reviews:
         times = [text for row in file.head for key in keys if (text := text_of(row.get(key)))]
-        units.setdefault(detect_unit(times, f"{file.path}, {keys[0]}"), file.path.name)
+        units.setdefault(_unit_of(times, f"{file.path}, {keys[0]}"), file.path.name)
     if len(units) > 1:
         shown = ", ".join(f"{name} in {unit}" for unit, name in sorted(units.items()))
         raise InputError(

@@ -28,6 +28,7 @@ BILI_TARGETS: dict[str, Rule | None] = dict.fromkeys(_PAPERS + _FURTHER)
 """The paper's four datasets, then NineRec's further two. None has a rule: each has files.
 """
 
+_CALLED = "Bili, bilibili or Source_Bili (Bili_Food, bilibili_movie, in any case)"
 _PLATFORM = re.compile(r"(?:source_)?bili(?:bili)?(?![a-z])")
 
 
@@ -50,7 +51,7 @@ def ingest_bili(
             or nothing is left.
     """
     asked = choose_targets(BILI_TARGETS, targets) if targets else []
-    index = DatasetIndex("bili", (files.raw or home.raw("bili")).absolute(), bili_name)
+    index = DatasetIndex("bili", (files.raw or home.raw("bili")).absolute(), bili_name, _CALLED)
     index.require_any(asked or BILI_TARGETS, of=asked or BILI_TARGETS)
     names = [name for name in BILI_TARGETS if name in (*_PAPERS, *asked) or index.has(name)]
     datasets = [DatasetTargets(name=name, rules={name: None}) for name in names]

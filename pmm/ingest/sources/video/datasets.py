@@ -4,6 +4,7 @@ Text is the title alone (paper IV-A: "titles" for Bili and Kwai). Each dataset h
 and is a target of its own.
 """
 
+import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -35,6 +36,8 @@ from pmm.ingest.targets.target_tables import IngestOptions, write_targets
 from pmm.storage.artefact import Digests
 from pmm.storage.home import Home
 
+_SHOWN = 5
+"""Datasets of other names that an error names at most."""
 _HISTORIES = ("_users.tsv", "_behaviour.tsv", "_pairs.tsv")
 
 
@@ -86,7 +89,9 @@ class DatasetTargets:
 class DatasetIndex:
     """The datasets below a raw folder, by the names that a source gives them."""
 
-    def __init__(self, source: str, raw: Path, name_of: Callable[[str], str | None]) -> None:
+    def __init__(
+        self, source: str, raw: Path, name_of: Callable[[str], str | None], called: str
+    ) -> None:
         """Search a folder.
 
         Args:
@@ -94,11 +99,13 @@ class DatasetIndex:
             raw: the folder.
             name_of: a dataset's name as its files say -> the target's name; None = of another
                 source.
+            called: how the names of the source's datasets begin, for errors.
 
         Raises:
             InputError: the folder is missing or a file.
         """
-        self.source, self.raw = source, raw
+        self.source, self.raw, self._called = source, raw, called
+        self._foreign: list[DatasetFiles | IncompleteDataset] = []
         if raw.is_file():
             raise InputError(f"--raw {raw} is a file; expected is the folder that holds the files")
         if not raw.exists():
@@ -108,6 +115,7 @@ class DatasetIndex:
         for found in find_datasets(raw):
             name = name_of(found.name)
             if name is None:
+                self._foreign.append(found)
                 continue
             if isinstance(found, DatasetFiles):
                 self._known.setdefault(name, []).append(found)
@@ -125,11 +133,28 @@ class DatasetIndex:
             InputError: none is; the message says what is missing of those in `of`.
         """
         if not any(self.has(name) for name in names):
-            raise missing_raw(self.source, self.raw, self.missing(dict.fromkeys(of)))
+            lack = self.missing(dict.fromkeys(of))
+            raise missing_raw(self.source, self.raw, lack, self._hints())
 
     def missing(self, names: Iterable[str]) -> list[str]:
         """The missing files of datasets of which some are there."""
         return [missing for name in names for missing in self._incomplete.get(name, [])]
+
+    def _hints(self) -> list[str]:
+        """What the files of a dataset may be called, and which are there under other names."""
+        hints = [f"In the names of files below, <D> and <M> begin with {self._called}."]
+        for found in self._foreign[:_SHOWN]:
+            if isinstance(found, IncompleteDataset):
+                hints.append(f'  "{found.name}" does not, and lacks {found.missing}')
+                continue
+            paths = (found.interactions, found.titles[0])
+            interactions, items = (shlex.quote(str(path)) for path in paths)
+            hints.append(
+                f'  "{found.name}" does not. Rename its files, or read them as a dataset of its '
+                f"own: pmm ingest csv --name {shlex.quote(found.name)} "
+                f"--interactions {interactions} --items {items}"
+            )
+        return hints
 
     def get(self, name: str) -> DatasetFiles:
         """A dataset.
@@ -139,7 +164,8 @@ class DatasetIndex:
         """
         found = self._known.get(name, [])
         if not found:
-            raise missing_raw(self.source, self.raw, self.missing([name]) or [f'files of "{name}"'])
+            lack = self.missing([name]) or [f'files of "{name}"']
+            raise missing_raw(self.source, self.raw, lack, self._hints())
         if len(found) > 1:
             lines = "\n".join(f"  {each.interactions.parent} ({each.name})" for each in found)
             raise InputError(
@@ -343,13 +369,15 @@ def _read(
     items, item_counts = _items(titles, pictures, item_tags)
     drop_counts: Counter[str] = Counter()
     known = items["item_id"].combine_chunks()
-    rows, layout = _interactions(dataset.interactions, known, drop_counts, latin)
+    row_notes: dict[str, Any] = {}
+    rows, layout = _interactions(dataset.interactions, known, drop_counts, row_notes, latin)
     return Reading(
         items=items,
         item_counts=item_counts,
         interactions=rows,
         row_counts=drop_counts,
         picture_notes=pictures.file_notes(items),
+        row_notes=row_notes,
         notes={
             "detected": {
                 "dataset": {"name": dataset.name, "layout": dataset.layout},
@@ -384,7 +412,11 @@ def _items(
 
 
 def _interactions(
-    path: Path, known: pa.Array, drop_counts: Counter[str], latin: bool
+    path: Path,
+    known: pa.Array,
+    drop_counts: Counter[str],
+    row_notes: dict[str, Any],
+    latin: bool,
 ) -> tuple[Iterator[pa.Table], dict[str, Any]]:
     """The interactions, and how the file is read."""
     if path.name.lower().removesuffix(".gz").endswith(_HISTORIES):
@@ -393,6 +425,7 @@ def _interactions(
         rows = cleaner.clean(stream_histories(path, dialect, drop_counts), drop_counts)
         return rows, {**dialect.describe(), "form": "histories", "time": "none: items in order"}
     layout = detect_pairs(path, known, latin=latin)
-    cleaner = Cleaner(place=str(path), unit=layout.unit)
+    cleaner = Cleaner(place=str(path), unit=layout.times)
     batches = stream_pairs(path, layout, drop_counts)
-    return cleaner.clean(batches, drop_counts), {"form": "pairs", **layout.describe()}
+    cleaned = cleaner.clean(batches, drop_counts, row_notes)
+    return cleaned, {"form": "pairs", **layout.describe()}

@@ -45,6 +45,7 @@ from pmm.storage.home import Home
 _SOURCE = "Kwai"
 _SHOWN = 20
 """Categories of a table that an error names at most."""
+_CALLED = "Kwai, kuaishou, KS, KU or MicroLens (KU, kuaishou_food, MicroLens-50k, in any case)"
 _PLATFORM = re.compile(r"(?:source_)?(?:kuaishou|kwai|ks|ku|microlens)(?![a-z])")
 
 
@@ -85,7 +86,7 @@ def ingest_kwai(
     def name_of(name: str) -> str | None:
         return kwai_name(name, found.rules)
 
-    index = DatasetIndex("kwai", (files.raw or home.raw("kwai")).absolute(), name_of)
+    index = DatasetIndex("kwai", (files.raw or home.raw("kwai")).absolute(), name_of, _CALLED)
     own = [name for name in known if name != _SOURCE and index.has(name)]
     needed = [name if name in own else _SOURCE for name in asked] if asked else known
     index.require_any(needed, of=[*needed, *asked])
