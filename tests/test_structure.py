@@ -21,6 +21,7 @@ LEAVES = (
     "memory",
     "messages",
     "progress",
+    "terminal",
     "text_table",
     "version",
 )
