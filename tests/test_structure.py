@@ -22,6 +22,7 @@ LEAVES = (
     "memory",
     "messages",
     "progress",
+    "terminal",
     "text_table",
     "version",
 )
