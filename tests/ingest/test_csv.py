@@ -475,12 +475,12 @@ def test_a_name_that_is_no_folder_is_refused(home, tmp_path, name):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("HM", '"HM" is what pmm ingest hm writes'),
-        ("hm-shoes", '"HM Shoes" is what pmm ingest hm writes'),
-        *((name, f'"{name}" is what pmm ingest .* writes') for name in (*SOURCES, *TARGETS)),
-        ("kwai  movie", '"Kwai Movie" is what pmm ingest kwai writes'),
-        ("BILI", '"Bili" is what pmm ingest bili writes'),
-        ("amazon-clothes", '"Amazon Clothes" is what pmm ingest amazon writes'),
+        ("HM", '"HM" is what the source hm makes'),
+        ("hm-shoes", '"HM Shoes" is what the source hm makes'),
+        *((name, f'"{name}" is what the source .* makes') for name in (*SOURCES, *TARGETS)),
+        ("kwai  movie", '"Kwai Movie" is what the source kwai makes'),
+        ("BILI", '"Bili" is what the source bili makes'),
+        ("amazon-clothes", '"Amazon Clothes" is what the source amazon makes'),
         ("x" * 300, "take 100 bytes at most"),
     ],
 )
