@@ -15,6 +15,10 @@ from pmm.storage.schemas import INTERACTIONS, ROW_GROUP
 NO_USER = "empty user id"
 NO_ITEM = "empty item id"
 NO_TIME = "unreadable time"
+LONGEST_ID = 1_000
+"""Characters of an id; longer ones are damage, or an attack on the memory."""
+LONG_ID = "id longer than 1,000 characters"
+"""The reason under which rows with longer ones are counted."""
 
 Repair = Callable[[pa.Array], pa.Array]
 """Distinct item ids -> the ids they stand for."""
@@ -37,8 +41,9 @@ class Cleaner:
         """Clean interactions in tables of about a million rows, in the order of the file.
 
         `order` counts the rows of the file that have the right number of fields. Rows without
-        a user, an item or a readable time are dropped and counted; times of 0, a known filler
-        for an unknown time, are kept and counted under "zero times".
+        a user, an item or a readable time, or with an id of more than `LONGEST_ID` characters, are
+        dropped and counted; times of 0, a known filler for an unknown time, are kept and counted
+        under "zero times".
 
         Raises:
             InputError: more than half of the times cannot be read (with three of them).
@@ -67,8 +72,8 @@ class Cleaner:
     def _clean_batch(
         self, batch: pa.RecordBatch, order: int, drop_counts: Counter[str], unread: list[str]
     ) -> pa.RecordBatch:
-        user = _trimmed(batch["user_id"], None)
-        item = _trimmed(batch["item_id"], self.repair)
+        user, long_user = _trimmed(batch["user_id"], None)
+        item, long_item = _trimmed(batch["item_id"], self.repair)
         positions = pa.array(np.arange(order, order + len(user)))
         no_user, no_item = _is_empty(user), _is_empty(item)
         time = pa.nulls(len(user), pa.int64())
@@ -77,9 +82,16 @@ class Cleaner:
             raw = batch["timestamp"]
             time = parse_times(raw.dictionary, self.unit).take(raw.indices)
             no_time = pc.is_null(time)
-            unread += raw.filter(no_time).slice(0, 3).to_pylist()
+            if len(unread) < 3:
+                unread += [each[:80] for each in raw.filter(no_time).slice(0, 3).to_pylist()]
         rest = None
-        for reason, mask in ((NO_USER, no_user), (NO_ITEM, no_item), (NO_TIME, no_time)):
+        reasons = (
+            (LONG_ID, pc.or_(long_user, long_item)),
+            (NO_USER, no_user),
+            (NO_ITEM, no_item),
+            (NO_TIME, no_time),
+        )
+        for reason, mask in reasons:
             fresh = mask if rest is None else pc.and_(mask, rest)
             drop_counts[reason] += pc.sum(fresh).as_py() or 0
             rest = pc.invert(mask) if rest is None else pc.and_not(rest, mask)
@@ -92,15 +104,22 @@ class Cleaner:
         return clean
 
 
-def _trimmed(column: pa.DictionaryArray, repair: Repair | None) -> pa.DictionaryArray:
+def _trimmed(
+    column: pa.DictionaryArray, repair: Repair | None
+) -> tuple[pa.DictionaryArray, pa.Array]:
+    """The ids, and which are too long: these are "", or the tables would hold them."""
     ids = pc.utf8_trim_whitespace(column.dictionary)
+    too_long = pc.greater(pc.utf8_length(ids), LONGEST_ID)
+    ids = pc.if_else(too_long, "", ids)
+    long = too_long.take(column.indices)
     if repair is not None:
         ids = repair(ids)
     if ids.equals(column.dictionary):
-        return column
+        return column, long
     # Two raw ids may have become one, and a dictionary must not hold a value twice.
     coded = ids.dictionary_encode()
-    return pa.DictionaryArray.from_arrays(coded.indices.take(column.indices), coded.dictionary)
+    indices = coded.indices.take(column.indices)
+    return pa.DictionaryArray.from_arrays(indices, coded.dictionary), long
 
 
 def _is_empty(column: pa.DictionaryArray) -> pa.Array:
