@@ -16,12 +16,15 @@ from torch import Tensor
 from pmm.arrays import Float64s, Int32s, Int64s
 from pmm.errors import InputError
 from pmm.evaluate.ranking import Queries, distinct, rank_users, spans
+from pmm.memory import free_bytes
 from pmm.progress import progress
 from pmm.shards.sequence_shards import Lists, Prefixes
 from pmm.storage.schemas import PAD
 
 PAIRS_AT_ONCE = 4_000_000
 """Pairs or scores that are held together: a few arrays of 32 MB."""
+_BYTES_A_PAIR = 100
+"""What a pair takes while the similarities are sorted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +61,7 @@ def item_neighbours(
             lower number; None = all. Being one of an item's most similar is not mutual.
 
     Raises:
-        InputError: a shrinkage below 0, or fewer than one neighbour.
+        InputError: a shrinkage below 0, fewer than one neighbour, or pairs that fill the memory.
 
     >>> train = Lists(offsets=np.array([0, 2, 5]), values=np.array([1, 2, 2, 3, 2], np.int32))
     >>> found = item_neighbours(train, 3)
@@ -212,7 +215,19 @@ def _co_occurrence(user: Int64s, item: Int64s, n_items: int) -> tuple[Int64s, In
         pending += len(found[0])
         if pending > max(PAIRS_AT_ONCE, len(parts[0][0])):  # so each pair is merged a few times
             parts, pending = [_added(parts)], 0
+            _require_room(len(parts[0][0]))
     return _added(parts)
+
+
+def _require_room(pairs: int) -> None:
+    """Refuse more pairs than fit: one user who did a hundred thousand things has five billion."""
+    needed, free = pairs * _BYTES_A_PAIR, free_bytes()
+    if needed > free:
+        raise InputError(
+            f"item kNN: there are over {pairs:,} pairs of items that share a user, which take "
+            f"{needed / 2**30:,.1f} GiB, and {free / 2**30:,.1f} GiB are free. Leave --neighbours "
+            "out"
+        )
 
 
 def _added(parts: list[tuple[Int64s, Int64s]]) -> tuple[Int64s, Int64s]:

@@ -231,3 +231,13 @@ def test_in_a_shop_of_chains_the_neighbours_of_the_last_item_hold_the_next(shop:
     found = rank_by_neighbours(near, asked, window=2)
     # after item k comes k + 1; by chance a third of the 24 users would have it among ten
     assert (found <= 10).mean() > 0.7
+
+
+def test_more_pairs_than_there_is_memory_are_refused_on_the_way(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(neighbours, "PAIRS_AT_ONCE", 1000)
+    monkeypatch.setattr(neighbours, "free_bytes", lambda: 100 * 5000)
+    with pytest.raises(InputError, match="Leave --neighbours"):
+        item_neighbours(lists([list(range(1, 301))]), 300)  # 44,850 pairs
+    assert item_neighbours(lists([list(range(1, 91))]), 300).n_items == 300  # 4,005

@@ -5,6 +5,7 @@ import pyarrow as pa
 import pytest
 
 from pmm.ingest.tables import item_rows as items_module
+from pmm.ingest.tables.interactions import LONG_ID
 from pmm.ingest.tables.item_rows import ItemRows
 from pmm.storage.schemas import ITEM_URLS, SOURCE_ITEMS
 
@@ -104,3 +105,12 @@ def test_an_item_takes_less_than_200_bytes_beside_its_text():
     tracemalloc.stop()
     held = python + pa.total_allocated_bytes() - before
     assert held / count < 100 + 200
+
+
+def test_ids_of_any_length_are_counted_and_not_held():
+    rows = ItemRows()
+    for length in (1000, 1001, 10**6):
+        rows.add("i" * length, "text", None, [])
+    table, counts = rows.finish()
+    assert table["item_id"].to_pylist() == ["i" * 1000]
+    assert counts["dropped"] == {LONG_ID: 2}

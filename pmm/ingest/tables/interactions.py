@@ -39,6 +39,10 @@ ORDER_BITS = 33
 So (timestamp, order) orders by the exact time and then by the file, and a file of whole seconds has
 the numbers of its rows there.
 """
+LONGEST_ID = 1_000
+"""Characters of an id; longer ones are damage, or an attack on the memory."""
+LONG_ID = "id longer than 1,000 characters"
+"""The reason under which rows with longer ones are counted."""
 
 Repair = Callable[[pa.Array], pa.Array]
 """Distinct item ids -> the ids they stand for."""
@@ -96,8 +100,8 @@ class Cleaner:
         """Clean interactions in tables of about a million rows, in the order of the file.
 
         `order` counts the rows of the file that have the right number of fields, and holds the
-        fractions of seconds above (`ORDER_BITS`). Rows without a user, an item or a plausible time
-        are dropped and counted; times of 0, a known filler for an unknown time, are kept and
+        fractions of seconds above (`ORDER_BITS`). Rows without a user, an item or a plausible time,
+        or with an id of more than `LONGEST_ID` characters, are dropped and counted; times of 0, a known filler for an unknown time, are kept and
         counted under "zero times". Ids come in NFC.
 
         Args:
@@ -141,10 +145,14 @@ class Cleaner:
     def _clean_batch(
         self, batch: pa.RecordBatch, order: int, drop_counts: Counter[str], seen: _TimesSeen
     ) -> pa.RecordBatch:
-        user = _trimmed(batch["user_id"], None, drop_counts)
-        item = _trimmed(batch["item_id"], self.repair, drop_counts)
+        user, long_user = _trimmed(batch["user_id"], None, drop_counts)
+        item, long_item = _trimmed(batch["item_id"], self.repair, drop_counts)
         positions = np.arange(order, order + len(user))
-        reasons = [(NO_USER, _is_empty(user)), (NO_ITEM, _is_empty(item))]
+        reasons = [
+            (LONG_ID, pc.or_(long_user, long_item)),
+            (NO_USER, _is_empty(user)),
+            (NO_ITEM, _is_empty(item)),
+        ]
         time = pa.nulls(len(user), pa.int64())
         code = np.zeros(len(user), np.int8)
         form = self._form()
@@ -185,8 +193,12 @@ def _shown(examples: list[str]) -> str:
 
 def _trimmed(
     column: pa.DictionaryArray, repair: Repair | None, counts: Counter[str]
-) -> pa.DictionaryArray:
+) -> tuple[pa.DictionaryArray, pa.Array]:
+    """The ids, and which are too long: these are "", or the tables would hold them."""
     written = pc.utf8_trim_whitespace(column.dictionary)
+    too_long = pc.greater(pc.utf8_length(written), LONGEST_ID)
+    written = pc.if_else(too_long, "", written)
+    long = too_long.take(column.indices)
     if repair is not None:
         written = repair(written)
     ids = nfc_all(written)
@@ -194,10 +206,11 @@ def _trimmed(
         changed = pc.not_equal(ids, written).take(column.indices)
         counts[OTHER_FORM] += pc.sum(changed).as_py() or 0
     if ids.equals(column.dictionary):
-        return column
+        return column, long
     # Two raw ids may have become one, and a dictionary must not hold a value twice.
     coded = ids.dictionary_encode()
-    return pa.DictionaryArray.from_arrays(coded.indices.take(column.indices), coded.dictionary)
+    indices = coded.indices.take(column.indices)
+    return pa.DictionaryArray.from_arrays(indices, coded.dictionary), long
 
 
 def _is_empty(column: pa.DictionaryArray) -> pa.Array:

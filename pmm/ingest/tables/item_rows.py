@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from pmm.ingest.readers.delimited import MALFORMED
 from pmm.ingest.readers.ids import nfc
 from pmm.ingest.readers.json_block import LONG_LINE
+from pmm.ingest.tables.interactions import LONG_ID, LONGEST_ID
 from pmm.storage.schemas import ITEM_URLS, SOURCE_ITEMS
 
 OTHER_FORM = "item id repeated in another Unicode form"
@@ -54,7 +55,7 @@ class ItemRows:
         categories: Sequence[str],
         urls: Sequence[str] = (),
     ) -> None:
-        """Take a row; an empty or repeated id is counted and dropped.
+        """Take a row; an empty, repeated or overlong id is counted and dropped.
 
         Args:
             item_id: trimmed.
@@ -65,6 +66,9 @@ class ItemRows:
         """
         if not item_id:
             self.drop_counts["empty item id"] += 1
+            return
+        if len(item_id) > LONGEST_ID:
+            self.drop_counts[LONG_ID] += 1
             return
         has = 2 * (image is not None or bool(urls)) + bool(text)
         key = nfc(item_id)
@@ -85,7 +89,7 @@ class ItemRows:
     def finish(self) -> tuple[pa.Table, dict[str, Any]]:
         """The items in ascending order of their ids, and the counts for the card."""
         names = [name for name in SOURCE_ITEMS.schema.names if name != "item_id"]
-        reasons = (MALFORMED, LONG_LINE, "empty item id", "repeated item id", OTHER_FORM)
+        reasons = (MALFORMED, LONG_LINE, LONG_ID, "empty item id", "repeated item id", OTHER_FORM)
         dropped = {
             reason: self.drop_counts[reason] for reason in reasons if self.drop_counts[reason]
         }
