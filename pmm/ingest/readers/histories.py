@@ -8,24 +8,25 @@ import dataclasses
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pmm.errors import InputError
-from pmm.ingest.readers.delimited import MALFORMED, Dialect, sniff, stream
+from pmm.ingest.readers.delimited import BAD_ID, MALFORMED, Dialect, sniff, stream
 
 NO_ITEMS = "user without items"
 """The reason under which lines with a user and no item are counted."""
 
 
-def sniff_histories(path: Path, *, latin: bool = False) -> Dialect:
+def sniff_histories(path: Path, *, encoding: str | None = None) -> Dialect:
     """The dialect of a file of histories.
 
     Raises:
         InputError: it is missing, empty, binary or damaged, or none of its first lines has a tab.
     """
-    dialect, head = sniff(path, latin=latin)
+    dialect, head = sniff(path, encoding=encoding)
     if dialect.delimiter != "\t" and not any("\t" in field for row in head for field in row):
         raise InputError(
             f"{path}: its first lines have no tab; expected is a line a user, "
@@ -35,7 +36,10 @@ def sniff_histories(path: Path, *, latin: bool = False) -> Dialect:
 
 
 def stream_histories(
-    path: Path, dialect: Dialect, drop_counts: Counter[str]
+    path: Path,
+    dialect: Dialect,
+    drop_counts: Counter[str],
+    notes: dict[str, Any] | None = None,
 ) -> Iterator[pa.RecordBatch]:
     """One row an item: `user_id` and `item_id`, dictionary-encoded, in the order of the file.
 
@@ -44,23 +48,27 @@ def stream_histories(
     Args:
         path: the file. dialect: from `sniff_histories`. drop_counts: counts under "read" the items,
         the lines without an item (also under `NO_ITEMS`)
-            and the lines with no tab or several (also under `MALFORMED`).
+            and the lines with no tab or several (also under `MALFORMED`). notes: as `stream` has
+            them.
 
     Raises:
         InputError: the file is damaged, or more than half of its lines are malformed.
-        UnicodeError: it is not in the dialect's encoding.
     """
     lines: Counter[str] = Counter()
     wanted = {"user_id": 0, "items": 1}
     try:
-        for batch in stream(path, dialect, wanted, header=False, drop_counts=lines):
+        for batch in stream(
+            path, dialect, wanted, header=False, drop_counts=lines, ids=wanted, notes=notes
+        ):
             rows, without = _rows(batch)
             drop_counts[NO_ITEMS] += without
             drop_counts["read"] += without + rows.num_rows
             yield rows
     finally:
-        drop_counts[MALFORMED] += lines[MALFORMED]
-        drop_counts["read"] += lines[MALFORMED]
+        for reason in (MALFORMED, BAD_ID):
+            if lines[reason]:
+                drop_counts[reason] += lines[reason]
+                drop_counts["read"] += lines[reason]
 
 
 def _rows(batch: pa.RecordBatch) -> tuple[pa.RecordBatch, int]:

@@ -22,8 +22,9 @@ from isal import igzip, isal_zlib
 
 from pmm.cpu_cores import cores
 from pmm.errors import InputError
-from pmm.ingest.readers.delimited import MALFORMED, PACKINGS, damaged, head_of
+from pmm.ingest.readers.delimited import MALFORMED
 from pmm.ingest.readers.json_block import JsonField, Parsed, parse_block, read_line, split_lines
+from pmm.ingest.readers.plain_file import PACKINGS, damaged, head_of
 from pmm.progress import progress
 
 BAD_UTF8 = "lines with invalid UTF-8"

@@ -26,7 +26,13 @@ from pmm.ingest.readers.columns import (
     parse_item_columns,
     require_agreement,
 )
-from pmm.ingest.readers.delimited import Dialect, describe_columns, in_any_encoding, sniff, stream
+from pmm.ingest.readers.delimited import (
+    Dialect,
+    describe_columns,
+    require_rows,
+    sniff,
+    stream,
+)
 from pmm.ingest.readers.plain_file import require_file
 from pmm.ingest.readers.text import clean_text, join_text
 from pmm.ingest.readers.times import Unit, detect_unit
@@ -59,6 +65,9 @@ class CsvFiles:
     item_columns: str | None = None
     """Names of the items' columns in order, for a file without a header: item, title, description,
     image, categories, `-` for what is not read, `tag NAME` for 1 where the item has that tag."""
+    encoding: str | None = None
+    """Of the delimited files that are neither ASCII nor begin with a byte-order mark; None = as
+    detected."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,6 +142,7 @@ def _raw(home: Home, name: str, files: CsvFiles) -> RawSource:
             "columns": files.columns,
             "item_columns": files.item_columns,
             "pictures": str(pictures.folder) if pictures else None,
+            **({"encoding": files.encoding} if files.encoding else {}),
         },
         inputs={
             "interactions": digests.file(files.interactions),
@@ -140,34 +150,42 @@ def _raw(home: Home, name: str, files: CsvFiles) -> RawSource:
             "images": pictures.digest() if pictures else "none",
         },
         pictures=pictures.folder if pictures else None,
-        read=lambda latin: _read(files, pictures, latin),
+        read=lambda: _read(files, pictures),
     )
 
 
-def _read(files: CsvFiles, pictures: PictureFolder | None, latin: bool) -> Reading:
-    layout = _detect(files.interactions, files.columns, latin)
-    items, item_counts, item_notes = _read_items(files.items, files.item_columns, pictures)
+def _read(files: CsvFiles, pictures: PictureFolder | None) -> Reading:
+    layout = _detect(files.interactions, files.columns, files.encoding)
+    items, item_counts, item_notes = _read_items(
+        files.items, files.item_columns, pictures, files.encoding
+    )
     wanted: dict[str, int] = {"user_id": layout.roles["user"], "item_id": layout.roles["item"]}
     place = str(files.interactions)
     if layout.unit is not None:
         wanted["timestamp"] = layout.roles["time"]
         place += f", column {layout.names[wanted['timestamp']]!r}"
     drop_counts: Counter[str] = Counter()
+    notes = layout.describe()
     batches = stream(
-        files.interactions, layout.dialect, wanted, header=layout.header, drop_counts=drop_counts
+        files.interactions,
+        layout.dialect,
+        wanted,
+        header=layout.header,
+        drop_counts=drop_counts,
+        notes=notes,
     )
     return Reading(
         items=items,
         item_counts=item_counts,
         interactions=Cleaner(place=place, unit=layout.unit).clean(batches, drop_counts),
         row_counts=drop_counts,
-        notes={"detected": {"interactions": layout.describe(), "items": item_notes}},
+        notes={"detected": {"interactions": notes, "items": item_notes}},
     )
 
 
-def _detect(path: Path, columns: str | None, latin: bool) -> _Layout:
+def _detect(path: Path, columns: str | None, encoding: str | None) -> _Layout:
     named = len(columns.split(",")) if columns else None
-    dialect, head = sniff(path, latin=latin, fields=named)
+    dialect, head = sniff(path, encoding=encoding, fields=named)
     first = [field.strip() for field in head[0]]
     if columns is None:
         roles = find_roles(first, ["user", "item", "time"])
@@ -183,11 +201,8 @@ def _detect(path: Path, columns: str | None, latin: bool) -> _Layout:
     unit = None
     if "time" in roles:
         at = roles["time"]
+        require_rows(path, dialect, head[header:])
         samples = [row[at] for row in head[header:] if len(row) == dialect.fields]
-        if not samples:
-            raise InputError(
-                f"{path} has no rows below its header; expected is a row an interaction"
-            )
         unit = detect_unit(samples, f"{path}, column {names[at]!r}")
     return _Layout(dialect=dialect, header=header, roles=roles, names=names, unit=unit)
 
@@ -225,29 +240,30 @@ def _unknown_columns(path: Path, first: list[str], roles: dict[Role, int]) -> In
 
 
 def _read_items(
-    path: Path, columns: str | None, pictures: PictureFolder | None
+    path: Path, columns: str | None, pictures: PictureFolder | None, encoding: str | None = None
 ) -> tuple[pa.Table, dict[str, Any], dict[str, Any]]:
     """The items, their drop_counts, and what was detected."""
-    dialect, head = sniff(path, fields=len(columns.split(",")) if columns else None)
+    named = len(columns.split(",")) if columns else None
+    dialect, head = sniff(path, encoding=encoding, fields=named)
     layout = _item_layout(path, head, columns, pictures is not None)
     wanted = {str(role): at for role, at in layout.roles.items()}
     wanted |= {FLAG + tag: at for tag, at in layout.flags.items()}
-
-    def read(dialect: Dialect) -> ItemRows:
-        rows = ItemRows()
-        for batch in stream(
-            path, dialect, wanted, header=layout.header, drop_counts=rows.drop_counts
-        ):
-            _add_items(rows, batch, layout, pictures)
-        return rows
-
-    rows = in_any_encoding(dialect, read)
-    named = head[0] if layout.header else [f"field {i}" for i in range(dialect.fields)]
+    names = head[0] if layout.header else [f"field {i}" for i in range(dialect.fields)]
     notes = {
         **dialect.describe(),
         "header": layout.header,
-        "columns": {role: named[at].strip() for role, at in layout.roles.items()},
+        "columns": {role: names[at].strip() for role, at in layout.roles.items()},
     }
+    rows = ItemRows()
+    for batch in stream(
+        path,
+        dialect,
+        wanted,
+        header=layout.header,
+        drop_counts=rows.drop_counts,
+        notes=notes,
+    ):
+        _add_items(rows, batch, layout, pictures)
     return *rows.finish(), notes
 
 

@@ -5,7 +5,7 @@ A preset says which files of a folder hold what, and names the columns of those 
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,6 +16,7 @@ from pmm.ingest.download.raw_download import download_and_tell
 from pmm.ingest.download.raw_guide import missing_raw
 from pmm.ingest.readers.columns import find_roles
 from pmm.ingest.readers.delimited import sniff
+from pmm.ingest.readers.encodings import known_encoding
 from pmm.ingest.sources.csv import CsvFiles, ingest_csv
 from pmm.ingest.sources.source_registry import SourceEntry
 from pmm.ingest.sources.source_request import SourceRequest
@@ -205,6 +206,8 @@ class CsvRequest(SourceRequest):
     """Folder of pictures, found by path or by item id."""
     columns: Annotated[str | None, Flag(group="data")] = None
     """Columns of a file without header, as user,item,rating,timestamp."""
+    encoding: Annotated[str | None, Flag(group="data")] = None
+    """Of delimited files, e.g. gb18030; left out, it is detected."""
     preset: Annotated[KnownDataset | None, Flag(group="data")] = None
     """Find the files of a known dataset in the folder --raw."""
     raw: Annotated[Path | None, Flag(group="data", shown="HOME/raw/PRESET")] = None
@@ -216,7 +219,7 @@ class CsvRequest(SourceRequest):
 def ingest_as_asked(request: CsvRequest) -> list[dict[str, Any]]:
     """Any user-item-time table.
 
-    Delimited by `,` `;` tab `::` or `|`, with or without header, gz or plain.
+    Delimited by `,` `;` tab `::` `|` or white space, with or without header, gz, plain or .xlsx.
     """
     return ingest_csv(request.place(), request.name, _files(request), request.options())
 
@@ -233,7 +236,8 @@ def _files(request: CsvRequest) -> CsvFiles:
         folder = request.raw or request.place().raw(request.preset)
         if request.download:
             download_and_tell(request.preset, folder, names=request.download)
-        return preset_files(request.preset, folder, request.images)
+        found = preset_files(request.preset, folder, request.images)
+        return replace(found, encoding=known_encoding(request.encoding))
     if request.raw or request.download:
         raise InputError("--raw and --download go with --preset; give --interactions and --items")
     if request.interactions is None or request.items is None:
@@ -245,6 +249,7 @@ def _files(request: CsvRequest) -> CsvFiles:
         items=request.items,
         images=request.images,
         columns=request.columns,
+        encoding=known_encoding(request.encoding),
     )
 
 

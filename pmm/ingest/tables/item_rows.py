@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pmm.ingest.readers.delimited import MALFORMED
+from pmm.ingest.readers.delimited import BAD_ID, MALFORMED
 from pmm.storage.schemas import ITEM_URLS, SOURCE_ITEMS
 
 _CHUNK_ROWS = 1 << 16
@@ -74,7 +74,7 @@ class ItemRows:
     def finish(self) -> tuple[pa.Table, dict[str, Any]]:
         """The items in ascending order of their ids, and the counts for the card."""
         names = [name for name in SOURCE_ITEMS.schema.names if name != "item_id"]
-        reasons = (MALFORMED, "empty item id", "repeated item id")
+        reasons = (MALFORMED, BAD_ID, "empty item id", "repeated item id")
         dropped = {
             reason: self.drop_counts[reason] for reason in reasons if self.drop_counts[reason]
         }
