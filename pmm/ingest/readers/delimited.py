@@ -46,6 +46,8 @@ BAD_ID = "id with undecodable bytes"
 """The reason under which rows are counted that have an id some of whose bytes are unknown."""
 
 _HEAD_ROWS = 1000
+_UNLIKELIER = 0.2
+"""Share of rows by which a dialect with a field that has no name has to fit better than another."""
 _BLOCK_BYTES = 8 << 20
 _ENOUGH_BLOCKS = 20
 """Blocks with quotes that are looked at, at most, before it is decided whether quotes count."""
@@ -194,7 +196,9 @@ def _best_fit(data: bytes, said: str | None, wanted: int | None, *, whole: bool)
 
 
 def _rank(fit: _Fit, wanted: int | None) -> tuple[bool, float, int]:
-    return fit.fields == wanted, fit.share, fit.fields
+    # Quotes that are not heeded look like rows with a field too many.
+    unlikely = _UNLIKELIER * (fit.trailing or fit.row_names)
+    return fit.fields == wanted, fit.share - unlikely, fit.fields
 
 
 def _either(data: bytes, delimiter: Delimiter, wanted: int | None, *, whole: bool) -> _Fit:
@@ -340,9 +344,9 @@ def stream(
             bar.advance(batch.num_rows)
             yield batch
     malformed, bad_ids = found.malformed.count, found.bad_ids.count
-    drop_counts[MALFORMED] += malformed
-    if bad_ids:
-        drop_counts[BAD_ID] += bad_ids
+    for reason, count in ((MALFORMED, malformed), (BAD_ID, bad_ids)):
+        if count:
+            drop_counts[reason] += count
     drop_counts["read"] += read + malformed + bad_ids
     if malformed > read + bad_ids:
         raise InputError(

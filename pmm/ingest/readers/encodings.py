@@ -69,7 +69,10 @@ _ODD = re.compile(
     rf"|[A-Za-z][^\x00-\x7f{_LETTERS}’´·][A-Za-z]"  # a sign in the middle of a word
     rf"|[{_LETTERS}]{{4}}"
 )
-_ALONE = re.compile(rf"(?<![A-Za-z{_LETTERS}])[{_LETTERS}](?![A-Za-z{_LETTERS}])")
+# Vowels are words of their own ("à", "è", "é"), other letters are not.
+_ALONE = re.compile(
+    rf"(?<![A-Za-z{_LETTERS}])(?![àáâèéêíîòóôùú])[{_LETTERS}](?![A-Za-z{_LETTERS}])"
+)
 _KANA = re.compile(r"[\u3040-\u30ff]")
 
 
@@ -379,7 +382,7 @@ def _shown(line: bytes, name: str) -> str:
 def _is_western(line: bytes) -> bool:
     """Whether a line reads as words of a Western language in Windows' code page 1252."""
     text = line.decode("cp1252", "replace")
-    return not _ODD.search(text) and not _ALONE.search(text.replace("à", "-").replace("À", "-"))
+    return not _ODD.search(text) and not _ALONE.search(text)
 
 
 def _is_scattered(lines: list[bytes]) -> bool:

@@ -250,8 +250,8 @@ def vote(lines: Sequence[bytes], delimiter: bytes, fields: int, *, ended: bool) 
         span = [line for line in lines[row.at : row.at + row.lines] if line]
         if not any(b'"' in line for line in span):
             continue
-        plain = [quoted.fits(line.split(delimiter)) for line in span]
-        fits = quoted.fits(row.fields)
+        plain = [len(line.split(delimiter)) == fields for line in span]
+        fits = len(row.fields) == fields
         need += fits and not all(plain)
         against += not fits and all(plain)
         written += (
