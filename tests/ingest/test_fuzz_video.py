@@ -17,7 +17,12 @@ import pytest
 from pmm.errors import PmmError
 from pmm.ingest.pictures.pickled_image import PickleRefused, read_pickled_image
 from pmm.ingest.sources.video.dataset_files import DatasetFiles
-from pmm.ingest.sources.video.datasets import DatasetTargets, PictureSource, dataset_raw
+from pmm.ingest.sources.video.datasets import (
+    DatasetTargets,
+    PictureSource,
+    VideoFiles,
+    dataset_raw,
+)
 from pmm.ingest.sources.video.hashtags import read_tag_table
 from pmm.ingest.sources.video.kwai import read_categories
 from pmm.storage.home import Home
@@ -91,7 +96,7 @@ def plain_text(raw: bytes) -> str | None:
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError:
-        text = raw.decode("latin-1")
+        return None
     return None if re.search(r'["<&\x00-\x08\x0b-\x0c\x0e-\x1f\x7f-\x9f\ufeff]', text) else text
 
 
@@ -166,21 +171,15 @@ def titles(text: str, name: str, detected: dict) -> tuple[dict[str, str], Counte
 def read(home: Home, dataset: DatasetFiles):
     """The reading, its interactions as tuples, and the rows' drop_counts."""
     plan = DatasetTargets(name="D", rules={"D": None})
-    raw = dataset_raw(home, plan, dataset, PictureSource(home, "D", dataset), "zh")
-    for latin in (False, True):
-        try:
-            reading = raw.read(latin)
-            tables = [table.to_pydict() for table in reading.interactions]
-        except UnicodeError:
-            assert not latin
-            continue
-        rows = [
-            row
-            for table in tables
-            for row in zip(table["user_id"], table["item_id"], table["timestamp"], strict=True)
-        ]
-        return reading, rows
-    raise AssertionError("the second reading asked for a third")
+    pictures = PictureSource(home, "D", dataset)
+    reading = dataset_raw(home, plan, dataset, pictures, VideoFiles()).read()
+    tables = [table.to_pydict() for table in reading.interactions]
+    rows = [
+        row
+        for table in tables
+        for row in zip(table["user_id"], table["item_id"], table["timestamp"], strict=True)
+    ]
+    return reading, rows
 
 
 def judged(dataset: DatasetFiles, reading, rows) -> bool:

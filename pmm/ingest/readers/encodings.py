@@ -55,8 +55,10 @@ _COMMON = (
 _SEVEN_BITS = ("utf-7", "hz", "iso2022")
 _SHIFTS = {b"\x1b$B": "iso2022_jp_2", b"\x1b$@": "iso2022_jp_2", b"\x1b$)C": "iso2022_kr"}
 _SAMPLE_BYTES = 64 << 10
-_FITS = 0.9
-"""Least share of the lines that are not UTF-8 that another encoding must have."""
+_DOUBLE = ("gb18030", "big5hkscs", "cp932", "cp949", "euc_jp")
+_LATIN = ("cp1250", "cp1252", "cp1254", "cp1257", "cp1258", "iso8859-2", "iso8859-15")
+_WESTERN, _MOST = 0.88, 0.8
+"""Least shares of the lines that are not UTF-8 that read as Western, or fit another encoding."""
 _FEW = 3
 """Fewer lines than these say little of an encoding of single bytes."""
 # Letters that Western languages write: not ÿ, þ and ð, which are what other bytes come out as.
@@ -123,13 +125,16 @@ def known_encoding(name: str | None) -> str | None:
     except (LookupError, ValueError):
         found = None
     if found is None or not found._is_text_encoding or found.name in _NO_FILES:
-        known = {each.replace("_", "-") for each in encodings.aliases.aliases}
-        hint = nearest(name.strip(), [*_COMMON, *sorted(known - _NO_FILES)])
+        further = sorted(set(encodings.aliases.aliases.values()) - {*_COMMON, *_NO_FILES})
+        hint = nearest(name.strip(), [*_COMMON, *further])
         raise InputError(f'--encoding "{name}" is no encoding of text: {hint}')
     return "utf-8" if found.name == "utf-8-sig" else str(found.name)
 
 
-_NO_FILES = {"idna", "punycode", "raw_unicode_escape", "unicode_escape", "mbcs", "oem", "undefined"}
+_NO_FILES = {
+    *("base64_codec", "bz2_codec", "hex_codec", "quopri_codec", "rot_13", "uu_codec", "zlib_codec"),
+    *("idna", "punycode", "raw_unicode_escape", "unicode_escape", "mbcs", "oem", "undefined"),
+}
 
 
 def find_encoding(path: Path, asked: str | None = None) -> TextEncoding:
@@ -221,6 +226,7 @@ class _Tally:
     controls: bool = False
     """Whether they hold bytes that are control characters in Latin-1."""
     quotes: bool = False
+    lines: int = 0
     sample: list[bytes] = field(default_factory=list)
     first_bad: int = 0
     _met: int = 0
@@ -229,6 +235,7 @@ class _Tally:
     def add(self, chunk: bytes, first: int) -> None:
         """Count the lines of a chunk."""
         self.quotes = self.quotes or b'"' in chunk
+        self.lines += _lines(chunk)
         if chunk.isascii():
             return
         whole = _decodes(chunk, "utf-8")
@@ -257,9 +264,7 @@ class _Tally:
             share.bad += 1
 
     def _keep(self, line: bytes) -> None:
-        text = line.decode("utf-8", "replace")
-        errors = text.count(REPLACEMENT)
-        self.broken += sum(each > "\x7f" for each in text) > 2 * errors
+        self.broken += _is_broken_utf8(line)
         self.controls = self.controls or re.search(rb"[\x80-\x9f]", line) is not None
         if self._met % self._every == 0:
             self.sample.append(line)
@@ -276,12 +281,13 @@ class _Tally:
             return TextEncoding(name="utf-8", quotes=self.quotes)
         name, by = _detect(self.sample)
         if name is None:
-            if bad < _FEW or bad * 20 < self.utf8.good:
+            if bad < _FEW or bad * 100 < self.lines:
                 return TextEncoding(name="utf-8", quotes=self.quotes)
             raise InputError(
                 f"{path}: {bad:,} of {bad + self.utf8.good:,} lines that are not ASCII are not "
                 f"UTF-8 (the first is line {self.first_bad:,}), and no other encoding fits them. "
-                "Name it with --encoding, e.g. --encoding cp1251"
+                "Name it with --encoding, e.g. --encoding cp1251; with --encoding utf-8 it is read "
+                "with U+FFFD in their place"
             )
         if name == "cp1252" and not self.controls:
             name = "latin-1"
@@ -295,7 +301,7 @@ class _Tally:
         name, share = str(self.asked), self.as_asked
         if not share.good + share.bad:
             return TextEncoding(name="utf-8", quotes=self.quotes)
-        if share.bad > share.good:
+        if share.bad > share.good and name != "utf-8":
             why = f"{share.bad:,} of {share.bad + share.good:,} lines that are not ASCII do not fit"
             raise _not_as_asked(path, name, why)
         if name != "utf-8" and self.utf8.good and not self.utf8.bad:
@@ -305,6 +311,19 @@ class _Tally:
                 name,
             )
         return TextEncoding(name=name, why=ASKED if name != "utf-8" else "", quotes=self.quotes)
+
+
+def _is_broken_utf8(line: bytes) -> bool:
+    """Whether a line that is not UTF-8 was so before something happened to it."""
+    text = line.decode("utf-8", "replace")
+    errors = text.count(REPLACEMENT)
+    if sum(each > "\x7f" for each in text) > 2 * errors:
+        return True
+    try:  # as Java writes it, or with characters cut in halves before they were written
+        line.replace(b"\xc0\x80", b"").decode("utf-8", "surrogatepass")
+        return True
+    except UnicodeDecodeError as error:  # a character cut off after two bytes or three
+        return errors == 1 and error.end - error.start > 1
 
 
 def _not_ascii(chunk: bytes) -> int:
@@ -346,8 +365,33 @@ def _without_mark(head: bytes) -> str | None:
 def _detect(lines: list[bytes]) -> tuple[str | None, str]:
     """The encoding of lines that are not UTF-8, and what speaks for it; None where none fits."""
     western = sum(_is_western(line) for line in lines)
-    if western >= _FITS * len(lines):
+    if western >= _WESTERN * len(lines):
         return "cp1252", f"{western:,} of {len(lines):,} looked at read as Western words in it"
+    name = _likeliest(lines)
+    # A detector refuses an encoding of which one character is cut; most lines have none.
+    for each in _DOUBLE:
+        clean = [line for line in lines if _decodes(line, each)]
+        if _MOST * len(lines) <= len(clean) < len(lines) and _likeliest(clean) == each:
+            name = each
+            break
+    if name is None:
+        return None, ""
+    fitting = sum(_decodes(line, name) for line in lines)
+    damage = name not in _DOUBLE and _is_scattered(lines)
+    if damage and len(lines) >= _FEW and name in _LATIN:
+        text = "".join(re.findall(r"[^\x00-\x7f]", b" ".join(lines).decode(name, "replace")))
+        letters = sum(each.isalpha() for each in text)
+        damage = letters < 0.7 * len(text) or (name == "cp1252" and western < len(lines) / 2)
+    if fitting < _MOST * len(lines) or damage:
+        return None, ""
+    return (
+        name,
+        f"{fitting:,} of {len(lines):,} looked at fit it, and its letters are the likeliest",
+    )
+
+
+def _likeliest(lines: list[bytes]) -> str | None:
+    """What the detector says."""
     import chardet  # only here, for its tables take a quarter of a second to load
 
     text = b"\n".join(lines)
@@ -357,20 +401,11 @@ def _detect(lines: list[bytes]) -> tuple[str | None, str]:
     try:
         name = codecs.lookup(str(found["encoding"])).name
     except LookupError:
-        return None, ""
+        return None
     name = _WIDER.get(name, name)
     if name.startswith("euc_j") and not _KANA.search(text.decode(name, "replace")):
         name = "gb18030"  # the two share most bytes, and Japanese without kana is hardly written
-    if not _splits_at_bytes(name) or name == "utf-8":
-        return None, ""
-    fitting = sum(_decodes(line, name) for line in lines)
-    single = codecs.lookup(name).name.startswith(("cp125", "iso8859", "koi8", "latin", "cp874"))
-    if fitting < _FITS * len(lines) or (single and len(lines) < _FEW and _is_scattered(lines)):
-        return None, ""
-    return (
-        name,
-        f"{fitting:,} of {len(lines):,} looked at fit it, and its letters are the likeliest",
-    )
+    return name if _splits_at_bytes(name) and name != "utf-8" else None
 
 
 def _shown(line: bytes, name: str) -> str:

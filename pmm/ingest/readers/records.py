@@ -184,10 +184,15 @@ class RowSplitter:
         rows = [fields for fields in rows if self.fits(fields)]
         if not rows:
             return True
-        # The column of the fewest classes of characters tells rows from text: ids or times.
+        # The first column and that of the fewest classes of characters, as ids and times have
+        # them, tell rows from text.
         known = [_usual([row[column] for row in rows]) for column in range(self.fields)]
         column = min(range(self.fields), key=lambda each: len(known[each]))
-        return all(known[column].issuperset(_classes_of(fields[column])) for fields in own)
+        return all(
+            known[each].issuperset(_classes_of(fields[each]))
+            for fields in own
+            for each in {0, column}
+        )
 
     def write(self, fields: Sequence[bytes]) -> bytes:
         """A row as a line in which quotes are where they have to be."""
