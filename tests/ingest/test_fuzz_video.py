@@ -104,10 +104,16 @@ def split_lines(text: str) -> list[str]:
     return [line for line in re.split(r"\r\n|\n|\r", text) if line]
 
 
+def fields_of(line: str, delimiter: str, width: int) -> list[str]:
+    """An empty field too many is a delimiter at the end of the line."""
+    fields = line.split(delimiter)
+    return fields[:-1] if len(fields) == width + 1 and not fields[-1] else fields
+
+
 def histories(text: str) -> tuple[list[tuple], Counter[str]]:
     rows, drop_counts = [], Counter()
     for line in split_lines(text):
-        fields = line.split("\t")
+        fields = fields_of(line, "\t", 2)
         items = [item for item in fields[-1].split(" ") if item] if len(fields) == 2 else []
         drop_counts["read"] += max(1, len(items))
         if len(fields) != 2:
@@ -129,10 +135,12 @@ def pairs(text: str, detected: dict) -> tuple[list[tuple], Counter[str]] | None:
         return None
     rows, drop_counts = [], Counter()
     at = {role: int(name.split()[1]) - 1 for role, name in detected["columns"].items()}
-    split = [line.split(",") for line in split_lines(text)]
+    lines = split_lines(text)
+    width = len(lines[0].split(","))
+    split = [fields_of(line, ",", width) for line in lines]
     for fields in split[detected["header"] :]:
         drop_counts["read"] += 1
-        if len(fields) != len(split[0]):
+        if len(fields) != width:
             drop_counts["malformed row"] += 1
             continue
         user, item, when = (fields[at[role]].strip() for role in ("user", "item", "time"))
@@ -156,7 +164,7 @@ def titles(text: str, name: str, detected: dict) -> tuple[dict[str, str], Counte
     width = len(lines[0].split(","))
     for line in lines[int(detected.get("header", False)) :]:
         drop_counts["read"] += 1
-        fields = line.split("\t", 1) if delimiter == "\t" else line.split(",")
+        fields = line.split("\t", 1) if delimiter == "\t" else fields_of(line, ",", width)
         if len(fields) != (2 if delimiter == "\t" else width):
             drop_counts["malformed row"] += 1
         elif not fields[0].strip():

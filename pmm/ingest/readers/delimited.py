@@ -46,7 +46,7 @@ BAD_ID = "id with undecodable bytes"
 """The reason under which rows are counted that have an id some of whose bytes are unknown."""
 
 _HEAD_ROWS = 1000
-_UNLIKELIER = 0.2
+_BY_CHANCE, _UNLIKELIER = 0.1, 0.2
 """Share of rows by which a dialect with a field that has no name has to fit better than another."""
 _BLOCK_BYTES = 8 << 20
 _ENOUGH_BLOCKS = 20
@@ -207,16 +207,17 @@ def _either(data: bytes, delimiter: Delimiter, wanted: int | None, *, whole: boo
     if delimiter == "::" or b'"' not in data:
         return plain if delimiter == "::" else dataclasses.replace(plain, quoted=None)
     quoted = _fit(data, delimiter, True, wanted, whole=whole)
+    # A column in quotes shows more than one row that fits without them by chance.
+    if quoted.share > plain.share - _BY_CHANCE and _is_column_quoted(plain.rows):
+        return quoted
     if _rank(quoted, wanted) != _rank(plain, wanted):
         return max(quoted, plain, key=lambda fit: _rank(fit, wanted))
-    shown = _is_column_quoted(plain.rows)
-    if not shown:
-        lines = _prepared(data, delimiter, plain.trailing).split(b"\n")
-        shown = vote(lines, _byte(delimiter), plain.fields, ended=whole).decide()
+    lines = _prepared(data, delimiter, plain.trailing).split(b"\n")
+    shown = vote(lines, _byte(delimiter), plain.fields, ended=whole).decide()
     return quoted if shown else plain if shown is False else dataclasses.replace(plain, quoted=None)
 
 
-def _is_column_quoted(rows: Sequence[Sequence[str]]) -> bool | None:
+def _is_column_quoted(rows: Sequence[Sequence[str]]) -> bool:
     """Whether all of the first row, or nearly all below in some column, is in quotes."""
     if all(_is_quoted(name) for name in rows[0]):
         return True
@@ -224,7 +225,7 @@ def _is_column_quoted(rows: Sequence[Sequence[str]]) -> bool | None:
         values = [row[at] for row in rows[1:] if len(row) == len(rows[0]) and row[at]]
         if values and sum(map(_is_quoted, values)) >= 0.9 * len(values):
             return True
-    return None
+    return False
 
 
 def _is_quoted(value: str) -> bool:
@@ -270,7 +271,7 @@ def _with_one_more(fit: _Fit, wanted: int | None) -> _Fit:
 
 def _are_row_names(names: Sequence[str], first: Sequence[str]) -> bool:
     """Whether the first fields name the rows: each is there once, and above stand names."""
-    titled = all(re.search(r"[^\W\d]", name) for name in names)
+    titled = all(re.fullmatch(r"\D*[^\W\d]\D*", name) for name in names)
     return titled and len(first) > 1 and len(set(first)) == len(first)
 
 

@@ -56,6 +56,8 @@ _SEVEN_BITS = ("utf-7", "hz", "iso2022")
 _SHIFTS = {b"\x1b$B": "iso2022_jp_2", b"\x1b$@": "iso2022_jp_2", b"\x1b$)C": "iso2022_kr"}
 _SAMPLE_BYTES = 64 << 10
 _DOUBLE = ("gb18030", "big5hkscs", "cp932", "cp949", "euc_jp")
+_WITH_GAPS = ("cp1250", "cp1251", "cp1252", "cp1253", "cp1254")
+"""Of single bytes, some of which they do not have."""
 _LATIN = ("cp1250", "cp1252", "cp1254", "cp1257", "cp1258", "iso8859-2", "iso8859-15")
 _WESTERN, _MOST = 0.88, 0.8
 """Least shares of the lines that are not UTF-8 that read as Western, or fit another encoding."""
@@ -367,13 +369,12 @@ def _detect(lines: list[bytes]) -> tuple[str | None, str]:
     western = sum(_is_western(line) for line in lines)
     if western >= _WESTERN * len(lines):
         return "cp1252", f"{western:,} of {len(lines):,} looked at read as Western words in it"
-    name = _likeliest(lines)
-    # A detector refuses an encoding of which one character is cut; most lines have none.
-    for each in _DOUBLE:
-        clean = [line for line in lines if _decodes(line, each)]
-        if _MOST * len(lines) <= len(clean) < len(lines) and _likeliest(clean) == each:
-            name = each
-            break
+    # A detector refuses an encoding of which one character is cut, so it is shown the lines that
+    # are whole in all of those that may be it.
+    whole = [[_decodes(line, name) for line in lines] for name in (*_DOUBLE, *_WITH_GAPS)]
+    likely = [fits for fits in whole if sum(fits) >= _MOST * len(lines)]
+    clean = [line for line, *fits in zip(lines, *likely, strict=True) if all(fits)]
+    name = _likeliest(clean if 2 * len(clean) > len(lines) else lines)
     if name is None:
         return None, ""
     fitting = sum(_decodes(line, name) for line in lines)

@@ -32,7 +32,9 @@ def sniff_histories(path: Path, *, encoding: str | None = None) -> Dialect:
             f"{path}: its first lines have no tab; expected is a line a user, "
             "user<TAB>item item …, with spaces between the items"
         )
-    return dataclasses.replace(dialect, delimiter="\t", quoted=False, fields=2)
+    return dataclasses.replace(
+        dialect, delimiter="\t", quoted=False, fields=2, trailing=False, row_names=False
+    )
 
 
 def stream_histories(

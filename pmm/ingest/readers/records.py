@@ -15,7 +15,8 @@ from functools import lru_cache
 _LONGEST = 1 << 20
 """Bytes of a quoted text that goes over lines, at most."""
 _LOOKED_AT = 100
-"""Rows near a quote that is not closed on its line, to which the lines below are compared."""
+"""Lines before and after a quote that is not closed on its line, to which those below are compared.
+"""
 _SHOWN = 5
 # One byte a class of characters: what stands for itself are the signs of ASCII.
 _CLASSES = bytes(
@@ -26,6 +27,8 @@ _CLASSES = bytes(
     else min(code, 0x80)
     for code in range(256)
 )
+
+_Known = dict[int, dict[int, set[int]]]
 
 
 @dataclass
@@ -133,6 +136,7 @@ class RowSplitter:
             lines: without line ends.
             ended: whether the file ends with them; if not, rows end before one that goes on below.
         """
+        known: _Known = {}
         at = 0
         while at < len(lines):
             line = lines[at]
@@ -142,7 +146,7 @@ class RowSplitter:
             fields, stray, opened = self.split(line)
             span = 1
             if opened:
-                further = self._over_lines(lines, at, ended=ended)
+                further = self._over_lines(lines, at, known, ended=ended)
                 if further is None:
                     return
                 whole, span = further
@@ -152,7 +156,7 @@ class RowSplitter:
             at += span
 
     def _over_lines(
-        self, lines: Sequence[bytes], at: int, *, ended: bool
+        self, lines: Sequence[bytes], at: int, known: _Known, *, ended: bool
     ) -> tuple[list[bytes], int] | None:
         """The row that goes on in lines below, or ([], 1); None where these do not decide."""
         text, to = lines[at], at
@@ -171,28 +175,39 @@ class RowSplitter:
             fields, stray, opened = self.split(text)
             if not opened or len(fields) > self.fields:
                 break
-        own = opened or stray or not self.fits(fields) or self._are_rows(lines, at, to)
+        own = opened or stray or not self.fits(fields) or self._are_rows(lines, at, to, known)
         return ([], 1) if own else (fields, to + 1 - at)
 
-    def _are_rows(self, lines: Sequence[bytes], at: int, to: int) -> bool:
+    def _are_rows(self, lines: Sequence[bytes], at: int, to: int, known: _Known) -> bool:
         """Whether each of the lines at…to is a row by itself that looks like those around."""
         own = [self.split(line)[0] for line in lines[at : to + 1]]
         if not all(self.fits(fields) for fields in own):
             return False
-        around = [*lines[max(0, at - _LOOKED_AT) : at], *lines[to + 1 : to + 1 + _LOOKED_AT]]
-        rows = [fields for fields, stray, _ in map(self.split, around) if not stray]
-        rows = [fields for fields in rows if self.fits(fields)]
-        if not rows:
-            return True
-        # The first column and that of the fewest classes of characters, as ids and times have
-        # them, tell rows from text.
-        known = [_usual([row[column] for row in rows]) for column in range(self.fields)]
-        column = min(range(self.fields), key=lambda each: len(known[each]))
+        window = at // _LOOKED_AT
+        if window not in known:
+            start = max(0, (window - 1) * _LOOKED_AT)
+            known[window] = self._usual(lines[start : (window + 2) * _LOOKED_AT])
         return all(
-            known[each].issuperset(_classes_of(fields[each]))
+            classes.issuperset(_classes_of(fields[column]))
             for fields in own
-            for each in {0, column}
+            for column, classes in known[window].items()
         )
+
+    def _usual(self, lines: Sequence[bytes]) -> dict[int, set[int]]:
+        """Column -> the classes of characters in rows, for the columns that tell rows from text.
+
+        Those are the first one and that of the fewest classes: ids and times.
+        """
+        split = [self.split(line)[0] for line in lines if b'"' not in line]
+        rows = [fields for fields in split if self.fits(fields)]
+        if not rows:
+            quoted = map(self.split, lines)
+            rows = [fields for fields, stray, _ in quoted if not stray and self.fits(fields)]
+        if not rows:
+            return {}
+        usual = [_common([row[column] for row in rows]) for column in range(self.fields)]
+        fewest = min(range(self.fields), key=lambda column: len(usual[column]))
+        return {column: usual[column] for column in {0, fewest}}
 
     def write(self, fields: Sequence[bytes]) -> bytes:
         """A row as a line in which quotes are where they have to be."""
@@ -208,7 +223,7 @@ def _classes_of(value: bytes) -> set[int]:
     return set(value.strip(b'" ').translate(_CLASSES))
 
 
-def _usual(values: Sequence[bytes]) -> set[int]:
+def _common(values: Sequence[bytes]) -> set[int]:
     """Classes of characters that more than a few of the values have."""
     counts = Counter(each for value in values for each in _classes_of(value))
     return {each for each, count in counts.items() if count * 30 >= len(values)}
