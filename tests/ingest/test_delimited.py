@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 
 from pmm.errors import InputError
-from pmm.ingest.readers import delimited
+from pmm.ingest.readers import delimited, records
 from pmm.ingest.readers.delimited import BAD_ID, MALFORMED, sniff, stream
 
 
@@ -112,12 +112,13 @@ def test_mostly_malformed_rows_are_an_error_with_an_example(tmp_path):
 
 
 def test_an_endless_quote_is_text_in_its_own_row(tmp_path, monkeypatch):
-    monkeypatch.setattr(delimited, "_BLOCK_BYTES", 1 << 17)
+    monkeypatch.setattr(delimited, "_BLOCK_BYTES", 4096)
+    monkeypatch.setattr(records, "_LONGEST", 1 << 14)
     path = tmp_path / "f.csv"
-    path.write_text('a,b\n1,"2, 3"\n' + "1,2\n" * 2000 + '1,"2\n' + "1,2\n" * 300_000)
+    path.write_text('a,b\n1,"2, 3"\n' + "1,2\n" * 2000 + '1,"2\n' + "1,2\n" * 20_000)
     rows, drop_counts = read(path)
     assert [row for row in rows if row != ["1", "2"]] == [["1", "2, 3"], ["1", '"2']]
-    assert drop_counts == {"read": len(rows)} == {"read": 302_002}
+    assert drop_counts == {"read": len(rows)} == {"read": 22_002}
 
 
 @pytest.mark.parametrize("cut", [5, 40, 3000, -9, -1])
@@ -133,7 +134,7 @@ def test_a_truncated_gz_is_refused(tmp_path, cut):
 
 def test_an_accent_far_down_decides_the_encoding(tmp_path):
     path = tmp_path / "f.csv"
-    path.write_bytes(b"a,b\n" + b"1,2\n" * 200_000 + b"1,Caf\xe9\n")
+    path.write_bytes(b"a,b\n" + b"1,2\n" * 70_000 + b"1,Caf\xe9\n")
     assert read(path)[0][-1] == ["1", "Café"]
     assert sniff(path)[0].encoding.name == "latin-1"
 

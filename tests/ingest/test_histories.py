@@ -89,7 +89,7 @@ def test_mostly_malformed_lines_are_an_error(read):
         read("u\ta\n" * 10 + "v\tb\tc\n" * 30)
 
 
-def test_an_accent_far_down_decides_the_encoding(read):
+def test_an_accent_far_down_in_histories_decides_the_encoding(read):
     rows, drop_counts = read(b"u\ta b\n" * 60_000 + b"caf\xe9\ta\n")
     assert rows[-1] == ("caf\u00e9", "a", 120_000)
     assert drop_counts == {"read": 120_001}

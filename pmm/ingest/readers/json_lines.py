@@ -6,6 +6,7 @@ on the files' bytes and names alone.
 """
 
 import gzip
+import logging
 import queue
 import threading
 import zlib
@@ -26,6 +27,8 @@ from pmm.ingest.readers.delimited import MALFORMED
 from pmm.ingest.readers.json_block import JsonField, Parsed, parse_block, read_line, split_lines
 from pmm.ingest.readers.plain_file import PACKINGS, damaged, head_of
 from pmm.progress import progress
+
+logger = logging.getLogger(__name__)
 
 BAD_UTF8 = "lines with invalid UTF-8"
 """The note under which lines are counted whose broken characters were replaced."""
@@ -147,7 +150,7 @@ def stream_lines(
     with ExitStack() as stack:
         bar = stack.enter_context(progress(None, f"reading {names}", "rows"))
         pool = stack.enter_context(ThreadPoolExecutor(cores(), thread_name_prefix="pmm-json"))
-        waiting = deque(files)
+        waiting, replaced = deque(files), 0
         lanes: deque[_Lane] = deque()
         while waiting or lanes:
             while waiting and len(lanes) < _SIDE_BY_SIDE:
@@ -164,11 +167,18 @@ def stream_lines(
             lanes.append(lane)
             drop_counts["read"] += parsed.rows.num_rows + parsed.malformed
             drop_counts[MALFORMED] += parsed.malformed
-            if parsed.replaced:
-                notes[BAD_UTF8] += parsed.replaced
+            replaced += parsed.replaced
             bar.advance(parsed.rows.num_rows)
             if parsed.rows.num_rows:
                 yield parsed.rows
+    if replaced:
+        notes[BAD_UTF8] += replaced
+        tell_replaced(names, replaced)
+
+
+def tell_replaced(names: str, lines: int) -> None:
+    """Say on the terminal in how many lines of a file characters were replaced."""
+    logger.warning("%s: %s: %s, U+FFFD in their place", names, BAD_UTF8, f"{lines:,}")
 
 
 class _Lane:

@@ -68,7 +68,7 @@ class Places:
 
 
 @dataclass(frozen=True)
-class Row:
+class SplitRow:
     """A row of a file."""
 
     at: int
@@ -129,7 +129,7 @@ class RowSplitter:
         more = len(fields) - self.fields
         return more == 0 or (more == 1 and not fields[-1])
 
-    def rows(self, lines: Sequence[bytes], *, ended: bool) -> Iterator[Row]:
+    def rows(self, lines: Sequence[bytes], *, ended: bool) -> Iterator[SplitRow]:
         """The rows of some lines, empty lines left out.
 
         Args:
@@ -152,7 +152,7 @@ class RowSplitter:
                 whole, span = further
                 if span > 1:
                     fields, stray = whole, False
-            yield Row(at, span, fields, stray, plain=span == 1 and not stray)
+            yield SplitRow(at, span, fields, stray, plain=span == 1 and not stray)
             at += span
 
     def _over_lines(

@@ -18,7 +18,7 @@ from pmm.cpu_cores import cores
 from pmm.errors import InputError
 from pmm.ingest.readers.delimited import MALFORMED
 from pmm.ingest.readers.json_block import read_line, split_lines, text_of
-from pmm.ingest.readers.json_lines import BAD_UTF8, read_blocks
+from pmm.ingest.readers.json_lines import BAD_UTF8, read_blocks, tell_replaced
 from pmm.ingest.readers.text import clean_text, clean_title, join_text
 from pmm.ingest.sources.amazon.editions import AmazonFile, Edition
 from pmm.ingest.tables.item_rows import ItemRows
@@ -140,7 +140,7 @@ def read_products(
     """
     for file in files:
         assert file.lines is not None
-        total = malformed = 0
+        total = malformed = replaced = 0
         example = b""
         with progress(None, f"reading {file.path.name}", "products") as bar:
             for cleaned in _cleaned(file, edition):
@@ -149,9 +149,11 @@ def read_products(
                 total += len(cleaned.rows) + cleaned.malformed
                 malformed += cleaned.malformed
                 example = example or cleaned.example
-                if cleaned.replaced:
-                    notes[BAD_UTF8] += cleaned.replaced
+                replaced += cleaned.replaced
                 bar.advance(len(cleaned.rows))
+        if replaced:
+            notes[BAD_UTF8] += replaced
+            tell_replaced(file.path.name, replaced)
         rows.drop_counts["read"] += total
         rows.drop_counts[MALFORMED] += malformed
         if malformed * 2 > total:
