@@ -640,7 +640,7 @@ def test_ratings_that_turn_out_latin_are_taken_over_as_well(write, ingest, home,
     ingest()
     write(f"images/{A}.jpg", "picture")
     ingest(images=raw / "images")
-    assert '"latin-1": true' in (home.tables("Amazon") / "card.json").read_text()
+    assert '"encoding": "latin-1"' in (home.tables("Amazon") / "card.json").read_text()
     fresh = Home(tmp_path / "fresh")
     options = IngestOptions(user_core=0, item_core=0, missing_image="text-only")
     ingest_amazon(fresh, AmazonFiles(raw=raw, images=raw / "images"), [], options)

@@ -268,13 +268,9 @@ def take(drop_counts, rows, user, item, time, unit):
 def ours(folder):
     """What a pass over the folder gives: rows, drop_counts, items, the release."""
     release = find_release(folder)
-    raw = _raw(Home(folder.parent / "home"), release, _no_images())
-    try:
-        reading = raw.read(False)
-        tables = list(reading.interactions)
-    except UnicodeError:
-        reading = raw.read(True)
-        tables = list(reading.interactions)
+    raw = _raw(Home(folder.parent / "home"), release, _no_images(), None)
+    reading = raw.read()
+    tables = list(reading.interactions)
     rows = [
         (row["user_id"], row["item_id"], row["timestamp"]) for t in tables for row in t.to_pylist()
     ]

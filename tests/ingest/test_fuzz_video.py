@@ -17,7 +17,12 @@ import pytest
 from pmm.errors import PmmError
 from pmm.ingest.pictures.pickled_image import PickleRefused, read_pickled_image
 from pmm.ingest.sources.video.dataset_files import DatasetFiles
-from pmm.ingest.sources.video.datasets import DatasetTargets, PictureSource, dataset_raw
+from pmm.ingest.sources.video.datasets import (
+    DatasetTargets,
+    PictureSource,
+    VideoFiles,
+    dataset_raw,
+)
 from pmm.ingest.sources.video.hashtags import read_tag_table
 from pmm.ingest.sources.video.kwai import read_categories
 from pmm.storage.home import Home
@@ -91,7 +96,7 @@ def plain_text(raw: bytes) -> str | None:
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError:
-        text = raw.decode("latin-1")
+        return None
     return None if re.search(r'["<&\x00-\x08\x0b-\x0c\x0e-\x1f\x7f-\x9f\ufeff]', text) else text
 
 
@@ -99,10 +104,16 @@ def split_lines(text: str) -> list[str]:
     return [line for line in re.split(r"\r\n|\n|\r", text) if line]
 
 
+def fields_of(line: str, delimiter: str, width: int) -> list[str]:
+    """An empty field too many is a delimiter at the end of the line."""
+    fields = line.split(delimiter)
+    return fields[:-1] if len(fields) == width + 1 and not fields[-1] else fields
+
+
 def histories(text: str) -> tuple[list[tuple], Counter[str]]:
     rows, drop_counts = [], Counter()
     for line in split_lines(text):
-        fields = line.split("\t")
+        fields = fields_of(line, "\t", 2)
         items = [item for item in fields[-1].split(" ") if item] if len(fields) == 2 else []
         drop_counts["read"] += max(1, len(items))
         if len(fields) != 2:
@@ -124,10 +135,12 @@ def pairs(text: str, detected: dict) -> tuple[list[tuple], Counter[str]] | None:
         return None
     rows, drop_counts = [], Counter()
     at = {role: int(name.split()[1]) - 1 for role, name in detected["columns"].items()}
-    split = [line.split(",") for line in split_lines(text)]
+    lines = split_lines(text)
+    width = len(lines[0].split(","))
+    split = [fields_of(line, ",", width) for line in lines]
     for fields in split[detected["header"] :]:
         drop_counts["read"] += 1
-        if len(fields) != len(split[0]):
+        if len(fields) != width:
             drop_counts["malformed row"] += 1
             continue
         user, item, when = (fields[at[role]].strip() for role in ("user", "item", "time"))
@@ -151,7 +164,7 @@ def titles(text: str, name: str, detected: dict) -> tuple[dict[str, str], Counte
     width = len(lines[0].split(","))
     for line in lines[int(detected.get("header", False)) :]:
         drop_counts["read"] += 1
-        fields = line.split("\t", 1) if delimiter == "\t" else line.split(",")
+        fields = line.split("\t", 1) if delimiter == "\t" else fields_of(line, ",", width)
         if len(fields) != (2 if delimiter == "\t" else width):
             drop_counts["malformed row"] += 1
         elif not fields[0].strip():
@@ -166,21 +179,15 @@ def titles(text: str, name: str, detected: dict) -> tuple[dict[str, str], Counte
 def read(home: Home, dataset: DatasetFiles):
     """The reading, its interactions as tuples, and the rows' drop_counts."""
     plan = DatasetTargets(name="D", rules={"D": None})
-    raw = dataset_raw(home, plan, dataset, PictureSource(home, "D", dataset), "zh")
-    for latin in (False, True):
-        try:
-            reading = raw.read(latin)
-            tables = [table.to_pydict() for table in reading.interactions]
-        except UnicodeError:
-            assert not latin
-            continue
-        rows = [
-            row
-            for table in tables
-            for row in zip(table["user_id"], table["item_id"], table["timestamp"], strict=True)
-        ]
-        return reading, rows
-    raise AssertionError("the second reading asked for a third")
+    pictures = PictureSource(home, "D", dataset)
+    reading = dataset_raw(home, plan, dataset, pictures, VideoFiles()).read()
+    tables = [table.to_pydict() for table in reading.interactions]
+    rows = [
+        row
+        for table in tables
+        for row in zip(table["user_id"], table["item_id"], table["timestamp"], strict=True)
+    ]
+    return reading, rows
 
 
 def judged(dataset: DatasetFiles, reading, rows) -> bool:

@@ -13,12 +13,12 @@ from pmm.ingest.tables.interactions import Cleaner
 def read(tmp_path):
     """Rows (user, item, order) of the bytes of a file, and the drop_counts that are not 0."""
 
-    def run(raw, latin=False):
+    def run(raw):
         path = tmp_path / "d_users.tsv"
         path.write_bytes(raw.encode() if isinstance(raw, str) else raw)
         drop_counts = Counter()
         rows = []
-        batches = stream_histories(path, sniff_histories(path, latin=latin), drop_counts)
+        batches = stream_histories(path, sniff_histories(path), drop_counts)
         for table in Cleaner(place=str(path), unit=None).clean(batches, drop_counts):
             columns = table.to_pydict()
             assert set(columns["timestamp"]) == {None}
@@ -89,11 +89,8 @@ def test_mostly_malformed_lines_are_an_error(read):
         read("u\ta\n" * 10 + "v\tb\tc\n" * 30)
 
 
-def test_a_history_far_down_that_is_not_utf8_asks_for_latin_1(read):
-    raw = b"u\ta b\n" * 60_000 + b"caf\xe9\ta\n"
-    with pytest.raises(UnicodeError):
-        read(raw)
-    rows, drop_counts = read(raw, latin=True)
+def test_an_accent_far_down_in_histories_decides_the_encoding(read):
+    rows, drop_counts = read(b"u\ta b\n" * 60_000 + b"caf\xe9\ta\n")
     assert rows[-1] == ("caf\u00e9", "a", 120_000)
     assert drop_counts == {"read": 120_001}
 

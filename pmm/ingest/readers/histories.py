@@ -22,13 +22,15 @@ import pyarrow.compute as pc
 from pmm.errors import InputError
 from pmm.ingest.readers.columns import assigned, find_roles, names_stand_above
 from pmm.ingest.readers.delimited import (
+    BAD_ID,
     MALFORMED,
     Dialect,
     describe_columns,
-    head_of,
     sniff,
     stream,
 )
+from pmm.ingest.readers.encodings import MARK, REPLACEMENT, Block, find_encoding, read_blocks
+from pmm.ingest.readers.plain_file import HEAD_BYTES, head_of
 
 NO_ITEMS = "user without items"
 """The reason under which lines with a user and no item are counted."""
@@ -83,23 +85,25 @@ class HistoryLayout:
         }
 
 
-def sniff_histories(path: Path, *, latin: bool = False) -> Dialect:
+def sniff_histories(path: Path, *, encoding: str | None = None) -> Dialect:
     """The dialect of a file of histories with a tab behind the user.
 
     Raises:
         InputError: it is missing, empty, binary or damaged, or none of its first lines has a tab.
     """
-    dialect, head = sniff(path, latin=latin)
+    dialect, head = sniff(path, encoding=encoding)
     if dialect.delimiter != "\t" and not any("\t" in field for row in head for field in row):
         raise InputError(
             f"{path}: its first lines have no tab; expected is a line a user, "
             "user<TAB>item item …, with spaces between the items"
         )
-    return dataclasses.replace(dialect, delimiter="\t", quoted=False, fields=2)
+    return dataclasses.replace(
+        dialect, delimiter="\t", quoted=False, fields=2, trailing=False, row_names=False
+    )
 
 
 def detect_histories(
-    path: Path, known: Collection[str], columns: str | None = None, *, latin: bool = False
+    path: Path, known: Collection[str], columns: str | None = None, *, encoding: str | None = None
 ) -> HistoryLayout | None:
     """How a file of histories is written; None where it is none.
 
@@ -110,21 +114,21 @@ def detect_histories(
         path: the file.
         known: ids of the items file.
         columns: names of its columns in order, with "items" among them; None = find out.
-        latin: the file is known to be Latin-1.
+        encoding: of the file, where the user named it.
 
     Raises:
         InputError: it is missing, empty, binary or damaged, the columns do not fit it, or it cannot
             be told whether the first word of a line is a user or an item.
     """
     if columns is None:
-        return _found(path, frozenset(known), latin)
+        return _found(path, frozenset(known), encoding)
     alone = re.split(r"\s*,\s*", columns.strip())
     if alone in (["items"], ["user", "items"]):
-        layout = _words_by_ids(path, frozenset(known), latin, first_is_user=alone[0] == "user")
+        layout = _words_by_ids(path, frozenset(known), encoding, first_is_user=alone[0] == "user")
         if layout is not None:
             return layout
     named = None if "=" in columns else len(alone)
-    dialect, head = sniff(path, latin=latin, fields=named)
+    dialect, head = sniff(path, encoding=encoding, fields=named)
     order, by_name = assigned(columns, head[0], str(path))
     names = [name.strip() for name in order.split(",")]
     roles = find_roles(names, ["user", "items"])
@@ -177,14 +181,16 @@ def refuse_lists(values: Sequence[str], known: Collection[str], option: str, pla
         )
 
 
-def _lines(path: Path, latin: bool) -> tuple[Dialect, list[str]]:
+def _lines(path: Path, encoding: str | None) -> tuple[Dialect, list[str]]:
     """Lines as one field each."""
-    raw, packed = head_of(path)
-    text = raw.decode("utf-8-sig", "replace")
-    lines = [line for line in re.split(r"\r\n|\n|\r", text) if line.strip()][:1000]
+    _, packed = head_of(path)
+    found = find_encoding(path, encoding)
+    head = next(read_blocks(path, found.name, HEAD_BYTES), Block(first=1, data=b""))
+    text = head.data.decode().replace(MARK, REPLACEMENT)
+    lines = [line for line in text.split("\n") if line.strip()][:1000]
     tabs = any("\t" in line for line in lines)
     dialect = Dialect(
-        encoding="latin-1" if latin else "utf-8",
+        encoding=found,
         delimiter="|" if tabs else "\t",  # one that does not occur
         quoted=False,
         packed=packed,
@@ -193,11 +199,11 @@ def _lines(path: Path, latin: bool) -> tuple[Dialect, list[str]]:
     return dialect, lines
 
 
-def _found(path: Path, known: frozenset[str], latin: bool) -> HistoryLayout | None:
+def _found(path: Path, known: frozenset[str], encoding: str | None) -> HistoryLayout | None:
     try:
-        dialect, head = sniff(path, latin=latin, fields=2)
+        dialect, head = sniff(path, encoding=encoding, fields=2)
     except InputError:
-        return _words_by_ids(path, known, latin)
+        return _words_by_ids(path, known, encoding)
     roles = find_roles(head[0], ["user", "items", "item", "time"])
     at = roles.get("items", roles.get("item"))
     if at is None and dialect.fields == 2:
@@ -206,7 +212,7 @@ def _found(path: Path, known: frozenset[str], latin: bool) -> HistoryLayout | No
     values = [row[at] for row in head[header:] if len(row) == dialect.fields] if at else []
     evidence = _evidence(values, known)
     if at is None or not evidence.are_lists():
-        return None if roles else _words_by_ids(path, known, latin)
+        return None if roles else _words_by_ids(path, known, encoding)
     return HistoryLayout(
         dialect=dialect,
         header=header,
@@ -279,10 +285,10 @@ def _bracketed(values: Sequence[str]) -> bool:
 
 
 def _words_by_ids(
-    path: Path, known: frozenset[str], latin: bool, first_is_user: bool | None = None
+    path: Path, known: frozenset[str], encoding: str | None, first_is_user: bool | None = None
 ) -> HistoryLayout | None:
     """Of lines of words: whether they are histories, by the ids of the items file."""
-    dialect, lines = _lines(path, latin)
+    dialect, lines = _lines(path, encoding)
     if not lines:
         return None
     best = _evidence(lines, known)
@@ -324,6 +330,7 @@ def stream_histories(
     dialect: Dialect,
     drop_counts: Counter[str],
     layout: HistoryLayout | None = None,
+    notes: dict[str, Any] | None = None,
 ) -> Iterator[pa.RecordBatch]:
     """One row an item: `user_id` and `item_id`, dictionary-encoded, in the order of the file.
 
@@ -335,10 +342,10 @@ def stream_histories(
         drop_counts: counts under "read" the items, the lines without an item (also under
             `NO_ITEMS`) and the lines with another number of fields (also under `MALFORMED`).
         layout: from `detect_histories`; None = the user, a tab, and items with spaces between.
+        notes: as `stream` has them.
 
     Raises:
         InputError: the file is damaged, or more than half of its lines are malformed.
-        UnicodeError: it is not in the dialect's encoding.
     """
     layout = layout or HistoryLayout(dialect=dialect)
     lines: Counter[str] = Counter()
@@ -347,15 +354,25 @@ def stream_histories(
         wanted = {"user_id": layout.user, **wanted}
     seen = 0
     try:
-        for batch in stream(path, dialect, wanted, header=layout.header, drop_counts=lines):
+        for batch in stream(
+            path,
+            dialect,
+            wanted,
+            header=layout.header,
+            drop_counts=lines,
+            ids=wanted,
+            notes=notes,
+        ):
             rows, without = _rows(batch, layout, seen)
             seen += batch.num_rows
             drop_counts[NO_ITEMS] += without
             drop_counts["read"] += without + rows.num_rows
             yield rows
     finally:
-        drop_counts[MALFORMED] += lines[MALFORMED]
-        drop_counts["read"] += lines[MALFORMED]
+        for reason in (MALFORMED, BAD_ID):
+            if lines[reason]:
+                drop_counts[reason] += lines[reason]
+                drop_counts["read"] += lines[reason]
 
 
 def _rows(batch: pa.RecordBatch, layout: HistoryLayout, seen: int) -> tuple[pa.RecordBatch, int]:

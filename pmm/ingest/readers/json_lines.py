@@ -24,7 +24,7 @@ from isal import igzip, isal_zlib
 from pmm.cpu_cores import cores
 from pmm.errors import InputError
 from pmm.ingest.readers import json_block
-from pmm.ingest.readers.delimited import HEAD_BYTES, MALFORMED, PACKINGS, damaged, head_of
+from pmm.ingest.readers.delimited import MALFORMED
 from pmm.ingest.readers.json_block import (
     LONG_LINE,
     JsonField,
@@ -34,6 +34,7 @@ from pmm.ingest.readers.json_block import (
     split_lines,
     without_long_lines,
 )
+from pmm.ingest.readers.plain_file import HEAD_BYTES, PACKINGS, damaged, head_of
 from pmm.progress import progress
 
 logger = logging.getLogger(__name__)
@@ -177,7 +178,7 @@ def stream_lines(
     with ExitStack() as stack:
         bar = stack.enter_context(progress(None, f"reading {names}", "rows"))
         pool = stack.enter_context(ThreadPoolExecutor(cores(), thread_name_prefix="pmm-json"))
-        waiting = deque(files)
+        waiting, replaced = deque(files), 0
         lanes: deque[_Lane] = deque()
         while waiting or lanes:
             while waiting and len(lanes) < _SIDE_BY_SIDE:
@@ -196,11 +197,18 @@ def stream_lines(
             lanes.append(lane)
             drop_counts["read"] += parsed.rows.num_rows + parsed.malformed
             drop_counts[MALFORMED] += parsed.malformed
-            if parsed.replaced:
-                notes[BAD_UTF8] += parsed.replaced
+            replaced += parsed.replaced
             bar.advance(parsed.rows.num_rows)
             if parsed.rows.num_rows:
                 yield parsed.rows
+    if replaced:
+        notes[BAD_UTF8] += replaced
+        tell_replaced(names, replaced)
+
+
+def tell_replaced(names: str, lines: int) -> None:
+    """Say on the terminal in how many lines of a file characters were replaced."""
+    logger.warning("%s: %s: %s, U+FFFD in their place", names, BAD_UTF8, f"{lines:,}")
 
 
 def require_objects(

@@ -57,21 +57,20 @@ class PairLayout:
         return {names[role]: at for role, at in self.columns.items()}
 
 
-def detect_pairs(path: Path, known: pa.Array, *, latin: bool = False) -> PairLayout:
+def detect_pairs(path: Path, known: pa.Array, *, encoding: str | None = None) -> PairLayout:
     """Find out how a file of pairs is written.
 
     Args:
         path: the file: two columns of ids and, where there are times, a third.
         known: the ids of the items file.
-        latin: the file is known to be Latin-1.
+        encoding: of the file, where the user named it.
 
     Raises:
         InputError: the file is missing, damaged or no table, both of its first two columns or none
             hold ids of the items file, or its third column holds no times.
-        UnicodeError: it is not in the encoding that its head is in.
     """
     known = nfc_all(known)
-    dialect, head = sniff(path, latin=latin)
+    dialect, head = sniff(path, encoding=encoding)
     first = [field.strip() for field in head[0]]
     roles = find_roles(first, ["user", "item", "time"])
     if {"user", "item"} <= roles.keys():
@@ -191,13 +190,21 @@ class _Overlap:
 
 
 def stream_pairs(
-    path: Path, layout: PairLayout, drop_counts: Counter[str]
+    path: Path,
+    layout: PairLayout,
+    drop_counts: Counter[str],
+    notes: dict[str, Any] | None = None,
 ) -> Iterator[pa.RecordBatch]:
     """The columns `user_id`, `item_id` and, where there are times, `timestamp`.
 
     Raises:
-        InputError, UnicodeError: as `pmm.ingest.readers.delimited.stream`.
+        InputError: as `pmm.ingest.readers.delimited.stream`.
     """
     return stream(
-        path, layout.dialect, layout.wanted(), header=layout.header, drop_counts=drop_counts
+        path,
+        layout.dialect,
+        layout.wanted(),
+        header=layout.header,
+        drop_counts=drop_counts,
+        notes=notes,
     )

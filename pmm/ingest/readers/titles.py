@@ -1,6 +1,5 @@
 """Files of item titles: a table of ids and texts, or lines of `item<TAB>title`."""
 
-import io
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,15 +10,9 @@ import pyarrow.compute as pc
 
 from pmm.errors import InputError
 from pmm.ingest.readers.columns import find_roles
-from pmm.ingest.readers.delimited import (
-    MALFORMED,
-    Dialect,
-    damaged,
-    head_of,
-    in_any_encoding,
-    sniff,
-    stream,
-)
+from pmm.ingest.readers.delimited import BAD_ID, MALFORMED, sniff, stream, tell
+from pmm.ingest.readers.encodings import MARK, REPLACEMENT, find_encoding, read_blocks
+from pmm.ingest.readers.records import Places
 
 
 class TooFewColumns(InputError):
@@ -38,19 +31,20 @@ class Titles:
     """For the card: what was detected."""
 
 
-def read_title_table(path: Path, text: int = 0) -> Titles:
+def read_title_table(path: Path, text: int = 0, *, encoding: str | None = None) -> Titles:
     """Read a delimited file of items: id, then one text or several. A header may say otherwise.
 
     Args:
         path: the file, with or without header, texts quoted where they hold what separates fields
             or rows.
         text: which of the texts is the title, from 0.
+        encoding: of the file, where the user named it.
 
     Raises:
         InputError: the file is missing, damaged or no table.
         TooFewColumns: it has no such text.
     """
-    dialect, head = sniff(path)
+    dialect, head = sniff(path, encoding=encoding)
     first = [field.strip() for field in head[0]]
     roles = find_roles(first, ["item", "title"])
     header = "item" in roles
@@ -63,24 +57,24 @@ def read_title_table(path: Path, text: int = 0) -> Titles:
             f"{path} has {dialect.fields} columns; expected are at least {text + 2}"
         )
     wanted = {"item": item, "title": title[0]}
-
-    def read(dialect: Dialect) -> Titles:
-        rows: list[tuple[str, str]] = []
-        drop_counts: Counter[str] = Counter()
-        for batch in stream(path, dialect, wanted, header=header, drop_counts=drop_counts):
-            ids = pc.utf8_trim_whitespace(batch["item"].dictionary_decode())
-            rows += zip(ids.to_pylist(), batch["title"].to_pylist(), strict=True)
-        shown = {name: first[at] if header else f"field {at + 1}" for name, at in wanted.items()}
-        notes = {**dialect.describe(), "header": header, "columns": shown}
-        return Titles(rows=rows, drop_counts=drop_counts, notes=notes)
-
-    return in_any_encoding(dialect, read)
+    shown = {name: first[at] if header else f"field {at + 1}" for name, at in wanted.items()}
+    notes = {**dialect.describe(), "header": header, "columns": shown}
+    rows: list[tuple[str, str]] = []
+    drop_counts: Counter[str] = Counter()
+    for batch in stream(path, dialect, wanted, header=header, drop_counts=drop_counts, notes=notes):
+        ids = pc.utf8_trim_whitespace(batch["item"].dictionary_decode())
+        rows += zip(ids.to_pylist(), batch["title"].to_pylist(), strict=True)
+    return Titles(rows=rows, drop_counts=drop_counts, notes=notes)
 
 
-def read_title_lines(path: Path) -> Titles:
+def read_title_lines(path: Path, *, encoding: str | None = None) -> Titles:
     """Read lines of `item<TAB>title`; further tabs belong to the title, as spaces.
 
     A line without a tab is malformed: the rest of a title with a line break in it, or damage.
+
+    Args:
+        path: the file.
+        encoding: of it, where the user named it.
 
     Raises:
         InputError: the file is missing, empty, binary or damaged, or more than half of its lines
@@ -88,45 +82,49 @@ def read_title_lines(path: Path) -> Titles:
     """
     rows: list[tuple[str, str]] = []
     drop_counts: Counter[str] = Counter()
-    raw, _ = head_of(path, -1)
-    encoding = _encoding(raw)
-    for line in _lines(path, raw, encoding):
+    found = find_encoding(path, encoding)
+    malformed, bad_ids, replaced = Places(), Places(), Places()
+    for number, line in _lines(path, found.name):
         drop_counts["read"] += 1
         item_id, tab, title = line.partition("\t")
-        if tab:
-            rows.append((item_id.strip(), title.replace("\t", " ")))
+        if not tab:
+            malformed.add(number)
+        elif MARK in item_id:
+            bad_ids.add(number)
         else:
-            drop_counts[MALFORMED] += 1
+            if MARK in title:
+                replaced.add(number)
+            title = title.replace(MARK, REPLACEMENT).replace("\t", " ")
+            rows.append((item_id.strip(), title))
     if not drop_counts["read"]:
         raise InputError(f"{path} is empty; expected is a line an item, item<TAB>title")
-    if drop_counts[MALFORMED] * 2 > drop_counts["read"]:
+    if malformed.count * 2 > drop_counts["read"]:
         raise InputError(
-            f"{path}: {drop_counts[MALFORMED]:,} of {drop_counts['read']:,} lines have no tab; "
+            f"{path}: {malformed.count:,} of {drop_counts['read']:,} lines have no tab; "
             "expected is a line an item, item<TAB>title"
         )
-    notes = {"encoding": encoding.removesuffix("-sig"), "columns": {"item": "field 1"}}
+    drop_counts.update({MALFORMED: malformed.count, BAD_ID: bad_ids.count})
+    told = {
+        "lines_without_a_tab": malformed,
+        f"rows_with_ids_that_are_not_{found.name}": bad_ids,
+        f"rows_with_bytes_that_are_not_{found.name}": replaced,
+    }
+    then = "U+FFFD in their place"
+    odd = {
+        what: f"{places.count:,} ({places.where()}), {then if places is replaced else 'left out'}"
+        for what, places in told.items()
+        if places.count
+    }
+    tell(path, found, odd)
+    notes = {**found.describe(), "columns": {"item": "field 1"}, **odd}
     return Titles(rows=rows, drop_counts=drop_counts, notes=notes)
 
 
-def _encoding(raw: bytes) -> str:
-    if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return "utf-16"
-    try:
-        raw.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return "latin-1"
-    return "utf-8-sig"
-
-
-def _lines(path: Path, raw: bytes, encoding: str) -> Iterator[str]:
-    """The lines that hold something."""
-    try:
-        text = raw.decode(encoding)
-    except UnicodeDecodeError as error:  # UTF-16 (Latin-1 has no invalid bytes)
-        raise damaged(path, error) from error
-    if "\x00" in text:
-        raise InputError(f"{path} is no text file: it holds NUL bytes")
-    for line in io.StringIO(text, newline=None):
-        content = line.rstrip("\n")
-        if content.strip():
-            yield content
+def _lines(path: Path, encoding: str) -> Iterator[tuple[int, str]]:
+    """The lines that hold something, with their numbers."""
+    for block in read_blocks(path, encoding):
+        if b"\x00" in block.data:
+            raise InputError(f"{path} is no text file: it holds NUL bytes")
+        for number, line in enumerate(block.data[:-1].decode().split("\n"), block.first):
+            if line.strip():
+                yield number, line

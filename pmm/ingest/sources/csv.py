@@ -29,7 +29,13 @@ from pmm.ingest.readers.columns import (
     parse_item_columns,
     require_agreement,
 )
-from pmm.ingest.readers.delimited import Dialect, describe_columns, in_any_encoding, sniff, stream
+from pmm.ingest.readers.delimited import (
+    Dialect,
+    describe_columns,
+    require_rows,
+    sniff,
+    stream,
+)
 from pmm.ingest.readers.histories import (
     HistoryLayout,
     detect_histories,
@@ -80,6 +86,9 @@ class CsvFiles:
     """Rows with a lower rating are dropped."""
     drop_identical: bool = False
     """Of rows that are equal in every field only the first counts."""
+    encoding: str | None = None
+    """Of the delimited files that are neither ASCII nor begin with a byte-order mark; None = as
+    detected."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,6 +172,7 @@ def _raw(home: Home, name: str, files: CsvFiles) -> RawSource:
             # Options that came later stand there where they were given, or every table would be
             # made anew.
             **{n: value for n in _LATER if (value := getattr(files, n)) not in (None, False)},
+            **({"encoding": files.encoding} if files.encoding else {}),
         },
         inputs={
             "interactions": digests.file(files.interactions),
@@ -170,29 +180,32 @@ def _raw(home: Home, name: str, files: CsvFiles) -> RawSource:
             "images": pictures.digest() if pictures else "none",
         },
         pictures=pictures.folder if pictures else None,
-        read=lambda latin: _read(files, pictures, latin),
+        read=lambda: _read(files, pictures),
     )
 
 
-def _read(files: CsvFiles, pictures: PictureFolder | None, latin: bool) -> Reading:
-    listed = None if files.items is None else _read_items(files.items, files.item_columns, pictures)
+def _read(files: CsvFiles, pictures: PictureFolder | None) -> Reading:
+    listed = None
+    if files.items is not None:
+        listed = _read_items(files.items, files.item_columns, pictures, files.encoding)
     known = frozenset[str]() if listed is None else frozenset(listed[0]["item_id"].to_pylist())
-    histories = detect_histories(files.interactions, known, files.columns, latin=latin)
+    histories = detect_histories(files.interactions, known, files.columns, encoding=files.encoding)
     if histories is not None:
         if listed is None:
             rows = stream_histories(files.interactions, histories.dialect, Counter(), histories)
             listed = _bare_items(rows, pictures)
         items, item_counts, item_notes = listed
         item_rows: Counter[str] = Counter()
+        lines = histories.describe()
         return Reading(
             items=items,
             item_counts=item_counts,
-            interactions=_read_histories(files, histories, item_rows),
+            interactions=_read_histories(files, histories, item_rows, lines),
             row_counts=item_rows,
-            notes={"detected": {"interactions": histories.describe(), "items": item_notes}},
+            notes={"detected": {"interactions": lines, "items": item_notes}},
             picture_notes=pictures.notes(items) if pictures else {},
         )
-    layout = _detect(files, known, latin)
+    layout = _detect(files, known)
     if listed is None:
         only_ids: dict[str, int] = {"item_id": layout.roles["item"]}
         listed = _bare_items(
@@ -215,6 +228,7 @@ def _read(files: CsvFiles, pictures: PictureFolder | None, latin: bool) -> Readi
         place += f", column {layout.names[wanted['timestamp']]!r}"
     drop_counts: Counter[str] = Counter()
     row_notes: dict[str, Any] = {}
+    notes = layout.describe()
     batches = stream_rows(
         files.interactions,
         layout.dialect,
@@ -223,6 +237,7 @@ def _read(files: CsvFiles, pictures: PictureFolder | None, latin: bool) -> Readi
         keep=RowFilter(min_rating=files.min_rating, drop_identical=files.drop_identical),
         drop_counts=drop_counts,
         notes=row_notes,
+        odd=notes,
     )
     cleaner = Cleaner(place=place, unit=layout.times, advice=f". {_NUMBERS}")
     return Reading(
@@ -231,13 +246,13 @@ def _read(files: CsvFiles, pictures: PictureFolder | None, latin: bool) -> Readi
         interactions=cleaner.clean(batches, drop_counts, row_notes),
         row_counts=drop_counts,
         row_notes=row_notes,
-        notes={"detected": {"interactions": layout.describe(), "items": item_notes}},
+        notes={"detected": {"interactions": notes, "items": item_notes}},
         picture_notes=pictures.notes(items) if pictures else {},
     )
 
 
 def _read_histories(
-    files: CsvFiles, layout: HistoryLayout, drop_counts: Counter[str]
+    files: CsvFiles, layout: HistoryLayout, drop_counts: Counter[str], notes: dict[str, Any]
 ) -> Iterator[pa.Table]:
     for name in _OF_ROWS:
         if getattr(files, name):
@@ -245,14 +260,14 @@ def _read_histories(
                 f"--{name.replace('_', '-')} is of files with a row an interaction, but "
                 f"{files.interactions} has a line a user: {layout.decided_by}"
             )
-    batches = stream_histories(files.interactions, layout.dialect, drop_counts, layout)
+    batches = stream_histories(files.interactions, layout.dialect, drop_counts, layout, notes)
     return Cleaner(place=str(files.interactions), unit=None).clean(batches, drop_counts)
 
 
-def _detect(files: CsvFiles, known: frozenset[str], latin: bool) -> _Layout:
+def _detect(files: CsvFiles, known: frozenset[str]) -> _Layout:
     path, columns = files.interactions, files.columns
     named = len(columns.split(",")) if columns and "=" not in columns else None
-    dialect, head = sniff(path, latin=latin, fields=named)
+    dialect, head = sniff(path, encoding=files.encoding, fields=named)
     first = [field.strip() for field in head[0]]
     clock = None
     if columns is None:
@@ -287,8 +302,7 @@ def _detect(files: CsvFiles, known: frozenset[str], latin: bool) -> _Layout:
 def _times(files: CsvFiles, layout: _Layout, rows: list[list[str]]) -> TimeForm | None:
     path, at, clock = files.interactions, layout.roles["time"], layout.clock
     fitting = [row for row in rows if len(row) == layout.dialect.fields]
-    if not fitting:
-        raise InputError(f"{path} has no rows below its header; expected is a row an interaction")
+    require_rows(path, layout.dialect, rows)
     samples = [row[at] if clock is None else f"{row[at]} {row[clock]}" for row in fitting]
     wanted = {"timestamp": at, **({} if clock is None else {"clock": clock})}
 
@@ -352,30 +366,30 @@ def _bare_items(
 
 
 def _read_items(
-    path: Path, columns: str | None, pictures: PictureFolder | None
+    path: Path, columns: str | None, pictures: PictureFolder | None, encoding: str | None = None
 ) -> tuple[pa.Table, dict[str, Any], dict[str, Any]]:
     """The items, their drop_counts, and what was detected."""
-    expected = len(columns.split(",")) if columns and "=" not in columns else None
-    dialect, head = sniff(path, fields=expected)
+    named = len(columns.split(",")) if columns and "=" not in columns else None
+    dialect, head = sniff(path, encoding=encoding, fields=named)
     layout = _item_layout(path, head, columns, pictures is not None)
     wanted = {str(role): at for role, at in layout.roles.items()}
     wanted |= {FLAG + tag: at for tag, at in layout.flags.items()}
-
-    def read(dialect: Dialect) -> ItemRows:
-        rows = ItemRows()
-        for batch in stream(
-            path, dialect, wanted, header=layout.header, drop_counts=rows.drop_counts
-        ):
-            _add_items(rows, batch, layout, pictures)
-        return rows
-
-    rows = in_any_encoding(dialect, read)
-    named = head[0] if layout.header else [f"field {i}" for i in range(dialect.fields)]
+    names = head[0] if layout.header else [f"field {i}" for i in range(dialect.fields)]
     notes = {
         **dialect.describe(),
         "header": layout.header,
-        "columns": {role: named[at].strip() for role, at in layout.roles.items()},
+        "columns": {role: names[at].strip() for role, at in layout.roles.items()},
     }
+    rows = ItemRows()
+    for batch in stream(
+        path,
+        dialect,
+        wanted,
+        header=layout.header,
+        drop_counts=rows.drop_counts,
+        notes=notes,
+    ):
+        _add_items(rows, batch, layout, pictures)
     return *rows.finish(), notes
 
 

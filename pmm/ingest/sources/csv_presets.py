@@ -16,6 +16,7 @@ from pmm.ingest.download.raw_download import download_and_tell
 from pmm.ingest.download.raw_guide import missing_raw
 from pmm.ingest.readers.columns import find_roles
 from pmm.ingest.readers.delimited import sniff
+from pmm.ingest.readers.encodings import known_encoding
 from pmm.ingest.readers.times import TimesAre
 from pmm.ingest.sources.csv import CsvFiles, ingest_csv
 from pmm.ingest.sources.source_registry import SourceEntry
@@ -215,6 +216,8 @@ class CsvRequest(SourceRequest):
     """Drop rows with a lower rating."""
     drop_identical: Annotated[bool, Flag(group="data")] = False
     """Drop rows that are equal to an earlier one in every field."""
+    encoding: Annotated[str | None, Flag(group="data")] = None
+    """Of delimited files, e.g. gb18030; left out, it is detected."""
     preset: Annotated[KnownDataset | None, Flag(group="data")] = None
     """Find the files of a known dataset in the folder --raw."""
     raw: Annotated[Path | None, Flag(group="data", shown="HOME/raw/PRESET")] = None
@@ -228,7 +231,7 @@ class CsvRequest(SourceRequest):
 def ingest_as_asked(request: CsvRequest) -> list[dict[str, Any]]:
     """Any user-item-time table.
 
-    Delimited by `,` `;` tab `::` or `|`, with or without header, gz or plain.
+    Delimited by `,` `;` tab `::` `|` or white space, with or without header, gz, plain or .xlsx.
     """
     files = replace(
         _files(request),
@@ -255,7 +258,8 @@ def _files(request: CsvRequest) -> CsvFiles:
             private = request.allow_private_addresses
             names = request.download
             download_and_tell(request.preset, folder, names=names, allow_private=private)
-        return preset_files(request.preset, folder, request.images)
+        found = preset_files(request.preset, folder, request.images)
+        return replace(found, encoding=known_encoding(request.encoding))
     if request.raw or request.download:
         raise InputError("--raw and --download go with --preset; give --interactions and --items")
     if request.interactions is None:
@@ -269,6 +273,7 @@ def _files(request: CsvRequest) -> CsvFiles:
         images=request.images,
         columns=request.columns,
         item_columns=request.item_columns,
+        encoding=known_encoding(request.encoding),
     )
 
 

@@ -84,6 +84,7 @@ def stream_rows(
     keep: RowFilter,
     drop_counts: Counter[str],
     notes: dict[str, Any],
+    odd: dict[str, Any],
 ) -> Iterator[pa.RecordBatch]:
     """The columns `user_id`, `item_id` and, if wanted, `timestamp` of the rows that count.
 
@@ -97,13 +98,14 @@ def stream_rows(
         drop_counts: counts all rows under "read", and the dropped ones by reason.
         notes: gets "identical_rows", how many rows are equal to an earlier one in every field,
             where they are kept.
+        odd: gets what was odd in the file, as the notes of `stream`.
 
     Raises:
         InputError, UnicodeError: as `pmm.ingest.readers.delimited.stream`.
     """
     others = set(range(dialect.fields)) - set(wanted.values())
     every = {**wanted, **{f"other {at}": at for at in sorted(others)}}
-    batches = stream(path, dialect, every, header=header, drop_counts=drop_counts)
+    batches = stream(path, dialect, every, header=header, drop_counts=drop_counts, notes=odd)
     hashed = (_with_line(batch, list(every), list(wanted)) for batch in batches)
     identical = drop_counts if keep.drop_identical else Counter()
     for batch in without_duplicates(hashed, identical, keep=not keep.drop_identical):

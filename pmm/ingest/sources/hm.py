@@ -21,7 +21,8 @@ from pmm.errors import InputError
 from pmm.flags import Flag
 from pmm.ingest.download.raw_guide import missing_raw
 from pmm.ingest.pictures.picture_folder import PictureFolder
-from pmm.ingest.readers.delimited import Dialect, describe_columns, in_any_encoding, sniff, stream
+from pmm.ingest.readers.delimited import describe_columns, sniff, stream
+from pmm.ingest.readers.encodings import known_encoding
 from pmm.ingest.readers.text import clean_text, join_text
 from pmm.ingest.readers.times import TimeForm, detect_times
 from pmm.ingest.sources.source_registry import SourceEntry
@@ -52,7 +53,12 @@ _DIGITS = 10
 
 
 def ingest_hm(
-    home: Home, raw: Path | None, targets: Sequence[str], options: IngestOptions
+    home: Home,
+    raw: Path | None,
+    targets: Sequence[str],
+    options: IngestOptions,
+    *,
+    encoding: str | None = None,
 ) -> list[dict[str, Any]]:
     """Read H&M's raw files into tables/hm and its targets; return the targets' cards.
 
@@ -61,12 +67,14 @@ def ingest_hm(
         raw: the folder with the competition's files; None = raw/hm in the home folder.
         targets: "HM", "HM Clothes", "HM Shoes"; empty = all.
         options: core, sample, split and so on.
+        encoding: of the two tables, where they are neither ASCII nor begin with a byte-order mark;
+            None = as detected.
 
     Raises:
         InputError: files or columns are missing or damaged, an unknown target, nothing left.
     """
     choose_targets(HM_TARGETS, targets)  # a misspelt name is refused before the files are read
-    tables = write_tables(home, _raw(home, (raw or home.raw("hm")).resolve()))
+    tables = write_tables(home, _raw(home, (raw or home.raw("hm")).resolve(), encoding))
     return write_targets(home, tables, HM_TARGETS, CATEGORY_COLUMNS, targets, options)
 
 
@@ -87,20 +95,23 @@ def _repair_id(raw: str) -> str:
     return number[1].zfill(_DIGITS) if number else raw
 
 
-def _raw(home: Home, folder: Path) -> RawSource:
+def _raw(home: Home, folder: Path, encoding: str | None = None) -> RawSource:
     _require_files(folder)
     pictures = PictureFolder(folder / IMAGES) if (folder / IMAGES).is_dir() else None
     digests = Digests(home.root)
     return RawSource(
         name="HM",
-        config={"pictures": str(pictures.folder) if pictures else None},
+        config={
+            "pictures": str(pictures.folder) if pictures else None,
+            **({"encoding": encoding} if encoding else {}),
+        },
         inputs={
             TRANSACTIONS: digests.file(folder / TRANSACTIONS),
             ARTICLES: digests.file(folder / ARTICLES),
             IMAGES: pictures.digest() if pictures else "none",
         },
         pictures=pictures.folder if pictures else None,
-        read=lambda latin: _read(folder, pictures, latin),
+        read=lambda: _read(folder, pictures, encoding),
     )
 
 
@@ -116,11 +127,11 @@ def _require_files(folder: Path) -> None:
     raise missing_raw("hm", folder, missing)
 
 
-def _read(folder: Path, pictures: PictureFolder | None, latin: bool) -> Reading:
-    items, item_counts = _read_articles(folder / ARTICLES, pictures)
+def _read(folder: Path, pictures: PictureFolder | None, encoding: str | None) -> Reading:
+    items, item_counts, articles = _read_articles(folder / ARTICLES, pictures, encoding)
     drop_counts: Counter[str] = Counter()
     path = folder / TRANSACTIONS
-    dialect, head = sniff(path, latin=latin)
+    dialect, head = sniff(path, encoding=encoding)
     wanted = _positions(path, head[0], _TRANSACTION_COLUMNS)
     place = f"{path}, column t_dat"
 
@@ -132,7 +143,8 @@ def _read(folder: Path, pictures: PictureFolder | None, latin: bool) -> Reading:
     first = [row[wanted["timestamp"]] for row in head[1:] if len(row) == dialect.fields]
     times = detect_times(first, place, whole=days) or TimeForm(unit="date")
     cleaner = Cleaner(place=place, unit=times, repair=repair_ids)
-    batches = stream(path, dialect, wanted, header=True, drop_counts=drop_counts)
+    notes = dialect.describe()
+    batches = stream(path, dialect, wanted, header=True, drop_counts=drop_counts, notes=notes)
     row_notes: dict[str, Any] = {}
     return Reading(
         items=items,
@@ -140,27 +152,35 @@ def _read(folder: Path, pictures: PictureFolder | None, latin: bool) -> Reading:
         interactions=cleaner.clean(batches, drop_counts, row_notes),
         row_counts=drop_counts,
         row_notes=row_notes,
-        notes={"detected": {TRANSACTIONS: dialect.describe()}},
+        notes={"detected": {TRANSACTIONS: notes, **({ARTICLES: articles} if articles else {})}},
         picture_notes=pictures.notes(items) if pictures else {},
     )
 
 
-def _read_articles(path: Path, pictures: PictureFolder | None) -> tuple[pa.Table, dict[str, Any]]:
-    dialect, head = sniff(path)
+def _read_articles(
+    path: Path, pictures: PictureFolder | None, encoding: str | None
+) -> tuple[pa.Table, dict[str, Any], dict[str, Any]]:
+    """The items, their drop_counts, and what was odd in the file."""
+    dialect, head = sniff(path, encoding=encoding)
     wanted = _positions(path, head[0], {name: name for name in _ARTICLE_COLUMNS})
-
-    def read(dialect: Dialect) -> ItemRows:
-        rows = ItemRows()
-        for batch in stream(path, dialect, wanted, header=True, drop_counts=rows.drop_counts):
-            for article in _articles(batch):
-                item_id = article["article_id"]
-                tags = [clean_text(article[name]) for name in CATEGORY_COLUMNS]
-                described = clean_text(article["detail_desc"]) or clean_text(article["prod_name"])
-                image = pictures.of_item(item_id) if pictures else None
-                rows.add(item_id, join_text(described, tags), image, tags)
-        return rows
-
-    return in_any_encoding(dialect, read).finish()
+    rows, notes = ItemRows(), dict[str, Any]()
+    for batch in stream(
+        path,
+        dialect,
+        wanted,
+        header=True,
+        drop_counts=rows.drop_counts,
+        ids=_ARTICLE_COLUMNS[:1],
+        notes=notes,
+    ):
+        for article in _articles(batch):
+            item_id = article["article_id"]
+            tags = [clean_text(article[name]) for name in CATEGORY_COLUMNS]
+            described = clean_text(article["detail_desc"]) or clean_text(article["prod_name"])
+            image = pictures.of_item(item_id) if pictures else None
+            rows.add(item_id, join_text(described, tags), image, tags)
+    odd = dialect.encoding.name != "utf-8"
+    return *rows.finish(), {**(dialect.describe() if odd else {}), **notes}
 
 
 def _articles(batch: pa.RecordBatch) -> Iterator[dict[str, str]]:
@@ -197,8 +217,15 @@ class HmRequest(PlatformRequest):
 
 def ingest_as_asked(request: HmRequest) -> list[dict[str, Any]]:
     """H&M's Kaggle files: transactions_train.csv, articles.csv, images/."""
+    encoding = known_encoding(request.encoding)
     request.fetch_if_asked("hm")
-    return ingest_hm(request.place(), request.raw, request.target, request.options())
+    return ingest_hm(
+        request.place(),
+        request.raw,
+        request.target,
+        request.options(),
+        encoding=encoding,
+    )
 
 
 SOURCE = SourceEntry(

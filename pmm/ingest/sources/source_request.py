@@ -36,6 +36,8 @@ class PlatformRequest(SourceRequest):
     """Folder of the raw files."""
     target: Annotated[tuple[str, ...], Flag(group="data", shown="all")] = ()
     """One of its datasets; repeatable."""
+    encoding: Annotated[str | None, Flag(group="data")] = None
+    """Of delimited files, e.g. gb18030; left out, it is detected."""
     download: Annotated[bool, Flag(group="data")] = False
     """First fetch the raw files that have public addresses."""
     allow_private_addresses: Annotated[bool, Flag(group="data")] = False

@@ -101,8 +101,8 @@ class Cleaner:
 
         `order` counts the rows of the file that have the right number of fields, and holds the
         fractions of seconds above (`ORDER_BITS`). Rows without a user, an item or a plausible time,
-        or with an id of more than `LONGEST_ID` characters, are dropped and counted; times of 0, a known filler for an unknown time, are kept and
-        counted under "zero times". Ids come in NFC.
+        or with an id of more than `LONGEST_ID` characters, are dropped and counted; times of 0, a
+        known filler for an unknown time, are kept and counted under "zero times". Ids come in NFC.
 
         Args:
             batches: in the order of the file.

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pmm.ingest.readers.delimited import MALFORMED
+from pmm.ingest.readers.delimited import BAD_ID, MALFORMED
 from pmm.ingest.readers.ids import nfc
 from pmm.ingest.readers.json_block import LONG_LINE
 from pmm.ingest.tables.interactions import LONG_ID, LONGEST_ID
@@ -89,7 +89,8 @@ class ItemRows:
     def finish(self) -> tuple[pa.Table, dict[str, Any]]:
         """The items in ascending order of their ids, and the counts for the card."""
         names = [name for name in SOURCE_ITEMS.schema.names if name != "item_id"]
-        reasons = (MALFORMED, LONG_LINE, LONG_ID, "empty item id", "repeated item id", OTHER_FORM)
+        damaged = (MALFORMED, LONG_LINE, BAD_ID, LONG_ID)
+        reasons = (*damaged, "empty item id", "repeated item id", OTHER_FORM)
         dropped = {
             reason: self.drop_counts[reason] for reason in reasons if self.drop_counts[reason]
         }

@@ -80,8 +80,8 @@ class RawSource:
     inputs: Mapping[str, str]
     """File -> sha256."""
     pictures: Path | None
-    read: Callable[[bool], Reading]
-    """Starts a pass; with True the interactions are taken as Latin-1."""
+    read: Callable[[], Reading]
+    """Starts a pass."""
     items_only: frozenset[str] = frozenset()
     """Names in `config` and `inputs` on which the interactions do not depend: where nothing but
     these has changed, the interactions are taken over from the tables in place."""
@@ -127,11 +127,8 @@ def write_tables(home: Home, raw: RawSource) -> Built:
         require_same_name(place, "dataset", raw.name)
         done = _interactions_in_place(place, piece) if raw.items_only else None
         if done is not None:
-            return _write(draft, raw, raw.read("latin-1" in done), done, place)
-        try:
-            return _write(draft, raw, raw.read(False))
-        except UnicodeError:  # a byte far down in the file is not UTF-8
-            return _write(draft, raw, raw.read(True), {"latin-1": True})
+            return _write(draft, raw, raw.read(), done, place)
+        return _write(draft, raw, raw.read())
 
     return build(
         place,
@@ -165,7 +162,7 @@ def _write(
 ) -> dict[str, int]:
     """Write the tables and the card, the interactions as they are `in_place` where that is given.
 
-    `rows_card` holds entries of the card's "interactions", all of them where `in_place` is given.
+    `rows_card` is then the card's "interactions".
     """
     with atomic_file(draft / "items.parquet") as path:
         items = write_table(path, reading.items, SOURCE_ITEMS)
@@ -177,7 +174,7 @@ def _write(
             _take_over(in_place / "interactions.parquet", path)
         else:
             kept = write_table(path, reading.interactions, INTERACTIONS)
-            rows_card = {**_row_account(reading, kept), **(rows_card or {})}
+            rows_card = _row_account(reading, kept)
     card = _card(raw, reading, rows_card or {})
     with atomic_file(draft / "card.json") as path:
         write_json(path, card)

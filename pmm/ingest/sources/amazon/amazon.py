@@ -20,6 +20,7 @@ from pmm.flags import Flag
 from pmm.ingest.download.picture_download import DownloadOptions, download_pictures
 from pmm.ingest.download.picture_store import PictureStore
 from pmm.ingest.pictures.picture_folder import PictureFolder
+from pmm.ingest.readers.encodings import known_encoding
 from pmm.ingest.sources.amazon.editions import Release, find_release
 from pmm.ingest.sources.amazon.metadata import read_products
 from pmm.ingest.sources.amazon.reviews import (
@@ -54,6 +55,9 @@ class AmazonFiles:
     the home folder."""
     categories: tuple[str, ...] = ()
     """Such as "AMAZON_FASHION", in any case; empty = all in the folder."""
+    encoding: str | None = None
+    """Of the ratings, where they are neither ASCII nor begin with a byte-order mark; None = as
+    detected. Reviews and metadata are JSON, which is UTF-8."""
     images: Path | Literal["download"] | None = None
     """A folder of <asin>.jpg, "download" = fetch those of the core, None = no pictures."""
     download: DownloadOptions = field(default_factory=DownloadOptions)
@@ -94,7 +98,7 @@ def ingest_amazon(
     release = find_release((files.raw or home.raw("amazon")).resolve(), files.categories)
     match files.images:
         case "download":
-            tables = _with_downloads(home, release, files.download, options)
+            tables = _with_downloads(home, release, files, options)
         case None:
             if options.missing_image == "drop":
                 raise InputError(
@@ -103,19 +107,19 @@ def ingest_amazon(
                     "<asin>.jpg with --images DIR, or keep items by their text with "
                     "--missing-image text-only"
                 )
-            tables = write_tables(home, _raw(home, release, _no_images()))
+            tables = write_tables(home, _raw(home, release, _no_images(), files.encoding))
         case folder:
-            tables = write_tables(home, _raw(home, release, _images_in(folder)))
+            tables = write_tables(home, _raw(home, release, _images_in(folder), files.encoding))
     return write_targets(home, tables, AMAZON_TARGETS, (), targets, options)
 
 
 def _with_downloads(
-    home: Home, release: Release, download: DownloadOptions, options: IngestOptions
+    home: Home, release: Release, files: AmazonFiles, options: IngestOptions
 ) -> Built:
     store = PictureStore(home.downloads("amazon"))
-    tables = write_tables(home, _raw(home, release, _images_of(store)))
-    download_pictures(store, _wanted(tables, options), download)
-    return write_tables(home, _raw(home, release, _images_of(store)))
+    tables = write_tables(home, _raw(home, release, _images_of(store), files.encoding))
+    download_pictures(store, _wanted(tables, options), files.download)
+    return write_tables(home, _raw(home, release, _images_of(store), files.encoding))
 
 
 def _no_images() -> _Images:
@@ -172,7 +176,7 @@ def _wanted(tables: Built, options: IngestOptions) -> _Wanted:
     return _Wanted(urls.filter(pc.is_in(urls["item_id"], value_set=ids)))
 
 
-def _raw(home: Home, release: Release, images: _Images) -> RawSource:
+def _raw(home: Home, release: Release, images: _Images, encoding: str | None) -> RawSource:
     digests = Digests(home.root)
     files = (*release.interactions, *release.metadata)
     return RawSource(
@@ -181,22 +185,23 @@ def _raw(home: Home, release: Release, images: _Images) -> RawSource:
             "edition": release.edition,
             "left_aside": list(release.aside),
             "pictures": str(images.folder) if images.folder else None,
+            **({"encoding": encoding} if encoding else {}),
         },
         inputs={**{each.name: digests.file(each.path) for each in files}, "images": images.digest},
         pictures=images.folder,
-        read=lambda latin: _read(release, images, latin),
+        read=lambda: _read(release, images, encoding),
         items_only=frozenset({"left_aside", "pictures", "images"}),
     )
 
 
-def _read(release: Release, images: _Images, latin: bool) -> Reading:
+def _read(release: Release, images: _Images, encoding: str | None) -> Reading:
     notes: Counter[str] = Counter()
     rows = ItemRows()
     read_products(release.metadata, release.edition, rows, notes)
     items, item_counts = rows.finish()
     urls, known = rows.urls(), rows.ids()
     ratings = [
-        plan_ratings(each, release.edition, known, latin=latin)
+        plan_ratings(each, release.edition, known, encoding=encoding)
         for each in release.interactions
         if each.kind == "ratings"
     ]
@@ -231,7 +236,7 @@ def _counted(
 ) -> Iterator[pa.Table]:
     """The interactions; at their end `row_notes` says how many items have no metadata."""
     unlisted: set[str] = set()
-    notes: Counter[str] = Counter()
+    notes: dict[str, Any] = {}
     for table in read_interactions(release, ratings, drop_counts, notes, row_notes):
         sold = pc.unique(table["item_id"]).to_pylist()
         unlisted.update(each for each in sold if each not in known)
@@ -258,6 +263,7 @@ class AmazonRequest(PlatformRequest):
 
 def ingest_as_asked(request: AmazonRequest) -> list[dict[str, Any]]:
     """Amazon reviews of 2018 or 2023: reviews or ratings, and metadata."""
+    encoding = known_encoding(request.encoding)
     request.fetch_if_asked("amazon", names=request.category, edition=request.edition)
     pictures: Path | Literal["download"] | None = None
     if request.images is not None:
@@ -266,6 +272,7 @@ def ingest_as_asked(request: AmazonRequest) -> list[dict[str, Any]]:
         raw=request.raw,
         categories=request.category,
         images=pictures,
+        encoding=encoding,
         download=DownloadOptions(
             connections_per_host=request.connections,
             allow_private_addresses=request.allow_private_addresses,

@@ -17,7 +17,7 @@ from typing import Any
 from pmm.cpu_cores import cores
 from pmm.ingest.readers.delimited import MALFORMED
 from pmm.ingest.readers.json_block import LONG_LINE, read_line, split_lines, text_of
-from pmm.ingest.readers.json_lines import BAD_UTF8, read_blocks, require_objects
+from pmm.ingest.readers.json_lines import BAD_UTF8, read_blocks, require_objects, tell_replaced
 from pmm.ingest.readers.text import LONGEST_TEXT, clean_text, clean_title, join_text
 from pmm.ingest.sources.amazon.editions import AmazonFile, Edition
 from pmm.ingest.tables.item_rows import ItemRows
@@ -152,7 +152,7 @@ def read_products(
     """
     for file in files:
         assert file.lines is not None
-        total = malformed = 0
+        total = malformed = replaced = 0
         example = b""
         left_out: Counter[str] = Counter()
         with progress(None, f"reading {file.path.name}", "products") as bar:
@@ -162,9 +162,11 @@ def read_products(
                 total += len(cleaned.rows) + cleaned.malformed
                 malformed += cleaned.malformed
                 example = example or cleaned.example
-                if cleaned.replaced:
-                    notes[BAD_UTF8] += cleaned.replaced
+                replaced += cleaned.replaced
                 bar.advance(len(cleaned.rows))
+        if replaced:
+            notes[BAD_UTF8] += replaced
+            tell_replaced(file.path.name, replaced)
         long = left_out[LONG_LINE]
         rows.drop_counts["read"] += total + long
         rows.drop_counts[MALFORMED] += malformed

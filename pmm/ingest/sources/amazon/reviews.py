@@ -57,7 +57,7 @@ class Ratings:
 
 
 def plan_ratings(
-    file: AmazonFile, edition: Edition, known: Container[str], *, latin: bool
+    file: AmazonFile, edition: Edition, known: Container[str], *, encoding: str | None
 ) -> Ratings:
     """How a file of ratings is read.
 
@@ -68,12 +68,12 @@ def plan_ratings(
         file: with kind "ratings".
         edition: of the release.
         known: item ids of the metadata.
-        latin: the file is known to be Latin-1.
+        encoding: of the file, where the user named it.
 
     Raises:
         InputError: the file is damaged or has other columns.
     """
-    dialect, head = sniff(file.path, latin=latin, fields=_FIELDS)
+    dialect, head = sniff(file.path, encoding=encoding, fields=_FIELDS)
     roles = find_roles(head[0], ["user", "item", "time"])
     if {"user", "item", "time"} <= roles.keys():
         columns = {"user_id": roles["user"], "item_id": roles["item"], "timestamp": roles["time"]}
@@ -122,7 +122,7 @@ def read_interactions(
     release: Release,
     ratings: Sequence[Ratings],
     drop_counts: Counter[str],
-    notes: Counter[str],
+    notes: dict[str, Any],
     row_notes: dict[str, Any],
 ) -> Iterator[pa.Table]:
     """All interactions of a release, clean.
@@ -131,7 +131,7 @@ def read_interactions(
         release: from `find_release`.
         ratings: how its files of ratings are read.
         drop_counts: counts every row.
-        notes: counts repaired lines.
+        notes: takes, at the end, what was odd in the files, repaired lines among it.
         row_notes: see `Cleaner.clean`.
 
     Raises:
@@ -149,17 +149,26 @@ def _batches(
     reviews: Sequence[LinesFile],
     ratings: Sequence[Ratings],
     drop_counts: Counter[str],
-    notes: Counter[str],
+    notes: dict[str, Any],
 ) -> Iterator[pa.RecordBatch]:
     if reviews:
-        lines = stream_lines(reviews, FIELDS[edition], drop_counts=drop_counts, notes=notes)
+        repaired: Counter[str] = Counter()
+        lines = stream_lines(reviews, FIELDS[edition], drop_counts=drop_counts, notes=repaired)
         yield from without_duplicates(lines, drop_counts)
+        notes.update(repaired)
     for each in ratings:
-        own: Counter[str] = Counter()
+        own, odd = Counter[str](), dict[str, Any]()
         yield from stream(
-            each.file.path, each.dialect, each.columns, header=each.header, drop_counts=own
+            each.file.path,
+            each.dialect,
+            each.columns,
+            header=each.header,
+            drop_counts=own,
+            notes=odd,
         )
         drop_counts.update(own)
+        if odd:
+            notes[each.file.name] = odd
 
 
 def _unit(release: Release, reviews: Sequence[LinesFile], ratings: Sequence[Ratings]) -> Unit:

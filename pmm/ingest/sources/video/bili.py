@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from pmm.flags import Flag
+from pmm.ingest.readers.encodings import known_encoding
 from pmm.ingest.sources.source_registry import SourceEntry
 from pmm.ingest.sources.video.datasets import (
     DatasetIndex,
@@ -55,7 +56,7 @@ def ingest_bili(
     index.require_any(asked or BILI_TARGETS, of=asked or BILI_TARGETS)
     names = [name for name in BILI_TARGETS if name in (*_PAPERS, *asked) or index.has(name)]
     datasets = [DatasetTargets(name=name, rules={name: None}) for name in names]
-    return ingest_datasets(home, index, datasets, files.language, asked, options)
+    return ingest_datasets(home, index, datasets, files, asked, options)
 
 
 def bili_name(name: str) -> str | None:
@@ -82,8 +83,9 @@ class BiliRequest(VideoRequest):
 
 def ingest_as_asked(request: BiliRequest) -> list[dict[str, Any]]:
     """Bilibili, as in NineRec or in the paper's own code."""
+    encoding = known_encoding(request.encoding)
     request.fetch_if_asked("bili")
-    files = VideoFiles(raw=request.raw, language=request.language)
+    files = VideoFiles(raw=request.raw, language=request.language, encoding=encoding)
     return ingest_bili(request.place(), files, request.target, request.options())
 
 

@@ -49,6 +49,9 @@ class VideoFiles:
     """The folder; None = raw/<source> in the home folder."""
     language: Language = "zh"
     """Of the titles, where the files have both."""
+    encoding: str | None = None
+    """Of the delimited files that are neither ASCII nor begin with a byte-order mark; None = as
+    detected."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,7 +190,7 @@ def ingest_datasets(
     home: Home,
     index: DatasetIndex,
     datasets: Sequence[DatasetTargets],
-    language: Language,
+    files: VideoFiles,
     asked: Sequence[str],
     options: IngestOptions,
 ) -> list[dict[str, Any]]:
@@ -200,7 +203,7 @@ def ingest_datasets(
         home: where artefacts live.
         index: the datasets that are there.
         datasets: those that are wanted, and the targets of each.
-        language: of the titles.
+        files: the language of the titles, and the encoding of all tables.
         asked: targets that were named, as they are written; empty = all.
         options: see there.
 
@@ -221,7 +224,7 @@ def ingest_datasets(
         if not why:
             dataset = index.get(plan.name)
             try:
-                cards += _ingest_dataset(home, dataset, plan, language, wanted, options)
+                cards += _ingest_dataset(home, dataset, plan, files, wanted, options)
                 continue
             except NothingLeft as error:
                 if asked:
@@ -258,7 +261,7 @@ def _ingest_dataset(
     home: Home,
     dataset: DatasetFiles,
     plan: DatasetTargets,
-    language: Language,
+    files: VideoFiles,
     wanted: Sequence[str],
     options: IngestOptions,
 ) -> list[dict[str, Any]]:
@@ -266,7 +269,7 @@ def _ingest_dataset(
     if missing:
         raise InputError(f"{plan.name}: {missing}")
     pictures = PictureSource(home, plan.name, dataset)
-    tables = write_tables(home, dataset_raw(home, plan, dataset, pictures, language))
+    tables = write_tables(home, dataset_raw(home, plan, dataset, pictures, files))
     # Only now: tables made before name the earlier pictures until they have been replaced.
     pictures.tidy()
     try:
@@ -330,21 +333,22 @@ def dataset_raw(
     plan: DatasetTargets,
     dataset: DatasetFiles,
     pictures: PictureSource,
-    language: Language,
+    files: VideoFiles,
 ) -> RawSource:
     """A dataset's files as `pmm.ingest.tables.source_tables.write_tables` takes them."""
     titles = dataset.titles[0]
     if dataset.layout == "MicroLens":
-        titles = microlens.choose_titles(dataset.titles, language)
+        titles = microlens.choose_titles(dataset.titles, files.language)
     folder = pictures.folder
     digests = Digests(home.root)
     return RawSource(
         name=plan.name,
         config={
             "layout": dataset.layout,
-            "language": language,
+            "language": files.language,
             "categories": plan.item_tags.kind,
             "pictures": str(folder.folder) if folder else None,
+            **({"encoding": files.encoding} if files.encoding else {}),
         },
         inputs={
             "interactions": digests.file(dataset.interactions),
@@ -353,7 +357,7 @@ def dataset_raw(
             **plan.item_tags.inputs,
         },
         pictures=folder.folder if folder else None,
-        read=lambda latin: _read(dataset, titles, pictures, plan.item_tags, language, latin),
+        read=lambda: _read(dataset, titles, pictures, plan.item_tags, files),
     )
 
 
@@ -362,15 +366,16 @@ def _read(
     path: Path,
     pictures: PictureSource,
     item_tags: ItemTags,
-    language: Language,
-    latin: bool,
+    files: VideoFiles,
 ) -> Reading:
-    titles = _titles(dataset, path, language)
+    titles = _titles(dataset, path, files)
     items, item_counts = _items(titles, pictures, item_tags)
     drop_counts: Counter[str] = Counter()
     known = items["item_id"].combine_chunks()
     row_notes: dict[str, Any] = {}
-    rows, layout = _interactions(dataset.interactions, known, drop_counts, row_notes, latin)
+    rows, layout = _interactions(
+        dataset.interactions, known, drop_counts, row_notes, files.encoding
+    )
     return Reading(
         items=items,
         item_counts=item_counts,
@@ -381,7 +386,7 @@ def _read(
         notes={
             "detected": {
                 "dataset": {"name": dataset.name, "layout": dataset.layout},
-                "interactions": {"file": dataset.interactions.name, **layout},
+                "interactions": layout,
                 "items": {"file": path.name, **titles.notes},
                 "pictures": pictures.notes,
                 "categories": {"kind": item_tags.kind, **item_tags.notes},
@@ -390,14 +395,14 @@ def _read(
     )
 
 
-def _titles(dataset: DatasetFiles, path: Path, language: Language) -> Titles:
+def _titles(dataset: DatasetFiles, path: Path, files: VideoFiles) -> Titles:
     match dataset.layout:
         case "NineRec":
-            return ninerec.read_titles(path, language)
+            return ninerec.read_titles(path, files.language, files.encoding)
         case "PMMRec":
-            return read_title_lines(path)
+            return read_title_lines(path, encoding=files.encoding)
         case "MicroLens":
-            return read_title_table(path)
+            return read_title_table(path, encoding=files.encoding)
 
 
 def _items(
@@ -416,16 +421,18 @@ def _interactions(
     known: pa.Array,
     drop_counts: Counter[str],
     row_notes: dict[str, Any],
-    latin: bool,
+    encoding: str | None,
 ) -> tuple[Iterator[pa.Table], dict[str, Any]]:
-    """The interactions, and how the file is read."""
+    """The interactions, and how the file is read; what is odd in it is known at their end."""
     if path.name.lower().removesuffix(".gz").endswith(_HISTORIES):
-        dialect = sniff_histories(path, latin=latin)
+        dialect = sniff_histories(path, encoding=encoding)
+        notes = {"file": path.name, **dialect.describe()}
+        notes |= {"form": "histories", "time": "none: items in order"}
         cleaner = Cleaner(place=str(path), unit=None)
-        rows = cleaner.clean(stream_histories(path, dialect, drop_counts), drop_counts)
-        return rows, {**dialect.describe(), "form": "histories", "time": "none: items in order"}
-    layout = detect_pairs(path, known, latin=latin)
+        lines = stream_histories(path, dialect, drop_counts, notes=notes)
+        return cleaner.clean(lines, drop_counts), notes
+    layout = detect_pairs(path, known, encoding=encoding)
+    notes = {"file": path.name, "form": "pairs", **layout.describe()}
     cleaner = Cleaner(place=str(path), unit=layout.times)
-    batches = stream_pairs(path, layout, drop_counts)
-    cleaned = cleaner.clean(batches, drop_counts, row_notes)
-    return cleaned, {"form": "pairs", **layout.describe()}
+    batches = stream_pairs(path, layout, drop_counts, notes)
+    return cleaner.clean(batches, drop_counts, row_notes), notes

@@ -18,7 +18,8 @@ import pyarrow.compute as pc
 from pmm.errors import InputError
 from pmm.flags import Flag
 from pmm.ingest.readers.columns import find_roles
-from pmm.ingest.readers.delimited import in_any_encoding, sniff, stream
+from pmm.ingest.readers.delimited import sniff, stream
+from pmm.ingest.readers.encodings import known_encoding
 from pmm.ingest.readers.ids import nfc, nfc_all
 from pmm.ingest.readers.plain_file import require_file
 from pmm.ingest.sources.source_registry import SourceEntry
@@ -93,7 +94,7 @@ def ingest_kwai(
     carved = {name: rule for name, rule in known.items() if name not in own}
     datasets = [DatasetTargets(name=_SOURCE, rules=carved, item_tags=found.item_tags)]
     datasets += [DatasetTargets(name=name, rules={name: None}) for name in own]
-    cards = ingest_datasets(home, index, datasets, files.language, asked, options)
+    cards = ingest_datasets(home, index, datasets, files, asked, options)
     order = list(known)
     return sorted(cards, key=lambda card: order.index(card["target"]))
 
@@ -135,7 +136,7 @@ def _target_rules(home: Home, files: KwaiFiles, targets: Sequence[str]) -> _Targ
         )
     path = files.item_categories
     require_file(path, "--item-categories")
-    categories, notes = read_categories(path)
+    categories, notes = read_categories(path, encoding=files.encoding)
     names = {name: name for name in DEFAULT_TAGS}
     found = dict.fromkeys(category for entries in categories.values() for category in entries)
     for asked in targets:
@@ -169,38 +170,43 @@ def _written(asked: str) -> str:
     return known.get(plain.casefold(), plain)
 
 
-def read_categories(path: Path) -> tuple[dict[str, list[str]], dict[str, Any]]:
+def read_categories(
+    path: Path, *, encoding: str | None = None
+) -> tuple[dict[str, list[str]], dict[str, Any]]:
     """The folded categories of each item, and the drop_counts of the rows.
 
     Args:
         path: two columns, item and category, in this order unless a header says otherwise.
+        encoding: where the user named it.
 
     Raises:
         InputError: the file is missing, damaged or no table.
     """
-    dialect, head = sniff(path)
+    dialect, head = sniff(path, encoding=encoding)
     roles = find_roles(head[0], ["item", "categories"])
     header = len(roles) == 2
-    wanted = {"item": roles["item"], "category": roles["categories"]} if header else None
-
-    def read(encoded: Any) -> tuple[dict[str, list[str]], Counter[str]]:
-        drop_counts: Counter[str] = Counter()
-        categories: dict[str, list[str]] = {}
-        columns = wanted or {"item": 0, "category": 1}
-        for batch in stream(path, encoded, columns, header=header, drop_counts=drop_counts):
-            ids = nfc_all(pc.utf8_trim_whitespace(batch["item"].dictionary_decode())).to_pylist()
-            for item, raw in zip(ids, batch["category"].to_pylist(), strict=True):
-                category = " ".join(fold_tag(raw).split())
-                reason = _drop_reason(item, category, categories)
-                drop_counts[reason or "kept"] += 1
-                if reason is None:
-                    categories.setdefault(item, []).append(category)
-        return categories, drop_counts
-
-    categories, drop_counts = in_any_encoding(dialect, read)
+    columns = {"item": roles["item"], "category": roles["categories"]} if header else None
+    drop_counts: Counter[str] = Counter()
+    categories: dict[str, list[str]] = {}
+    notes: dict[str, Any] = {"file": path.name, **dialect.describe()}
+    for batch in stream(
+        path,
+        dialect,
+        columns or {"item": 0, "category": 1},
+        header=header,
+        drop_counts=drop_counts,
+        notes=notes,
+    ):
+        ids = nfc_all(pc.utf8_trim_whitespace(batch["item"].dictionary_decode())).to_pylist()
+        for item, raw in zip(ids, batch["category"].to_pylist(), strict=True):
+            category = " ".join(fold_tag(raw).split())
+            reason = _drop_reason(item, category, categories)
+            drop_counts[reason or "kept"] += 1
+            if reason is None:
+                categories.setdefault(item, []).append(category)
     counts = {"read": drop_counts.pop("read", 0), "kept": drop_counts.pop("kept", 0)}
     dropped = {reason: n for reason, n in drop_counts.items() if n}
-    return categories, {"file": path.name, **dialect.describe(), **counts, "dropped": dropped}
+    return categories, {**notes, **counts, "dropped": dropped}
 
 
 def _drop_reason(item: str, category: str, categories: Mapping[str, list[str]]) -> str | None:
@@ -225,10 +231,12 @@ class KwaiRequest(VideoRequest):
 
 def ingest_as_asked(request: KwaiRequest) -> list[dict[str, Any]]:
     """Kuaishou, as in NineRec, MicroLens or the paper's own code."""
+    encoding = known_encoding(request.encoding)
     request.fetch_if_asked("kwai")
     files = KwaiFiles(
         raw=request.raw,
         language=request.language,
+        encoding=encoding,
         item_categories=request.item_categories,
         hashtags=request.hashtags,
     )

@@ -62,16 +62,16 @@ def _pictures(listing: FolderListing, stem: str, *, alone: bool) -> Path | None:
     return next((place for place in above if place.is_dir()), None)
 
 
-def read_titles(path: Path, language: Language) -> Titles:
+def read_titles(path: Path, language: Language, encoding: str | None = None) -> Titles:
     """The items with their titles in one language.
 
     Raises:
         InputError: the file is missing, damaged or no table, or has no English column.
     """
     if language == "zh":
-        return read_title_table(path)
+        return read_title_table(path, encoding=encoding)
     try:
-        return read_title_table(path, text=1)
+        return read_title_table(path, text=1, encoding=encoding)
     except TooFewColumns as error:
         raise InputError(
             f"{error}. The third column (id, Chinese, English) is what --language en reads: leave "
