@@ -20,6 +20,7 @@ from pmm.ingest.readers.delimited import (
     sniff,
     stream,
 )
+from pmm.ingest.readers.text import LONGEST_RAW
 
 
 class TooFewColumns(InputError):
@@ -69,7 +70,8 @@ def read_title_table(path: Path, text: int = 0) -> Titles:
         drop_counts: Counter[str] = Counter()
         for batch in stream(path, dialect, wanted, header=header, drop_counts=drop_counts):
             ids = pc.utf8_trim_whitespace(batch["item"].dictionary_decode())
-            rows += zip(ids.to_pylist(), batch["title"].to_pylist(), strict=True)
+            titles = (title[:LONGEST_RAW] for title in batch["title"].to_pylist())
+            rows += zip(ids.to_pylist(), titles, strict=True)
         shown = {name: first[at] if header else f"field {at + 1}" for name, at in wanted.items()}
         notes = {**dialect.describe(), "header": header, "columns": shown}
         return Titles(rows=rows, drop_counts=drop_counts, notes=notes)
@@ -94,7 +96,7 @@ def read_title_lines(path: Path) -> Titles:
         drop_counts["read"] += 1
         item_id, tab, title = line.partition("\t")
         if tab:
-            rows.append((item_id.strip(), title.replace("\t", " ")))
+            rows.append((item_id.strip(), title[:LONGEST_RAW].replace("\t", " ")))
         else:
             drop_counts[MALFORMED] += 1
     if not drop_counts["read"]:
