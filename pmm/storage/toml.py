@@ -6,6 +6,7 @@ reported at once. The resolved recipe (every value, defaults included) is saved 
 """
 
 import dataclasses
+import re
 import tomllib
 import types
 import typing
@@ -42,6 +43,12 @@ class Named:
     """Where the table says none."""
 
 
+_LARGEST = 1 << 20
+"""Bytes of a TOML file that is read (1 MiB)."""
+# Names with dots cost the square of their parts: 16 kB of them took two seconds.
+_DEEP = re.compile(r"""(?<![\w"'-])(?:[\w"'-]++[ \t]*+\.[ \t]*+){100}""")
+
+
 def read_recipe(path: Path) -> dict[str, Any]:
     """The nested values of a TOML file.
 
@@ -52,11 +59,29 @@ def read_recipe(path: Path) -> dict[str, Any]:
     """
     try:
         require_sealed(path, again="Train or search again with --overwrite")
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return parse_toml(path, "utf-8")
     except OSError as error:
         raise InputError(f"recipe {path} cannot be read ({error.strerror})") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise RecipeError(f"recipe {path} is no valid TOML: {error}") from error
+
+
+def parse_toml(path: Path, encoding: str) -> dict[str, Any]:
+    """What a TOML file holds, in time proportional to its length.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no TOML, or larger or deeper than anything that a person writes.
+    """
+    if path.stat().st_size > _LARGEST:
+        raise ValueError(f"it has more than {_LARGEST >> 20} MiB")
+    text = path.read_text(encoding=encoding)
+    if _DEEP.search(text):
+        raise ValueError("a name of a hundred parts")
+    try:
+        return tomllib.loads(text)
+    except RecursionError as error:
+        raise ValueError("tables within tables without end") from error
 
 
 def read_recipe_beside(path: Path) -> dict[str, Any]:

@@ -107,3 +107,21 @@ def test_every_shipped_recipe_is_valid_toml_with_its_claim_on_top() -> None:
         assert tomllib.loads(path.read_text())
         for claim in ("command:", "duration:", "hardware:", "expected:", "seen:"):
             assert any(claim in line for line in head), f"{path.name} lacks {claim}"
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        ("a." * 100_000 + "a = 1", "hundred parts"),
+        ("'a' . " * 100_000 + "a = 1", "hundred parts"),
+        ("[" + "a." * 5000 + "a]", "hundred parts"),
+        ("a = " + "[" * 100_000, "without end"),
+        ("# " + "x" * (1 << 20), "more than 1 MiB"),
+    ],
+)
+def test_a_recipe_that_would_take_hours_is_refused_at_once(
+    tmp_path: Path, content: str, why: str
+) -> None:
+    (tmp_path / "r.toml").write_text(content)
+    with pytest.raises(RecipeError, match=why):
+        read_recipe(tmp_path / "r.toml")

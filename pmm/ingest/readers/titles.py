@@ -13,6 +13,7 @@ from pmm.ingest.readers.columns import find_roles
 from pmm.ingest.readers.delimited import BAD_ID, MALFORMED, sniff, stream, tell
 from pmm.ingest.readers.encodings import MARK, REPLACEMENT, find_encoding, read_blocks
 from pmm.ingest.readers.records import Places
+from pmm.ingest.readers.text import LONGEST_RAW
 
 
 class TooFewColumns(InputError):
@@ -63,7 +64,8 @@ def read_title_table(path: Path, text: int = 0, *, encoding: str | None = None) 
     drop_counts: Counter[str] = Counter()
     for batch in stream(path, dialect, wanted, header=header, drop_counts=drop_counts, notes=notes):
         ids = pc.utf8_trim_whitespace(batch["item"].dictionary_decode())
-        rows += zip(ids.to_pylist(), batch["title"].to_pylist(), strict=True)
+        titles = (title[:LONGEST_RAW] for title in batch["title"].to_pylist())
+        rows += zip(ids.to_pylist(), titles, strict=True)
     return Titles(rows=rows, drop_counts=drop_counts, notes=notes)
 
 
@@ -94,7 +96,7 @@ def read_title_lines(path: Path, *, encoding: str | None = None) -> Titles:
         else:
             if MARK in title:
                 replaced.add(number)
-            title = title.replace(MARK, REPLACEMENT).replace("\t", " ")
+            title = title[:LONGEST_RAW].replace(MARK, REPLACEMENT).replace("\t", " ")
             rows.append((item_id.strip(), title))
     if not drop_counts["read"]:
         raise InputError(f"{path} is empty; expected is a line an item, item<TAB>title")

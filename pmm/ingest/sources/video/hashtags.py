@@ -6,7 +6,6 @@ letters as plain ones.
 """
 
 import re
-import tomllib
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Any, Literal
 
 from pmm.errors import InputError, nearest
 from pmm.ingest.targets.rules import LevelRule
+from pmm.storage.toml import parse_toml
 
 DEFAULT_TAGS: dict[str, tuple[str, ...]] = {
     "Kwai Food": (
@@ -84,10 +84,10 @@ def read_tag_table(path: Path) -> TagTable:
         InputError: the file is missing, no TOML, or says something else.
     """
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        content = parse_toml(path, "utf-8-sig")
     except OSError as error:
         raise InputError(f"--hashtags {path} cannot be read ({error.strerror})") from error
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+    except ValueError as error:
         raise InputError(f"--hashtags {path} is no TOML file: {error}") from error
     for key in content:
         if key not in ("targets", "match"):
