@@ -24,8 +24,6 @@ from pmm.storage.atomic import TEMPORARY, is_left_behind, temporary_name
 from pmm.version import __version__
 
 RECIPE, RUN, LOG = "recipe.toml", "run.json", "log.jsonl"
-EVALUATIONS_LOCK = ".lock"
-"""Held while evaluations of a run are written or dropped."""
 
 Existing = Literal["refuse", "resume", "overwrite"]
 """What to do with a folder that holds a run already."""
@@ -74,7 +72,7 @@ _PARTS = (
     *("events.out.tfevents.*", "wandb", "checksums*.json"),
 )
 """Patterns of all that a run's folder may hold: nothing else is ever replaced."""
-_OURS = (EVALUATIONS_LOCK, f"{TEMPORARY}*")
+_OURS = (".lock", f"{TEMPORARY}*")
 """What may lie in a folder that holds no run."""
 
 
@@ -194,7 +192,8 @@ def evaluations_held(run_dir: Path) -> Iterator[None]:
     Raises:
         StorageError: the folder cannot be written.
     """
-    with exclusive(run_dir / EVALUATIONS_LOCK, "", wait=True):
+    place = Path(os.path.realpath(run_dir))
+    with exclusive(place.with_name(f".{place.name}.evaluations.lock"), "", wait=True):
         yield
 
 
