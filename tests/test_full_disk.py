@@ -162,7 +162,7 @@ def sums(folder: Path) -> dict[str, str]:
 STAGES: list[tuple[Ask, int]] = [
     (ingest, 80_000),
     (shard, 450_000),
-    (cache, 2_000_000),
+    (cache, 400_000),
     (train, 5_500_000),
     (train_content, 12_000_000),
     (tune, 9_000_000),

@@ -26,7 +26,7 @@ import pytest
 from filelock import FileLock, Timeout
 
 from pmm.errors import PmmError
-from pmm.evaluate import evaluation
+from pmm.evaluate import evaluation, publish
 from pmm.evaluate.evaluate_options import EvaluateOptions
 from pmm.evaluate.evaluation import evaluate_run
 from pmm.ingest.tables.source_tables import RawSource, Reading, write_tables
@@ -154,7 +154,8 @@ def swapping(place: Path, states: dict[int, Path]) -> Iterator[list[str]]:
 
 def is_locked(place: Path) -> bool:
     """Whether a process holds an artefact, or a run's evaluations, to write."""
-    for path in (place.with_name(f".{place.name}.lock"), place / ".lock"):
+    for lock in ("lock", "evaluations.lock"):
+        path = place.with_name(f".{place.name}.{lock}")
         if path.exists():
             try:
                 with FileLock(path).acquire(timeout=0):
@@ -321,7 +322,7 @@ def test_two_evaluations_of_one_run_both_finish(
     home = fresh(two.one, tmp_path / "home")
     run, errors = home.run(RUN), list[Exception]()
     writes, asks = threading.Event(), threading.Event()
-    draw, held = evaluation._draw_gallery, evaluation.evaluations_held
+    draw, held = evaluation._draw_gallery, publish.evaluations_held
 
     def slow(path: Path, **named: Any) -> None:
         if not writes.is_set():
@@ -341,7 +342,7 @@ def test_two_evaluations_of_one_run_both_finish(
             errors.append(error)
 
     monkeypatch.setattr(evaluation, "_draw_gallery", slow)
-    monkeypatch.setattr(evaluation, "evaluations_held", asking)
+    monkeypatch.setattr(publish, "evaluations_held", asking)
     first, second = (threading.Thread(target=evaluated, args=(seed,)) for seed in (0, 1))
     first.start()
     assert writes.wait(120)

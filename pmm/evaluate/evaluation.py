@@ -3,8 +3,7 @@
 Shape legend: N items of the catalogue, U users of a chunk, L window of recent items, D width.
 """
 
-import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,21 +27,18 @@ from pmm.evaluate.evaluate_options import EvaluateOptions, EvaluateRequest, Rank
 from pmm.evaluate.metrics import headline, summarise
 from pmm.evaluate.neighbours import item_neighbours, rank_by_content, rank_by_neighbours, unit
 from pmm.evaluate.popularity_and_chance import rank_by_chance, rank_by_popularity
+from pmm.evaluate.publish import SameWeights, publish
 from pmm.evaluate.ranking import Queries, count_candidates, top_items
 from pmm.model.features.frozen_vectors import frozen_vectors
 from pmm.model.protocol import ModelOptions, Recommender
 from pmm.runs.device import pick_precision
-from pmm.runs.folder import evaluations_held
+from pmm.runs.folder import RECIPE
 from pmm.runs.loading import is_own, load_run, targets_of
 from pmm.runs.recipe import encoder_specs
-from pmm.runs.trackers import drop_shown_evaluations, show_evaluation
-from pmm.runs.weights import BEST
+from pmm.runs.trackers import drop_shown_evaluations
 from pmm.shards.kinds import Split
 from pmm.shards.read import Shards
-from pmm.storage.artefact import storage_errors, write_json
 from pmm.storage.home import Home, slug
-from pmm.storage.schemas import RANKS, write_table
-from pmm.storage.seal import sealed_files
 from pmm.storage.snapshot import Snapshot
 
 
@@ -181,43 +177,6 @@ def _metrics(
     }
 
 
-def _publish(
-    run_dir: Path,
-    suffix: str,
-    tables: Mapping[str, pa.Table],
-    metrics: dict[str, Any],
-    *,
-    draw: Callable[[Path], None] | None,
-    still: Iterable[Callable[[], None]],
-) -> None:
-    """Write tables of ranks, gallery.png and metrics.json, all of one evaluation or none.
-
-    Args:
-        run_dir: the run's folder.
-        suffix: to all names.
-        tables: name without suffix and ending -> ranks; the digest of "ranks" goes into `metrics`.
-        metrics: of this evaluation.
-        draw: draws the gallery.
-        still: called when all is written: they raise where it is about other weights or shards.
-    """
-
-    def unchanged() -> None:
-        for each in still:
-            each()
-
-    with storage_errors(run_dir), evaluations_held(run_dir):
-        with sealed_files(before=unchanged) as temporary_of:
-            for name, table in tables.items():
-                path = temporary_of(run_dir / f"{name}{suffix}.parquet")
-                write_table(path, table, RANKS)
-                if name == "ranks":
-                    metrics["ranks_sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
-            if draw is not None:
-                draw(temporary_of(run_dir / f"gallery{suffix}.png"))
-            write_json(temporary_of(run_dir / f"metrics{suffix}.json"), metrics)
-        show_evaluation(run_dir, suffix, metrics)
-
-
 def drop_evaluations(run_dir: Path) -> None:
     """Remove what `evaluate_run` wrote about weights that are being replaced."""
     for pattern in ("metrics*.json", "ranks*.parquet", "gallery*.png"):
@@ -286,7 +245,7 @@ def evaluate_run(
         PmmError: vectors that are no numbers.
     """
     options = options or EvaluateOptions()
-    seen = Snapshot(run_dir / BEST, f"the best weights of {run_dir}", command("evaluate", run_dir))
+    seen = Snapshot(run_dir / RECIPE, f"the run {run_dir}", command("evaluate", run_dir))
     with seen.reading():
         model, shards, about = load_run(home, run_dir, device=device, target=target)
     dtype = pick_precision(about["precision"], next(model.parameters()).device)
@@ -311,9 +270,9 @@ def evaluate_run(
     if options.gallery_users:
         rows = gallery_rows(model, shards, ranks, options, catalogue, dtype=dtype)
         draw = partial(_draw_gallery, shards=shards, rows=rows, options=options, metrics=metrics)
-    still = (seen.require_unchanged, shards.require_unchanged)
+    still = (seen, shards, SameWeights(run_dir, about))
     with seen.reading():
-        _publish(run_dir, suffix, tables, metrics, draw=draw, still=still)
+        publish(run_dir, suffix, tables, metrics, draw=draw, still=still)
     return metrics
 
 

@@ -31,8 +31,6 @@ from pmm.version import __version__
 _CRC32 = "crc32"
 _ENDS_IN_A_CHECKSUM = re.compile(rb'": "[0-9a-f]{8}"\}$')
 RECIPE, RUN, LOG = "recipe.toml", "run.json", "log.jsonl"
-EVALUATIONS_LOCK = ".lock"
-"""Held while evaluations of a run are written or dropped."""
 
 Existing = Literal["refuse", "resume", "overwrite"]
 """What to do with a folder that holds a run already."""
@@ -112,7 +110,7 @@ _PARTS = (
     *("events.out.tfevents.*", "wandb", SEALS),
 )
 """Patterns of all that a run's folder may hold: nothing else is ever replaced."""
-_OURS = (EVALUATIONS_LOCK, SEALS, f"{TEMPORARY}*")
+_OURS = (".lock", SEALS, f"{TEMPORARY}*")
 """What may lie in a folder that holds no run."""
 
 
@@ -232,7 +230,8 @@ def evaluations_held(run_dir: Path) -> Iterator[None]:
     Raises:
         StorageError: the folder cannot be written.
     """
-    with exclusive(run_dir / EVALUATIONS_LOCK, "", wait=True):
+    place = Path(os.path.realpath(run_dir))
+    with exclusive(place.with_name(f".{place.name}.evaluations.lock"), "", wait=True):
         yield
 
 

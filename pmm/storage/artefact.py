@@ -25,8 +25,9 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from pmm.errors import BrokenArtefact, InputError, MissingArtefact, StaleArtefact, StorageError
-from pmm.storage.atomic import TEMPORARY, sync
+from pmm.storage.atomic import TEMPORARY
 from pmm.storage.atomic import atomic_file as atomic_file
+from pmm.storage.atomic import sync as _sync
 from pmm.storage.json_files import JSON_ERRORS, parse_json, told
 from pmm.storage.newer import refuse_newer
 from pmm.storage.regular_file import NotRegular, OutsideFolder, open_below, open_regular
@@ -482,7 +483,7 @@ def _sealed_files(draft: Path) -> dict[str, dict[str, Any]]:
 
 
 def _seal(path: Path) -> str:
-    sync(path)
+    _sync(path)
     return _content(path, required=True)
 
 
@@ -491,11 +492,11 @@ def _old(place: Path) -> Path:
 
 
 def _swap(draft: Path, place: Path) -> None:
-    sync(draft)
+    _sync(draft)
     if place.exists():
         place.rename(_old(place))
     draft.rename(place)
-    sync(place.parent)
+    _sync(place.parent)
     if _old(place).exists():
         shutil.rmtree(_old(place))
 
