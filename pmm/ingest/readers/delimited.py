@@ -244,7 +244,7 @@ def _fit(
         rows.append([value.decode() for value in row.fields])
         if len(rows) > _HEAD_ROWS:
             break
-    if not whole and 1 < len(rows) <= _HEAD_ROWS:
+    if len(rows) > _HEAD_ROWS or (not whole and len(rows) > 1):
         rows = rows[:-1]
     return _with_one_more(
         _Fit(delimiter=delimiter, quoted=quoted, rows=rows, fields=count, share=0), wanted
@@ -480,6 +480,17 @@ class _Plan:
         return b"".join(line + b"\n" for line in written), used, found
 
 
+@dataclass(frozen=True)
+class _Piece:
+    """A block of whole rows."""
+
+    block: Block
+    over_lines: Places = field(default_factory=Places)
+    """Rows that go over lines, where nothing else is odd."""
+    mended: tuple[bytes, _Oddities] | None = None
+    """Its rows as lines that Arrow reads, and what was odd."""
+
+
 def _batches(path: Path, plan: _Plan, header: bool, found: _Oddities) -> Iterator[pa.RecordBatch]:
     """Batches in the order of the file; the next block is read while Arrow parses one."""
     with ThreadPoolExecutor(2, thread_name_prefix="pmm-rows") as pool:
@@ -488,7 +499,7 @@ def _batches(path: Path, plan: _Plan, header: bool, found: _Oddities) -> Iterato
         parsing: deque[Future[tuple[pa.RecordBatch | None, _Oddities]]] = deque()
         while piece := coming.result():
             coming = pool.submit(next, pieces, None)
-            parsing.append(pool.submit(_parse, path, plan, *piece))
+            parsing.append(pool.submit(_parse, path, plan, piece))
             if len(parsing) > 1:
                 yield from _parsed(parsing, found)
         while parsing:
@@ -504,10 +515,8 @@ def _parsed(
         yield batch
 
 
-def _pieces(
-    path: Path, plan: _Plan, header: bool
-) -> Iterator[tuple[Block, tuple[bytes, _Oddities] | None]]:
-    """Blocks of whole rows, and where rows go over lines, the block mended and what was odd."""
+def _pieces(path: Path, plan: _Plan, header: bool) -> Iterator[_Piece]:
+    """Blocks of whole rows, mended where quotes are odd in them."""
     dialect, rest = plan.dialect, Block(first=1, data=b"")
     before, skip = dialect.before, header
     blocks = read_blocks(path, dialect.encoding.name, _BLOCK_BYTES)
@@ -524,26 +533,35 @@ def _pieces(
                 rest = whole
                 continue
             ready, whole, skip = _after(ready, used), _after(whole, used), False
-        if not plan.splitter.quoted or _is_one_line_each(ready.data, plan.splitter.delimiter):
-            yield ready, None
+            data = ready.data
+        if not plan.splitter.quoted or b'"' not in ready.data:
+            yield _Piece(ready)
             continue
-        mended, used, odd = plan.mend(ready, ended=ended)
-        yield ready, (mended, odd)
+        rows = None if ready.bad else plan.splitter.clean_rows(data, ended=ended)
+        if rows is not None:
+            used, spans = rows
+            over_lines = Places()
+            for line in spans:
+                over_lines.add(ready.first + line)
+            yield _Piece(_until(ready, used), over_lines=over_lines)
+        else:
+            mended, used, odd = plan.mend(ready, ended=ended)
+            yield _Piece(ready, mended=(mended, odd))
         rest = _after(whole, used)
 
 
-def _parse(
-    path: Path, plan: _Plan, block: Block, mended: tuple[bytes, _Oddities] | None
-) -> tuple[pa.RecordBatch | None, _Oddities]:
+def _parse(path: Path, plan: _Plan, piece: _Piece) -> tuple[pa.RecordBatch | None, _Oddities]:
     """A block as a batch, and what was odd in it."""
+    mended, over_lines = piece.mended, piece.over_lines
     try:
-        if mended is None and not block.bad:
+        if mended is None and not piece.block.bad:
             try:
-                return plan.arrow(block.data), _Oddities()
+                batch = plan.arrow(piece.block.data, over_lines=over_lines.count > 0)
+                return batch, _Oddities(over_lines=over_lines)
             except pa.ArrowInvalid:  # some row does not fit
                 pass
         if mended is None:
-            data, _, odd = plan.mend(block, ended=True)
+            data, _, odd = plan.mend(piece.block, ended=True)
             mended = data, odd
         return plan.arrow(mended[0], over_lines=True), mended[1]
     except pa.ArrowInvalid as error:
@@ -570,13 +588,18 @@ def _joined(rest: Block, block: Block) -> Block:
     return Block(first=rest.first, data=rest.data + block.data, bad=bad)
 
 
+def _until(block: Block, lines: int) -> Block:
+    """The first lines of a block."""
+    rest = len(_after(block, lines).data)
+    return Block(first=block.first, data=block.data[: len(block.data) - rest], bad=block.bad)
+
+
 def _after(block: Block, lines: int) -> Block:
     """A block without its first lines."""
-    at = 0
-    for _ in range(lines):
-        at = block.data.find(b"\n", at) + 1
-        if not at:
-            return Block(first=block.first + lines, data=b"")
+    if not lines:
+        return block
+    ends = np.flatnonzero(np.frombuffer(block.data, np.uint8) == ord("\n"))
+    at = int(ends[lines - 1]) + 1 if lines <= len(ends) else len(block.data)
     bad = frozenset(each - lines for each in block.bad if each >= lines)
     return Block(first=block.first + lines, data=block.data[at:], bad=bad)
 
@@ -588,26 +611,6 @@ def _lines_of_first(block: Block, splitter: RowSplitter, *, ended: bool) -> int 
     if row is None:
         return len(lines) if ended else None
     return row.at + row.lines
-
-
-def _is_one_line_each(data: bytes, delimiter: bytes) -> bool:
-    """Whether every quote opens or closes a field, or is written twice in one, and none is open at
-    the end of a line."""
-    if b'"' not in data:
-        return True
-    raw = np.frombuffer(data, np.uint8)
-    quotes = np.flatnonzero(raw == ord('"'))
-    if len(quotes) % 2:
-        return False
-    opening, closing = quotes[::2], quotes[1::2]
-    ends = np.zeros(256, bool)
-    ends[[delimiter[0], ord("\n")]] = True
-    doubled = np.zeros(len(opening) + 1, bool)
-    doubled[1:-1] = opening[1:] == closing[:-1] + 1
-    opens = ends[raw[opening - 1]] | doubled[:-1]  # of one at 0: what stands before it is data[-1]
-    if not (opens & (ends[raw[closing + 1]] | doubled[1:])).all():
-        return False
-    return not (np.searchsorted(quotes, np.flatnonzero(raw == ord("\n"))) & 1).any()
 
 
 def _byte(delimiter: Delimiter) -> bytes:

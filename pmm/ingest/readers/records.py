@@ -12,6 +12,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
+import numpy as np
+from numpy.typing import NDArray
+
 _LONGEST = 1 << 20
 """Bytes of a quoted text that goes over lines, at most."""
 _LOOKED_AT = 100
@@ -209,6 +212,46 @@ class RowSplitter:
         fewest = min(range(self.fields), key=lambda column: len(usual[column]))
         return {column: usual[column] for column in {0, fewest}}
 
+    def clean_rows(self, data: bytes, *, ended: bool) -> tuple[int, list[int]] | None:
+        """How many lines are whole rows, and at which of them begin rows that go over lines.
+
+        None where some quote is odd: it neither opens nor closes a field and is not written twice,
+        or holds lines together that need not belong together.
+
+        Args:
+            data: lines, each with its end.
+            ended: whether the file ends with them.
+        """
+        raw = np.frombuffer(data, np.uint8)
+        quotes = np.flatnonzero(raw == ord('"'))
+        ends = np.flatnonzero(raw == ord("\n"))
+        inside = np.searchsorted(quotes, ends) & 1
+        outside = np.flatnonzero(inside == 0)
+        if not len(outside) or (
+            len(outside) < len(ends) and outside[-1] != len(ends) - 1 and ended
+        ):
+            return None
+        used = int(outside[-1]) + 1
+        if len(data) - int(ends[used - 1]) > _LONGEST:
+            return None
+        if not _are_at_fields(
+            raw, quotes[: np.searchsorted(quotes, ends[used - 1])], self.delimiter
+        ):
+            return None
+        starts = np.concatenate([[0], outside[:-1] + 1])
+        spans = np.flatnonzero(outside > starts)
+        if not len(spans):
+            return used, []
+        lines, known = data.split(b"\n"), dict[int, dict[int, set[int]]]()
+        for at, to in zip(starts[spans].tolist(), outside[spans].tolist(), strict=True):
+            text = b"\n".join(lines[at : to + 1])
+            fields, stray, opened = self.split(text)
+            if stray or opened or len(fields) != self.fields or len(text) > _LONGEST:
+                return None
+            if self._are_rows(lines, at, to, known):
+                return None
+        return used, starts[spans].tolist()
+
     def write(self, fields: Sequence[bytes]) -> bytes:
         """A row as a line in which quotes are where they have to be."""
         return self.delimiter.join(
@@ -227,6 +270,18 @@ def _common(values: Sequence[bytes]) -> set[int]:
     """Classes of characters that more than a few of the values have."""
     counts = Counter(each for value in values for each in _classes_of(value))
     return {each for each, count in counts.items() if count * 30 >= len(values)}
+
+
+def _are_at_fields(raw: NDArray[np.uint8], quotes: NDArray[np.int64], delimiter: bytes) -> bool:
+    """Whether each of the quotes, an even number, opens or closes a field or is written twice."""
+    opening, closing = quotes[::2], quotes[1::2]
+    ends = np.zeros(256, bool)
+    ends[[delimiter[0], ord("\n")]] = True
+    doubled = np.zeros(len(opening) + 1, bool)
+    doubled[1:-1] = opening[1:] == closing[:-1] + 1
+    # What stands before one at the beginning is the last byte, a line end.
+    opens = ends[raw[opening - 1]] | doubled[:-1]
+    return bool((opens & (ends[raw[closing + 1]] | doubled[1:])).all())
 
 
 @lru_cache
