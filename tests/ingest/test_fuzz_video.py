@@ -16,10 +16,12 @@ import pytest
 
 from pmm.errors import PmmError
 from pmm.ingest.pictures.pickled_image import PickleRefused, read_pickled_image
+from pmm.ingest.readers.times import EARLIEST, LATEST
 from pmm.ingest.sources.video.dataset_files import DatasetFiles
 from pmm.ingest.sources.video.datasets import DatasetTargets, PictureSource, dataset_raw
 from pmm.ingest.sources.video.hashtags import read_tag_table
 from pmm.ingest.sources.video.kwai import read_categories
+from pmm.ingest.tables.interactions import ABSURD_TIME
 from pmm.storage.home import Home
 from pmm.world.lmdb_image import LMDB_Image
 
@@ -125,6 +127,10 @@ def pairs(text: str, detected: dict) -> tuple[list[tuple], Counter[str]] | None:
     rows, drop_counts = [], Counter()
     at = {role: int(name.split()[1]) - 1 for role, name in detected["columns"].items()}
     split = [line.split(",") for line in split_lines(text)]
+    fitting = [row for row in split[detected["header"] :] if len(row) == len(split[0])]
+    whens = [row[at["time"]].strip() for row in fitting]
+    # Where none is a time they are numbers that grow.
+    times = any(re.fullmatch(r"[0-9]{9,10}", w) and EARLIEST <= int(w) < LATEST for w in whens)
     for fields in split[detected["header"] :]:
         drop_counts["read"] += 1
         if len(fields) != len(split[0]):
@@ -135,6 +141,8 @@ def pairs(text: str, detected: dict) -> tuple[list[tuple], Counter[str]] | None:
             return None
         fault = "empty user id" * (not user) or "empty item id" * (not item)
         fault = fault or "unreadable time" * (not when)
+        absurd = when and int(when) and times and not EARLIEST <= int(when) < LATEST
+        fault = fault or ABSURD_TIME * bool(absurd)
         if fault:
             drop_counts[fault] += 1
         else:
