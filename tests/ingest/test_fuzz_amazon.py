@@ -12,15 +12,19 @@ import re
 import time
 import zlib
 from collections import Counter
+from decimal import Decimal, InvalidOperation
 
 import pytest
 
 from pmm.errors import PmmError
+from pmm.ingest.readers.date_forms import read_date
 from pmm.ingest.readers.delimited import MALFORMED
 from pmm.ingest.readers.duplicate_rows import DUPLICATE
+from pmm.ingest.readers.times import EARLIEST, LATEST
 from pmm.ingest.sources.amazon.amazon import _no_images, _raw
 from pmm.ingest.sources.amazon.editions import find_release
 from pmm.ingest.sources.amazon.metadata import picture_urls
+from pmm.ingest.tables.interactions import ABSURD_TIME, NO_TIME
 from pmm.storage.home import Home
 
 MUTATIONS = 50
@@ -200,19 +204,30 @@ def plain(value):
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else ""
 
 
-def seconds(text, unit):
-    """The time as whole seconds, or None; the definition that all sources share."""
+def seconds(text):
+    """The time as whole seconds, or why it is none; the definition that all sources share."""
+    text = text.strip()
     try:
-        number = int(text) if text.strip().lstrip("+-").isdecimal() else float(text)
-        if not abs(number) < 2**63:
-            return None
-        found = number // {"s": 1, "ms": 1000}[unit]
-    except (ValueError, OverflowError):
-        return None
-    return int(found) if found < 10**11 else None
+        number = Decimal(text if text.isprintable() and "_" not in text else "nan")
+    except InvalidOperation:
+        number = Decimal("nan")
+    if number.is_nan() or number.is_infinite():
+        moment = read_date(text)
+        return NO_TIME if moment is None else within(moment // 10**9)
+    if number == 0 or number.adjusted() > 30:
+        return ABSURD_TIME if number else 0
+    for per in (1, 10**3, 10**6, 10**9):
+        if EARLIEST <= number / per < LATEST:
+            return int(number // per)
+    moment = read_date(text) if text.isdecimal() else None
+    return ABSURD_TIME if moment is None else within(moment // 10**9)
 
 
-def expected_reviews(raw, keys, unit, literal):
+def within(moment):
+    return moment if EARLIEST <= moment < LATEST else ABSURD_TIME
+
+
+def expected_reviews(raw, keys, literal):
     """Rows and drop_counts as the slowest reader finds them."""
     drop_counts, rows, seen = Counter(), [], set()
     for line in raw.removeprefix(b"\xef\xbb\xbf").split(b"\n"):
@@ -227,11 +242,11 @@ def expected_reviews(raw, keys, unit, literal):
             drop_counts[DUPLICATE] += 1
         else:
             seen.add(line)
-            take(drop_counts, rows, *(plain(value.get(key)) for key in keys), unit)
+            take(drop_counts, rows, *(plain(value.get(key)) for key in keys))
     return rows, +drop_counts
 
 
-def expected_ratings(raw, unit):
+def expected_ratings(raw):
     """The same for ratings, or None where a damaged row makes it a matter of opinion."""
     try:
         text = raw.decode("ascii")
@@ -246,16 +261,17 @@ def expected_ratings(raw, unit):
     user, item = (0, 1) if hits[1] > hits[0] else (1, 0)
     drop_counts, kept = Counter(read=len(rows)), []
     for row in rows:
-        take(drop_counts, kept, row[user], row[item], row[3], unit)
+        take(drop_counts, kept, row[user], row[item], row[3])
     return kept, +drop_counts
 
 
-def take(drop_counts, rows, user, item, time, unit):
-    user, item, time = user.strip(), item.strip(), seconds(time, unit)
+def take(drop_counts, rows, user, item, time):
+    user, item, time = user.strip(), item.strip(), seconds(time)
     reasons = {
         "empty user id": user == "",
         "empty item id": item == "",
-        "unreadable time": time is None,
+        NO_TIME: time == NO_TIME,
+        ABSURD_TIME: time == ABSURD_TIME,
     }
     reason = next((name for name, fails in reasons.items() if fails), None)
     if reason is None:
@@ -294,18 +310,18 @@ def read_or_error(folder):
 
 
 def require_interactions(found, raw):
-    """The rows are those of a plain reader; the unit of time may be either that fits."""
+    """The rows are those of a plain reader."""
     rows, drop_counts, _, release = found
     file = release.interactions[0]
     if file.lines is None:
-        wanted = [expected_ratings(raw, unit) for unit in ("s", "ms")]
+        wanted = expected_ratings(raw)
     else:
         keys = ("reviewerID", "asin", "unixReviewTime")
         if release.edition == "2023":
             keys = ("user_id", "parent_asin", "timestamp")
         literal = file.lines.literal
-        wanted = [expected_reviews(raw, keys, unit, literal) for unit in ("s", "ms")]
-    assert None in wanted or (rows, drop_counts) in wanted
+        wanted = expected_reviews(raw, keys, literal)
+    assert wanted is None or (rows, drop_counts) == wanted
 
 
 def expected_items(raw, key, literal):

@@ -16,6 +16,7 @@ import pytest
 
 from pmm.errors import PmmError
 from pmm.ingest.pictures.pickled_image import PickleRefused, read_pickled_image
+from pmm.ingest.readers.times import EARLIEST, LATEST
 from pmm.ingest.sources.video.dataset_files import DatasetFiles
 from pmm.ingest.sources.video.datasets import (
     DatasetTargets,
@@ -25,6 +26,7 @@ from pmm.ingest.sources.video.datasets import (
 )
 from pmm.ingest.sources.video.hashtags import read_tag_table
 from pmm.ingest.sources.video.kwai import read_categories
+from pmm.ingest.tables.interactions import ABSURD_TIME
 from pmm.storage.home import Home
 from pmm.world.lmdb_image import LMDB_Image
 
@@ -138,6 +140,10 @@ def pairs(text: str, detected: dict) -> tuple[list[tuple], Counter[str]] | None:
     lines = split_lines(text)
     width = len(lines[0].split(","))
     split = [fields_of(line, ",", width) for line in lines]
+    fitting = [row for row in split[detected["header"] :] if len(row) == width]
+    whens = [row[at["time"]].strip() for row in fitting]
+    # Where none is a time they are numbers that grow.
+    times = any(re.fullmatch(r"[0-9]{9,10}", w) and EARLIEST <= int(w) < LATEST for w in whens)
     for fields in split[detected["header"] :]:
         drop_counts["read"] += 1
         if len(fields) != width:
@@ -148,6 +154,8 @@ def pairs(text: str, detected: dict) -> tuple[list[tuple], Counter[str]] | None:
             return None
         fault = "empty user id" * (not user) or "empty item id" * (not item)
         fault = fault or "unreadable time" * (not when)
+        absurd = when and int(when) and times and not EARLIEST <= int(when) < LATEST
+        fault = fault or ABSURD_TIME * bool(absurd)
         if fault:
             drop_counts[fault] += 1
         else:
