@@ -4,7 +4,6 @@ Text is the title alone (paper IV-A: "titles" for Bili and Kwai). Each dataset h
 and is a target of its own.
 """
 
-import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Annotated, Any
 
 import pyarrow as pa
 
+from pmm.advice import command
 from pmm.errors import InputError
 from pmm.flags import Flag
 from pmm.ingest.download.raw_guide import missing_raw
@@ -150,12 +150,16 @@ class DatasetIndex:
             if isinstance(found, IncompleteDataset):
                 hints.append(f'  "{found.name}" does not, and lacks {found.missing}')
                 continue
-            paths = (found.interactions, found.titles[0])
-            interactions, items = (shlex.quote(str(path)) for path in paths)
+            made = command(
+                "ingest",
+                "csv",
+                name=found.name,
+                interactions=found.interactions,
+                items=found.titles[0],
+            )
             hints.append(
                 f'  "{found.name}" does not. Rename its files, or read them as a dataset of its '
-                f"own: pmm ingest csv --name {shlex.quote(found.name)} "
-                f"--interactions {interactions} --items {items}"
+                f"own: {made}"
             )
         return hints
 
