@@ -25,7 +25,7 @@ from pmm.model.item_parts.vector_table import VectorTable
 from pmm.model.losses.next_item import LogQ, Reject, predicted, softmax_over_slots
 from pmm.model.model_entry import DEFAULT, ModelEntry, Settings
 from pmm.model.protocol import ModelOptions, UserScores
-from pmm.model.search_space import CORRECTION, SIZES
+from pmm.model.search_space import CONVOLUTION, CORRECTION, SIZES
 from pmm.model.user_encoders.carca_attention import CarcaEncoder, CarcaHead, ItemMix
 from pmm.shards.kinds import Modality
 
@@ -44,6 +44,8 @@ class CarcaOptions(ModelOptions):
     """Of the table of ids at the start; 0: Xavier-normal, as in the published code."""
     user_blocks: int = 2
     user_heads: int = 4
+    user_convolution: int = 0
+    """Items that a causal convolution in front of it reads at once; 0: there is none."""
     loss: Literal["in_batch", "bce"] = "in_batch"
     """"in_batch": PMMRec's softmax over the batch's slots. "bce": one drawn negative at each input,
     as published."""
@@ -103,6 +105,7 @@ class Carca(SequenceBaseline):
             heads=heads,
             dropout=dropout,
             causal=options.causal,
+            convolution=options.user_convolution,
         )
 
     def of_numbers(self, item_I: Tensor) -> Tensor:
@@ -186,7 +189,7 @@ ENTRY = ModelEntry(
             },
         ),
     },
-    space={**SIZES, **CORRECTION},
+    space={**SIZES, **CORRECTION, **CONVOLUTION},
     build=lambda options, inputs: Carca(options, inputs.n_items, inputs.features),
     read_vectors=vectors_of,
 )

@@ -35,6 +35,7 @@ class MorecOptions(PmmrecOptions):
     modality_pool: Pool = "cls"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         auxiliary = [name for name in ("nicl", "nid", "rcl") if getattr(self.weights, name)]
         if auxiliary:
             raise ValueError(

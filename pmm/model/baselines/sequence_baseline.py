@@ -37,7 +37,7 @@ class SequenceOptions(ModelOptions, Protocol):
 
 
 _LEAST = {"width": 1, "max_length": 1, "user_blocks": 0, "user_heads": 1, "inner": 1}
-_LEAST |= {"table_std": 0}
+_LEAST |= {"table_std": 0, "user_convolution": 0}
 
 
 def check_options(

@@ -32,8 +32,17 @@ from pmm.model.model_entry import DEFAULT, Asked, ModelEntry, Settings, Transfer
 from pmm.model.pmmrec.fusion import MergeFusion, Pool
 from pmm.model.pmmrec.item_fusion import CoAttention, VectorFusion
 from pmm.model.protocol import Encoders, ModelOptions, Recommender
-from pmm.model.search_space import DECAY, DROPOUT, LOGQ, TAU, Choice, Interval, Space
-from pmm.model.user_encoders.transformer import UserEncoder
+from pmm.model.search_space import (
+    DECAY,
+    DROPOUT,
+    LOGQ,
+    TAU,
+    USER_ENCODER,
+    Choice,
+    Interval,
+    Space,
+)
+from pmm.model.user_encoders.choice import UserEncoderOptions, make_user_encoder
 from pmm.shards.items import Items
 from pmm.shards.kinds import Modality
 
@@ -62,7 +71,7 @@ ALL_OBJECTIVES = Weights(nicl=1.0, nid=1.0, rcl=1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
-class PmmrecOptions(ModelOptions):
+class PmmrecOptions(UserEncoderOptions, ModelOptions):
     """What the model is made of; the defaults are the column `default` of docs/paper.md."""
 
     name: str = "pmmrec"
@@ -162,7 +171,8 @@ class Pmmrec(nn.Module, Recommender):
         self.text_projection = _projection(self.text, self.width)
         self.vision_projection = _projection(self.vision, self.width)
         self.fusion = _fusion(options, self.width) if options.modality == "both" else None
-        self.user_encoder = UserEncoder(
+        self.user_encoder = make_user_encoder(
+            options,
             self.width,
             max_length=options.max_length,
             blocks=options.user_blocks,
@@ -435,7 +445,8 @@ def of_run(
 
     A width of 0 takes the text encoder's, and a transfer of pictures alone builds none.
     """
-    width = tensors()["user_encoder.position.weight"].shape[1]
+    names = ("text_projection.bias", "vision_projection.bias")
+    width = next(tensors()[name].shape[0] for name in names if name in tensors())
     if transfer in ("text", "vision"):
         return replace(options, width=width, modality=transfer)
     return replace(options, width=width)
@@ -459,6 +470,7 @@ SPACE: Space = {
     "model.dap_similarity": Choice(values=("dot", "cosine")),
     "model.dap_tau": replace(TAU, only={"model.dap_similarity": ("cosine",)}),
     "model.dap_logq": Choice(values=LOGQ),
+    **USER_ENCODER,
 }
 
 ENTRY = ModelEntry(
