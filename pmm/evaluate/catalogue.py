@@ -51,11 +51,11 @@ def embed_catalogue(
 ) -> Catalogue:
     """Encode every item once, in eval mode; the vectors stay on the model's device in float32."""
     device = next(model.parameters()).device
-    if model.options.modality == "none":
+    if model.options.reads == "none":
         items_per_chunk = LOOKED_UP_ITEMS
     parts: list[Tensor] = []
     with _evaluating(model), progress(shards.n_items, "Encoding the catalogue", "items") as bar:
-        for items in _read_ahead(shards, items_per_chunk, model.options.modality):
+        for items in _read_ahead(shards, items_per_chunk, model.options.reads):
             with mixed(device, dtype):
                 parts.append(model.encode_items(items.to(device)).float())
             bar.advance(len(items.item_I))

@@ -44,14 +44,14 @@ class ModelOptions(Protocol):
         """L, the most recent items that the user encoder reads (R32)."""
 
     @property
-    def modality(self) -> Reads:
+    def reads(self) -> Reads:
         """What of an item's content has to be in a batch; ids and frozen vectors need nothing."""
         return "none"
 
     @property
     def content(self) -> Reads:
         """What of an item's content the model knows, be it from the batch or as frozen vectors."""
-        return self.modality
+        return self.reads
 
     @property
     def knows_items(self) -> bool:

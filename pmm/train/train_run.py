@@ -85,7 +85,7 @@ def train(
     """
     recipe = with_whole_paths(recipe)
     require_trackers(recipe.train.trackers)
-    data = TrainingSet(open_parts(home, recipe), mixing=recipe.mixing, read=recipe.model.modality)
+    data = TrainingSet(open_parts(home, recipe), mixing=recipe.mixing, read=recipe.model.reads)
     with run_folder.claim(run_dir):
         going_on = run_folder.settle(run_dir, existing)
         if going_on:
