@@ -124,6 +124,11 @@ class Recommender(Protocol):
         """How users score items where that is no dot product; None: it is."""
         return None
 
+    @property
+    def temperature(self) -> float:
+        """What a score is divided by to be a logit of the loss."""
+        return 1.0
+
     def encoders(self) -> Encoders:
         """The encoders that run on an item's content."""
         return Encoders()

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from pmm.errors import StaleArtefact
-from pmm.evaluate.catalogue import embed_catalogue, rank_queries
+from pmm.evaluate.catalogue import embed_catalogue, rank_mixes
 from pmm.evaluate.cold import cold_cuts
 from pmm.evaluate.evaluate_options import EvaluateOptions
 from pmm.evaluate.evaluation import evaluate_run
@@ -79,7 +79,7 @@ def rank_alone(model: Pmmrec, shop: Any, cut: tuple[int, list[int], int, bool]) 
         target_U=np.array([item], np.int32),
         history=Lists(offsets=np.array([0, len(history)]), values=np.array(history, np.int32)),
     )
-    return int(rank_queries(model, embed_catalogue(model, shop.shards()), asked)[0])
+    return int(rank_mixes(model, embed_catalogue(model, shop.shards()), asked)[0, 0])
 
 
 def test_cuts_of_another_ingest_are_refused(shop_maker: ModuleType, tmp_path: Path) -> None:

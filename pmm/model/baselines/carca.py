@@ -130,6 +130,11 @@ class Carca(SequenceBaseline):
 
         return scores
 
+    @property
+    def temperature(self) -> float:
+        """Of the loss that divides by one."""
+        return 1.0 if self.options.loss == "bce" else self.options.tau
+
     def loss(self, batch: Batch, generator: Generator | None = None) -> Tensor:
         """The loss of the next item at each input, a float32 scalar.
 

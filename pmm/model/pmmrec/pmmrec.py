@@ -363,6 +363,11 @@ class Pmmrec(nn.Module, Recommender):
         """
         return scored_items(e_ID, self.options.dap_similarity)
 
+    @property
+    def temperature(self) -> float:
+        """That of next-item prediction."""
+        return self.options.dap_tau
+
     def loss(self, batch: Batch, generator: Generator | None = None) -> dict[str, Tensor]:
         """The objectives of a batch as float32 scalars (paper Eq. 12).
 
@@ -571,10 +576,17 @@ ENTRY = ModelEntry(
     settings={
         DEFAULT: Settings(options=preset("default")),
         # It says AdamW and no more, so norms decay as in the published code (R34, R41, R43).
-        "paper": Settings(options=preset("paper"), training={"decay_norms": True}),
+        "paper": Settings(
+            options=preset("paper"), training={"decay_norms": True, "choose_popularity": False}
+        ),
         "official": Settings(
             options=preset("official"),
-            training={"decay_norms": True, "precision": "fp16", "patience": 0},
+            training={
+                "decay_norms": True,
+                "precision": "fp16",
+                "patience": 0,
+                "choose_popularity": False,
+            },
         ),
     },
     space=SPACE,
