@@ -40,8 +40,8 @@ from pmm.runs.weights import (
     frozen_digest,
     frozen_digests,
     kept_tensors,
-    load_weights,
     read_header,
+    read_tensors,
     save_weights,
     trained_tensors,
 )
@@ -366,21 +366,21 @@ class Trainer:
         path, again = self.run_dir / BEST, "pmm train ... --overwrite"
         if not path.exists() or "popularity" in read_header(path, made_by=again):
             return
-        last = {name: each.clone() for name, each in kept_tensors(self.model).items()}
-        about = load_weights(path, self.model, made_by=again)
+        last = {name: each.detach().clone() for name, each in kept_tensors(self.model).items()}
+        best, about = read_tensors(path, made_by=again)
+        self._put(best)
         try:
             with interrupt.at_once():
                 mixes = [PopularityMix(alpha=alpha) for alpha in ALPHAS]
                 summaries = self._rank_validation(mixes)
         except KeyboardInterrupt:
+            self._put(last)
             return
         rates = {mix.alpha: each["hr@10"] for mix, each in zip(mixes, summaries, strict=True)}
         found = asdict(choose(rates))
         about["popularity"] = {"kappa": KAPPA, **found, "valid_hr@10": rates}
         save_weights(path, self.model, about)
-        with torch.no_grad():
-            for name, tensor in kept_tensors(self.model).items():
-                tensor.copy_(last[name])
+        self._put(last)
         logger.info(
             "share of popularity: alpha %g ranks the validation items best (HR@10 %.2f; %.2f "
             "without), %g is within two points of it",
@@ -391,6 +391,12 @@ class Trainer:
         )
         log.write({"kind": "popularity", "step": self.state.step, **about["popularity"]})
         self._save(log)
+
+    def _put(self, tensors: Mapping[str, Tensor]) -> None:
+        """Put weights of this run into its model, whose frozen trunks may be gone by now."""
+        with torch.no_grad():
+            for name, tensor in kept_tensors(self.model).items():
+                tensor.copy_(tensors[name])
 
     def _keep_best(self, epoch: float) -> None:
         about: dict[str, Any] = {"pmm": __version__, "step": self.state.step, "epoch": epoch}
