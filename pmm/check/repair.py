@@ -219,7 +219,7 @@ def _cache(home: Home, place: Path, mark: str) -> None:
 def _model(recipe: Recipe, n_items: int) -> Any:
     from pmm.model.build import build_model
 
-    if recipe.model.content == "none" or recipe.model.modality == "none":
+    if recipe.model.content == "none" or recipe.model.reads == "none":
         raise InputError(f"{recipe.model.name} has no encoders")
     return build_model(recipe.model, n_items, None, fresh=False).eval()
 
@@ -232,7 +232,7 @@ def _recipes(home: Home) -> Iterator[Recipe]:
             recipe = saved_recipe(run_dir)
         except PmmError:
             continue
-        key = repr([(recipe.model.name, recipe.model.modality), encoder_specs(recipe.model)])
+        key = repr([(recipe.model.name, recipe.model.content), encoder_specs(recipe.model)])
         if key not in seen:
             seen.add(key)
             yield recipe

@@ -3,7 +3,7 @@
 Shape legend: N items of the catalogue, U users of a chunk, L window of recent items, D width.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,8 +12,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
-from pmm.arrays import Int32s
+from pmm.arrays import Int64s
+from pmm.evaluate.popularity_mix import NO_POPULARITY, PopularityMix
 from pmm.evaluate.ranking import HISTORY_AT_ONCE, Queries, Scratch, rank_scores, rank_users, spans
 from pmm.model.protocol import Recommender
 from pmm.progress import progress
@@ -40,6 +42,8 @@ class Catalogue:
     """What the user encoder reads."""
     score_ND: Tensor
     """What users are scored against."""
+    count_N: Int64s
+    """How often each item occurs in the training parts."""
 
 
 def embed_catalogue(
@@ -51,16 +55,20 @@ def embed_catalogue(
 ) -> Catalogue:
     """Encode every item once, in eval mode; the vectors stay on the model's device in float32."""
     device = next(model.parameters()).device
-    if model.options.modality == "none":
+    if model.options.reads == "none":
         items_per_chunk = LOOKED_UP_ITEMS
     parts: list[Tensor] = []
     with _evaluating(model), progress(shards.n_items, "Encoding the catalogue", "items") as bar:
-        for items in _read_ahead(shards, items_per_chunk, model.options.modality):
+        for items in _read_ahead(shards, items_per_chunk, model.options.reads):
             with mixed(device, dtype):
                 parts.append(model.encode_items(items.to(device)).float())
             bar.advance(len(items.item_I))
         input_ND = torch.cat(parts)
-        return Catalogue(input_ND=input_ND, score_ND=model.item_vectors(input_ND))
+        return Catalogue(
+            input_ND=input_ND,
+            score_ND=model.item_vectors(input_ND),
+            count_N=shards.train_count[1:],
+        )
 
 
 def _read_ahead(shards: Shards, chunk: int, read: Reads) -> Iterator[Items]:
@@ -111,30 +119,49 @@ def score_catalogue(
     history: Lists | Prefixes,
     *,
     dtype: torch.dtype = torch.float32,
+    mix: PopularityMix = NO_POPULARITY,
 ) -> Tensor:
     """The scores of all items for users with these histories, float32 [U, N]; for a few users."""
     with _evaluating(model), mixed(catalogue.input_ND.device, dtype):
         scores = model.scores_of_users
         windows = _windows(model, catalogue, history, np.arange(len(history)))
         if scores is None:
-            return model.user_vectors(*windows).float() @ catalogue.score_ND.T
-        return scores(*windows, catalogue.score_ND).float()
+            score_UN = model.user_vectors(*windows).float() @ catalogue.score_ND.T
+        else:
+            score_UN = scores(*windows, catalogue.score_ND).float()
+    return score_UN if mix.alpha == 0 else score_UN + _of_popularity(model, catalogue, mix)
 
 
-def rank_queries(
+def _of_popularity(model: Recommender, catalogue: Catalogue, mix: PopularityMix) -> Tensor:
+    """What a mix adds to the score of each item, float32 [N].
+
+    A score times the model's temperature is a logit, and alpha is meant beside logits.
+    """
+    log_share_N = torch.from_numpy(mix.log_share(catalogue.count_N))
+    return (mix.alpha * model.temperature * log_share_N).to(catalogue.score_ND.device)
+
+
+def rank_mixes(
     model: Recommender,
     catalogue: Catalogue,
     asked: Queries,
+    mixes: Sequence[PopularityMix] = (NO_POPULARITY,),
     *,
     keep_history: bool = False,
     users_per_chunk: int = 1024,
     dtype: torch.dtype = torch.float32,
-) -> Int32s:
-    """The rank of each query's target among the whole catalogue. [U]
+) -> NDArray[np.int32]:
+    """The rank of each query's target among the whole catalogue, int32 [mixes, U].
 
-    Users with histories of like length are ranked together, so that windows are hardly padded.
+    Several shares of popularity are ranked with at once, so that users are encoded once. Users with
+    histories of like length are ranked together, so that windows are hardly padded.
+
+    What a mix adds is one more value of the vectors, of the item its log share and of the user
+    alpha, so a rank is as exact as without.
     """
-    rank_U = np.zeros(len(asked), np.int32)
+    rank_MU: NDArray[np.int32] = np.zeros((len(mixes), len(asked)), np.int32)
+    added = [_of_popularity(model, catalogue, mix) if mix.alpha else None for mix in mixes]
+    items = [_with_value(catalogue.score_ND, each) for each in added]
     order_U = np.argsort(np.minimum(asked.history.lengths, model.max_length), kind="stable")
     scratch = Scratch()
     with progress(len(asked), "Ranking", "users") as bar:
@@ -145,18 +172,27 @@ def rank_queries(
             part = asked.take(chosen)
             if dense:
                 score_UN = score_catalogue(model, catalogue, part.history, dtype=dtype)
-                rank_U[chosen] = rank_scores(score_UN, part, keep_history=keep_history)
+                for k, added_N in enumerate(added):
+                    mixed_UN = score_UN if added_N is None else score_UN + added_N
+                    rank_MU[k, chosen] = rank_scores(mixed_UN, part, keep_history=keep_history)
             else:
                 vectors_UD = user_vectors(model, catalogue, part.history, dtype=dtype)
-                rank_U[chosen] = rank_users(
-                    vectors_UD,
-                    catalogue.score_ND,
-                    part,
-                    keep_history=keep_history,
-                    scratch=scratch,
-                )
+                widened_UD = functional.pad(vectors_UD, (0, 1), value=1.0)
+                for k, item_ND in enumerate(items):
+                    rank_MU[k, chosen] = rank_users(
+                        vectors_UD if added[k] is None else widened_UD,
+                        item_ND,
+                        part,
+                        keep_history=keep_history,
+                        scratch=scratch,
+                    )
             bar.advance(len(part))
-    return rank_U
+    return rank_MU
+
+
+def _with_value(x_ND: Tensor, value_N: Tensor | None) -> Tensor:
+    """Vectors with one more value each; as they are without one."""
+    return x_ND if value_N is None else torch.cat([x_ND, value_N[:, None]], dim=1)
 
 
 @contextmanager

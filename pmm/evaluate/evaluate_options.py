@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pmm.errors import InputError
+from pmm.evaluate.popularity_mix import KAPPA, PopularityMix
 from pmm.flags import Flag
 from pmm.shards.kinds import Split
 from pmm.storage.home import Home, resolve_home
@@ -28,6 +29,11 @@ class EvaluateOptions:
     neighbours: Annotated[bool, Flag(group="data")] = False
     """Also rank by neighbours, without training: items that share users, and items whose frozen
     vectors are near (of the modalities that the model reads; not for a model on ids alone)."""
+    popularity_alpha: Annotated[float | None, Flag(group="data", shown="the run's own")] = None
+    """Share of popularity in the second ranking, times log(count) beside the logits; negative
+    prefers rare items. Without it the one that the run's validation items chose, if they did."""
+    popularity_kappa: Annotated[float | None, Flag(group="data", shown="the run's own")] = None
+    """Occurrences added to those of each item before their logarithm is taken."""
     gallery_users: int = 6
     """Users shown in gallery.png; 0 draws none."""
     items_per_chunk: int = 64
@@ -40,6 +46,13 @@ class EvaluateOptions:
         low = [
             f"{name} must be at least {n}" for name, n in least.items() if getattr(self, name) < n
         ]
+        try:
+            PopularityMix(
+                alpha=self.popularity_alpha or 0.0,
+                kappa=KAPPA if self.popularity_kappa is None else self.popularity_kappa,
+            )
+        except ValueError as error:
+            low.append(str(error))
         if low:
             raise InputError("; ".join(low))
 

@@ -3,7 +3,8 @@
 Shape legend: N items of the catalogue, U users of a chunk, L window of recent items, D width.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pmm.advice import command
@@ -19,14 +21,15 @@ from pmm.evaluate import gallery
 from pmm.evaluate.catalogue import (
     Catalogue,
     embed_catalogue,
-    rank_queries,
+    rank_mixes,
     score_catalogue,
 )
 from pmm.evaluate.cold import ColdCuts, cold_cuts, summarise_cuts
 from pmm.evaluate.evaluate_options import EvaluateOptions, EvaluateRequest, RankedPart
-from pmm.evaluate.metrics import headline, summarise
+from pmm.evaluate.metrics import headline, measure, summarise, summarise_mix
 from pmm.evaluate.neighbours import item_neighbours, rank_by_content, rank_by_neighbours, unit
 from pmm.evaluate.popularity_and_chance import rank_by_chance, rank_by_popularity
+from pmm.evaluate.popularity_mix import KAPPA, NO_POPULARITY, PopularityMix
 from pmm.evaluate.publish import SameWeights, publish
 from pmm.evaluate.ranking import Queries, count_candidates, top_items
 from pmm.model.features.frozen_vectors import frozen_vectors
@@ -61,20 +64,49 @@ def evaluate_model(
     catalogue: Catalogue | None = None,
 ) -> pa.Table:
     """The ranks table (schemas.RANKS) of a model on all users of a target."""
+    return evaluate_mixes(
+        model, shards, options, [NO_POPULARITY], dtype=dtype, catalogue=catalogue
+    )[0]
+
+
+def evaluate_mixes(
+    model: Recommender,
+    shards: Shards,
+    options: EvaluateOptions,
+    mixes: Sequence[PopularityMix],
+    *,
+    dtype: torch.dtype = torch.float32,
+    catalogue: Catalogue | None = None,
+) -> list[pa.Table]:
+    """`evaluate_model` with several shares of popularity; items and users are encoded once."""
     if catalogue is None:
         catalogue = embed_catalogue(
             model, shards, dtype=dtype, items_per_chunk=options.items_per_chunk
         )
     asked = questions(shards, options.split)
-    ranks = rank_queries(
+    rank_MU = _rank(model, catalogue, asked, mixes, options, dtype)
+    keep = options.keep_history
+    return [ranks_table(asked, rank_U, shards, keep_history=keep) for rank_U in rank_MU]
+
+
+def _rank(
+    model: Recommender,
+    catalogue: Catalogue,
+    asked: Queries,
+    mixes: Sequence[PopularityMix],
+    options: EvaluateOptions,
+    dtype: torch.dtype,
+) -> NDArray[np.int32]:
+    """int32 [mixes, U]."""
+    return rank_mixes(
         model,
         catalogue,
         asked,
+        mixes,
         keep_history=options.keep_history,
         users_per_chunk=options.users_per_chunk,
         dtype=dtype,
     )
-    return ranks_table(asked, ranks, shards, keep_history=options.keep_history)
 
 
 def ranks_table(asked: Queries, rank_U: Int32s, shards: Shards, *, keep_history: bool) -> pa.Table:
@@ -177,6 +209,41 @@ def _metrics(
     }
 
 
+def mixes_of(options: EvaluateOptions, about: Mapping[str, Any]) -> dict[str, PopularityMix]:
+    """The shares of popularity that are ranked with: "none", then "chosen" and "balanced".
+
+    Args:
+        options: an alpha that is asked for is the chosen one.
+        about: the header of the run's best weights, which has what the validation items chose. A
+            run that was trained without choosing has nothing, and is ranked without.
+    """
+    stored, asked = about.get("popularity"), options.popularity_alpha
+    found = {"none": NO_POPULARITY}
+    if asked is not None:
+        found["chosen"] = PopularityMix(alpha=asked, kappa=options.popularity_kappa or KAPPA)
+    elif stored is not None:
+        for name in ("chosen", "balanced"):
+            kappa = options.popularity_kappa or stored["kappa"]
+            found[name] = PopularityMix(alpha=stored[name], kappa=kappa)
+    return found
+
+
+def _summarise_mixes(
+    mixes: Mapping[str, PopularityMix],
+    tables: Sequence[pa.Table],
+    cold_MC: NDArray[np.int32] | None,
+) -> dict[str, dict[str, Any]]:
+    """Metrics of each share of popularity, warm and cold targets and the cold cuts apart."""
+    found = {
+        name: {**asdict(mix), **summarise_mix(table)}
+        for (name, mix), table in zip(mixes.items(), tables, strict=True)
+    }
+    if cold_MC is not None:
+        for name, rank_C in zip(mixes, cold_MC, strict=True):
+            found[name]["cold_cuts"] = measure(rank_C)
+    return found
+
+
 def drop_evaluations(run_dir: Path) -> None:
     """Remove what `evaluate_run` wrote about weights that are being replaced."""
     for pattern in ("metrics*.json", "ranks*.parquet", "gallery*.png"):
@@ -227,7 +294,8 @@ def evaluate_run(
     Writes ranks.parquet, metrics.json and gallery.png into the run's folder (with -valid in their
     names for that split, and the target's slug where it is not the run's one target) and returns
     what metrics.json holds. Values are fractions. With `options.cold` ranks-cold.parquet has the
-    held-out cuts, ranks-cold-all.parquet the paper's.
+    held-out cuts, ranks-cold-all.parquet the paper's. All of them rank without a share of
+    popularity; ranks-chosen.parquet has the ranks with the share that the validation items chose.
 
     Args:
         home: where the shards are.
@@ -250,7 +318,11 @@ def evaluate_run(
         model, shards, about = load_run(home, run_dir, device=device, target=target)
     dtype = pick_precision(about["precision"], next(model.parameters()).device)
     catalogue = embed_catalogue(model, shards, dtype=dtype, items_per_chunk=options.items_per_chunk)
-    ranks = evaluate_model(model, shards, options, dtype=dtype, catalogue=catalogue)
+    mixes = mixes_of(options, about)
+    mixed = evaluate_mixes(
+        model, shards, options, list(mixes.values()), dtype=dtype, catalogue=catalogue
+    )
+    ranks = mixed[0]
     ranked_by = rankers(shards, options, model.options, next(model.parameters()).device)
     facts: dict[str, Any] = {"run": run_dir.name, "target": shards.target}
     facts |= {"shards": shards.fingerprint, "step": about["step"], "epoch": about["epoch"]}
@@ -265,6 +337,13 @@ def evaluate_run(
         facts["cold_start"] = found
         held_out = cold_ranks.filter(pa.array(cuts.held_out_C))
         tables |= {"ranks-cold": held_out, "ranks-cold-all": cold_ranks}
+    if len(mixes) > 1:
+        cold_MC = None
+        if options.cold:
+            held = cuts.queries.take(np.flatnonzero(cuts.held_out_C))
+            cold_MC = _rank(model, catalogue, held, list(mixes.values()), options, dtype)
+        facts["popularity_mix"] = _summarise_mixes(mixes, mixed, cold_MC)
+        tables["ranks-chosen"] = mixed[1]
     metrics = _metrics(ranks, shards, options, facts, ranked_by)
     draw: Callable[[Path], None] | None = None
     if options.gallery_users:
@@ -299,14 +378,7 @@ def _evaluate_cold(
     """The metrics of the cold cuts beside what a model must beat, and the model's ranks."""
     asked, keep = cuts.queries, options.keep_history
     ranks = {
-        "model": rank_queries(
-            model,
-            catalogue,
-            asked,
-            keep_history=keep,
-            users_per_chunk=options.users_per_chunk,
-            dtype=dtype,
-        ),
+        "model": _rank(model, catalogue, asked, [NO_POPULARITY], options, dtype)[0],
         **{name: rank(asked) for name, rank in ranked_by.items()},
     }
     return summarise_cuts(cuts, ranks), ranks_table(

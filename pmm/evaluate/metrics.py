@@ -66,6 +66,12 @@ def summarise(ranks: pa.Table, repeated_U: NDArray[np.bool_] | None = None) -> d
     return {**measure(rank_U), **new, "cold": cold, "buckets": buckets}
 
 
+def summarise_mix(ranks: pa.Table) -> dict[str, Any]:
+    """Metrics of all users, and of those whose target is warm and cold beside each other."""
+    rank_U, cold_U = ranks["rank"].to_numpy(), ranks["train_count"].to_numpy() < COLD_BELOW
+    return {**measure(rank_U), "warm": measure(rank_U[~cold_U]), "cold": measure(rank_U[cold_U])}
+
+
 def mean_summary(parts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """The summary of one target as it is; of several the plain mean of theirs.
 

@@ -48,7 +48,30 @@ def metrics_table(metrics: Mapping[str, Any]) -> str:
             ],
         ),
     ]
-    return "\n".join([*lines, *_cold_lines(metrics.get("cold_start"))])
+    return "\n".join([*lines, *_mix_lines(metrics), *_cold_lines(metrics.get("cold_start"))])
+
+
+_MIX_NAMES = {"none": "", "chosen": " (chosen on validation)", "balanced": " (balanced)"}
+_MIX_PARTS = {"warm": "warm items", "cold": "cold items", "cold_cuts": "cold cuts, held out"}
+
+
+def _mix_lines(metrics: Mapping[str, Any]) -> list[str]:
+    """Rankings with a share of popularity beside the one without, warm and cold targets apart."""
+    mixes = metrics.get("popularity_mix")
+    if not mixes:
+        return []
+    rows = [
+        [f"alpha {mix['alpha']:g}{_MIX_NAMES[name]}", 100 * mix["hr@10"], 100 * mix["ndcg@10"]]
+        + [_percent(mix.get(part), "hr@10") for part in _MIX_PARTS]
+        for name, mix in mixes.items()
+    ]
+    header = ["share of popularity", "HR@10", "NDCG@10"]
+    header += [f"HR@10, {what}" for what in _MIX_PARTS.values()]
+    return ["", text_table(header, rows)]
+
+
+def _percent(summary: Mapping[str, Any] | None, name: str) -> float | None:
+    return 100 * summary[name] if summary and name in summary else None
 
 
 def _heading(metrics: Mapping[str, Any]) -> list[str]:

@@ -94,6 +94,8 @@ class ModelEntry:
     transfers: Mapping[Transfer, tuple[str, ...]] = field(default_factory=dict)
     """Mode -> the parts (submodules) that it takes over. Empty: the model is trained from scratch
     only, as one that knows items by their numbers."""
+    parts: "Callable[[Any], Mapping[Transfer, tuple[str, ...]]] | None" = None
+    """Options -> `transfers` of a model of these, where they decide which parts there are."""
     at_stage: Callable[[Any, Asked], Any] = _as_they_are
     """(options, what is asked) -> the options of that stage."""
     of_run: OfRun = _as_they_are

@@ -45,14 +45,14 @@ class ModelOptions(Protocol):
         """L, the most recent items that the user encoder reads (R32)."""
 
     @property
-    def modality(self) -> Reads:
+    def reads(self) -> Reads:
         """What of an item's content has to be in a batch; ids and frozen vectors need nothing."""
         return "none"
 
     @property
     def content(self) -> Reads:
         """What of an item's content the model knows, be it from the batch or as frozen vectors."""
-        return self.modality
+        return self.reads
 
     @property
     def knows_items(self) -> bool:
@@ -80,10 +80,10 @@ class Encoders:
 
 
 _LEAST = {"width": 1, "max_length": 1, "user_blocks": 0, "user_heads": 1, "inner": 1}
-_LEAST |= {"table_std": 0}
+_LEAST |= {"table_std": 0, "user_convolution": 0}
 _MOST = {"width": 1 << 16, "max_length": 1 << 16, "user_blocks": 1000, "user_heads": 1 << 16}
 _MOST |= {"inner": 1 << 20, "table_std": 1000, "parts": 1 << 12, "centroids": 1 << 16}
-_MOST |= {"permutation_epochs": 1 << 20}
+_MOST |= {"permutation_epochs": 1 << 20, "user_convolution": 1 << 16}
 """Far beyond any model that was ever trained; more is a slip or damage, and no memory holds it."""
 
 
@@ -159,6 +159,11 @@ class Recommender(Protocol):
     def scores_of_users(self) -> UserScores | None:
         """How users score items where that is no dot product; None: it is."""
         return None
+
+    @property
+    def temperature(self) -> float:
+        """What a score is divided by to be a logit of the loss."""
+        return 1.0
 
     def encoders(self) -> Encoders:
         """The encoders that run on an item's content."""

@@ -60,3 +60,16 @@ IN_BATCH: Space = {
     **CORRECTION,
 }
 """How the in-batch softmax compares and corrects."""
+
+CONVOLUTION: Space = {"model.user_convolution": Choice(values=(0, 3))}
+POSITIONS: Space = {
+    "model.user_positions": Choice(
+        values=("absolute", "rope"), only={"model.user_encoder": ("transformer", "hstu")}
+    )
+}
+USER_ENCODER: Space = {
+    "model.user_encoder": Choice(values=("transformer", "gru", "nextitnet", "hstu")),
+    **POSITIONS,
+    **CONVOLUTION,
+}
+"""What reads a user's items, the same for every model that lets choose."""

@@ -60,7 +60,7 @@ def require_features(shards: Shards, options: ModelOptions) -> None:
     Raises:
         InputError: they are.
     """
-    if options.modality == "none" and options.content in ("text", "both"):
+    if options.reads == "none" and options.content in ("text", "both"):
         require_same_tokenizer(shards, encoder_specs(options)["text"].encoder)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from pmm.errors import RecipeError
 from pmm.model import registry
+from pmm.runs.train_options import TrainOptions
 from pmm.storage.toml import read_recipe
 
 _SHARED_BEFORE = frozenset(
@@ -33,7 +34,8 @@ def saved_values(path: Path) -> dict[str, Any]:
         InputError, RecipeError: the file cannot be read, as `read_recipe`.
         RecipeError: such an option changed the run, and is not to be had any more.
     """
-    return without_former_options(read_recipe(path), origin=str(path))
+    values = without_former_options(read_recipe(path), origin=str(path))
+    return with_former_defaults(values)
 
 
 def without_former_options(values: dict[str, Any], *, origin: str) -> dict[str, Any]:
@@ -55,3 +57,34 @@ def without_former_options(values: dict[str, Any], *, origin: str) -> dict[str, 
         )
     former = (_READ_BY_NONE | _ALWAYS.keys()) - known
     return {**values, "model": {k: v for k, v in model.items() if k not in former}}
+
+
+_DEFAULTS_BEFORE: Mapping[str, Mapping[str, Any]] = {
+    "train": {"choose_popularity": False},
+    "model": {"user_positions": "absolute", "user_convolution": 0},
+}
+"""What a run's recipe did not say before it could be chosen, and what was so then."""
+
+
+def with_former_defaults(values: dict[str, Any]) -> dict[str, Any]:
+    """A run's values as they were meant, where its recipe is older than an option.
+
+    A saved recipe holds every value, so one that is missing there is one that did not exist.
+    """
+    found = dict(values)
+    for section, before in _DEFAULTS_BEFORE.items():
+        given = values.get(section)
+        if isinstance(given, Mapping):
+            known = _known(section, given)
+            found[section] = {**{k: v for k, v in before.items() if k in known}, **given}
+    return found
+
+
+def _known(section: str, given: Mapping[str, Any]) -> set[str]:
+    """The options that a section has today; none where its model is unknown."""
+    if section == "train":
+        return {each.name for each in fields(TrainOptions)}
+    name = str(given.get("name"))
+    if name not in registry.models():
+        return set()
+    return {each.name for each in fields(registry.entry(name).options)}

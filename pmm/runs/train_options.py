@@ -61,6 +61,10 @@ class TrainOptions:
     """Decay norms and biases too, as the published code does."""
     patience: int = 10
     """Evaluations without a better validation HR@10 after which a run ends; 0 never ends one."""
+    choose_popularity: bool = True
+    """Validation ranks without and with a share of popularity, and the better one counts; after
+    training more shares are tried on the validation items, and the chosen one is stored with the
+    best weights (`pmm.evaluate.popularity_mix`)."""
     eval_every: int = 1
     """Epochs between evaluations."""
     precision: Precision = "auto"

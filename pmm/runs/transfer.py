@@ -94,7 +94,8 @@ def parts_of(model: Recommender, transfer: Transfer) -> tuple[str, ...]:
     Raises:
         InputError: the model does not have that mode.
     """
-    transfers = registry.entry(model.options.name).transfers
+    entry = registry.entry(model.options.name)
+    transfers = entry.parts(model.options) if entry.parts else entry.transfers
     if transfer not in transfers:
         raise InputError(
             f"{model.options.name} has no {transfer} transfer: it has "

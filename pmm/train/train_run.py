@@ -167,7 +167,7 @@ def training_set(home: Home, recipe: Recipe) -> TrainingSet:
     return TrainingSet(
         open_parts(home, recipe),
         mixing=recipe.mixing,
-        read=recipe.model.modality,
+        read=recipe.model.reads,
         windows=recipe.train.windows,
         max_length=recipe.model.max_length,
     )

@@ -8,8 +8,9 @@ anywhere and resumed does what it would have done.
 import hashlib
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -22,8 +23,9 @@ from pmm.data.loader import BatchLoader, steps_per_epoch, train_batches
 from pmm.data.training_set import TrainingSet
 from pmm.errors import PmmError
 from pmm.evaluate.evaluate_options import EvaluateOptions
-from pmm.evaluate.evaluation import drop_evaluations, evaluate_model, references
+from pmm.evaluate.evaluation import drop_evaluations, evaluate_mixes, references
 from pmm.evaluate.metrics import headline, mean_summary, summarise
+from pmm.evaluate.popularity_mix import ALPHAS, KAPPA, NO_POPULARITY, PopularityMix, choose
 from pmm.memory import keep_freed_memory
 from pmm.model.build import build_model, features_of
 from pmm.model.features.trunks import with_activations
@@ -45,6 +47,9 @@ from pmm.runs.weights import (
     BEST,
     frozen_digest,
     frozen_digests,
+    kept_tensors,
+    read_header,
+    read_tensors,
     save_weights,
     trained_tensors,
 )
@@ -62,6 +67,8 @@ Ended = Literal["", "epochs", "patience", "max_steps", "max_minutes", "interrupt
 
 
 VALID = EvaluateOptions(split="valid")
+MIXED = PopularityMix(alpha=0.75)
+"""What validation ranks with beside no share of popularity: best on most dense targets."""
 
 
 class Trainer:
@@ -151,6 +158,8 @@ class Trainer:
         if ended and self.state.evaluated_step != self.state.step:
             self._evaluate(log, interrupt)
             self._save(log)
+        if ended and self.options.choose_popularity and not interrupt.asked:
+            self._choose_popularity(log, interrupt)
         self.ended = "interrupted" if interrupt.asked else ended
         if interrupt.asked:
             self._save(log)
@@ -335,21 +344,26 @@ class Trainer:
             return
         state = self.state
         epoch = state.epoch + state.index / self.steps_per_epoch
-        state.evaluated_step, better = state.step, found["hr@10"] > state.best
+        reached = max(found["hr@10"], found.get("mixed", {}).get("hr@10", 0.0))
+        state.evaluated_step, better = state.step, reached > state.best
         state.waited = 0 if better or self.model.learning_codes else state.waited + 1
         if better:
-            state.best, state.best_epoch = found["hr@10"], epoch
+            state.best, state.best_epoch = reached, epoch
             self._keep_best(epoch)
         seconds = time.perf_counter() - start
         state.seconds += seconds
         mark = "best so far" if better else f"best {100 * state.best:.2f}"
-        logger.info("epoch %.4g, validation: %s (%s)", epoch, headline(found), mark)
+        mixed_too = f"; with popularity {_told(found['mixed'])}" if "mixed" in found else ""
+        logger.info("epoch %.4g, validation: %s%s (%s)", epoch, headline(found), mixed_too, mark)
         log.write(
             {
                 "kind": "evaluation",
                 "step": state.step,
                 "epoch": round(epoch, 4),
-                **{name: value for name, value in found.items() if name not in ("cold", "buckets")},
+                **{
+                    name: v for name, v in found.items() if name not in ("cold", "buckets", "mixed")
+                },
+                **({"mixed_hr@10": found["mixed"]["hr@10"]} if "mixed" in found else {}),
                 "cold_hr@10": found["cold"].get("hr@10"),
                 "popularity_hr@10": self.popularity["hr@10"],
                 "best": state.best,
@@ -359,13 +373,62 @@ class Trainer:
         )
 
     def _validate(self) -> Mapping[str, Any]:
-        """The metrics on the validation items; of several sources their mean."""
-        return mean_summary(
-            {
-                part.target: summarise(evaluate_model(self.model, part, VALID, dtype=self.dtype))
-                for part in self.data.parts
-            }
+        """The metrics on the validation items; of several sources their mean.
+
+        Under "mixed" those with a share of popularity, where that counts too.
+        """
+        mixes = [NO_POPULARITY, *([MIXED] if self.options.choose_popularity else [])]
+        found, *mixed_ones = self._rank_validation(mixes)
+        return {**found, **({"mixed": mixed_ones[0]} if mixed_ones else {})}
+
+    def _rank_validation(self, mixes: Sequence[PopularityMix]) -> list[dict[str, Any]]:
+        """The summary of each share of popularity; of several sources their mean."""
+        tables = {
+            part.target: evaluate_mixes(self.model, part, VALID, mixes, dtype=self.dtype)
+            for part in self.data.parts
+        }
+        return [
+            mean_summary({target: summarise(each[k]) for target, each in tables.items()})
+            for k in range(len(mixes))
+        ]
+
+    def _choose_popularity(self, log: TrackedLog, interrupt: Interrupt) -> None:
+        """Try shares of popularity on the validation items with the best weights, and store what
+        they say with them; a run that has it is left as it is."""
+        path, again = self.run_dir / BEST, "pmm train ... --overwrite"
+        if not path.exists() or "popularity" in read_header(path, made_by=again):
+            return
+        last = {name: each.detach().clone() for name, each in kept_tensors(self.model).items()}
+        best, about = read_tensors(path, made_by=again)
+        self._put(best)
+        try:
+            with interrupt.at_once():
+                mixes = [PopularityMix(alpha=alpha) for alpha in ALPHAS]
+                summaries = self._rank_validation(mixes)
+        except KeyboardInterrupt:
+            self._put(last)
+            return
+        rates = {mix.alpha: each["hr@10"] for mix, each in zip(mixes, summaries, strict=True)}
+        found = asdict(choose(rates))
+        about["popularity"] = {"kappa": KAPPA, **found, "valid_hr@10": rates}
+        save_weights(path, self.model, about)
+        self._put(last)
+        logger.info(
+            "share of popularity: alpha %g ranks the validation items best (HR@10 %.2f; %.2f "
+            "without), %g is within two points of it",
+            found["chosen"],
+            100 * rates[found["chosen"]],
+            100 * rates[0.0],
+            found["balanced"],
         )
+        log.write({"kind": "popularity", "step": self.state.step, **about["popularity"]})
+        self._save(log)
+
+    def _put(self, tensors: Mapping[str, Tensor]) -> None:
+        """Put weights of this run into its model, whose frozen trunks may be gone by now."""
+        with torch.no_grad():
+            for name, tensor in kept_tensors(self.model).items():
+                tensor.copy_(tensors[name])
 
     def _keep_best(self, epoch: float) -> None:
         about: dict[str, Any] = {"pmm": __version__, "step": self.state.step, "epoch": epoch}
@@ -389,6 +452,10 @@ class Trainer:
         self.state.scaler = self.scaler.state_dict()
         logger.debug("step %d: saving %s", self.state.step, self.run_dir / LAST)
         save_state(self.run_dir, self.model, self.optimiser, self.state, frozen=self.frozen)
+
+
+def _told(summary: Mapping[str, Any]) -> str:
+    return f"{100 * summary['hr@10']:.2f}"
 
 
 def step_seed(seed: int, step: int, what: str = "step") -> int:

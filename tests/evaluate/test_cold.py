@@ -14,7 +14,7 @@ import torch
 from pmm.errors import BrokenArtefact, StaleArtefact
 from pmm.evaluate import catalogue as catalogue_module
 from pmm.evaluate import cold, ranking
-from pmm.evaluate.catalogue import embed_catalogue, rank_queries
+from pmm.evaluate.catalogue import embed_catalogue, rank_mixes
 from pmm.evaluate.cold import cold_cuts
 from pmm.evaluate.evaluate_options import EvaluateOptions
 from pmm.evaluate.evaluation import evaluate_run, rankers, ranks_table
@@ -83,7 +83,7 @@ def rank_alone(model: Pmmrec, shop: Any, cut: tuple[int, list[int], int, bool]) 
         target_U=np.array([item], np.int32),
         history=Lists(offsets=np.array([0, len(history)]), values=np.array(history, np.int32)),
     )
-    return int(rank_queries(model, embed_catalogue(model, shop.shards()), asked)[0])
+    return int(rank_mixes(model, embed_catalogue(model, shop.shards()), asked)[0, 0])
 
 
 def test_cuts_of_another_ingest_are_refused(shop_maker: ModuleType, tmp_path: Path) -> None:
@@ -117,7 +117,7 @@ def test_cuts_by_position_rank_as_cuts_with_their_histories(
     catalogue, shards = embed_catalogue(model, shop.shards()), shop.shards()
     options = EvaluateOptions(neighbours=True, keep_history=keep)
     ranked_by = {
-        "model": lambda asked: rank_queries(model, catalogue, asked, keep_history=keep),
+        "model": lambda asked: rank_mixes(model, catalogue, asked, keep_history=keep)[0],
         **rankers(shards, options, shop.options),
     }
     old = written_out(shop)

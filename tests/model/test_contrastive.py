@@ -32,6 +32,7 @@ class Case:
     has_text: list[bool]
     has_picture: list[bool]
     options: ContrastOptions
+    group: list[int] | None = None
 
     def found(self) -> Tensor:
         return cross_modal_contrast(
@@ -41,6 +42,7 @@ class Case:
             torch.tensor(self.has_text),
             torch.tensor(self.has_picture),
             self.options,
+            group_I=None if self.group is None else torch.tensor(self.group),
         )
 
     def moved(self, text: Tensor, picture: Tensor) -> "Case":
@@ -60,6 +62,8 @@ def is_negative(case: Case, at: tuple[int, int], column: tuple[int, int]) -> boo
     own = case.slots[at[0]]
     item = case.slots[column[0]][column[1]]
     if item == 0 or column == at:
+        return False
+    if case.group and case.group[item - 1] != case.group[own[at[1]] - 1]:
         return False
     if case.options.reject == "same_ids":
         return item not in own
@@ -122,7 +126,8 @@ def cases(draw: st.DrawFn) -> Case:
     random = torch.Generator().manual_seed(draw(st.integers(0, 2**32)))
     text, picture = torch.randn(2, n, 3, generator=random, dtype=torch.float64).unbind()
     padded = [[0] * (slots - len(row)) + row for row in full]
-    return Case(5 * text, picture / 5, padded, draw(there), draw(there), options)
+    group = draw(st.none() | st.lists(st.integers(0, 2), min_size=n, max_size=n))
+    return Case(5 * text, picture / 5, padded, draw(there), draw(there), options, group)
 
 
 @settings(max_examples=300, deadline=None)

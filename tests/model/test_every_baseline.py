@@ -91,6 +91,17 @@ STAGES: list[tuple[str, str, dict[str, Any]]] = [
     ("vqrec", "finetune", {"permutation": "none"}),
     ("unisrec", "finetune", {"transductive": True}),
     ("peterrec", "finetune", {"insertion": "parallel"}),
+    *((name, "scratch", {"user_convolution": 2}) for name in BASELINES),
+    *(
+        (name, "scratch", {"user_encoder": kind, "user_convolution": 2})
+        for name in ("sasrec", "unisrec", "vqrec")
+        for kind in ("gru", "nextitnet", "hstu")
+    ),
+    *(
+        (name, "scratch", {"user_positions": "rope"})
+        for name in ("sasrec", "unisrec", "vqrec", "fdsa")
+    ),
+    *((name, "finetune", {"user_encoder": "gru"}) for name in ("unisrec", "vqrec")),
 ]
 
 

@@ -18,7 +18,13 @@ CHOICES = list(itertools.product(["on", "off", "corrected"], ["same_ids", "own_c
 
 
 def loops(
-    user: Tensor, item: Tensor, slots: Tensor, log_p: Tensor, logq: str, reject: str
+    user: Tensor,
+    item: Tensor,
+    slots: Tensor,
+    log_p: Tensor,
+    logq: str,
+    reject: str,
+    group: list[int] | None = None,
 ) -> float:
     """The definition over all B x S columns, row by row; duplicates are columns of their own."""
     losses = []
@@ -34,24 +40,25 @@ def loops(
                 "own_columns": v != u,
                 "none": True,
             }[reject]
-            if slots[v, k] > 0 and (v, k) != (u, at + 1) and alien:
+            near = slots[v, k] == 0 or not group or group[slots[v, k] - 1] == group[target]
+            if slots[v, k] > 0 and (v, k) != (u, at + 1) and alien and near:
                 kept.append(int(slots[v, k]) - 1)
         z = [float(user[u, at] @ item[i]) for i in range(len(item))]
         p = [float(x) for x in log_p.exp()]
-        losses.append(
-            one_row(z, p, target, kept, own - {0} if reject == "same_ids" else None, logq)
-        )
+        barred = {target} | ({i - 1 for i in own if i} if reject == "same_ids" else set())
+        barred |= {i for i in range(len(item)) if group and group[i] != group[target]}
+        losses.append(one_row(z, p, target, kept, barred, logq))
     return sum(losses) / len(losses)
 
 
 def one_row(
-    z: list[float], p: list[float], target: int, kept: list[int], own: set[int] | None, logq: str
+    z: list[float], p: list[float], target: int, kept: list[int], barred: set[int], logq: str
 ) -> float:
     if logq == "corrected":
         kept = [i for i in kept if i != target]
         if not kept:
             return 0.0
-        free = 1 - sum(p[i - 1] for i in own) if own else 1 - p[target]
+        free = 1 - sum(p[i] for i in barred)
         others = sum(math.exp(z[i]) / (p[i] / free) for i in kept) / len(kept)
         miss = others / (others + math.exp(z[target]))
         return -miss * (z[target] - math.log(others))
@@ -126,6 +133,17 @@ def test_any_batch_gives_the_loss_of_loops_over_all_slots(case: Case) -> None:
     found = in_batch_softmax(*case[:4], logq=case[4], reject=case[5]).item()
     # The logarithms of the numbers of columns are float32.
     assert found == pytest.approx(loops(*case) if rows_of(case[2]) else 0, rel=1e-6, abs=1e-6)
+
+
+@settings(max_examples=150, deadline=None)
+@given(cases(), st.lists(st.integers(0, 2), min_size=6, max_size=6))
+def test_with_groups_the_negatives_are_of_the_targets_own_group(
+    case: Case, group: list[int]
+) -> None:
+    group_I = torch.tensor(group[: len(case[1])])
+    found = in_batch_softmax(*case[:4], logq=case[4], reject=case[5], group_I=group_I).item()
+    expected = loops(*case, group) if rows_of(case[2]) else 0
+    assert found == pytest.approx(expected, rel=1e-6, abs=1e-6)
 
 
 @settings(max_examples=60, deadline=None)

@@ -92,7 +92,7 @@ def test_dropout_draws_anew_in_training_only() -> None:
 
 def test_dropout_of_the_input_stands_behind_its_norm(encoder: PostNormEncoder) -> None:
     e = torch.randn(3, 5, 8)
-    expected, found = encoder.input(e), encoder.train().input(e)
+    expected, found = encoder.input(e, VALID), encoder.train().input(e, VALID)
     dropped = found == 0
     assert 0.3 < dropped.float().mean() < 0.7
     torch.testing.assert_close(found, torch.where(dropped, 0.0, 2 * expected))

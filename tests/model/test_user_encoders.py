@@ -1,6 +1,7 @@
 """What every user encoder keeps: the past alone counts, padding is nothing, every tensor learns."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from pmm.model.user_encoders.carca_attention import CarcaEncoder
 from pmm.model.user_encoders.dilated_convolutions import Adapter, NextItNetEncoder
 from pmm.model.user_encoders.fdsa_encoder import FdsaEncoder
 from pmm.model.user_encoders.gru import GruEncoder
+from pmm.model.user_encoders.hstu import HstuEncoder
 from pmm.model.user_encoders.post_norm import PostNormEncoder
 from pmm.model.user_encoders.transformer import UserEncoder
 
@@ -19,9 +21,9 @@ VALID = torch.tensor([[False, False, True, True, True], [True] * 5, [False] * 5]
 class Streams(nn.Module):
     """FDSA, whose first eight inputs are the id's vector and whose others are fields of six."""
 
-    def __init__(self, fields: int) -> None:
+    def __init__(self, fields: int, **options: Any) -> None:
         super().__init__()
-        self.encoder = FdsaEncoder(8, fields=(6,) * fields, max_length=5)
+        self.encoder = FdsaEncoder(8, fields=(6,) * fields, max_length=5, **options)
 
     def forward(self, x_BLD: Tensor, valid_BL: Tensor) -> Tensor:
         widths = [8] + [6] * len(self.encoder.projections)
@@ -42,6 +44,26 @@ MAKERS: dict[str, tuple[Callable[[], nn.Module], int]] = {
     "FDSA": (lambda: Streams(1), 14),
     "FDSA, two fields": (lambda: Streams(2), 20),
     "CARCA": (lambda: CarcaEncoder(8, heads=2), 8),
+    "HSTU": (lambda: HstuEncoder(8, max_length=5), 8),
+    "HSTU, rotary, convolution": (
+        lambda: HstuEncoder(8, max_length=5, positions="rope", convolution=3),
+        8,
+    ),
+    "SASRec, rotary": (lambda: UserEncoder(8, max_length=5, positions="rope"), 8),
+    "SASRec, convolution": (lambda: UserEncoder(8, max_length=5, convolution=3), 8),
+    "SASRec, rotary, convolution": (
+        lambda: UserEncoder(8, max_length=5, positions="rope", convolution=2),
+        8,
+    ),
+    "SASRec, norms in front": (lambda: UserEncoder(8, max_length=5, norm="pre"), 8),
+    "GRURec, convolution": (lambda: GruEncoder(8, convolution=3), 8),
+    "NextItNet, convolution": (lambda: NextItNetEncoder(8, convolution=3), 8),
+    "UniSRec, rotary, convolution": (
+        lambda: PostNormEncoder(8, max_length=5, positions="rope", convolution=3),
+        8,
+    ),
+    "FDSA, rotary, convolution": (lambda: Streams(1, positions="rope", convolution=3), 14),
+    "CARCA, convolution": (lambda: CarcaEncoder(8, heads=2, convolution=3), 8),
 }
 """Name -> how it is made, how wide its inputs are."""
 

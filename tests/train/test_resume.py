@@ -140,7 +140,7 @@ def test_ctrl_c_during_an_evaluation_evaluates_again_on_resume(
         signal.raise_signal(signal.SIGTERM)
 
     with monkeypatch.context() as patch:
-        patch.setattr(trainer, "evaluate_model", press)
+        patch.setattr(trainer, "evaluate_mixes", press)
         stopped = train(shop.home, tmp_path / "run", recipe(shop))
     assert (stopped["ended"], stopped["steps"]) == ("interrupted", 3)
     assert not [record for record in log(tmp_path / "run") if record["kind"] == "evaluation"]

@@ -25,7 +25,7 @@ from pmm.model.item_parts.vector_table import VectorTable
 from pmm.model.losses.next_item import LogQ, Reject, predicted, softmax_over_slots
 from pmm.model.model_entry import DEFAULT, ModelEntry, Settings
 from pmm.model.protocol import ModelOptions, UserScores
-from pmm.model.search_space import CORRECTION, SIZES
+from pmm.model.search_space import CONVOLUTION, CORRECTION, SIZES
 from pmm.model.user_encoders.carca_attention import CarcaEncoder, CarcaHead, ItemMix
 from pmm.shards.kinds import Modality
 
@@ -47,6 +47,8 @@ class CarcaOptions(ModelOptions):
     start; 0: Xavier-uniform, as all others. 0.01 as published."""
     user_blocks: int = 2
     user_heads: int = 4
+    user_convolution: int = 0
+    """Items that a causal convolution in front of it reads at once; 0: there is none."""
     loss: Literal["in_batch", "bce"] = "in_batch"
     """"in_batch": PMMRec's softmax over the batch's slots. "bce": one drawn negative at each input,
     as published."""
@@ -107,6 +109,7 @@ class Carca(SequenceBaseline):
             heads=heads,
             dropout=dropout,
             causal=options.causal,
+            convolution=options.user_convolution,
         )
 
     def of_numbers(self, item_I: Tensor) -> Tensor:
@@ -130,6 +133,11 @@ class Carca(SequenceBaseline):
             return self.head.last_scores(self.encode_users(e_BLW, valid_BL), valid_BL, item_ID)
 
         return scores
+
+    @property
+    def temperature(self) -> float:
+        """Of the loss that divides by one."""
+        return 1.0 if self.options.loss == "bce" else self.options.tau
 
     def loss(self, batch: Batch, generator: Generator | None = None) -> Tensor:
         """The loss of the next item at each input, a float32 scalar.
@@ -191,7 +199,7 @@ ENTRY = ModelEntry(
             },
         ),
     },
-    space={**SIZES, **CORRECTION},
+    space={**SIZES, **CORRECTION, **CONVOLUTION},
     build=lambda options, inputs: Carca(options, inputs.n_items, inputs.features),
     read_vectors=vectors_of,
 )

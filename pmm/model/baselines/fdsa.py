@@ -19,8 +19,9 @@ from pmm.model.losses.next_item import LogQ, Reject, Similarity
 from pmm.model.losses.of_baselines import SameTarget
 from pmm.model.model_entry import DEFAULT, ModelEntry, Settings
 from pmm.model.protocol import ModelOptions
-from pmm.model.search_space import IN_BATCH, SIZES
+from pmm.model.search_space import CONVOLUTION, IN_BATCH, POSITIONS, SIZES
 from pmm.model.user_encoders.fdsa_encoder import FdsaEncoder
+from pmm.model.user_encoders.transformer import UserPositions
 from pmm.shards.kinds import Modality
 
 
@@ -41,6 +42,9 @@ class FdsaOptions(ModelOptions):
     user_heads: int = 2
     inner: int = 256
     """Width of the feed-forward layers."""
+    user_positions: UserPositions = "absolute"
+    """Of both streams, as of SASRec; the same of the next."""
+    user_convolution: int = 0
     loss: Loss = "in_batch"
     logq: LogQ = "on"
     reject: Reject = "same_ids"
@@ -87,6 +91,8 @@ class Fdsa(NextItemBaseline):
             heads=options.user_heads,
             inner=options.inner,
             dropout=options.dropout,
+            positions=options.user_positions,
+            convolution=options.user_convolution,
         )
 
     def of_numbers(self, item_I: Tensor) -> Tensor:
@@ -110,7 +116,7 @@ ENTRY = ModelEntry(
             training={**TRAINING, "batch_users": SAMPLES, "weight_decay": 0.0},
         ),
     },
-    space={**SIZES, **IN_BATCH},
+    space={**SIZES, **IN_BATCH, **POSITIONS, **CONVOLUTION},
     build=lambda options, inputs: Fdsa(options, inputs.n_items, inputs.features),
     read_vectors=vectors_of,
 )

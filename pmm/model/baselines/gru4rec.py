@@ -12,7 +12,7 @@ from pmm.model.losses.next_item import LogQ, Reject, Similarity
 from pmm.model.losses.of_baselines import SameTarget
 from pmm.model.model_entry import DEFAULT, ModelEntry, Settings
 from pmm.model.protocol import ModelOptions
-from pmm.model.search_space import IN_BATCH, SIZES
+from pmm.model.search_space import CONVOLUTION, IN_BATCH, SIZES
 from pmm.model.user_encoders.gru import GruEncoder
 
 
@@ -34,6 +34,8 @@ class Gru4recOptions(ModelOptions):
     """Layers of the GRU."""
     dense: bool = False
     """A linear layer behind the GRU, as RecBole has it."""
+    user_convolution: int = 0
+    """Items that a causal convolution in front of it reads at once; 0: there is none."""
     loss: Loss = "in_batch"
     logq: LogQ = "on"
     reject: Reject = "same_ids"
@@ -59,7 +61,11 @@ class Gru4rec(NextItemBaseline):
         super().__init__(options, n_items)
         self.items = ItemTable(n_items, self.width, std=options.table_std)
         self.user_encoder = GruEncoder(
-            self.width, layers=options.user_blocks, dropout=options.dropout, dense=options.dense
+            self.width,
+            layers=options.user_blocks,
+            dropout=options.dropout,
+            dense=options.dense,
+            convolution=options.user_convolution,
         )
 
     def of_numbers(self, item_I: Tensor) -> Tensor:
@@ -77,6 +83,6 @@ ENTRY = ModelEntry(
             training={**TRAINING, "batch_users": 50, "weight_decay": 0.0},
         ),
     },
-    space={**SIZES, **IN_BATCH},
+    space={**SIZES, **IN_BATCH, **CONVOLUTION},
     build=lambda options, inputs: Gru4rec(options, inputs.n_items),
 )

@@ -85,6 +85,11 @@ class NextItemBaseline(SequenceBaseline):
         cosine = self.options.similarity == "cosine" or self.options.loss == "cosine"
         return scored_items(e_IW[:, : self.width], "cosine" if cosine else "dot")
 
+    @property
+    def temperature(self) -> float:
+        """Of the losses that divide by one."""
+        return 1.0 if self.options.loss in ("bce", "bpr") else self.options.tau
+
     def loss(self, batch: Batch, generator: Generator | None = None) -> Tensor:
         """The loss of the next item at each input, a float32 scalar.
 

@@ -12,7 +12,7 @@ from pmm.model.losses.next_item import LogQ, Reject, Similarity
 from pmm.model.losses.of_baselines import SameTarget
 from pmm.model.model_entry import DEFAULT, ModelEntry, Settings
 from pmm.model.protocol import ModelOptions
-from pmm.model.search_space import IN_BATCH, RATES, WIDTH
+from pmm.model.search_space import CONVOLUTION, IN_BATCH, RATES, WIDTH
 from pmm.model.user_encoders.dilated_convolutions import NextItNetEncoder
 
 
@@ -34,6 +34,8 @@ class NextitnetOptions(ModelOptions):
     """Repeats of the pair of blocks."""
     dense: bool = False
     """A linear layer behind the convolutions, as RecBole has it."""
+    user_convolution: int = 0
+    """Items that a causal convolution in front of it reads at once; 0: there is none."""
     loss: Loss = "in_batch"
     logq: LogQ = "on"
     reject: Reject = "same_ids"
@@ -59,7 +61,10 @@ class Nextitnet(NextItemBaseline):
         super().__init__(options, n_items)
         self.items = ItemTable(n_items, self.width, std=options.table_std)
         self.user_encoder = NextItNetEncoder(
-            self.width, repeats=options.user_blocks, dense=options.dense
+            self.width,
+            repeats=options.user_blocks,
+            dense=options.dense,
+            convolution=options.user_convolution,
         )
 
     def of_numbers(self, item_I: Tensor) -> Tensor:
@@ -77,6 +82,6 @@ ENTRY = ModelEntry(
             training={**TRAINING, "batch_users": 128, "weight_decay": 0.0},
         ),
     },
-    space={**RATES, **WIDTH, **IN_BATCH},
+    space={**RATES, **WIDTH, **IN_BATCH, **CONVOLUTION},
     build=lambda options, inputs: Nextitnet(options, inputs.n_items),
 )

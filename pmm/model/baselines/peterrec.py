@@ -19,7 +19,7 @@ from pmm.model.losses.next_item import LogQ, Reject, Similarity
 from pmm.model.losses.of_baselines import SameTarget
 from pmm.model.model_entry import DEFAULT, Asked, ModelEntry, Settings
 from pmm.model.protocol import ModelOptions
-from pmm.model.search_space import IN_BATCH, RATES, WIDTH
+from pmm.model.search_space import CONVOLUTION, IN_BATCH, RATES, WIDTH
 from pmm.model.user_encoders.dilated_convolutions import Insertion, NextItNetEncoder
 from pmm.shards.kinds import Modality
 
@@ -40,6 +40,8 @@ class PeterrecOptions(ModelOptions):
     """Repeats of the pair of blocks."""
     dense: bool = False
     """A linear layer behind the convolutions, as RecBole has it."""
+    user_convolution: int = 0
+    """Items that a causal convolution in front of it reads at once; 0: there is none."""
     loss: Loss = "in_batch"
     logq: LogQ = "on"
     reject: Reject = "same_ids"
@@ -87,6 +89,7 @@ class Peterrec(NextItemBaseline):
             repeats=options.user_blocks,
             dense=options.dense,
             adapter=options.insertion if options.adapters else None,
+            convolution=options.user_convolution,
         )
         if options.adapters:
             self.user_encoder.freeze_for_patching()
@@ -113,7 +116,7 @@ ENTRY = ModelEntry(
             training={**TRAINING, "batch_users": 32, "weight_decay": 0.0},
         ),
     },
-    space={**RATES, **WIDTH, **IN_BATCH},
+    space={**RATES, **WIDTH, **IN_BATCH, **CONVOLUTION},
     build=lambda options, inputs: Peterrec(options, inputs.n_items, inputs.features),
     read_vectors=vectors_of,
     transfers={"full": ("projection", "user_encoder")},

@@ -12,12 +12,12 @@ from pmm.model.losses.next_item import LogQ, Reject, Similarity
 from pmm.model.losses.of_baselines import SameTarget
 from pmm.model.model_entry import DEFAULT, ModelEntry, Settings
 from pmm.model.protocol import ModelOptions
-from pmm.model.search_space import IN_BATCH, SIZES
-from pmm.model.user_encoders.transformer import UserEncoder
+from pmm.model.search_space import IN_BATCH, SIZES, USER_ENCODER
+from pmm.model.user_encoders.choice import AnyUserEncoder, UserEncoderOptions, make_user_encoder
 
 
 @dataclass(frozen=True, kw_only=True)
-class SasrecOptions(ModelOptions):
+class SasrecOptions(UserEncoderOptions, ModelOptions):
     """What SASRec is made of; docs/paper.md, Baselines, has the sources of all values."""
 
     name: Literal["sasrec"] = "sasrec"
@@ -51,20 +51,23 @@ class Sasrec(NextItemBaseline):
     """Rows of a table, read by PMMRec's user encoder."""
 
     options: SasrecOptions
-    user_encoder: UserEncoder
+    user_encoder: AnyUserEncoder
 
     def __init__(self, options: SasrecOptions, n_items: int) -> None:
         super().__init__(options, n_items)
         self.items = ItemTable(n_items, self.width, std=options.table_std)
-        self.user_encoder = UserEncoder(
+        self.user_encoder = make_user_encoder(
+            options,
             self.width,
             max_length=options.max_length,
             blocks=options.user_blocks,
             heads=options.user_heads,
             dropout=options.dropout,
         )
-        # Xavier's would be many times as long as a row of a large table, and hide the item.
-        nn.init.zeros_(self.user_encoder.position.weight)
+        position = getattr(self.user_encoder, "position", None)
+        if position is not None:
+            # Xavier's would be many times as long as a row of a large table, and hide the item.
+            nn.init.zeros_(position.weight)
 
     def of_numbers(self, item_I: Tensor) -> Tensor:
         """Their rows of the table, [I, D]."""
@@ -86,6 +89,6 @@ ENTRY = ModelEntry(
             training={**TRAINING, "batch_users": 128, "weight_decay": 0.0, "beta2": 0.98},
         ),
     },
-    space={**SIZES, **IN_BATCH},
+    space={**SIZES, **IN_BATCH, **USER_ENCODER},
     build=lambda options, inputs: Sasrec(options, inputs.n_items),
 )

@@ -21,8 +21,13 @@ from pmm.model.losses.next_item import LogQ, Reject, Similarity
 from pmm.model.losses.of_baselines import SameTarget, sequence_softmax
 from pmm.model.model_entry import DEFAULT, Asked, ModelEntry, Settings
 from pmm.model.protocol import ModelOptions
-from pmm.model.search_space import SIZES, TEMPERATURE
-from pmm.model.user_encoders.post_norm import PostNormEncoder
+from pmm.model.search_space import SIZES, TEMPERATURE, USER_ENCODER
+from pmm.model.user_encoders.choice import (
+    AnyUserEncoder,
+    UserEncoderOptions,
+    freeze_but_input_norm,
+    make_user_encoder,
+)
 from pmm.shards.kinds import Modality
 
 SEQUENCE_WEIGHT = 1e-3
@@ -30,7 +35,7 @@ SEQUENCE_WEIGHT = 1e-3
 
 
 @dataclass(frozen=True, kw_only=True)
-class UnisrecOptions(ModelOptions):
+class UnisrecOptions(UserEncoderOptions, ModelOptions):
     """What UniSRec is made of; docs/paper.md, Baselines, has the sources of all values."""
 
     name: Literal["unisrec"] = "unisrec"
@@ -82,7 +87,7 @@ class Unisrec(NextItemBaseline):
     """What a mixture of whitening experts makes of frozen vectors, read by a Transformer."""
 
     options: UnisrecOptions
-    user_encoder: PostNormEncoder
+    user_encoder: AnyUserEncoder
 
     def __init__(
         self, options: UnisrecOptions, n_items: int, features: ItemFeatures | None
@@ -94,7 +99,8 @@ class Unisrec(NextItemBaseline):
         self.vectors = VectorTable(features)
         self.frozen_by = self.vectors.made_by
         self.adaptor = MixtureAdaptor(self.vectors.width, self.width)
-        self.user_encoder = PostNormEncoder(
+        self.user_encoder = make_user_encoder(
+            options,
             self.width,
             max_length=options.max_length,
             blocks=options.user_blocks,
@@ -103,7 +109,7 @@ class Unisrec(NextItemBaseline):
             dropout=options.dropout,
         )
         if options.freeze_users:
-            self.user_encoder.freeze()
+            freeze_but_input_norm(self.user_encoder)
 
     def of_numbers(self, item_I: Tensor) -> Tensor:
         """The adaptor's vectors, with `transductive` the items' own added; [I, D]."""
@@ -182,7 +188,7 @@ ENTRY = ModelEntry(
             training={**TRAINING, "batch_users": SAMPLES, "weight_decay": 0.0},
         ),
     },
-    space={**SIZES, **TEMPERATURE},
+    space={**SIZES, **TEMPERATURE, **USER_ENCODER},
     build=lambda options, inputs: Unisrec(options, inputs.n_items, inputs.features),
     read_vectors=vectors_of,
     transfers={"full": ("adaptor", "user_encoder")},

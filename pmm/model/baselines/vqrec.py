@@ -22,15 +22,20 @@ from pmm.model.losses.next_item import LogQ, Reject, Similarity
 from pmm.model.losses.of_baselines import PredictionRows, SameTarget
 from pmm.model.model_entry import DEFAULT, Asked, ModelEntry, Settings
 from pmm.model.protocol import ModelOptions
-from pmm.model.search_space import SIZES, TEMPERATURE
-from pmm.model.user_encoders.post_norm import PostNormEncoder
+from pmm.model.search_space import SIZES, TEMPERATURE, USER_ENCODER
+from pmm.model.user_encoders.choice import (
+    AnyUserEncoder,
+    UserEncoderOptions,
+    freeze_but_input_norm,
+    make_user_encoder,
+)
 from pmm.shards.kinds import Modality
 
 CodeOrder = Literal["none", "straight", "official"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class VqrecOptions(ModelOptions):
+class VqrecOptions(UserEncoderOptions, ModelOptions):
     """What VQ-Rec is made of; docs/paper.md, Baselines, has the sources of all values."""
 
     name: Literal["vqrec"] = "vqrec"
@@ -90,7 +95,7 @@ class Vqrec(NextItemBaseline):
     """Means of codes' vectors, read by a Transformer."""
 
     options: VqrecOptions
-    user_encoder: PostNormEncoder
+    user_encoder: AnyUserEncoder
     permuted: Tensor
     """Whether the order of the codes is fixed."""
 
@@ -123,7 +128,8 @@ class Vqrec(NextItemBaseline):
                 options.parts, options.centroids, mode=options.permutation
             )
             self.register_buffer("permuted", torch.tensor(False))
-        self.user_encoder = PostNormEncoder(
+        self.user_encoder = make_user_encoder(
+            options,
             self.width,
             max_length=options.max_length,
             blocks=options.user_blocks,
@@ -132,7 +138,7 @@ class Vqrec(NextItemBaseline):
             dropout=options.dropout,
         )
         if options.freeze_users:
-            self.user_encoder.freeze()
+            freeze_but_input_norm(self.user_encoder)
 
     def of_numbers(self, item_I: Tensor) -> Tensor:
         """The means of their codes' vectors, [I, D]."""
@@ -226,7 +232,7 @@ ENTRY = ModelEntry(
             training={**TRAINING, "batch_users": SAMPLES, "weight_decay": 0.0},
         ),
     },
-    space={**SIZES, **TEMPERATURE},
+    space={**SIZES, **TEMPERATURE, **USER_ENCODER},
     build=lambda options, inputs: Vqrec(
         options, inputs.n_items, inputs.features, fresh=inputs.fresh
     ),

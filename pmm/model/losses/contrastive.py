@@ -11,7 +11,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pmm.model.losses.next_item import at_least_float32, negative_columns, own_columns, similarities
+from pmm.model.losses.next_item import (
+    at_least_float32,
+    negative_columns,
+    other_groups,
+    own_columns,
+    similarities,
+)
 
 Family = Literal["none", "vcl", "icl", "ncl", "nicl"]
 ContrastForm = Literal["sum", "mean"]
@@ -48,6 +54,8 @@ def cross_modal_contrast(
     has_text_I: Tensor,
     has_picture_I: Tensor,
     options: ContrastOptions,
+    *,
+    group_I: Tensor | None = None,
 ) -> Tensor:
     """Next-item enhanced cross-modal contrastive learning and its family (paper Eq. 6 to 9).
 
@@ -62,6 +70,8 @@ def cross_modal_contrast(
         has_text_I: bool, whether the item has a text.
         has_picture_I: bool, whether it has a picture.
         options: which member of the family.
+        group_I: int64, as of `pmm.model.losses.next_item.in_batch_softmax`: only items of the
+            anchor's group are negatives.
 
     Returns:
         Mean over the N anchors and both directions, a scalar of float32 or more; 0 without anchors.
@@ -75,6 +85,9 @@ def cross_modal_contrast(
     next_N = slot_BS[:, 1:][anchor_BK] - 1
     own_BI = own_columns(slot_BS, len(text_ID))
     negative_NI = negative_columns(own_BI[user_N], own_BI.sum(0), anchor_N[:, None], options.reject)
+    other_NI = other_groups(group_I, anchor_N[:, None])
+    if other_NI is not None:
+        negative_NI = negative_NI.masked_fill(other_NI, 0.0)
     # All pairs of distinct items once, then rows of anchors: an item that stands in several slots
     # is not multiplied again, and how often it is a negative enters as the log of a count.
     tv_II = similarities(text_ID, picture_ID, "cosine") / options.tau

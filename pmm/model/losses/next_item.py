@@ -25,6 +25,7 @@ def in_batch_softmax(
     reject: Reject = "same_ids",
     similarity: Similarity = "dot",
     tau: float = 1.0,
+    group_I: Tensor | None = None,
 ) -> Tensor:
     """Dense auto-regressive prediction (paper Eq. 5): softmax over the batch's slots.
 
@@ -46,12 +47,15 @@ def in_batch_softmax(
             the paper's Eq. 5. "none": the target's own column only.
         similarity: raw dot product, or cosine.
         tau: logits are divided by it.
+        group_I: int64, which group each item belongs to: then only items of the target's group
+            are negatives, in place of all. Negatives of another shop or department are told apart
+            by what every item of it has in common, and teach nothing else.
 
     Returns:
         Mean over the N rows, scalar of float32 or more. Where N = 0 it is 0, with zero gradients.
     """
     z_NI = similarities(user_BLD[predicted(slot_BS)], item_ID, similarity) / tau
-    return softmax_over_slots(z_NI, slot_BS, log_p_I, logq=logq, reject=reject)
+    return softmax_over_slots(z_NI, slot_BS, log_p_I, logq=logq, reject=reject, group_I=group_I)
 
 
 def predicted(slot_BS: Tensor) -> Tensor:
@@ -66,6 +70,7 @@ def softmax_over_slots(
     *,
     logq: LogQ = "on",
     reject: Reject = "same_ids",
+    group_I: Tensor | None = None,
 ) -> Tensor:
     """The same of logits that are there already: of the N predicted inputs for the I items."""
     row_BL = predicted(slot_BS)
@@ -74,10 +79,15 @@ def softmax_over_slots(
     own_BI = own_columns(slot_BS, z_NI.shape[1])
     own_NI, all_I = own_BI[user_N], own_BI.sum(0)
     negative_NI = negative_columns(own_NI, all_I, target_N1, reject)
+    other_NI = other_groups(group_I, target_N1)
+    if other_NI is not None:
+        negative_NI = negative_NI.masked_fill(other_NI, 0.0)
     if logq == "corrected":
         barred_NI = torch.zeros_like(own_NI, dtype=torch.bool).scatter(1, target_N1, True)
         if reject == "same_ids":
             barred_NI |= own_NI > 0  # so q is p without all of the user's items, not the target's
+        if other_NI is not None:
+            barred_NI |= other_NI
         loss_N = _corrected(z_NI, negative_NI, barred_NI, target_N1, log_p_I)
     else:
         if logq == "on":
@@ -133,6 +143,15 @@ def negative_columns(own_NI: Tensor, all_I: Tensor, target_N1: Tensor, reject: R
         case "none":
             one_N1 = own_NI.new_ones(target_N1.shape)
             return all_I.expand_as(own_NI).scatter_add(1, target_N1, -one_N1)
+
+
+def other_groups(group_I: Tensor | None, anchor_N1: Tensor) -> Tensor | None:
+    """bool [N, I]: items of another group than each anchor's item; None: there are no groups.
+
+    >>> other_groups(torch.tensor([5, 5, 7]), torch.tensor([[0], [2]])).int().tolist()
+    [[0, 0, 1], [1, 1, 0]]
+    """
+    return None if group_I is None else group_I != group_I[anchor_N1]
 
 
 def _corrected(

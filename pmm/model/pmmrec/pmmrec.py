@@ -4,7 +4,7 @@ Shape suffixes: I distinct items, T text tokens, P picture tokens, N packed toke
 width, B users, S = L + 1 slots, L inputs.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypeVar
 
@@ -20,6 +20,7 @@ from pmm.model.encoders.packing import Packing
 from pmm.model.encoders.specs import TextSpec, VisionSpec
 from pmm.model.encoders.text_encoder import load_text
 from pmm.model.encoders.vision_encoder import load_vision
+from pmm.model.features.item_features import ItemFeatures, read_features
 from pmm.model.losses.contrastive import (
     ContrastOptions,
     RobustOptions,
@@ -33,18 +34,34 @@ from pmm.model.losses.noised_items import (
     noised_item_detection,
     window,
 )
-from pmm.model.model_entry import DEFAULT, Asked, ModelEntry, Settings, Transfer
+from pmm.model.model_entry import DEFAULT, Asked, BuildInputs, ModelEntry, Settings, Transfer
 from pmm.model.pmmrec.fusion import MergeFusion, Pool
 from pmm.model.pmmrec.item_fusion import CoAttention, VectorFusion
+from pmm.model.pmmrec.vector_items import VectorHead, VectorInput, vector_inputs
 from pmm.model.protocol import Encoders, ModelOptions, Recommender, faults_of_sizes
-from pmm.model.search_space import DECAY, DROPOUT, LOGQ, TAU, Choice, Interval, Space
-from pmm.model.user_encoders.transformer import UserEncoder
+from pmm.model.search_space import (
+    DECAY,
+    DROPOUT,
+    LOGQ,
+    TAU,
+    USER_ENCODER,
+    Choice,
+    Interval,
+    Space,
+)
+from pmm.model.user_encoders.choice import UserEncoderOptions, make_user_encoder
 from pmm.shards.items import Items
-from pmm.shards.kinds import Modality
+from pmm.shards.kinds import Modality, Reads
+from pmm.shards.read import Shards
 
 PmmrecPreset = Literal["default", "paper", "official"]
 """The columns of docs/paper.md."""
 Fusion = Literal["merge", "concat", "sum", "film", "gated", "co_attention"]
+ItemPart = Literal["encoders", "vectors"]
+"""What an item's vector comes from: encoders whose top blocks train, or vectors that whole frozen
+encoders made of it once (`pmm.model.pmmrec.vector_items`)."""
+VECTOR_WIDTH = 128
+"""D where items are made of vectors and no width is given: no encoder has one to take."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +84,7 @@ ALL_OBJECTIVES = Weights(nicl=1.0, nid=1.0, rcl=1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
-class PmmrecOptions(ModelOptions):
+class PmmrecOptions(UserEncoderOptions, ModelOptions):
     """What the model is made of; the defaults are the column `default` of docs/paper.md."""
 
     name: str = "pmmrec"
@@ -76,8 +93,13 @@ class PmmrecOptions(ModelOptions):
     vision: VisionSpec = field(default_factory=VisionSpec)
     modality: Modality = "both"
     """With one modality the other encoder and the fusion are not built, and its data never read."""
+    items: ItemPart = "encoders"
+    """"encoders": text and pictures through encoders that are fine-tuned, as in the paper.
+    "vectors": their frozen vectors through a small network; an epoch takes seconds. What is said
+    of fusion and pooling counts for "encoders" alone."""
     width: int = 0
-    """Width d of items and users; 0 takes the text encoder's (with none, the vision tower's)."""
+    """Width d of items and users; 0 takes the text encoder's (with none, the vision tower's), or
+    128 for "vectors"."""
     max_length: int = 20
     """L, the most recent items that the user encoder reads (R32)."""
     dropout: float = 0.1
@@ -112,6 +134,16 @@ class PmmrecOptions(ModelOptions):
         found = faults_of_sizes(self, {"width": 0})
         if found:
             raise ValueError("; ".join(found))
+
+    @property
+    def reads(self) -> Reads:
+        """Nothing where items are made of vectors."""
+        return self.modality if self.items == "encoders" else "none"
+
+    @property
+    def content(self) -> Modality:
+        """As content or as vectors."""
+        return self.modality
 
 
 def preset(name: PmmrecPreset) -> PmmrecOptions:
@@ -165,19 +197,40 @@ class Pmmrec(nn.Module, Recommender):
 
     options: PmmrecOptions
 
-    def __init__(self, options: PmmrecOptions) -> None:
+    def __init__(self, options: PmmrecOptions, features: ItemFeatures | None = None) -> None:
+        """Build it with fresh weights.
+
+        Args:
+            options: see there.
+            features: the items' frozen vectors, where items are made of them.
+
+        Raises:
+            InputError: an encoder cannot be had, or options do not fit each other.
+        """
         super().__init__()
         self.options = options
         self._recompute = False
         self.max_length = options.max_length
-        self.text = load_text(options.text) if options.modality != "vision" else None
-        self.vision = load_vision(options.vision) if options.modality != "text" else None
+        by_encoders = options.items == "encoders"
+        read = [side for side in ("text", "vision") if options.modality in (side, "both")]
+        self.text = load_text(options.text) if by_encoders and "text" in read else None
+        self.vision = load_vision(options.vision) if by_encoders and "vision" in read else None
         widths = [encoder.width for encoder in (self.text, self.vision) if encoder is not None]
-        self.width = options.width or widths[0]
+        self.width = options.width or [*widths, VECTOR_WIDTH][0]
         self.text_projection = _projection(self.text, self.width)
         self.vision_projection = _projection(self.vision, self.width)
-        self.fusion = _fusion(options, self.width) if options.modality == "both" else None
-        self.user_encoder = UserEncoder(
+        fused = by_encoders and options.modality == "both"
+        self.fusion = _fusion(options, self.width) if fused else None
+        self.text_vectors: VectorInput | None = None
+        self.vision_vectors: VectorInput | None = None
+        self.vector_head: VectorHead | None = None
+        if not by_encoders:
+            found = dict(zip(read, vector_inputs(features), strict=True))
+            self.text_vectors, self.vision_vectors = found.get("text"), found.get("vision")
+            self.vector_head = VectorHead(self.width, dropout=options.dropout)
+            self.frozen_by = dict(features.made_by) if features else {}
+        self.user_encoder = make_user_encoder(
+            options,
             self.width,
             max_length=options.max_length,
             blocks=options.user_blocks,
@@ -224,6 +277,8 @@ class Pmmrec(nn.Module, Recommender):
         Their tokens are packed (`pmm.model.encoders.packing`) in the order of the texts' lengths;
         what comes out does not depend on it, but for dropout's draws.
         """
+        if self.vector_head is not None:
+            return self._of_vectors(self.vector_head, items.item_I, apart=apart)
         if self.text is None:
             return ItemVectors(self._pooled(*self.picture_tokens(items)))
         lengths_I = (items.token_mask_IT & items.has_text_I[:, None]).sum(1)
@@ -250,6 +305,15 @@ class Pmmrec(nn.Module, Recommender):
         if not apart:
             return ItemVectors(fused_ID)
         return ItemVectors(fused_ID, self._pooled(*text), self._pooled(*picture))
+
+    def _of_vectors(self, head: VectorHead, item_I: Tensor, *, apart: bool) -> ItemVectors:
+        """Vectors of items by number; of a modality alone as if the item lacked the other."""
+        sides = [each for each in (self.text_vectors, self.vision_vectors) if each is not None]
+        inner = [side(item_I) for side in sides]
+        item_ID = head(*inner)
+        return (
+            ItemVectors(item_ID, *(head(each) for each in inner)) if apart else ItemVectors(item_ID)
+        )
 
     def _pooled(self, token_ND: Tensor, packing: Packing) -> Tensor:
         """An item's vector from the projected tokens of one modality (R4, R5). [I, D]
@@ -315,6 +379,11 @@ class Pmmrec(nn.Module, Recommender):
         """
         return scored_items(e_ID, self.options.dap_similarity)
 
+    @property
+    def temperature(self) -> float:
+        """That of next-item prediction."""
+        return self.options.dap_tau
+
     def loss(self, batch: Batch, generator: Generator | None = None) -> dict[str, Tensor]:
         """The objectives of a batch as float32 scalars (paper Eq. 12).
 
@@ -377,6 +446,9 @@ class Pmmrec(nn.Module, Recommender):
         assert vectors.text_ID is not None
         assert vectors.picture_ID is not None
         has = batch.items.has_text_I, batch.items.has_picture_I
+        if self.text_vectors is not None and self.vision_vectors is not None:
+            item_I = batch.items.item_I
+            has = self.text_vectors.has(item_I), self.vision_vectors.has(item_I)
         return cross_modal_contrast(
             vectors.text_ID, vectors.picture_ID, batch.slot_BS, *has, self.options.nicl
         )
@@ -460,14 +532,15 @@ def of_run(
 
     A width of 0 takes the text encoder's, and a transfer of pictures alone builds none.
     """
-    width = tensors()["user_encoder.position.weight"].shape[1]
+    names = ("text_projection.bias", "vision_projection.bias", "vector_head.out.bias")
+    width = next(tensors()[name].shape[0] for name in names if name in tensors())
     if transfer in ("text", "vision"):
         return replace(options, width=width, modality=transfer)
     return replace(options, width=width)
 
 
 _ITEM = ("text", "vision", "text_projection", "vision_projection", "fusion")
-PARTS: dict[Transfer, tuple[str, ...]] = {
+PARTS: Mapping[Transfer, tuple[str, ...]] = {
     "full": (*_ITEM, "user_encoder"),
     "item": _ITEM,
     "user": ("user_encoder",),
@@ -475,6 +548,42 @@ PARTS: dict[Transfer, tuple[str, ...]] = {
     "vision": ("vision", "vision_projection", "user_encoder"),
 }
 """Mode -> the parts that are taken over; all others start fresh (paper III-E; R44, R45)."""
+_VECTORS = ("text_vectors", "vision_vectors", "vector_head")
+VECTOR_PARTS: Mapping[Transfer, tuple[str, ...]] = {
+    "full": (*_VECTORS, "user_encoder"),
+    "item": _VECTORS,
+    "user": ("user_encoder",),
+    "text": ("text_vectors", "vector_head", "user_encoder"),
+    "vision": ("vision_vectors", "vector_head", "user_encoder"),
+}
+"""The same where items are made of vectors."""
+
+
+def parts(options: PmmrecOptions) -> Mapping[Transfer, tuple[str, ...]]:
+    """Mode -> the parts that are taken over."""
+    return PARTS if options.items == "encoders" else VECTOR_PARTS
+
+
+def read_vectors(
+    options: PmmrecOptions, shards: Sequence[Shards], device: torch.device | str
+) -> ItemFeatures | None:
+    """The frozen vectors of the items, where they are made of them."""
+    if options.items == "encoders":
+        return None
+    return read_features(
+        shards,
+        features=options.modality,
+        text=options.text,
+        vision=options.vision,
+        scaling="none",
+        device=device,
+    )
+
+
+def build(options: PmmrecOptions, inputs: BuildInputs) -> Pmmrec:
+    """With fresh weights."""
+    return Pmmrec(options, inputs.features)
+
 
 SPACE: Space = {
     "train.lr": Interval(low=5e-5, high=1e-3),
@@ -484,6 +593,7 @@ SPACE: Space = {
     "model.dap_similarity": Choice(values=("dot", "cosine")),
     "model.dap_tau": replace(TAU, only={"model.dap_similarity": ("cosine",)}),
     "model.dap_logq": Choice(values=LOGQ),
+    **USER_ENCODER,
 }
 
 ENTRY = ModelEntry(
@@ -492,15 +602,25 @@ ENTRY = ModelEntry(
         DEFAULT: Settings(options=preset("default")),
         # It says AdamW and no more, so norms decay as in the published code; early stopping alone
         # ends a run (R34, R41, R43).
-        "paper": Settings(options=preset("paper"), training={"decay_norms": True, "epochs": 0}),
+        "paper": Settings(
+            options=preset("paper"),
+            training={"decay_norms": True, "epochs": 0, "choose_popularity": False},
+        ),
         "official": Settings(
             options=preset("official"),
-            training={"decay_norms": True, "precision": "fp16", "patience": 0},
+            training={
+                "decay_norms": True,
+                "precision": "fp16",
+                "patience": 0,
+                "choose_popularity": False,
+            },
         ),
     },
     space=SPACE,
-    build=lambda options, _: Pmmrec(options),
+    build=build,
+    read_vectors=read_vectors,
     transfers=PARTS,
+    parts=parts,
     at_stage=at_stage,
     of_run=of_run,
     objectives=("dap", "all"),

@@ -14,6 +14,7 @@ from torch.nn import functional
 from pmm.errors import InputError
 from pmm.model.encoders.attention_heads import split_heads
 from pmm.model.losses.next_item import at_least_float32
+from pmm.model.user_encoders.local_convolution import convolved_input
 from pmm.model.user_encoders.transformer import causal_mask
 
 SLOPE = 0.2
@@ -114,6 +115,7 @@ class CarcaEncoder(nn.Module):
         heads: int = 4,
         dropout: float = 0.3,
         causal: bool = True,
+        convolution: int = 0,
     ) -> None:
         super().__init__()
         self.causal = causal
@@ -123,6 +125,7 @@ class CarcaEncoder(nn.Module):
         )
         self.norm = nn.LayerNorm(width, eps=1e-8)
         _initialise(self)
+        self.input = convolved_input(width, convolution)
 
     def forward(self, z_BLD: Tensor, valid_BL: Tensor) -> Tensor:
         """The profile [B, L, D], zeros at padding.
@@ -134,7 +137,7 @@ class CarcaEncoder(nn.Module):
             valid_BL: bool, True at real items.
         """
         allowed_B1LL = _visible(valid_BL, causal=self.causal)[:, None]
-        x_BLD = self.dropout(z_BLD)
+        x_BLD = self.dropout(z_BLD if self.input is None else self.input(z_BLD, valid_BL))
         for block in self.blocks:
             x_BLD = block(x_BLD, allowed_B1LL)
         profile_BLD: Tensor = self.norm(x_BLD).masked_fill(~valid_BL[:, :, None], 0.0)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pmm.errors import InputError
+from pmm.model.user_encoders.local_convolution import LocalConvolution, convolved_input
 
 Insertion = Literal["serial", "parallel"]
 
@@ -107,7 +108,8 @@ class NextItNetEncoder(nn.Module):
     By default no convolution reads what stands at padding.
 
     `adapter` puts a PeterRec adapter of `bottleneck` (0: a quarter of the width) at every
-    convolution; see `freeze_for_patching`.
+    convolution; see `freeze_for_patching`. `convolution` puts a norm and one dense convolution over
+    so many items in front.
     """
 
     def __init__(
@@ -121,6 +123,7 @@ class NextItNetEncoder(nn.Module):
         mask_pads: bool = True,
         adapter: Insertion | None = None,
         bottleneck: int = 0,
+        convolution: int = 0,
     ) -> None:
         super().__init__()
         self.mask_pads = mask_pads
@@ -135,25 +138,32 @@ class NextItNetEncoder(nn.Module):
             for dilation in tuple(dilations) * repeats
         )
         self.dense = nn.Linear(width, width) if dense else None
+        self.input = convolved_input(width, convolution)
 
     @property
     def receptive_field(self) -> int:
         """How many positions a state can depend on, its own included."""
-        return 1 + sum(
-            module.reach for module in self.modules() if isinstance(module, CausalConvolution)
-        )
+        kinds = CausalConvolution | LocalConvolution
+        return 1 + sum(module.reach for module in self.modules() if isinstance(module, kinds))
 
-    def forward(self, e_BLD: Tensor, valid_BL: Tensor) -> Tensor:
-        """Hidden states [B, L, D], zeros at padding.
+    @property
+    def input_norm(self) -> nn.LayerNorm | None:
+        """What norms its inputs, if anything does."""
+        return None if self.input is None else self.input.norm
+
+    def forward(self, e_BLD: Tensor, valid_BL: Tensor, *, last: bool = False) -> Tensor:
+        """Hidden states [B, L, D], zeros at padding; with `last` that of the last position alone.
 
         Args:
             e_BLD: item vectors.
             valid_BL: bool, True at real items.
         """
         padding_BL1 = ~valid_BL[:, :, None]
-        x_BLD = e_BLD
+        x_BLD = e_BLD if self.input is None else self.input(e_BLD, valid_BL)
         for block in self.blocks:
             x_BLD = block(x_BLD, padding_BL1 if self.mask_pads else None)
+        if last:
+            x_BLD, padding_BL1 = x_BLD[:, -1:], padding_BL1[:, -1:]
         if self.dense is not None:
             x_BLD = self.dense(x_BLD)
         return x_BLD.masked_fill(padding_BL1, 0.0)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pmm.model.user_encoders.post_norm import PositionedInput, PostNormBlocks, initialise
+from pmm.model.user_encoders.transformer import UserPositions
 
 
 class FieldAttention(nn.Module):
@@ -40,7 +41,8 @@ class FdsaEncoder(nn.Module):
     Args:
         width: of the item vectors and the hidden states.
         fields: the widths of the features, one each field (text; text and picture).
-        max_length, blocks, heads, inner, dropout: of each stream, as in `PostNormEncoder`.
+        max_length, blocks, heads, inner, dropout, positions, convolution: of each stream, as in
+            `PostNormEncoder`.
     """
 
     def __init__(
@@ -53,13 +55,28 @@ class FdsaEncoder(nn.Module):
         heads: int = 2,
         inner: int = 256,
         dropout: float = 0.5,
+        positions: UserPositions = "absolute",
+        convolution: int = 0,
     ) -> None:
         super().__init__()
         if not fields:
             raise ValueError("FDSA needs at least one field of features")
-        self.input = PositionedInput(width, max_length=max_length, dropout=dropout)
+        self.input = PositionedInput(
+            width,
+            max_length=max_length,
+            dropout=dropout,
+            positions=positions,
+            convolution=convolution,
+        )
         self.item_stream, self.feature_stream = (
-            PostNormBlocks(width, blocks=blocks, heads=heads, inner=inner, dropout=dropout)
+            PostNormBlocks(
+                width,
+                blocks=blocks,
+                heads=heads,
+                inner=inner,
+                dropout=dropout,
+                rotary=positions == "rope",
+            )
             for _ in range(2)
         )
         self.projections = nn.ModuleList(nn.Linear(field, width) for field in fields)
@@ -95,7 +112,7 @@ class FdsaEncoder(nn.Module):
 
     def join_streams(self, e_BLD: Tensor, feature_BLD: Tensor, valid_BL: Tensor) -> Tensor:
         """`forward` for features that are embedded already."""
-        item_BLD = self.item_stream(self.input(e_BLD), valid_BL)
-        feature_BLD = self.feature_stream(self.input(feature_BLD), valid_BL)
+        item_BLD = self.item_stream(self.input(e_BLD, valid_BL), valid_BL)
+        feature_BLD = self.feature_stream(self.input(feature_BLD, valid_BL), valid_BL)
         joined_BLD: Tensor = self.join(torch.cat([item_BLD, feature_BLD], dim=2))
         return self.input.normed(joined_BLD).masked_fill(~valid_BL[:, :, None], 0.0)

@@ -6,8 +6,13 @@ Shape suffixes: B users, L positions of the window, D width, H heads, E width of
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pmm.errors import InputError
-from pmm.model.user_encoders.transformer import CausalBlock, run_blocks
+from pmm.model.user_encoders.local_convolution import LocalConvolution
+from pmm.model.user_encoders.transformer import (
+    CausalBlock,
+    UserPositions,
+    require_heads,
+    run_blocks,
+)
 
 
 class PostNormBlocks(nn.Module):
@@ -21,10 +26,10 @@ class PostNormBlocks(nn.Module):
         heads: int = 2,
         inner: int = 256,
         dropout: float = 0.5,
+        rotary: bool = False,
     ) -> None:
         super().__init__()
-        if width % heads:
-            raise InputError(f"user_heads = {heads} does not divide the width {width}")
+        require_heads(width, heads, rotary=rotary)
         self.blocks = nn.ModuleList(
             CausalBlock(
                 width,
@@ -34,6 +39,7 @@ class PostNormBlocks(nn.Module):
                 bias=True,
                 eps=1e-12,
                 activation=functional.gelu,
+                rotary=rotary,
             )
             for _ in range(blocks)
         )
@@ -48,24 +54,43 @@ class PostNormBlocks(nn.Module):
 
 
 class PositionedInput(nn.Module):
-    """Dropout(LN(e + P)) with learned positions P, counted from the window's right end."""
+    """Dropout(LN(e + P)) with learned positions P, counted from the window's right end.
 
-    def __init__(self, width: int, *, max_length: int, dropout: float) -> None:
+    With rotary positions, which the blocks know, there is no P. A convolution stands behind the
+    norm, if there is one.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        *,
+        max_length: int,
+        dropout: float,
+        positions: UserPositions = "absolute",
+        convolution: int = 0,
+    ) -> None:
         super().__init__()
-        self.position = nn.Embedding(max_length, width)
+        self.max_length = max_length
+        self.position = nn.Embedding(max_length, width) if positions == "absolute" else None
         self.norm = nn.LayerNorm(width, eps=1e-12)
         self.dropout = nn.Dropout(dropout)
         initialise(self)
+        self.convolution = LocalConvolution(width, convolution) if convolution else None
 
-    def forward(self, e_BLD: Tensor) -> Tensor:
+    def forward(self, e_BLD: Tensor, valid_BL: Tensor) -> Tensor:
         """The last position is always max_length - 1; longer windows are refused. [B, L, D]"""
-        length, longest = e_BLD.shape[1], self.position.num_embeddings
+        length, longest = e_BLD.shape[1], self.max_length
         if length > longest:
             raise ValueError(f"a window of {length} items, but max_length is {longest}")
-        return self.normed(e_BLD + self.position.weight[longest - length :])
+        if self.position is not None:
+            e_BLD = e_BLD + self.position.weight[longest - length :]
+        if self.convolution is None:
+            return self.normed(e_BLD)
+        out_BLD: Tensor = self.dropout(self.convolution(self.norm(e_BLD), valid_BL))
+        return out_BLD
 
     def normed(self, x_BLD: Tensor) -> Tensor:
-        """Dropout(LN(x)): without the positions."""
+        """Dropout(LN(x)): without positions and convolution."""
         out_BLD: Tensor = self.dropout(self.norm(x_BLD))
         return out_BLD
 
@@ -82,11 +107,24 @@ class PostNormEncoder(nn.Module):
         heads: int = 2,
         inner: int = 256,
         dropout: float = 0.5,
+        positions: UserPositions = "absolute",
+        convolution: int = 0,
     ) -> None:
         super().__init__()
-        self.input = PositionedInput(width, max_length=max_length, dropout=dropout)
+        self.input = PositionedInput(
+            width,
+            max_length=max_length,
+            dropout=dropout,
+            positions=positions,
+            convolution=convolution,
+        )
         self.transformer = PostNormBlocks(
-            width, blocks=blocks, heads=heads, inner=inner, dropout=dropout
+            width,
+            blocks=blocks,
+            heads=heads,
+            inner=inner,
+            dropout=dropout,
+            rotary=positions == "rope",
         )
 
     def forward(self, e_BLD: Tensor, valid_BL: Tensor, *, last: bool = False) -> Tensor:
@@ -99,16 +137,13 @@ class PostNormEncoder(nn.Module):
             e_BLD: item vectors, L <= max_length.
             valid_BL: bool, True at real items.
         """
-        hidden_BLD: Tensor = self.transformer(self.input(e_BLD), valid_BL, last=last)
+        hidden_BLD: Tensor = self.transformer(self.input(e_BLD, valid_BL), valid_BL, last=last)
         return hidden_BLD
 
-    def freeze(self) -> None:
-        """Freeze positions and blocks, as UniSRec and VQ-Rec do after a transfer.
-
-        The norm of the input trains on, as published: the new catalogue's items have another scale.
-        """
-        self.input.position.requires_grad_(False)
-        self.transformer.requires_grad_(False)
+    @property
+    def input_norm(self) -> nn.LayerNorm:
+        """What norms its inputs."""
+        return self.input.norm
 
 
 def initialise(module: nn.Module) -> None:

@@ -4,6 +4,7 @@ Shape suffixes: B users, L positions of the window, D width, H heads, E width of
 """
 
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -11,13 +12,22 @@ from torch.nn import functional
 
 from pmm.errors import InputError
 from pmm.model.encoders.attention_heads import split_heads
+from pmm.model.user_encoders.local_convolution import LocalConvolution
+from pmm.model.user_encoders.rotary import rotate
+
+UserPositions = Literal["absolute", "rope"]
+"""How an encoder knows the order of items. "absolute": a learned vector for each place of the
+window. "rope": queries and keys are turned by their place, so that only distances count."""
+BlockNorm = Literal["post", "pre"]
+"""Where a block norms: behind each residual (SASRec as published), or in front of each layer."""
 
 
 class CausalBlock(nn.Module):
-    """Post-norm attention, then a layer of `inner` (0: four times the width) units.
+    """Attention, then a layer of `inner` (0: four times the width) units, each with a residual.
 
-    The defaults are SASRec's as in the published code: no biases in the attention, ReLU. The
-    activation may overwrite what it is given.
+    The defaults are SASRec's as in the published code: no biases in the attention, ReLU, norms
+    behind the residuals. The activation may overwrite what it is given. With `rotary` queries and
+    keys are turned by their places.
     """
 
     def __init__(
@@ -30,9 +40,13 @@ class CausalBlock(nn.Module):
         bias: bool = False,
         eps: float = 1e-6,
         activation: Callable[[Tensor], Tensor] = torch.relu_,
+        rotary: bool = False,
+        norm: BlockNorm = "post",
     ) -> None:
         super().__init__()
+        require_heads(width, heads, rotary=rotary)
         self.heads, self.activation = heads, activation
+        self.rotary, self.pre_norm = rotary, norm == "pre"
         self.query = nn.Linear(width, width, bias=bias)
         self.key = nn.Linear(width, width, bias=bias)
         self.value = nn.Linear(width, width, bias=bias)
@@ -49,10 +63,19 @@ class CausalBlock(nn.Module):
         With `last` only the last position is computed, [B, 1, D].
         """
         x_BQD = x_BLD[:, -1:] if last else x_BLD
+        read_BLD = self.attention_norm(x_BLD) if self.pre_norm else x_BLD
+        read_BQD = read_BLD[:, -1:] if last else read_BLD
         query_BHQE, key_BHLE, value_BHLE = (
             split_heads(projection(of), self.heads).transpose(1, 2)
-            for projection, of in ((self.query, x_BQD), (self.key, x_BLD), (self.value, x_BLD))
+            for projection, of in (
+                (self.query, read_BQD),
+                (self.key, read_BLD),
+                (self.value, read_BLD),
+            )
         )
+        if self.rotary:
+            query_BHQE = rotate(query_BHQE, first=x_BLD.shape[1] - x_BQD.shape[1])
+            key_BHLE = rotate(key_BHLE)
         attended_BHQE = functional.scaled_dot_product_attention(
             query_BHQE,
             key_BHLE,
@@ -60,11 +83,14 @@ class CausalBlock(nn.Module):
             attn_mask=allowed_B1LL[:, :, -1:] if last else allowed_B1LL,
             dropout_p=self.dropout.p if self.training else 0.0,
         )
-        attended_BQD = attended_BHQE.transpose(1, 2).flatten(2)
-        x_BQD = self.attention_norm(x_BQD + self.dropout(self.out(attended_BQD)))
-        hidden_BQD = self.down(self.activation(self.up(x_BQD)))
-        out_BQD: Tensor = self.norm(x_BQD + self.dropout(hidden_BQD))
-        return out_BQD
+        attended_BQD = self.out(attended_BHQE.transpose(1, 2).flatten(2))
+        x_BQD = x_BQD + self.dropout(attended_BQD)
+        if not self.pre_norm:
+            x_BQD = self.attention_norm(x_BQD)
+        inner_BQD = self.norm(x_BQD) if self.pre_norm else x_BQD
+        hidden_BQD = self.down(self.activation(self.up(inner_BQD)))
+        out_BQD: Tensor = x_BQD + self.dropout(hidden_BQD)
+        return out_BQD if self.pre_norm else self.norm(out_BQD)
 
 
 def run_blocks(blocks: nn.ModuleList, x_BLD: Tensor, valid_BL: Tensor, *, last: bool) -> Tensor:
@@ -83,22 +109,41 @@ class UserEncoder(nn.Module):
     """Item vectors of a left-padded window -> a hidden state at each position, from its past."""
 
     def __init__(
-        self, width: int, *, max_length: int, blocks: int = 2, heads: int = 2, dropout: float = 0.1
+        self,
+        width: int,
+        *,
+        max_length: int,
+        blocks: int = 2,
+        heads: int = 2,
+        dropout: float = 0.1,
+        positions: UserPositions = "absolute",
+        convolution: int = 0,
+        norm: BlockNorm = "post",
     ) -> None:
         super().__init__()
-        if width % heads:
-            raise InputError(f"user_heads = {heads} does not divide the width {width}")
-        self.position = nn.Embedding(max_length, width)
+        rotary = positions == "rope"
+        require_heads(width, heads, rotary=rotary)
+        self.max_length = max_length
+        self.position = None if rotary else nn.Embedding(max_length, width)
         self.norm = nn.LayerNorm(width, eps=1e-6)
         self.dropout = nn.Dropout(dropout)
         self.blocks = nn.ModuleList(
-            CausalBlock(width, heads=heads, dropout=dropout) for _ in range(blocks)
+            CausalBlock(width, heads=heads, dropout=dropout, rotary=rotary, norm=norm)
+            for _ in range(blocks)
         )
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Embedding):
                 nn.init.xavier_normal_(module.weight)
             if isinstance(module, nn.Linear) and module.bias is not None:
                 nn.init.zeros_(module.bias)
+        # Drawn last, so that the other weights of a seed are the same with it and without.
+        self.convolution = LocalConvolution(width, convolution) if convolution else None
+        self.out_norm = nn.LayerNorm(width, eps=1e-6) if norm == "pre" else None
+
+    @property
+    def input_norm(self) -> nn.LayerNorm:
+        """What norms its inputs."""
+        return self.norm
 
     def forward(self, e_BLD: Tensor, valid_BL: Tensor, *, last: bool = False) -> Tensor:
         """Hidden states [B, L, D], zeros at padding; with `last` that of the last position alone.
@@ -111,11 +156,35 @@ class UserEncoder(nn.Module):
             e_BLD: item vectors, L <= max_length.
             valid_BL: bool, True at real items.
         """
-        length, longest = e_BLD.shape[1], self.position.num_embeddings
+        length, longest = e_BLD.shape[1], self.max_length
         if length > longest:
             raise ValueError(f"a window of {length} items, but max_length is {longest}")
-        x_BLD = self.dropout(self.norm(e_BLD + self.position.weight[longest - length :]))
-        return run_blocks(self.blocks, x_BLD, valid_BL, last=last)
+        if self.position is not None:
+            e_BLD = e_BLD + self.position.weight[longest - length :]
+        x_BLD = self.norm(e_BLD)
+        if self.convolution is not None:
+            x_BLD = self.convolution(x_BLD, valid_BL)
+        hidden_BLD = run_blocks(self.blocks, self.dropout(x_BLD), valid_BL, last=last)
+        if self.out_norm is None:
+            return hidden_BLD
+        real_BL = valid_BL[:, -1:] if last else valid_BL
+        normed_BLD: Tensor = self.out_norm(hidden_BLD).masked_fill(~real_BL[:, :, None], 0.0)
+        return normed_BLD
+
+
+def require_heads(width: int, heads: int, *, rotary: bool = False) -> None:
+    """Refuse a width that cannot be cut into these heads.
+
+    Raises:
+        InputError: the heads do not divide it, or leave each an odd width under rotary positions.
+    """
+    if width % heads:
+        raise InputError(f"user_heads = {heads} does not divide the width {width}")
+    if rotary and width // heads % 2:
+        raise InputError(
+            f'user_positions = "rope" turns pairs of values, but a head of {width} / {heads} has '
+            "an odd number: choose another user_heads"
+        )
 
 
 def causal_mask(valid_BL: Tensor) -> Tensor:
