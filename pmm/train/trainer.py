@@ -24,7 +24,7 @@ from pmm.errors import PmmError
 from pmm.evaluate.evaluate_options import EvaluateOptions
 from pmm.evaluate.evaluation import drop_evaluations, evaluate_model, references
 from pmm.evaluate.metrics import headline, mean_summary, summarise
-from pmm.memory import keep_freed_memory
+from pmm.machine import keep_freed_memory
 from pmm.model.build import build_model, features_of
 from pmm.model.features.trunks import with_activations
 from pmm.model.protocol import ModelOptions, Recommender
