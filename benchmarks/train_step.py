@@ -33,7 +33,7 @@ from transformers import XLMRobertaConfig
 
 from benchmarks.results import record
 from pmm.data.batch import Batch
-from pmm.memory import keep_freed_memory
+from pmm.machine import keep_freed_memory
 from pmm.model.encoders.attention_heads import split_heads
 from pmm.model.encoders.specs import TextSpec, VisionSpec
 from pmm.model.pmmrec.fusion import MergeFusion

@@ -204,4 +204,5 @@ def test_a_cut_tar_is_one_message_that_says_what_to_run(
     assert run("train", "--home", home, "--target", "HM", *arguments) == 1
     said = capfd.readouterr().err
     assert "items-00000.tar" in said
-    assert "Run: pmm shard --target HM --text-encoder " in said
+    assert "Run: pmm shard --target HM " in said
+    assert "--text-encoder " in said

@@ -83,7 +83,7 @@ def two(shop_maker: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Two
 def ingest(home: Home, rows: int) -> None:
     """Tables of a source "raw" and its target: users of four actions in a row on four items."""
 
-    def read(_latin: bool) -> Reading:
+    def read() -> Reading:
         ids = [f"i{k}" for k in range(4)]
         items = {"item_id": ids, "text": ids, "image": [None] * 4, "categories": [[]] * 4}
         columns = {

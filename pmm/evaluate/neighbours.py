@@ -16,7 +16,7 @@ from torch import Tensor
 from pmm.arrays import Float64s, Int32s, Int64s
 from pmm.errors import InputError
 from pmm.evaluate.ranking import Queries, distinct, rank_users, spans
-from pmm.memory import free_bytes
+from pmm.machine import free_bytes
 from pmm.progress import progress
 from pmm.shards.sequence_shards import Lists, Prefixes
 from pmm.storage.schemas import PAD

@@ -20,8 +20,8 @@ from typing import Any, Literal
 
 import torch
 
-from pmm.cpu_cores import cores
 from pmm.errors import BrokenArtefact, InputError
+from pmm.machine import cores
 from pmm.storage.artefact import exclusive, storage_errors, write_json
 from pmm.storage.atomic import TEMPORARY, is_left_behind, temporary_name
 from pmm.storage.json_files import JSON_ERRORS, parse_json, read_json, told

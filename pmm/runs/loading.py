@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from pmm.advice import command
-from pmm.errors import BrokenArtefact, InputError, MissingArtefact, StaleArtefact
+from pmm.errors import BrokenArtefact, InputError, MissingArtefact, PmmError, StaleArtefact
 from pmm.ingest.targets.target_tables import command_to_ingest
 from pmm.model.build import build_model, features_of
 from pmm.model.encoders.specs import TextSpec
@@ -12,13 +12,14 @@ from pmm.model.features.trunks import with_activations
 from pmm.model.protocol import Recommender
 from pmm.runs.compatibility import require_content, require_pictures, require_tokens
 from pmm.runs.device import pick_device
-from pmm.runs.folder import RECIPE
+from pmm.runs.folder import RECIPE, RUN
 from pmm.runs.former_recipes import saved_values
 from pmm.runs.recipe import Recipe, encoder_specs
 from pmm.runs.weights import BEST, load_weights, read_header
 from pmm.shards.read import Shards
 from pmm.shards.write import command as command_to_shard
 from pmm.storage.home import Home, slug
+from pmm.storage.json_files import read_json
 from pmm.storage.toml import resolve
 
 
@@ -70,10 +71,19 @@ def command_to_train(run_dir: Path, recipe: Recipe, **how: object) -> str:
         from_=start.run if start else None,
         transfer=start.transfer if start and start.transfer != "full" else None,
         recipe=run_dir.absolute() / RECIPE if how.get("overwrite") else None,
-        name=run_dir.name,
+        name=_written_name(run_dir),
         home=home and home.option,
         **how,
     )
+
+
+def _written_name(run_dir: Path) -> str:
+    """A run's name as its maker wrote it; that of its folder where nothing says."""
+    try:
+        name = str(read_json(run_dir / RUN, again="")["name"])
+        return name if slug(name) == run_dir.name else run_dir.name
+    except (PmmError, KeyError, TypeError):
+        return run_dir.name
 
 
 def saved_recipe(run_dir: Path) -> Recipe:

@@ -25,7 +25,7 @@ from torch import Tensor
 from pmm.advice import command
 from pmm.arrays import Int64s
 from pmm.errors import BrokenArtefact
-from pmm.memory import free_bytes
+from pmm.machine import free_bytes
 from pmm.progress import Progress, progress
 from pmm.shards.items import Items
 from pmm.shards.kinds import Side, Storage

@@ -343,7 +343,8 @@ class Shards:
     def _require(self, names: Iterable[str]) -> None:
         """Refuse files that are damaged, before they are read for the first time."""
         fresh = set(names) - self._whole
-        require_whole(self.place, self.manifest.files, fresh, made_by=self._made_by)
+        with self._seen.reading():
+            require_whole(self.place, self.manifest.files, fresh, made_by=self._made_by)
         self._whole |= fresh
 
     def _mapped(self, shard: int) -> mmap.mmap:

@@ -15,9 +15,9 @@ import polars as pl
 import pyarrow as pa
 
 from pmm import advice
-from pmm.cpu_cores import cores
 from pmm.errors import ArtefactError, InputError, StaleArtefact
 from pmm.ingest.targets.target_tables import command_to_ingest, open_target
+from pmm.machine import cores
 from pmm.progress import progress
 from pmm.shards.hub import local_folder
 from pmm.shards.item_shards import (
@@ -75,7 +75,7 @@ def command(
         changes: options by name, over those.
     """
     changes = {name: value for name, value in changes.items() if value is not None}
-    known = home and command_that_made(home, home.shards(target), target=target, **changes)
+    known = home and command_that_made(home, home.shards(target), **changes)
     if known:
         return known
     options = {**_recorded(made_with or {}), **changes}
@@ -116,14 +116,13 @@ def write_shards(home: Home, target: str, options: ShardOptions, *, force: bool 
         images = [image for image in items["image"].to_pylist() if image is not None]
         if options.no_content and not force:
             _keep_content(home, name, manifest.fingerprint, again)
-        pictures = (
-            None if options.no_content else _picture_folder(name, source, images, options, again)
-        )
+        pictures = None
+        if not options.no_content:
+            pictures = _picture_folder(name, source, images, options, again)
     tokenizer = _tokenizer(options)
     digest = _pictures_digest(home, pictures, images)
-    picture_format = PictureFormat(
-        size=options.picture_size, quality=options.jpeg_quality, max_pixels=options.max_pixels
-    )
+    size, quality = options.picture_size, options.jpeg_quality
+    picture_format = PictureFormat(size=size, quality=quality, max_pixels=options.max_pixels)
 
     def write(folder: Path) -> dict[str, int]:
         setting = Setting(folder, pictures, picture_format, tokenizer, options.max_tokens)
@@ -134,11 +133,9 @@ def write_shards(home: Home, target: str, options: ShardOptions, *, force: bool 
         with seen.reading():
             sequences = read_table(source / "sequences.parquet", SEQUENCES)
         n_sequence_shards = write_sequence_shards(folder, sequences)
-        with atomic_file(folder / "offsets.parquet") as temporary:
-            table = OFFSETS_OF_RECORDS if options.no_content else OFFSETS
-            write_table(temporary, offsets(folder, n_shards, made_by=again()), table)
+        _write_offsets(folder, n_shards, options, again())
         index = _index(name, setting, options, items.num_rows)
-        index["sequence_shards"], index["users"] = n_sequence_shards, sequences.num_rows
+        index |= {"sequence_shards": n_sequence_shards, "users": sequences.num_rows}
         with atomic_file(folder / "index.json") as temporary:
             write_json(temporary, index)
         return counts | {"users": sequences.num_rows}
@@ -146,10 +143,7 @@ def write_shards(home: Home, target: str, options: ShardOptions, *, force: bool 
     def still() -> None:
         seen.require_unchanged()
         if _pictures_digest(home, pictures, images) != digest:
-            raise StaleArtefact(
-                f"the pictures of {name} below {pictures} changed while they were read. Run again: "
-                + again()
-            )
+            raise StaleArtefact(f"{pictures} changed while it was read. Run again: {again()}")
 
     built = build(
         home.shards(name),
@@ -162,6 +156,13 @@ def write_shards(home: Home, target: str, options: ShardOptions, *, force: bool 
     )
     remember(home, built.place, "shard", target=name, **said)
     return built
+
+
+def _write_offsets(folder: Path, n_shards: int, options: ShardOptions, made_by: str) -> None:
+    """Where in the tars each item's members stand."""
+    with atomic_file(folder / "offsets.parquet") as temporary:
+        table = OFFSETS_OF_RECORDS if options.no_content else OFFSETS
+        write_table(temporary, offsets(folder, n_shards, made_by=made_by), table)
 
 
 def _pictures_digest(home: Home, pictures: Path | None, images: list[str]) -> str:

@@ -120,12 +120,7 @@ def build(
         if same:
             logger.warning("%s is damaged: %s. It is made again", place, in_words(damaged))
             _keep_pieces(place, draft, same.files.keys() - damaged.keys())
-        try:
-            counts = write(draft)
-        except BaseException:
-            if not any(draft.iterdir()):
-                draft.rmdir()
-            raise
+        counts = _written(draft, write)
         made = Manifest(
             kind=kind,
             version=__version__,
@@ -142,6 +137,16 @@ def build(
         _swap(draft, place)
         logger.debug("%s is written", place)
         return Built(place=place, manifest=made, fresh=True)
+
+
+def _written(draft: Path, write: Callable[[Path], dict[str, int]]) -> dict[str, int]:
+    """What `write` counts; where it fails before it has written anything, no draft is left."""
+    try:
+        return write(draft)
+    except BaseException:
+        if not any(draft.iterdir()):
+            draft.rmdir()
+        raise
 
 
 def snapshot(place: Path, what: str, again: str = "the same command") -> Snapshot:

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from isal import isal_zlib
 
-from pmm.cpu_cores import cores
 from pmm.errors import BrokenArtefact
+from pmm.machine import cores
 from pmm.storage.artefact import atomic_file
 
 BLOCK = 256 << 10

@@ -26,7 +26,7 @@ from pmm.evaluate.evaluate_options import EvaluateOptions
 from pmm.evaluate.evaluation import drop_evaluations, evaluate_mixes, references
 from pmm.evaluate.metrics import headline, mean_summary, summarise
 from pmm.evaluate.popularity_mix import ALPHAS, KAPPA, NO_POPULARITY, PopularityMix, choose
-from pmm.memory import keep_freed_memory
+from pmm.machine import keep_freed_memory
 from pmm.model.build import build_model, features_of
 from pmm.model.features.trunks import with_activations
 from pmm.model.protocol import ModelOptions, Recommender

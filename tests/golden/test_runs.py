@@ -21,7 +21,7 @@ from pmm_golden_subjects import (
     without_unread_options,
 )
 
-ADDED = {"train": {"trackers"}, "model": {"modality_gelu"}, "corruption": {"last_item"}}
+ADDED = {"train": {"trackers", "windows"}, "model": {"modality_gelu"}, "corruption": {"last_item"}}
 """Options that came later, by table; a run of before has their defaults."""
 
 

@@ -132,7 +132,11 @@ def test_the_worlds_files_become_the_fourteen_datasets_and_the_shards_of_one(raw
         (("amazon", "--edition", "2014"), 2, "--edition"),
         (("hm", "--raw", "none", "--download"), 1, "no public addresses"),
         (("csv", "--name", "x", "--preset", "movielens", "--items", "i"), 1, "--preset finds"),
-        (("csv", "--name", "x"), 1, "give --interactions FILE and --items FILE, or --preset"),
+        (
+            ("csv", "--name", "x"),
+            1,
+            "give --interactions FILE, and --items FILE where items have titles",
+        ),
     ],
 )
 def test_what_is_wrong_is_told_in_one_message(

@@ -17,12 +17,12 @@ from collections.abc import Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass
 from typing import IO, Any
 
-from pmm.cpu_cores import cores
 from pmm.errors import InputError
 from pmm.ingest.download.picture_fetch import Failed, FetchProcesses, Limits, PictureFetcher, Reply
 from pmm.ingest.download.picture_schedule import Fetch, PictureSchedule, WantedItem
 from pmm.ingest.download.picture_store import Journal, PictureStore
 from pmm.ingest.download.polite_http import WebOptions
+from pmm.machine import cores
 from pmm.progress import Progress, progress
 from pmm.storage.artefact import exclusive, storage_errors
 

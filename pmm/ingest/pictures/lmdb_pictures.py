@@ -25,9 +25,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pmm.cpu_cores import cores
 from pmm.errors import InputError, StorageError
 from pmm.ingest.pictures.pickled_image import PickledImage, PickleRefused, read_pickled_image
+from pmm.machine import cores
 from pmm.progress import progress
 from pmm.storage.artefact import Digests, atomic_file, exclusive, storage_errors, write_json
 from pmm.storage.home import Home

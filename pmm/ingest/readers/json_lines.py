@@ -21,7 +21,6 @@ from typing import Any, cast
 import pyarrow as pa
 from isal import igzip, isal_zlib
 
-from pmm.cpu_cores import cores
 from pmm.errors import InputError
 from pmm.ingest.readers import json_block
 from pmm.ingest.readers.delimited import MALFORMED
@@ -35,6 +34,7 @@ from pmm.ingest.readers.json_block import (
     without_long_lines,
 )
 from pmm.ingest.readers.plain_file import HEAD_BYTES, PACKINGS, damaged, head_of
+from pmm.machine import cores
 from pmm.progress import progress
 
 logger = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -192,32 +192,43 @@ def _read(files: CsvFiles, pictures: PictureFolder | None) -> Reading:
     histories = detect_histories(files.interactions, known, files.columns, encoding=files.encoding)
     if histories is not None:
         if listed is None:
-            rows = stream_histories(files.interactions, histories.dialect, Counter(), histories)
-            listed = _bare_items(rows, pictures)
-        items, item_counts, item_notes = listed
-        item_rows: Counter[str] = Counter()
-        lines = histories.describe()
-        return Reading(
-            items=items,
-            item_counts=item_counts,
-            interactions=_read_histories(files, histories, item_rows, lines),
-            row_counts=item_rows,
-            notes={"detected": {"interactions": lines, "items": item_notes}},
-            picture_notes=pictures.notes(items) if pictures else {},
-        )
+            lines = stream_histories(files.interactions, histories.dialect, Counter(), histories)
+            listed = _bare_items(lines, pictures)
+        return _lists(files, histories, listed, pictures)
     layout = _detect(files, known)
     if listed is None:
-        only_ids: dict[str, int] = {"item_id": layout.roles["item"]}
-        listed = _bare_items(
-            stream(
-                files.interactions,
-                layout.dialect,
-                only_ids,
-                header=layout.header,
-                drop_counts=Counter[str](),
-            ),
-            pictures,
-        )
+        ids: dict[str, int] = {"item_id": layout.roles["item"]}
+        at = layout.dialect, ids
+        rows = stream(files.interactions, *at, header=layout.header, drop_counts=Counter[str]())
+        listed = _bare_items(rows, pictures)
+    return _rows(files, layout, listed, pictures)
+
+
+_Listed: TypeAlias = tuple[pa.Table, dict[str, Any], dict[str, Any]]
+"""Items, their counts, and what was detected."""
+
+
+def _lists(
+    files: CsvFiles, histories: HistoryLayout, listed: _Listed, pictures: PictureFolder | None
+) -> Reading:
+    """Of a file with a line a user."""
+    items, item_counts, item_notes = listed
+    row_counts: Counter[str] = Counter()
+    notes = histories.describe()
+    return Reading(
+        items=items,
+        item_counts=item_counts,
+        interactions=_read_histories(files, histories, row_counts, notes),
+        row_counts=row_counts,
+        notes={"detected": {"interactions": notes, "items": item_notes}},
+        picture_notes=pictures.notes(items) if pictures else {},
+    )
+
+
+def _rows(
+    files: CsvFiles, layout: _Layout, listed: _Listed, pictures: PictureFolder | None
+) -> Reading:
+    """Of a file with a row an interaction."""
     items, item_counts, item_notes = listed
     wanted = {"user_id": layout.roles["user"], "item_id": layout.roles["item"]}
     wanted |= {"rating": layout.roles["rating"]} if "rating" in layout.roles else {}

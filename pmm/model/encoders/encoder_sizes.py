@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from pmm.errors import InputError
-from pmm.memory import free_bytes
+from pmm.machine import free_bytes
 from pmm.shards.hub import WEIGHT_SUFFIXES, first_line
 
 MOST_LAYERS = 1_000

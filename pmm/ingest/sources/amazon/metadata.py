@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from itertools import islice, zip_longest
 from typing import Any
 
-from pmm.cpu_cores import cores
 from pmm.ingest.readers.delimited import MALFORMED
 from pmm.ingest.readers.json_block import LONG_LINE, read_line, split_lines, text_of
 from pmm.ingest.readers.json_lines import BAD_UTF8, read_blocks, require_objects, tell_replaced
 from pmm.ingest.readers.text import LONGEST_TEXT, clean_text, clean_title, join_text
 from pmm.ingest.sources.amazon.editions import AmazonFile, Edition
 from pmm.ingest.tables.item_rows import ItemRows
+from pmm.machine import cores
 from pmm.progress import progress
 
 MOST_URLS = 5

@@ -1,8 +1,18 @@
-"""How much memory is free, and who keeps it."""
+"""What of the machine this process may use: cores, and memory."""
 
 import ctypes
 import os
 import sys
+
+
+def cores() -> int:
+    """How many processor cores this process may use.
+
+    A container or a batch system may grant fewer than the machine has.
+    """
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def free_bytes() -> int:
