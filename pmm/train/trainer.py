@@ -411,7 +411,7 @@ class Trainer:
         rates = {mix.alpha: each["hr@10"] for mix, each in zip(mixes, summaries, strict=True)}
         found = asdict(choose(rates))
         about["popularity"] = {"kappa": KAPPA, **found, "valid_hr@10": rates}
-        save_weights(path, self.model, about)
+        self._write_best(about)
         self._put(last)
         logger.info(
             "share of popularity: alpha %g ranks the validation items best (HR@10 %.2f; %.2f "
@@ -436,6 +436,10 @@ class Trainer:
         about |= {"frozen": self.frozen, "frozen_parts": self.frozen_parts}
         about["parts"] = {part.target: part.fingerprint for part in self.data.parts}
         about |= {"shards": self.data.fingerprint, "precision": self.options.precision}
+        self._write_best(about)
+
+    def _write_best(self, about: Mapping[str, Any]) -> None:
+        """Write the model's weights as the best, and drop what was said of those before."""
         self._require_unchanged_shards()
         with storage_errors(self.run_dir), evaluations_held(self.run_dir):
             drop = partial(drop_evaluations, self.run_dir)
