@@ -77,6 +77,18 @@ def command_to_train(run_dir: Path, recipe: Recipe, **how: object) -> str:
     )
 
 
+def command_to_train_again(run_dir: Path, **how: object) -> str:
+    """The same of a run of which its folder alone is known, damaged as that may be.
+
+    Where `how` says nothing, the run goes on if it has no weights yet, else it begins anew.
+    """
+    how = how or {"overwrite" if (run_dir / BEST).is_file() else "resume": True}
+    try:
+        return command_to_train(run_dir, saved_recipe(run_dir), **how)
+    except PmmError:
+        return _to_begin(run_dir, **how)
+
+
 def _written_name(run_dir: Path) -> str:
     """A run's name as its maker wrote it; that of its folder where nothing says."""
     try:
@@ -110,7 +122,7 @@ def saved_recipe(run_dir: Path) -> Recipe:
 def _to_begin(run_dir: Path, **how: object) -> str:
     """The command that begins a run of which nothing but the name is known."""
     home = Home.holding(run_dir, "runs")
-    where = {"name": run_dir.name, "home": home and home.option}
+    where = {"name": _written_name(run_dir), "home": home and home.option}
     return command("train", target="NAME", **where, **how)
 
 

@@ -14,7 +14,7 @@ from pmm.model.protocol import ModelOptions
 from pmm.runs.compatibility import require_content
 from pmm.runs.folder import RECIPE
 from pmm.runs.former_recipes import saved_values
-from pmm.runs.loading import command_to_train, open_parts, saved_recipe
+from pmm.runs.loading import command_to_train_again, open_parts
 from pmm.runs.recipe import Recipe, Start, encoder_specs, why_scratch_only
 from pmm.runs.request import TrainRequest
 from pmm.runs.train_options import TrainOptions
@@ -109,9 +109,7 @@ def _held(entry: ModelEntry, run: Path, transfer: Transfer) -> ModelOptions:
     options = resolve(entry.options, table, origin=str(run / RECIPE))
 
     def tensors() -> Mapping[str, Any]:
-        again = {"overwrite" if (run / BEST).is_file() else "resume": True}
-        made_by = command_to_train(run, saved_recipe(run), **again)
-        return read_tensors(run / BEST, made_by=made_by)[0]
+        return read_tensors(run / BEST, made_by=command_to_train_again(run))[0]
 
     found: ModelOptions = entry.of_run(options, transfer, tensors)
     return found

@@ -15,7 +15,7 @@ from pmm.errors import BrokenArtefact, InputError, StaleArtefact
 from pmm.model import registry
 from pmm.model.model_entry import Transfer
 from pmm.model.protocol import Recommender
-from pmm.runs.loading import command_to_train, saved_recipe
+from pmm.runs.loading import command_to_train_again
 from pmm.runs.recipe import Start
 from pmm.runs.weights import BEST, frozen_digests, kept_tensors, read_tensors
 from pmm.storage.artefact import atomic_file, storage_errors, write_json
@@ -55,7 +55,7 @@ def take_over(model: Recommender, start: Start) -> Report:
         InputError: nothing matches.
     """
     path = Path(start.run) / BEST
-    made_by = _again(Path(start.run))
+    made_by = command_to_train_again(Path(start.run))
     tensors, about = read_tensors(path, made_by=made_by)
     own, parts = own_weights(model), parts_of(model, start.transfer)
     # Adapters are what a fine-tuning adds: the run that it starts from has none to take over.
@@ -74,12 +74,6 @@ def take_over(model: Recommender, start: Start) -> Report:
         frozen=tuple(name for name in model.state_dict() if name not in own),
         left_behind=tuple(name for name in tensors if name not in set(wanted)),
     )
-
-
-def _again(run: Path) -> str:
-    """The command that trains a run to its end, or anew where its weights are there already."""
-    how = {"overwrite" if (run / BEST).is_file() else "resume": True}
-    return command_to_train(run, saved_recipe(run), **how)
 
 
 def own_weights(model: Recommender) -> dict[str, Tensor]:

@@ -40,7 +40,7 @@ from pmm.runs.compatibility import (
 )
 from pmm.runs.device import mixed, pick_device, pick_precision
 from pmm.runs.folder import evaluations_held
-from pmm.runs.loading import command_to_train, saved_recipe
+from pmm.runs.loading import command_to_train_again
 from pmm.runs.trackers import TrackedLog
 from pmm.runs.train_options import TrainOptions
 from pmm.runs.weights import (
@@ -121,7 +121,7 @@ class Trainer:
     def restore(self) -> None:
         """Take up the state that the run's folder holds; errors as
         `pmm.runs.checkpoint.load_state`."""
-        again = command_to_train(self.run_dir, saved_recipe(self.run_dir), overwrite=True)
+        again = command_to_train_again(self.run_dir, overwrite=True)
         self.state = load_state(self.run_dir, self.model, self.optimiser, made_by=again)
         if self.state.scaler:
             self.scaler.load_state_dict(dict(self.state.scaler))

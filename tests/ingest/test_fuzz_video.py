@@ -26,7 +26,7 @@ from pmm.ingest.sources.video.datasets import (
 )
 from pmm.ingest.sources.video.hashtags import read_tag_table
 from pmm.ingest.sources.video.kwai import read_categories
-from pmm.ingest.tables.interactions import ABSURD_TIME
+from pmm.ingest.tables.interactions import ABSURD_TIME, LONG_ID, LONGEST_ID
 from pmm.storage.home import Home
 from pmm.world.lmdb_image import LMDB_Image
 
@@ -123,7 +123,9 @@ def histories(text: str) -> tuple[list[tuple], Counter[str]]:
         elif not items:
             drop_counts["user without items"] += 1
         for item in items:
-            if not fields[0].strip():
+            if max(len(fields[0].strip()), len(item.strip())) > LONGEST_ID:
+                drop_counts[LONG_ID] += 1
+            elif not fields[0].strip():
                 drop_counts["empty user id"] += 1
             elif not item.strip():
                 drop_counts["empty item id"] += 1
@@ -152,7 +154,8 @@ def pairs(text: str, detected: dict) -> tuple[list[tuple], Counter[str]] | None:
         user, item, when = (fields[at[role]].strip() for role in ("user", "item", "time"))
         if when and not re.fullmatch(r"\d{1,10}", when, re.ASCII):
             return None
-        fault = "empty user id" * (not user) or "empty item id" * (not item)
+        fault = LONG_ID * (max(len(user), len(item)) > LONGEST_ID)
+        fault = fault or "empty user id" * (not user) or "empty item id" * (not item)
         fault = fault or "unreadable time" * (not when)
         absurd = when and int(when) and times and not EARLIEST <= int(when) < LATEST
         fault = fault or ABSURD_TIME * bool(absurd)
@@ -177,6 +180,8 @@ def titles(text: str, name: str, detected: dict) -> tuple[dict[str, str], Counte
             drop_counts["malformed row"] += 1
         elif not fields[0].strip():
             drop_counts["empty item id"] += 1
+        elif len(fields[0].strip()) > LONGEST_ID:
+            drop_counts[LONG_ID] += 1
         elif fields[0].strip() in found:
             drop_counts["repeated item id"] += 1
         else:

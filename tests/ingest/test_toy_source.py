@@ -85,7 +85,7 @@ def test_a_registered_source_becomes_a_target_with_a_card(
     options = ("--raw", diary, "--home", tmp_path, "--missing-image", "text-only")
     status, told = run("ingest", "diary", *options, "--item-core", 0)
     assert status == 0, told
-    assert 'Next: pmm shard --target "Diary"' in told
+    assert "Next: pmm shard --target Diary" in told
     card = json.loads((tmp_path / "targets" / "diary" / "card.json").read_text())
     assert card["rows"] == {"read": 26, "kept": 25, "dropped": {"malformed row": 1}}
     assert card["detected"] == {"encoding": "utf-8"}

@@ -211,7 +211,9 @@ def test_a_dead_network_is_reported_at_once_with_what_to_do(monkeypatch) -> None
     with pytest.raises(InputError, match=r"cannot be reached .* give its folder"):
         load_text(TextSpec(encoder="nobody/has-this-encoder"))
     with pytest.raises(InputError, match="cannot be reached"):
-        hub.cached_or_downloaded("no/where", raise_not_found, name="ViT-B-32 (openai)")
+        hub.cached_or_downloaded(
+            "no/where", raise_not_found, name="ViT-B-32 (openai)", option="--vision-encoder"
+        )
     assert time.monotonic() - start < 5
 
 
