@@ -410,7 +410,8 @@ class Trainer:
             return
         rates = {mix.alpha: each["hr@10"] for mix, each in zip(mixes, summaries, strict=True)}
         found = asdict(choose(rates))
-        about["popularity"] = {"kappa": KAPPA, **found, "valid_hr@10": rates}
+        told = {f"{alpha:g}": rate for alpha, rate in rates.items()}
+        about["popularity"] = {"kappa": KAPPA, **found, "valid_hr@10": told}
         self._write_best(about)
         self._put(last)
         logger.info(

@@ -117,7 +117,7 @@ def test_training_stores_what_the_validation_items_choose_with_the_best_weights(
     asked = questions(shards, "valid")
     mixes = [PopularityMix(alpha=alpha) for alpha in ALPHAS]
     ranks = rank_mixes(model, embed_catalogue(model, shards), asked, mixes)
-    rates = {f"{mix.alpha}": hit_rate(each, 10) for mix, each in zip(mixes, ranks, strict=True)}
+    rates = {f"{mix.alpha:g}": hit_rate(each, 10) for mix, each in zip(mixes, ranks, strict=True)}
     assert stored == {
         "kappa": KAPPA,
         "valid_hr@10": rates,
