@@ -160,6 +160,15 @@ def settle(run_dir: Path, existing: Existing) -> bool:
     )
 
 
+def written_name(run_dir: Path) -> str | None:
+    """A run's name as its maker wrote it; None where its run.json does not say."""
+    try:
+        name = parse_json((run_dir / RUN).read_bytes())["name"]
+    except JSON_ERRORS:
+        return None
+    return name if isinstance(name, str) else None
+
+
 def require_same_name(run_dir: Path, name: str) -> None:
     """Refuse a name that stands for another run's folder: "A-B" where "a b" is.
 
@@ -170,12 +179,8 @@ def require_same_name(run_dir: Path, name: str) -> None:
     Raises:
         InputError: names both.
     """
-    try:
-        found = json.loads((run_dir / RUN).read_bytes())
-        held = found.get("name") if isinstance(found, dict) else None
-    except (OSError, ValueError):
-        return
-    if name and isinstance(held, str) and held != name:
+    held = written_name(run_dir)
+    if name and held is not None and held != name:
         raise InputError(
             f'--name "{name}": {run_dir} holds the run "{held}", whose name comes to the same '
             f'folder. Say --name "{held}" if you mean that run, or choose another name'

@@ -12,14 +12,13 @@ from pmm.model.features.trunks import with_activations
 from pmm.model.protocol import Recommender
 from pmm.runs.compatibility import require_content, require_pictures, require_tokens
 from pmm.runs.device import pick_device
-from pmm.runs.folder import RECIPE, RUN
+from pmm.runs.folder import RECIPE, written_name
 from pmm.runs.former_recipes import saved_values
 from pmm.runs.recipe import Recipe, encoder_specs
 from pmm.runs.weights import BEST, load_weights, read_header
 from pmm.shards.read import Shards
 from pmm.shards.write import command as command_to_shard
 from pmm.storage.home import Home, slug
-from pmm.storage.json_files import read_json
 from pmm.storage.toml import resolve
 
 
@@ -91,10 +90,10 @@ def command_to_train_again(run_dir: Path, **how: object) -> str:
 
 def _written_name(run_dir: Path) -> str:
     """A run's name as its maker wrote it; that of its folder where nothing says."""
+    name = written_name(run_dir)
     try:
-        name = str(read_json(run_dir / RUN, again="")["name"])
-        return name if slug(name) == run_dir.name else run_dir.name
-    except (PmmError, KeyError, TypeError):
+        return name if name and slug(name) == run_dir.name else run_dir.name
+    except InputError:  # no name of ours
         return run_dir.name
 
 

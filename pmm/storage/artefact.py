@@ -32,7 +32,7 @@ from pmm.storage.json_files import JSON_ERRORS, parse_json, told
 from pmm.storage.newer import refuse_newer
 from pmm.storage.regular_file import NotRegular, OutsideFolder, open_below, open_regular
 from pmm.storage.snapshot import Snapshot
-from pmm.storage.verify import faults, in_words
+from pmm.storage.verify import faults, faults_by_size, in_words
 from pmm.version import __version__
 
 logger = logging.getLogger(__name__)
@@ -204,9 +204,12 @@ def open_artefact(place: Path, *, kind: str, made_by: str, verify: bool = False)
         raise MissingArtefact(f"{place} is not there. Run: {made_by}")
     if found.kind != kind:
         raise BrokenArtefact(f"{place} holds {found.kind}, expected {kind}. Run: {made_by}")
-    faults = _faults(place, found, verify=verify)
-    if faults:
-        raise BrokenArtefact(f"{place} is damaged: {'; '.join(faults[:5])}. Run: {made_by}")
+    if verify:
+        wrong = faults(place, found.files, remember=False)
+    else:
+        wrong = faults_by_size(place, found.files, found.files)
+    if wrong:
+        raise BrokenArtefact(f"{place} is damaged: {in_words(wrong)}. Run: {made_by}")
     return found
 
 
@@ -449,19 +452,6 @@ def _keep_pieces(place: Path, draft: Path, names: Iterable[str]) -> None:
             except OSError:  # a file system without hard links
                 with atomic_file(piece) as temporary:
                     shutil.copyfile(place / name, temporary)
-
-
-def _faults(place: Path, manifest: Manifest, *, verify: bool = False) -> list[str]:
-    found = []
-    for name, entry in manifest.files.items():
-        path = place / name
-        if not path.is_file():
-            found.append(f"{name} is missing")
-        elif path.stat().st_size != entry["bytes"]:
-            found.append(f"{name} has {path.stat().st_size} bytes, expected {entry['bytes']}")
-        elif verify and _content(path, required=True) != entry["sha256"]:
-            found.append(f"{name} has other content than it was written with")
-    return found
 
 
 def _draft(place: Path, mark: str) -> Path:

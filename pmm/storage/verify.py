@@ -45,7 +45,7 @@ def faults(
         remember: take the word of an earlier reading for large files that did not change since.
     """
     chosen = sorted(files) if names is None else sorted(set(names))
-    found = {name: why for name in chosen if (why := _by_size(place, files, name))}
+    found = faults_by_size(place, files, chosen)
     memory = _Memory(place) if remember else None
     todo = [
         name
@@ -61,6 +61,11 @@ def faults(
     if memory:
         memory.keep()
     return found
+
+
+def faults_by_size(place: Path, files: Files, names: Iterable[str]) -> dict[str, str]:
+    """The faults that show without reading a file: name -> why."""
+    return {name: why for name in names if (why := _by_size(place, files, name))}
 
 
 def require_whole(

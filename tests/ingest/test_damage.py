@@ -7,6 +7,7 @@ finds every row's fate by itself.
 
 import gzip
 import math
+import os
 import random
 import re
 import time
@@ -34,6 +35,8 @@ from pmm.ingest.tables.interactions import ABSURD_TIME, NO_TIME
 from pmm.ingest.tables.source_tables import RawSource, Reading
 from pmm.storage.home import Home
 
+MORE = int(os.environ.get("PMM_FUZZ", "1"))
+"""PMM_FUZZ=10 tries ten times as many damaged files: more than the gate has time for."""
 PATIENCE_S = 5.0
 ROWS = [(f"u{n % 5}", f"i{n * 3 % 8}", 1_600_000_000 + n) for n in range(60)]
 INSERTED = [
@@ -432,7 +435,7 @@ def ends_in_time(start: float) -> bool:
     return time.monotonic() - start < PATIENCE_S
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(6 * MORE))
 def test_damaged_interactions_read_as_a_slow_reading_says(tmp_path, small_blocks, seed):
     rng, confirmed = random.Random(seed), 0
     files = CsvFiles(interactions=tmp_path / "inter.csv", items=tmp_path / "items.csv")
@@ -464,7 +467,7 @@ def test_damaged_interactions_read_as_a_slow_reading_says(tmp_path, small_blocks
     assert confirmed > 30
 
 
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", range(4 * MORE))
 def test_damaged_items_read_as_a_slow_reading_says(tmp_path, small_blocks, seed):
     rng, confirmed = random.Random(1000 + seed), 0
     path = tmp_path / "items.csv"
@@ -508,7 +511,7 @@ def article_text(row: dict[str, str]) -> tuple[str, str]:
     return repaired(row["article_id"].strip()), join_text(described, tags)
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(6 * MORE))
 def test_damaged_files_of_hm_read_as_a_slow_reading_says(tmp_path, small_blocks, seed):
     rng, confirmed = random.Random(2000 + seed), 0
     sales, listed = tmp_path / hm.TRANSACTIONS, tmp_path / hm.ARTICLES
@@ -540,7 +543,7 @@ def test_damaged_files_of_hm_read_as_a_slow_reading_says(tmp_path, small_blocks,
     assert confirmed > 30
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(4 * MORE))
 def test_a_whole_ingest_of_a_damaged_file_adds_up_or_is_refused(ingest_text, adds_up, seed):
     rng = random.Random(seed)
     try:

@@ -80,7 +80,7 @@ def _in_time(own: socket.socket, call: Callable[..., _Found], *args: Any) -> _Fo
 
 
 class TimedSocket(socket.socket):
-    """A socket that keeps the clock."""
+    """A socket that keeps the clock, of whichever kind stands behind it in a class's bases."""
 
     def recv_into(self, *args: Any) -> int:
         """Receive, as `socket.socket.recv_into`."""
@@ -95,20 +95,8 @@ class TimedSocket(socket.socket):
         return _in_time(self, super().sendall, *args)
 
 
-class TimedTlsSocket(ssl.SSLSocket):
+class TimedTlsSocket(TimedSocket, ssl.SSLSocket):
     """The same with TLS, from its handshake on."""
-
-    def recv_into(self, *args: Any) -> int:
-        """Receive, as `ssl.SSLSocket.recv_into`."""
-        return _in_time(self, super().recv_into, *args)
-
-    def recv(self, *args: Any) -> bytes:
-        """Receive, as `ssl.SSLSocket.recv`."""
-        return _in_time(self, super().recv, *args)
-
-    def sendall(self, *args: Any) -> None:
-        """Send, as `ssl.SSLSocket.sendall`."""
-        return _in_time(self, super().sendall, *args)
 
     def do_handshake(self, *args: Any) -> None:
         """Agree on keys, as `ssl.SSLSocket.do_handshake`."""
