@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -93,7 +94,8 @@ class Trainer:
             require_features(shards, model_options)
         features = features_of(model_options, data.parts, self.device)
         torch.manual_seed(options.seed)
-        model = build_model(model_options, data.n_items, features, fresh=fresh)
+        counts = np.concatenate([part.train_count[1:] for part in data.parts])
+        model = build_model(model_options, data.n_items, features, fresh=fresh, train_count=counts)
         self.model: Recommender = model.to(self.device)
         for shards in data.parts:
             require_tokens(shards, self.model)

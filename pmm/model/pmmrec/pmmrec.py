@@ -4,15 +4,17 @@ Shape suffixes: I distinct items, T text tokens, P picture tokens, N packed toke
 width, B users, S = L + 1 slots, L inputs.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, TypeVar
+from typing import Literal, Self, TypeVar
 
 import numpy as np
 import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
+from pmm.arrays import Int64s
 from pmm.data.batch import Batch
 from pmm.errors import InputError
 from pmm.model.encoders.cut_encoder import called
@@ -21,6 +23,7 @@ from pmm.model.encoders.specs import TextSpec, VisionSpec
 from pmm.model.encoders.text_encoder import load_text
 from pmm.model.encoders.vision_encoder import load_vision
 from pmm.model.features.item_features import ItemFeatures, read_features
+from pmm.model.item_parts.item_residual import ItemResidual
 from pmm.model.losses.contrastive import (
     ContrastOptions,
     RobustOptions,
@@ -60,6 +63,7 @@ Fusion = Literal["merge", "concat", "sum", "film", "gated", "co_attention"]
 ItemPart = Literal["encoders", "vectors"]
 """What an item's vector comes from: encoders whose top blocks train, or vectors that whole frozen
 encoders made of it once (`pmm.model.pmmrec.vector_items`)."""
+Residual = Literal["none", "item"]
 VECTOR_WIDTH = 128
 """D where items are made of vectors and no width is given: no encoder has one to take."""
 
@@ -115,6 +119,17 @@ class PmmrecOptions(UserEncoderOptions, ModelOptions):
     """The item's vector from one modality: masked mean of its tokens, or the class token (R4)."""
     modality_gelu: bool = True
     """A GELU behind that vector where the fusion is not "merge"."""
+    residual: Residual = "none"
+    """"item": a trained vector of each item of the target's catalogue is added to what its content
+    gives. It is dropped on transfer, other targets are ranked without, and pre-training has none
+    (`pmm.model.item_parts.item_residual`)."""
+    residual_from: int = 10
+    """Training occurrences that an item has at least to have one: the others are cold, as
+    `--cold-below` of the ingest says, and keep their content's vector."""
+    residual_drop: float = 0.3
+    """Share of a batch's items that are without it while training."""
+    residual_rate: float = 1.0
+    """Its learning rate, as a multiple of train.lr; it has no weight decay."""
     user_blocks: int = 2
     user_heads: int = 2
     dap_logq: LogQ = "on"
@@ -131,7 +146,11 @@ class PmmrecOptions(UserEncoderOptions, ModelOptions):
     rcl: RobustOptions = field(default_factory=RobustOptions)
 
     def __post_init__(self) -> None:
-        found = faults_of_sizes(self, {"width": 0})
+        found = faults_of_sizes(self, {"width": 0, "residual_from": 0})
+        if not 0 <= self.residual_drop < 1:
+            found.append("residual_drop must be at least 0 and below 1")
+        if not 0 < self.residual_rate < math.inf:
+            found.append("residual_rate must be above 0")
         if found:
             raise ValueError("; ".join(found))
 
@@ -144,6 +163,15 @@ class PmmrecOptions(UserEncoderOptions, ModelOptions):
     def content(self) -> Modality:
         """As content or as vectors."""
         return self.modality
+
+    @property
+    def of_one_target(self) -> tuple[str, ...]:
+        """The residuals."""
+        return ("residual",) if self.residual == "item" else ()
+
+    def elsewhere(self) -> Self:
+        """Without residuals."""
+        return replace(self, residual="none")
 
 
 def preset(name: PmmrecPreset) -> PmmrecOptions:
@@ -197,12 +225,19 @@ class Pmmrec(nn.Module, Recommender):
 
     options: PmmrecOptions
 
-    def __init__(self, options: PmmrecOptions, features: ItemFeatures | None = None) -> None:
+    def __init__(
+        self,
+        options: PmmrecOptions,
+        features: ItemFeatures | None = None,
+        *,
+        count_N: Int64s | None = None,
+    ) -> None:
         """Build it with fresh weights.
 
         Args:
             options: see there.
             features: the items' frozen vectors, where items are made of them.
+            count_N: how often each item of the catalogue occurs in training; asked for residuals.
 
         Raises:
             InputError: an encoder cannot be had, or options do not fit each other.
@@ -247,6 +282,12 @@ class Pmmrec(nn.Module, Recommender):
         if self.detector is not None:
             nn.init.xavier_normal_(self.detector.weight)
             nn.init.zeros_(self.detector.bias)
+        self.residual: ItemResidual | None = None
+        if options.residual == "item":  # drawn last: the other weights of a seed are as without
+            assert count_N is not None
+            has_N = torch.from_numpy(count_N >= options.residual_from)
+            self.residual = ItemResidual(has_N, self.width, drop=options.residual_drop)
+            self.own_rates = {"residual": options.residual_rate}
 
     def encoders(self) -> Encoders:
         """Those of the modalities that it reads."""
@@ -276,7 +317,16 @@ class Pmmrec(nn.Module, Recommender):
 
         Their tokens are packed (`pmm.model.encoders.packing`) in the order of the texts' lengths;
         what comes out does not depend on it, but for dropout's draws.
+
+        Residuals are part of what stands for the item, not of a modality's vector.
         """
+        found = self._of_content(items, apart=apart)
+        if self.residual is None:
+            return found
+        return replace(found, item_ID=found.item_ID + self.residual(items.item_I))
+
+    def _of_content(self, items: Items, *, apart: bool) -> ItemVectors:
+        """Vectors by content alone."""
         if self.vector_head is not None:
             return self._of_vectors(self.vector_head, items.item_I, apart=apart)
         if self.text is None:
@@ -520,8 +570,10 @@ def with_modality(options: AnyPmmrec, asked: Asked) -> AnyPmmrec:
 
 
 def at_stage(options: PmmrecOptions, asked: Asked) -> PmmrecOptions:
-    """The modality that is asked for, and the stage's objectives."""
+    """The modality that is asked for, and the stage's objectives; pre-training has no residuals."""
     reads = with_modality(options, asked)
+    if asked.stage == "pretrain":
+        reads = reads.elsewhere()
     return replace(reads, weights=objectives_of(asked, reads.modality))
 
 
@@ -582,7 +634,10 @@ def read_vectors(
 
 def build(options: PmmrecOptions, inputs: BuildInputs) -> Pmmrec:
     """With fresh weights."""
-    return Pmmrec(options, inputs.features)
+    count_N = inputs.train_count
+    if count_N is None:  # nobody says: none is rare
+        count_N = np.full(inputs.n_items, options.residual_from)
+    return Pmmrec(options, inputs.features, count_N=count_N)
 
 
 SPACE: Space = {
@@ -593,6 +648,9 @@ SPACE: Space = {
     "model.dap_similarity": Choice(values=("dot", "cosine")),
     "model.dap_tau": replace(TAU, only={"model.dap_similarity": ("cosine",)}),
     "model.dap_logq": Choice(values=LOGQ),
+    "model.residual": Choice(values=("none", "item")),
+    "model.residual_drop": replace(DROPOUT, only={"model.residual": ("item",)}),
+    "model.residual_rate": Interval(low=0.1, high=10.0, only={"model.residual": ("item",)}),
     **USER_ENCODER,
 }
 
