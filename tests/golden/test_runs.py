@@ -23,7 +23,9 @@ from pmm_golden_subjects import (
 
 ADDED = {
     "train": {"trackers", "windows", "choose_popularity"},
-    "model": {"modality_gelu", "user_encoder", "user_positions", "user_convolution", "items"},
+    "model": {"modality_gelu", "user_encoder", "user_positions", "user_convolution", "items"}
+    | {"user_norm", "dap_tau_learned"}
+    | {"residual", "residual_from", "residual_drop", "residual_rate"},
     "corruption": {"last_item"},
 }
 """Options that came later, by table; a run of before has their defaults."""

@@ -64,6 +64,8 @@ ItemPart = Literal["encoders", "vectors"]
 """What an item's vector comes from: encoders whose top blocks train, or vectors that whole frozen
 encoders made of it once (`pmm.model.pmmrec.vector_items`)."""
 Residual = Literal["none", "item"]
+TAUS = (0.01, 10.0)
+"""Between which a learned temperature stays: CLIP's least one, and one that makes all alike."""
 VECTOR_WIDTH = 128
 """D where items are made of vectors and no width is given: no encoder has one to take."""
 
@@ -137,6 +139,8 @@ class PmmrecOptions(UserEncoderOptions, ModelOptions):
     dap_similarity: Similarity = "dot"
     dap_tau: float = 1.0
     """Divides the logits; with the cosine something like 0.05 to 0.1."""
+    dap_tau_learned: bool = False
+    """Whether it trains on from there, by its logarithm, between 0.01 and 10."""
     weights: Weights = field(default_factory=Weights)
     nicl: ContrastOptions = field(default_factory=ContrastOptions)
     corruption: CorruptionOptions = field(default_factory=CorruptionOptions)
@@ -282,12 +286,16 @@ class Pmmrec(nn.Module, Recommender):
         if self.detector is not None:
             nn.init.xavier_normal_(self.detector.weight)
             nn.init.zeros_(self.detector.bias)
+        self.log_tau: nn.Parameter | None = None
+        if options.dap_tau_learned:
+            self.log_tau = nn.Parameter(torch.tensor(math.log(options.dap_tau)))
+            self.own_rates = {"log_tau": 1.0}
         self.residual: ItemResidual | None = None
         if options.residual == "item":  # drawn last: the other weights of a seed are as without
             assert count_N is not None
             has_N = torch.from_numpy(count_N >= options.residual_from)
             self.residual = ItemResidual(has_N, self.width, drop=options.residual_drop)
-            self.own_rates = {"residual": options.residual_rate}
+            self.own_rates = {**self.own_rates, "residual": options.residual_rate}
 
     def encoders(self) -> Encoders:
         """Those of the modalities that it reads."""
@@ -432,7 +440,18 @@ class Pmmrec(nn.Module, Recommender):
     @property
     def temperature(self) -> float:
         """That of next-item prediction."""
-        return self.options.dap_tau
+        if self.log_tau is None:
+            return self.options.dap_tau
+        return float(self.log_tau.detach().exp().clamp(*TAUS))
+
+    def _tau(self) -> float | Tensor:
+        """The temperature as the loss has it: a tensor [] where it trains."""
+        if self.log_tau is None:
+            return self.options.dap_tau
+        # The weight itself is put back, as behind a clamp it would have no gradient to come back.
+        with torch.no_grad():
+            self.log_tau.clamp_(*map(math.log, TAUS))
+        return self.log_tau.exp()
 
     def loss(self, batch: Batch, generator: Generator | None = None) -> dict[str, Tensor]:
         """The objectives of a batch as float32 scalars (paper Eq. 12).
@@ -444,7 +463,7 @@ class Pmmrec(nn.Module, Recommender):
 
         Returns:
             "loss", the weighted sum to minimise, and each of its parts by name, unweighted and
-            without gradient.
+            without gradient; "tau" beside them where it is learned.
         """
         weights = self.options.weights
         vectors = self.item_parts(batch.items, apart=bool(weights.nicl))
@@ -461,6 +480,8 @@ class Pmmrec(nn.Module, Recommender):
                 raise ValueError("the corruption of sequences needs a generator")
             parts |= self._denoised(with_padding_ID, user_BLD, batch, generator)
         total = torch.stack([getattr(weights, name) * loss for name, loss in parts.items()]).sum()
+        if self.log_tau is not None:
+            parts["tau"] = self.log_tau.exp()  # to be logged
         return {"loss": total, **{name: loss.detach() for name, loss in parts.items()}}
 
     def _denoised(
@@ -489,7 +510,7 @@ class Pmmrec(nn.Module, Recommender):
             logq=self.options.dap_logq,
             reject=self.options.dap_reject,
             similarity=self.options.dap_similarity,
-            tau=self.options.dap_tau,
+            tau=self._tau(),
         )
 
     def _contrast(self, vectors: ItemVectors, batch: Batch) -> Tensor:
@@ -582,8 +603,11 @@ def of_run(
 ) -> AnyPmmrec:
     """Where a fine-tuning starts: the run's width, whatever encoder is left to give one.
 
-    A width of 0 takes the text encoder's, and a transfer of pictures alone builds none.
+    A width of 0 takes the text encoder's, and a transfer of pictures alone builds none. A learned
+    temperature begins a full transfer where the run's ended.
     """
+    if transfer == "full" and "log_tau" in tensors():
+        options = replace(options, dap_tau=float(tensors()["log_tau"].exp()))
     names = ("text_projection.bias", "vision_projection.bias", "vector_head.out.bias")
     width = next(tensors()[name].shape[0] for name in names if name in tensors())
     if transfer in ("text", "vision"):
@@ -647,6 +671,7 @@ SPACE: Space = {
     "model.dropout": DROPOUT,
     "model.dap_similarity": Choice(values=("dot", "cosine")),
     "model.dap_tau": replace(TAU, only={"model.dap_similarity": ("cosine",)}),
+    "model.dap_tau_learned": Choice(values=(False, True)),
     "model.dap_logq": Choice(values=LOGQ),
     "model.residual": Choice(values=("none", "item")),
     "model.residual_drop": replace(DROPOUT, only={"model.residual": ("item",)}),
