@@ -35,7 +35,6 @@ from pmm.progress import Progress, progress
 from pmm.runs.checkpoint import LAST, State, load_state, save_state
 from pmm.runs.compatibility import (
     require_content,
-    require_features,
     require_pictures,
     require_tokens,
 )
@@ -91,7 +90,6 @@ class Trainer:
         logger.debug("device %s, precision %s", self.device, self.dtype)
         for shards in data.parts:
             require_content(shards, model_options)
-            require_features(shards, model_options)
         features = features_of(model_options, data.parts, self.device)
         torch.manual_seed(options.seed)
         counts = np.concatenate([part.train_count[1:] for part in data.parts])

@@ -26,6 +26,7 @@ from pmm.shards.activations import Activations, Trunk, write_activations
 from pmm.shards.items import Items
 from pmm.shards.kinds import Storage
 from pmm.shards.read import Shards
+from pmm.shards.tokens import load_tokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +68,8 @@ def frozen_vectors(
     special ones included. A picture's is the tower's image embedding: class token, final norm,
     output projection, as open_clip's `encode_image` gives it before normalisation. Which blocks a
     spec trains does not matter. The encoders are loaded each time, as their weights are what tells
-    whether the stored vectors are theirs. What happens is said on the standard error.
+    whether the stored vectors are theirs. What happens is said on the standard error. An encoder of
+    texts need not be the one whose tokens the shards hold: then its own are made of the texts.
 
     Args:
         shards: of a target; stored activations that they give are not used.
@@ -87,8 +89,8 @@ def frozen_vectors(
     made_by: dict[str, str] = {}
     for spec in (text, vision):
         if spec is not None:  # one encoder at a time in memory
-            trunk = _trunk_of(spec, device)
-            parts[trunk.side] = _stored(plain, trunk, storage, items_at_once)
+            trunk, read = vectors_trunk(spec, plain, device)
+            parts[trunk.side] = _stored(read, trunk, storage, items_at_once)
             made_by[trunk.side] = str(trunk.about["weights"])
     return FrozenVectors(
         text_ND=parts["text"],
@@ -97,6 +99,30 @@ def frozen_vectors(
         has_picture_N=torch.from_numpy(shards.has_picture[1:].copy()),
         made_by=made_by,
     )
+
+
+def vectors_trunk(
+    spec: TextSpec | VisionSpec, shards: Shards, device: torch.device | str = "cpu"
+) -> tuple[Trunk, Shards]:
+    """A whole encoder as a trunk of one vector an item, and the shards as it reads them.
+
+    A text encoder with another tokenizer than the shards' reads them with its own tokens; one
+    without tokenizer files is taken to fit.
+
+    Raises:
+        InputError: as of `text_vectors_trunk` and `picture_vectors_trunk`.
+    """
+    trunk = _trunk_of(spec, device)
+    if isinstance(spec, VisionSpec):
+        return trunk, shards
+    try:
+        own = load_tokenizer(spec.encoder)
+    except InputError:
+        return trunk, shards
+    if own.digest == shards.tokenizer["sha256"]:
+        return trunk, shards
+    about = {**trunk.about, "tokens": own.digest}
+    return dataclasses.replace(trunk, about=about), shards.with_tokenizer(own)
 
 
 def text_vectors_trunk(spec: TextSpec, device: torch.device | str = "cpu") -> Trunk:
@@ -114,7 +140,7 @@ def text_vectors_trunk(spec: TextSpec, device: torch.device | str = "cpu") -> Tr
         return _mean(hidden_ITD, mask_IT)[:, None]
 
     about = {"vectors": "mean of tokens", "weights": _digest(encoder)}
-    return Trunk(side="text", run=run, about=about, tokens=1, width=encoder.width)
+    return Trunk(side="text", run=run, about=about, tokens=1, width=encoder.width, **_size(encoder))
 
 
 def picture_vectors_trunk(spec: VisionSpec, device: torch.device | str = "cpu") -> Trunk:
@@ -134,7 +160,7 @@ def picture_vectors_trunk(spec: VisionSpec, device: torch.device | str = "cpu") 
         "weights": _digest(tower),
         "gelu": tower.gelu,  # the same weights mean something else with the other one
     }
-    return Trunk(side="vision", run=run, about=about, tokens=1, width=tower.width)
+    return Trunk(side="vision", run=run, about=about, tokens=1, width=tower.width, **_size(tower))
 
 
 class EmbeddingTower(nn.Module):
@@ -265,6 +291,15 @@ def _mean(hidden_ITD: Tensor, mask_IT: Tensor) -> Tensor:
     """The mean over real tokens, of which each row has one at least. [I, D]"""
     weight_IT = mask_IT / mask_IT.sum(1, keepdim=True)
     return torch.einsum("itd,it->id", hidden_ITD, weight_IT)
+
+
+def _size(encoder: nn.Module) -> dict[str, int]:
+    """What a `Trunk` says of an encoder's size."""
+    each = list(encoder.parameters())
+    return {
+        "parameters": sum(p.numel() for p in each),
+        "parameter_bytes": sum(p.numel() * p.element_size() for p in each),
+    }
 
 
 def _digest(encoder: nn.Module) -> str:
