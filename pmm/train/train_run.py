@@ -115,6 +115,8 @@ def train(
         with run_folder.replaced(run_dir) if existing == "overwrite" else nullcontext():
             run_folder.describe(run_dir, dump(recipe), about)
         logger.info(told(data.windows))
+        for each in data.told(recipe.train.batch_users):
+            logger.info(each)
         if report is not None:
             write_report(run_dir, report)
             logger.info(report)
@@ -170,6 +172,8 @@ def training_set(home: Home, recipe: Recipe) -> TrainingSet:
         read=recipe.model.reads,
         windows=recipe.train.windows,
         max_length=recipe.model.max_length,
+        negatives=recipe.model.negatives,
+        sequences=recipe.train.sequences,
     )
 
 
