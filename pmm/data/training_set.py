@@ -27,6 +27,7 @@ from pmm.data.categories import (
 from pmm.data.category_tables import WITHOUT_THEM, read_categories
 from pmm.data.order import Mixing, shuffled
 from pmm.data.windows import MAX_LENGTH, WindowRule, Windows
+from pmm.data.windows import told as windows_told
 from pmm.errors import InputError
 from pmm.shards.items import Items, concatenate
 from pmm.shards.kinds import Reads
@@ -173,9 +174,10 @@ class TrainingSet:
         )
 
     def told(self, batch_users: int) -> list[str]:
-        """How its sequences and negatives were chosen, as sentences; none where as by default."""
-        said = []
-        if self.sequences == "by category":
+        """What is read of the training interactions and how negatives were chosen, as sentences."""
+        split = self.sequences == "by category"
+        said = [windows_told(self.windows, of="sequence" if split else "user")]
+        if split:
             lengths = np.concatenate([each.lengths for each in self._train])
             whole = sum(len(part.sequences().train) for part in self.parts)
             said.append(

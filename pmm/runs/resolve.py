@@ -52,6 +52,8 @@ def resolve_run(
             said where it is.
     """
     values = merge(request.values(), values)
+    if request.stage != "finetune":  # the recipe of one, trained from nothing
+        values = {name: each for name, each in values.items() if name != "start"}
     if request.model is not None:
         _refuse_misfits(request.model, request)
     asked = _asked(home, request)
