@@ -160,7 +160,8 @@ def told(windows: list[Windows], of: str = "user") -> str:
         return f"{share}: all but those of {of}s that have a single one"
     how = {"last": f"the last {length} of each {of}"}
     which = how.get(rule, f"{length} in a row of each {of}, in each epoch others")
-    return f"{share}: {which}; --set train.windows=all reads more"
+    every = all((w.items_U != 1).all() for w in windows)
+    return f"{share}: {which}; --set train.windows=all reads {'all of them' if every else 'more'}"
 
 
 def _per_cent(part: int, whole: int) -> str:

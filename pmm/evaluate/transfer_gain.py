@@ -38,7 +38,7 @@ _PARTS: dict[RankedPart, str] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scratch:
+class FromScratch:
     """A run from scratch that a transfer can be compared with."""
 
     run_dir: Path
@@ -50,7 +50,7 @@ class Scratch:
         return f"{self.run_dir.name}{differs}"
 
 
-def find_scratch(run_dir: Path, recipe: Recipe) -> Scratch | None:
+def find_scratch(run_dir: Path, recipe: Recipe) -> FromScratch | None:
     """The run of the same home, target, shards, model and training that started from nothing.
 
     Of several the one that differs least in how long it trained, and of those the latest.
@@ -60,7 +60,7 @@ def find_scratch(run_dir: Path, recipe: Recipe) -> Scratch | None:
         recipe: of the transfer.
     """
     made_on = shards_of(run_dir)
-    found: list[tuple[tuple[bool, int, float], Scratch]] = []
+    found: list[tuple[tuple[bool, int, float], FromScratch]] = []
     for each in sorted(run_dir.absolute().parent.glob(f"*/{RECIPE}")):
         other = each.parent
         try:
@@ -71,7 +71,7 @@ def find_scratch(run_dir: Path, recipe: Recipe) -> Scratch | None:
             continue
         if differs is not None:
             order = ("seed" in " ".join(differs), len(differs), -(other / BEST).stat().st_mtime)
-            found.append((order, Scratch(run_dir=other, differs=differs)))
+            found.append((order, FromScratch(run_dir=other, differs=differs)))
     return min(found, key=lambda pair: pair[0])[1] if found else None
 
 
@@ -180,7 +180,7 @@ def _valid_rate(run_dir: Path) -> float:
     return float(header["valid_hr@10"])
 
 
-def _heading(run_dir: Path, recipe: Recipe, scratch: Scratch) -> str:
+def _heading(run_dir: Path, recipe: Recipe, scratch: FromScratch) -> str:
     assert recipe.start is not None
     return (
         f"{run_dir.name}, {recipe.start.transfer} transfer from {Path(recipe.start.run).name}, "
