@@ -25,6 +25,7 @@ WindowRule = Literal["last", "random", "all"]
 MAX_LENGTH = 20
 """Input positions of the user encoder (docs/paper.md R32); a training row has one slot more."""
 _VALUES_A_PIECE = 1 << 22
+_WITH = {"user": "users who have", "sequence": "sequences that have"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,7 +158,7 @@ def told(windows: list[Windows], of: str = "user") -> str:
         return f"training reads all {whole:,} training interactions"
     share = f"training reads {_per_cent(read, whole)} of the training interactions"
     if rule == "all" or not any((w.items_U > length).any() for w in windows):
-        return f"{share}: all but those of {of}s that have a single one"
+        return f"{share}: all but those of {_WITH[of]} a single one"
     how = {"last": f"the last {length} of each {of}"}
     which = how.get(rule, f"{length} in a row of each {of}, in each epoch others")
     every = all((w.items_U != 1).all() for w in windows)
