@@ -116,7 +116,7 @@ def _groups(
     as far as the sources have any, else negatives of the own source.
 
     The other presets stay as printed. Sequences are split where negatives are of the own category:
-    either alone gives less than both (docs/pre-training.md).
+    either alone gives less than both (docs/paper.md).
 
     Raises:
         StaleArtefact, BrokenArtefact: as `pmm.data.category_tables.read_categories`.

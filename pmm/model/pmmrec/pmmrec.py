@@ -126,7 +126,7 @@ class PmmrecOptions(UserEncoderOptions, ModelOptions):
     negatives: Negatives = "batch"
     """Of DAP and NICL: all other items of a batch, or those of the item's own source or category
     alone. Pre-training from the default preset takes "category" where the sources have any, else
-    "source" (docs/pre-training.md)."""
+    "source" (docs/paper.md)."""
     weights: Weights = field(default_factory=Weights)
     nicl: ContrastOptions = field(default_factory=ContrastOptions)
     corruption: CorruptionOptions = field(default_factory=CorruptionOptions)
