@@ -22,10 +22,21 @@ from pmm_golden_subjects import (
 )
 
 ADDED = {
-    "train": {"trackers", "windows", "choose_popularity"},
-    "model": {"modality_gelu", "user_encoder", "user_positions", "user_convolution", "items"}
-    | {"user_norm", "dap_tau_learned"}
-    | {"residual", "residual_from", "residual_drop", "residual_rate"},
+    "train": {"trackers", "windows", "choose_popularity", "sequences"},
+    "model": {
+        "modality_gelu",
+        "user_encoder",
+        "user_positions",
+        "user_convolution",
+        "items",
+        "negatives",
+        "user_norm",
+        "dap_tau_learned",
+        "residual",
+        "residual_from",
+        "residual_drop",
+        "residual_rate",
+    },
     "corruption": {"last_item"},
 }
 """Options that came later, by table; a run of before has their defaults."""

@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from pmm.arrays import Int64s
 from pmm.data.batch import Batch
+from pmm.data.categories import Negatives
 from pmm.errors import InputError
 from pmm.model.encoders.cut_encoder import called
 from pmm.model.encoders.packing import Packing
@@ -141,6 +142,10 @@ class PmmrecOptions(UserEncoderOptions, ModelOptions):
     """Divides the logits; with the cosine something like 0.05 to 0.1."""
     dap_tau_learned: bool = False
     """Whether it trains on from there, by its logarithm, between 0.01 and 10."""
+    negatives: Negatives = "batch"
+    """Of DAP and NICL: all other items of a batch, or those of the item's own source or category
+    alone. Pre-training from the default preset takes "category" where the sources have any, else
+    "source" (docs/paper.md)."""
     weights: Weights = field(default_factory=Weights)
     nicl: ContrastOptions = field(default_factory=ContrastOptions)
     corruption: CorruptionOptions = field(default_factory=CorruptionOptions)
@@ -511,7 +516,22 @@ class Pmmrec(nn.Module, Recommender):
             reject=self.options.dap_reject,
             similarity=self.options.dap_similarity,
             tau=self._tau(),
+            group_I=self._groups(batch),
         )
+
+    def _groups(self, batch: Batch) -> Tensor | None:
+        """The group of each item, where negatives are of the own group.
+
+        Raises:
+            ValueError: they are, and the batch does not say.
+        """
+        if self.options.negatives == "batch":
+            return None
+        if batch.group_I is None:
+            raise ValueError(
+                f'negatives = "{self.options.negatives}" needs batches that say the items\' groups'
+            )
+        return batch.group_I
 
     def _contrast(self, vectors: ItemVectors, batch: Batch) -> Tensor:
         assert vectors.text_ID is not None
@@ -521,7 +541,12 @@ class Pmmrec(nn.Module, Recommender):
             item_I = batch.items.item_I
             has = self.text_vectors.has(item_I), self.vision_vectors.has(item_I)
         return cross_modal_contrast(
-            vectors.text_ID, vectors.picture_ID, batch.slot_BS, *has, self.options.nicl
+            vectors.text_ID,
+            vectors.picture_ID,
+            batch.slot_BS,
+            *has,
+            self.options.nicl,
+            group_I=self._groups(batch),
         )
 
     def forward(self, batch: Batch, generator: Generator | None = None) -> dict[str, Tensor]:
@@ -595,7 +620,10 @@ def at_stage(options: PmmrecOptions, asked: Asked) -> PmmrecOptions:
     reads = with_modality(options, asked)
     if asked.stage == "pretrain":
         reads = reads.elsewhere()
-    return replace(reads, weights=objectives_of(asked, reads.modality))
+    weights = objectives_of(asked, reads.modality)
+    # A fine-tuning has one target; groups were for telling apart the sources before it.
+    negatives = options.negatives if asked.stage == "pretrain" else "batch"
+    return replace(reads, weights=weights, negatives=negatives)
 
 
 def of_run(
