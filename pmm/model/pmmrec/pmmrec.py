@@ -291,6 +291,12 @@ class Pmmrec(nn.Module, Recommender):
         if self.detector is not None:
             nn.init.xavier_normal_(self.detector.weight)
             nn.init.zeros_(self.detector.bias)
+        self._add_temperature_and_residuals(options, count_N)
+
+    def _add_temperature_and_residuals(
+        self, options: PmmrecOptions, count_N: Int64s | None
+    ) -> None:
+        """What trains at a rate of its own, where it is asked for."""
         self.log_tau: nn.Parameter | None = None
         if options.dap_tau_learned:
             self.log_tau = nn.Parameter(torch.tensor(math.log(options.dap_tau)))
