@@ -29,6 +29,7 @@ from pmm.model.features.trunks import activations_folder
 from pmm.runs import folder as run_folder
 from pmm.runs.device import pick_device
 from pmm.runs.folder import Log
+from pmm.runs.loading import command_to_train_again
 from pmm.runs.recipe import Recipe, encoder_specs, with_whole_paths
 from pmm.runs.request import EncodersRequest, TrainRequest
 from pmm.runs.resolve import resolve_run
@@ -250,7 +251,7 @@ def _compared(contest: Comparison, each: Contestant, log: Log) -> bool:
 
 def _metrics(run_dir: Path, metrics: Mapping[str, Any]) -> dict[str, Any]:
     """Without a share of popularity, with the chosen one, and on cold items of held-out cuts."""
-    header = read_header(run_dir / BEST, made_by="pmm train ... --overwrite")
+    header = read_header(run_dir / BEST, made_by=command_to_train_again(run_dir))
     plain, cold = metrics["model"], metrics["cold_start"]["held_out"]["model"]
     chosen = metrics.get("popularity_mix", {}).get("chosen", {"alpha": 0.0, **plain})
     return {
