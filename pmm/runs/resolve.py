@@ -93,6 +93,8 @@ def _base(
     """
     settings = entry.settings[request.preset or DEFAULT]
     options, training = settings.options, dict(settings.training)
+    if (request.preset or DEFAULT) != DEFAULT:  # as published, where nothing was chosen
+        training = {"choose_popularity": False, **training}
     if request.stage == "finetune":
         options = _held(entry, Path(asked["start"]["run"]), request.transfer or "full")
         training = {"patience": FINETUNE_PATIENCE, **training}

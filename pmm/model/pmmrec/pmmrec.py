@@ -51,6 +51,7 @@ from pmm.model.search_space import (
     Space,
 )
 from pmm.model.user_encoders.choice import UserEncoderOptions, make_user_encoder
+from pmm.model.user_encoders.transformer import UserPositions
 from pmm.shards.items import Items
 from pmm.shards.kinds import Modality, Reads
 from pmm.shards.read import Shards
@@ -118,7 +119,11 @@ class PmmrecOptions(UserEncoderOptions, ModelOptions):
     """A GELU behind that vector where the fusion is not "merge"."""
     user_blocks: int = 2
     user_heads: int = 2
-    dap_logq: LogQ = "on"
+    user_positions: UserPositions = "rope"
+    user_convolution: int = 3
+    dap_logq: LogQ = "off"
+    """Off, one model serves warm and cold items: how much popularity a ranking holds is chosen when
+    ranking (`train.choose_popularity`)."""
     dap_reject: Reject = "same_ids"
     dap_similarity: Similarity = "dot"
     dap_tau: float = 1.0
@@ -172,14 +177,21 @@ def preset(name: PmmrecPreset) -> PmmrecOptions:
                 fusion_pool="cls",
                 modality_pool="cls",
                 fusion_type_embedding=False,
-                dap_logq="off",
+                user_positions="absolute",
+                user_convolution=0,
                 corruption=CorruptionOptions(last_item=True),
                 nid_relu=True,
                 rcl=RobustOptions(similarity="dot", tau=1.0),
             )
         case "official":
             vision = VisionSpec(image_norm="half")
-            return PmmrecOptions(vision=vision, fusion_type_embedding=False)
+            return PmmrecOptions(
+                vision=vision,
+                fusion_type_embedding=False,
+                user_positions="absolute",
+                user_convolution=0,
+                dap_logq="on",
+            )
     raise InputError(f"no preset {name!r} (default, paper, official)")
 
 
@@ -632,16 +644,11 @@ ENTRY = ModelEntry(
         # ends a run (R34, R41, R43).
         "paper": Settings(
             options=preset("paper"),
-            training={"decay_norms": True, "epochs": 0, "choose_popularity": False},
+            training={"decay_norms": True, "epochs": 0},
         ),
         "official": Settings(
             options=preset("official"),
-            training={
-                "decay_norms": True,
-                "precision": "fp16",
-                "patience": 0,
-                "choose_popularity": False,
-            },
+            training={"decay_norms": True, "precision": "fp16", "patience": 0},
         ),
     },
     space=SPACE,
