@@ -14,9 +14,9 @@ import torch
 from transformers import AutoModel, AutoTokenizer, BertConfig, RobertaConfig, XLMRobertaConfig
 
 from pmm.errors import InputError
+from pmm.model.encoders.load_text import load_text
 from pmm.model.encoders.packing import Packing
 from pmm.model.encoders.specs import TextSpec, VisionSpec
-from pmm.model.encoders.text_encoder import load_text
 from pmm.model.encoders.vision_encoder import TRUNK_PICTURES, load_vision, vision_plan
 from pmm.shards import hub
 

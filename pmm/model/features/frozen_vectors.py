@@ -18,8 +18,8 @@ from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
 from pmm.errors import InputError
+from pmm.model.encoders.load_text import load_text
 from pmm.model.encoders.specs import TextSpec, VisionSpec
-from pmm.model.encoders.text_encoder import load_text
 from pmm.model.encoders.vision_encoder import load_tower, pixel_scale, require_size
 from pmm.model.features.trunks import activations_folder, described, tensors_digest
 from pmm.shards.activations import Activations, Trunk, write_activations

@@ -16,9 +16,9 @@ from torch.nn import functional
 from pmm.data.batch import Batch
 from pmm.errors import InputError
 from pmm.model.encoders.cut_encoder import called
+from pmm.model.encoders.load_text import load_text
 from pmm.model.encoders.packing import Packing
 from pmm.model.encoders.specs import TextSpec, VisionSpec
-from pmm.model.encoders.text_encoder import load_text
 from pmm.model.encoders.vision_encoder import load_vision
 from pmm.model.features.item_features import ItemFeatures, read_features
 from pmm.model.losses.contrastive import (
