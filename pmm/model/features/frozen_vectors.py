@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from pmm.errors import InputError
 from pmm.model.encoders.load_text import load_text
 from pmm.model.encoders.specs import TextSpec, VisionSpec
+from pmm.model.encoders.text_pooling import POOLINGS, pooling_of
 from pmm.model.encoders.vision_encoder import load_tower, pixel_scale, require_size
 from pmm.model.features.trunks import activations_folder, described, tensors_digest
 from pmm.shards.activations import Activations, Trunk, write_activations
@@ -41,7 +42,7 @@ class FrozenVectors:
     """
 
     text_ND: Tensor | None
-    """float32, mean of the tokens; zeros where there is no text. None: no encoder was asked."""
+    """float32, pooled tokens; zeros where there is no text. None: no encoder was asked."""
     picture_ND: Tensor | None
     """float32, the tower's image embedding; zeros where there is no picture. None: as above."""
     has_text_N: Tensor
@@ -63,11 +64,12 @@ def frozen_vectors(
 ) -> FrozenVectors:
     """The vectors of all items of a target; what is not stored yet is computed and stored first.
 
-    A text's vector is the mean of the whole encoder's last hidden states over its real tokens, the
-    special ones included. A picture's is the tower's image embedding: class token, final norm,
-    output projection, as open_clip's `encode_image` gives it before normalisation. Which blocks a
-    spec trains does not matter. The encoders are loaded each time, as their weights are what tells
-    whether the stored vectors are theirs. What happens is said on the standard error.
+    A text's vector is pooled from the whole encoder's last hidden states as that was trained: their
+    mean over the real tokens, the special ones included, the first or the last. A picture's is the
+    tower's image embedding: class token, final norm, output projection, as open_clip's
+    `encode_image` gives it before normalisation. Which blocks a spec trains does not matter. The
+    encoders are loaded each time, as their weights are what tells whether the stored vectors are
+    theirs. What happens is said on the standard error.
 
     Args:
         shards: of a target; stored activations that they give are not used.
@@ -103,17 +105,18 @@ def text_vectors_trunk(spec: TextSpec, device: torch.device | str = "cpu") -> Tr
     """A text encoder as a trunk that makes one vector of each item.
 
     Raises:
-        InputError: as of `load_text`.
+        InputError: as of `load_text` and `pooling_of`.
     """
     whole = dataclasses.replace(spec, train_blocks=0)
     encoder = load_text(whole).to(device).eval()
+    pooling = pooling_of(spec.encoder, causal=encoder.causal)
 
     def run(items: Items) -> Tensor:
         mask_IT = items.token_mask_IT.to(device)
         hidden_ITD = encoder.trunk(items.token_IT.to(device), mask_IT)
-        return _mean(hidden_ITD, mask_IT)[:, None]
+        return POOLINGS[pooling](hidden_ITD, mask_IT)[:, None]
 
-    about = {"vectors": "mean of tokens", "weights": _digest(encoder)}
+    about = {"vectors": pooling, "weights": _digest(encoder)}
     return Trunk(side="text", run=run, about=about, tokens=1, width=encoder.width)
 
 
@@ -259,12 +262,6 @@ def _stored(shards: Shards, trunk: Trunk, storage: Storage, items_at_once: int) 
         numbers = np.arange(start, min(start + ITEMS_AT_ONCE, shards.n_items)) + 1
         vector_ND[start : start + len(numbers)] = found.gather(numbers)[:, 0]
     return vector_ND
-
-
-def _mean(hidden_ITD: Tensor, mask_IT: Tensor) -> Tensor:
-    """The mean over real tokens, of which each row has one at least. [I, D]"""
-    weight_IT = mask_IT / mask_IT.sum(1, keepdim=True)
-    return torch.einsum("itd,it->id", hidden_ITD, weight_IT)
 
 
 def _digest(encoder: nn.Module) -> str:
