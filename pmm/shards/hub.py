@@ -6,7 +6,7 @@ answer at once.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -23,6 +23,8 @@ NO_CODE: dict[str, bool] = {"trust_remote_code": False}
 """For every loader of transformers: without it, one asks on a terminal whether to run the code that
 an encoder brings."""
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
+CARD = "README.md"
+"""The model card of a repository, or of a folder that was copied from one."""
 
 
 EncoderOption = Literal["--text-encoder", "--vision-encoder"]
@@ -107,6 +109,43 @@ def cached_or_downloaded(
             f"encoder {name!r}: the download failed ({first_line(error)}). Try again, or "
             f"{advice_on(option)}"
         ) from error
+
+
+_CONFIGS = (
+    "config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "open_clip_config.json",
+    CARD,
+)
+
+
+def hub_folder(repository: str, weights: Sequence[str], *, option: EncoderOption) -> Path:
+    """The local copy of a repository on the hub: its configs, its card, its weights if asked.
+
+    Args:
+        repository: "OWNER/NAME".
+        weights: patterns of files, the better ones first; those of the first that is there are
+            fetched. None: no weights.
+        option: what names it.
+
+    Raises:
+        InputError: as of `cached_or_downloaded`.
+    """
+
+    def load(local: bool) -> Path:
+        for pattern in weights or _CONFIGS[:1]:
+            folder = Path(
+                huggingface_hub.snapshot_download(
+                    repository, allow_patterns=[*_CONFIGS, pattern], local_files_only=local
+                )
+            )
+            if next(folder.glob(pattern), None) or (not weights and any(folder.iterdir())):
+                return folder
+        raise FileNotFoundError(f"{repository} holds no {' and no '.join(weights)}")
+
+    with quiet_libraries():
+        return cached_or_downloaded(repository, load, name=repository, option=option)
 
 
 def _ask_hub(repository: str, name: str, option: EncoderOption) -> None:

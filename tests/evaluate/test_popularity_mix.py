@@ -182,6 +182,7 @@ def test_a_run_older_than_the_choice_means_what_it_meant(shop: Any, tmp_path: Pa
     new = ("choose_popularity", "user_positions", "user_convolution", "user_encoder")
     lines = recipe.read_text().splitlines()
     recipe.write_text("\n".join(line for line in lines if not line.startswith(new)) + "\n")
+    (run_dir / ".sums" / "recipe.toml").unlink()
     before = saved_recipe(run_dir)
     assert before.train.choose_popularity is False
     assert isinstance(before.model, SasrecOptions)

@@ -142,7 +142,7 @@ def _with_encoders(options: Options, encoders: tuple[Path, Path]) -> Options:
 
 def drawn_features(options: Options) -> ItemFeatures | None:
     """Frozen vectors for a baseline that reads any."""
-    if options.modality != "none" or options.content == "none":
+    if options.reads != "none" or options.content == "none":
         return None
     draw = Generator().manual_seed(0)
     widths = {"text": (10,), "vision": (6,), "both": (10, 6)}[options.features]

@@ -21,7 +21,11 @@ from pmm_golden_subjects import (
     without_unread_options,
 )
 
-ADDED = {"train": {"trackers", "windows"}, "model": {"modality_gelu"}, "corruption": {"last_item"}}
+ADDED = {
+    "train": {"trackers", "windows", "choose_popularity"},
+    "model": {"modality_gelu", "user_encoder", "user_positions", "user_convolution", "items"},
+    "corruption": {"last_item"},
+}
 """Options that came later, by table; a run of before has their defaults."""
 
 

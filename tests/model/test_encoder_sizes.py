@@ -39,7 +39,7 @@ def without_memory(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("allocated")
 
     monkeypatch.setattr("pmm.model.encoders.text_encoder.AutoModel.from_pretrained", refuse)
-    monkeypatch.setattr("pmm.model.encoders.vision_encoder.load_state_dict", refuse)
+    monkeypatch.setattr("pmm.model.encoders.open_clip_tower.load_state_dict", refuse)
     monkeypatch.setattr(torch, "manual_seed", refuse)
 
 

@@ -154,9 +154,7 @@ def test_a_convolution_leaves_the_other_weights_of_a_seed_as_they_are() -> None:
     assert all(torch.equal(tensor, found[1][name]) for name, tensor in found[0].items())
 
 
-@pytest.mark.parametrize(
-    "options", [UserEncoderOptions, PmmrecOptions, SasrecOptions, CarcaOptions]
-)
+@pytest.mark.parametrize("options", [PmmrecOptions, SasrecOptions, CarcaOptions])
 def test_a_convolution_over_fewer_than_no_items_is_refused(options: Callable[..., object]) -> None:
     with pytest.raises(ValueError, match="user_convolution must be at least 0"):
         options(user_convolution=-1)
