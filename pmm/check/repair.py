@@ -153,7 +153,14 @@ def _shard(home: Home, place: Path, mark: str) -> None:
 
     manifest = readable_manifest(place)
     config = manifest.config if manifest else _config_of(place)
-    names = {"max_tokens", "picture_size", "jpeg_quality", "max_pixels", "items_per_shard"}
+    names = {
+        "max_tokens",
+        "text_prefix",
+        "picture_size",
+        "jpeg_quality",
+        "max_pixels",
+        "items_per_shard",
+    }
     values = {name: config[name] for name in names if name in config}
     without = manifest is not None and not manifest.counts.get("pictures", 1)
 

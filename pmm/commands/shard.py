@@ -37,6 +37,7 @@ def _to_train(request: ShardRequest, home: Home, name: str, counts: Mapping[str,
         target=name,
         modality=None if counts["pictures"] else "text",
         text_encoder=folder.absolute() if folder.is_dir() else None,
+        encoders=request.encoders,
         home=home.option,
     )
 

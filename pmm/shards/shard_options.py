@@ -2,13 +2,32 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pmm.errors import InputError
 from pmm.flags import Flag
 
 MAX_PIXELS = 120_000_000
 """Largest picture that is decoded: above the 108 megapixels of phones. Takes 1 GiB or so."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderPair:
+    """Public encoders that are chosen together, by their names on the model hub."""
+
+    text: str
+    vision: str
+
+
+NamedEncoders = Literal["small"]
+ENCODERS: dict[NamedEncoders, EncoderPair] = {
+    # 23 and 22 million parameters, both under Apache-2.0: what a CPU runs through a catalogue of
+    # thousands in minutes (docs/how-to/choose-encoders.md).
+    "small": EncoderPair(
+        text="sentence-transformers/all-MiniLM-L6-v2", vision="facebook/dinov2-small"
+    )
+}
+"""By the word that chooses them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +38,8 @@ class ShardOptions:
     """Whose tokenizer: a name on the model hub, or a local folder."""
     max_tokens: Annotated[int, Flag(group="model")] = 50
     """Sub-word tokens of a text at most, the special ones included (paper: 50 words)."""
+    text_prefix: Annotated[str, Flag(group="model")] = ""
+    """Put before every text, as "passage: ": encoders trained with a prefix (E5) want theirs."""
     picture_size: int = 224
     """Side of the square, pixels."""
     jpeg_quality: Annotated[int, Flag(group="data")] = 90
@@ -52,7 +73,7 @@ class ShardOptions:
         if self.no_content:
             given = [
                 f"--{name.replace('_', '-')}"
-                for name in ("text_encoder", "max_tokens", "pictures")
+                for name in ("text_encoder", "max_tokens", "text_prefix", "pictures")
                 if getattr(self, name) != getattr(type(self), name)
             ]
             if given:
@@ -69,5 +90,16 @@ class ShardRequest(ShardOptions):
     """A dataset by name, as "HM Shoes"."""
     home: Annotated[Path | None, Flag(group="output", shown="$PMM_HOME or ./pmm-data")] = None
     """Folder of all artefacts."""
+    encoders: Annotated[NamedEncoders | None, Flag(group="model")] = None
+    """Encoders by one word, here the tokenizer of the text encoder; "small": MiniLM and
+    DINOv2-small, for machines without a GPU."""
     force: Annotated[bool, Flag(group="output")] = False
     """Write again though nothing changed."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.encoders is not None:
+            if self.no_content:
+                raise InputError("--no-content reads no text and no picture: leave out --encoders")
+            if self.text_encoder == ShardOptions.text_encoder:
+                object.__setattr__(self, "text_encoder", ENCODERS[self.encoders].text)

@@ -90,6 +90,7 @@ def _recorded(index: Mapping[str, Any]) -> dict[str, object]:
     found: dict[str, object] = {
         "text_encoder": "FOLDER" if tokenizer.get("local") else tokenizer.get("name"),
         "max_tokens": tokenizer.get("max_tokens"),
+        "text_prefix": tokenizer.get("prefix", ""),
         "jpeg_quality": (index.get("picture") or {}).get("quality"),
     }
     usual = ShardOptions()
@@ -125,7 +126,8 @@ def write_shards(home: Home, target: str, options: ShardOptions, *, force: bool 
     picture_format = PictureFormat(size=size, quality=quality, max_pixels=options.max_pixels)
 
     def write(folder: Path) -> dict[str, int]:
-        setting = Setting(folder, pictures, picture_format, tokenizer, options.max_tokens)
+        texts = (tokenizer, options.max_tokens, options.text_prefix)
+        setting = Setting(folder, pictures, picture_format, *texts)
         n_shards = _write_items(name, items, setting, options)
         counts = _counts(folder, n_shards)
         if not (counts.get("pictures") or options.allow_no_pictures or options.no_content):
@@ -178,7 +180,7 @@ def _tokenizer(options: ShardOptions) -> Tokenizer | None:
     if options.no_content:
         return None
     tokenizer = load_tokenizer(options.text_encoder)
-    TokenEncoder(tokenizer, options.max_tokens)
+    TokenEncoder(tokenizer, options.max_tokens, options.text_prefix)
     return tokenizer
 
 
@@ -222,6 +224,7 @@ def _config(tokenizer: Tokenizer | None, options: ShardOptions) -> dict[str, Any
         "text_encoder": tokenizer.name,
         "tokenizer": tokenizer.digest,
         "max_tokens": options.max_tokens,
+        **({"text_prefix": options.text_prefix} if options.text_prefix else {}),
         "picture_size": options.picture_size,
         "jpeg_quality": options.jpeg_quality,
         "max_pixels": options.max_pixels,
@@ -312,6 +315,7 @@ def _index(name: str, setting: Setting, options: ShardOptions, n_items: int) -> 
             "special": tokenizer.special if tokenizer else 0,
             "vocabulary": tokenizer.vocabulary if tokenizer else 0,
             "max_tokens": setting.max_tokens if tokenizer else 0,
+            **({"prefix": setting.text_prefix} if setting.text_prefix else {}),
         },
     }
 

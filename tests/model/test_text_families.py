@@ -102,7 +102,9 @@ def whole(model: Any) -> Tensor:
 
 @pytest.mark.parametrize("top", [0, 1, 3, BLOCKS, "all"])
 @pytest.mark.parametrize("family", CUT)
-def test_trunk_and_top_equal_the_librarys_forward(family: str, top: Any, tmp_path: Path) -> None:
+def test_trunk_and_top_of_a_family_equal_the_librarys_forward(
+    family: str, top: Any, tmp_path: Path
+) -> None:
     expected = whole(saved(CUT[family], tmp_path))
     ours = load_text(TextSpec(encoder=str(tmp_path), train_blocks=top)).eval()
     assert (len(ours.blocks), ours.width) == (BLOCKS, 32)
@@ -165,7 +167,7 @@ def test_all_trains_what_the_blocks_share(family: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("family", CUT)
-def test_a_released_trunk_leaves_the_top_as_it_was(family: str, tmp_path: Path) -> None:
+def test_a_released_trunk_leaves_any_familys_top_as_it_was(family: str, tmp_path: Path) -> None:
     saved(CUT[family], tmp_path)
     for top in (0, 2):
         ours = load_text(TextSpec(encoder=str(tmp_path), train_blocks=top)).eval()
@@ -192,7 +194,7 @@ def test_the_trunk_stays_in_eval_mode_while_the_top_trains(family: str, tmp_path
     assert not torch.equal(ours.top(first, packing), ours.top(first, packing))
 
 
-def test_what_is_computed_again_has_the_same_gradients(tmp_path: Path) -> None:
+def test_a_librarys_blocks_computed_again_have_the_same_gradients(tmp_path: Path) -> None:
     saved(CUT["mpnet"], tmp_path)
     found = []
     for recompute in (False, True):

@@ -26,7 +26,7 @@ from pmm.model.encoders.text_encoder import TextEncoder
 
 
 @dataclass(frozen=True)
-class Layout:
+class FamilyLayout:
     """Where the parts of a family's model are."""
 
     layers: str
@@ -38,14 +38,14 @@ class Layout:
     """A token sees those before it alone, so only the last one knows the whole text."""
 
 
-_DECODER = Layout("layers", norm="norm", causal=True)
+_DECODER = FamilyLayout("layers", norm="norm", causal=True)
 LAYOUTS = {
-    "mpnet": Layout("encoder.layer", tuples=True),
-    "distilbert": Layout("transformer.layer"),
-    "modernbert": Layout("layers", norm="final_norm"),
-    "deberta": Layout("encoder.layer", tuples=True),
-    "deberta-v2": Layout("encoder.layer", tuples=True),
-    "electra": Layout("encoder.layer"),
+    "mpnet": FamilyLayout("encoder.layer", tuples=True),
+    "distilbert": FamilyLayout("transformer.layer"),
+    "modernbert": FamilyLayout("layers", norm="final_norm"),
+    "deberta": FamilyLayout("encoder.layer", tuples=True),
+    "deberta-v2": FamilyLayout("encoder.layer", tuples=True),
+    "electra": FamilyLayout("encoder.layer"),
     "qwen2": _DECODER,
     "qwen3": _DECODER,
     "llama": _DECODER,
@@ -77,7 +77,7 @@ class Tap(nn.Module):
         return (hidden, None) if self.tuples else hidden
 
 
-class Block(nn.Module):
+class LibraryBlock(nn.Module):
     """A block that takes hidden states and returns hidden states, normed behind the last one."""
 
     def __init__(self, block: nn.Module, *, tuples: bool, norm: nn.Module | None = None) -> None:
@@ -170,7 +170,7 @@ class LibraryText(TextEncoder):
             self.blocks[number] = nn.Identity()
 
 
-def layout_of(config: Any) -> Layout | None:
+def layout_of(config: Any) -> FamilyLayout | None:
     """Where a model of this config is cut; None where it cannot be."""
     if getattr(config, "conv_kernel_size", 0) and config.model_type == "deberta-v2":
         return None  # the model itself calls a convolution between its first two blocks
@@ -202,7 +202,7 @@ def require_cuttable(config: Any, top: TrainBlocks, name: str) -> None:
         )
 
 
-def _taken(model: Any, layout: Layout) -> list[Block]:
+def _taken(model: Any, layout: FamilyLayout) -> list[LibraryBlock]:
     """The blocks of a model, in whose place taps are put."""
     layers = model.get_submodule(layout.layers)
     norm = None
@@ -212,7 +212,7 @@ def _taken(model: Any, layout: Layout) -> list[Block]:
     blocks = []
     for number, layer in enumerate(layers):
         last = number == len(layers) - 1
-        blocks.append(Block(layer, tuples=layout.tuples, norm=norm if last else None))
+        blocks.append(LibraryBlock(layer, tuples=layout.tuples, norm=norm if last else None))
         layers[number] = Tap(layer, tuples=layout.tuples)
     return blocks
 
