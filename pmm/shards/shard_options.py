@@ -21,8 +21,8 @@ class EncoderPair:
 
 NamedEncoders = Literal["small"]
 ENCODERS: dict[NamedEncoders, EncoderPair] = {
-    # 23 and 22 million parameters, both under Apache-2.0: what a CPU runs through a catalogue of
-    # thousands in minutes (docs/how-to/choose-encoders.md).
+    # 23 and 22 million parameters, both under Apache-2.0: two cores take 5,000 items through them
+    # in ten minutes (docs/how-to/choose-encoders.md).
     "small": EncoderPair(
         text="sentence-transformers/all-MiniLM-L6-v2", vision="facebook/dinov2-small"
     )
