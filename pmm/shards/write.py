@@ -91,9 +91,11 @@ def _recorded(index: Mapping[str, Any]) -> dict[str, object]:
         "text_encoder": "FOLDER" if tokenizer.get("local") else tokenizer.get("name"),
         "max_tokens": tokenizer.get("max_tokens"),
         "jpeg_quality": (index.get("picture") or {}).get("quality"),
+        "size": (index.get("picture") or {}).get("size"),
     }
-    usual = ShardOptions()
-    return {each: value for each, value in found.items() if value != getattr(usual, each)}
+    usual = vars(ShardOptions())
+    usual["size"] = usual["picture_size"]
+    return {each: value for each, value in found.items() if value != usual[each]}
 
 
 def write_shards(home: Home, target: str, options: ShardOptions, *, force: bool = False) -> Built:
