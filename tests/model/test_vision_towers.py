@@ -18,8 +18,6 @@ from pmm.errors import InputError
 from pmm.model.encoders.specs import VisionSpec
 from pmm.model.encoders.vision_encoder import VisionEncoder, load_vision
 from pmm.model.features.frozen_vectors import picture_vectors_trunk
-from pmm.model.features.trunks import trunks_of
-from pmm.model.protocol import Encoders
 from pmm.shards.hub import quiet_libraries
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
