@@ -256,3 +256,264 @@ def test_positions_that_train_with_the_embeddings_do_not_train_unseen(tmp_path: 
 
 def test_nothing_of_a_whole_frozen_tower_trains(tmp_path: Path) -> None:
     assert a_tower(tmp_path, "dinov2", train_blocks=0).trained_names() == []
+
+
+@pytest.mark.parametrize(
+    ("whole", "family"),
+    [
+        (
+            hf.CLIPConfig(text_config=SIZE | {"vocab_size": 20}, vision_config=SIDED),
+            "clip_vision_model",
+        ),
+        (
+            hf.SiglipConfig(text_config=SIZE | {"vocab_size": 20}, vision_config=SIDED),
+            "siglip_vision_model",
+        ),
+        (
+            hf.Siglip2Config(
+                text_config=SIZE | {"vocab_size": 20}, vision_config=SIZE | {"num_patches": 16}
+            ),
+            "siglip2_vision_model",
+        ),
+    ],
+    ids=lambda each: each if isinstance(each, str) else "",
+)
+def test_of_a_model_of_texts_and_pictures_the_vision_tower_is_read(
+    whole: Any, family: str, tmp_path: Path
+) -> None:
+    theirs = drawn(hf.AutoModel.from_config(whole))
+    ours = load_vision(VisionSpec(encoder=str(saved(theirs, tmp_path)))).eval()
+    vision: Any = theirs.vision_model
+    assert vision.config.model_type == family
+    with torch.no_grad():
+        expected = of_library(vision, pictures()).last_hidden_state
+        assert torch.allclose(ours.whole(ours.trunk(pictures())), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("said", "side"),
+    [
+        ({}, 32),  # of the config
+        ({"size": 48}, 48),
+        ({"size": {"height": 40, "width": 40}}, 40),
+        ({"size": {"shortest_edge": 64}, "crop_size": {"height": 56, "width": 56}}, 56),
+        ({"size": {"shortest_edge": 64}, "crop_size": 56, "do_center_crop": False}, 64),
+    ],
+)
+def test_the_size_of_pictures_is_that_of_the_checkpoints_processor(
+    said: dict[str, Any], side: int, tmp_path: Path
+) -> None:
+    folder = saved(drawn(hf.AutoModel.from_config(CONFIGS["dinov2"])), tmp_path, **said)
+    ours = load_vision(VisionSpec(encoder=str(folder)))
+    assert ours.picture_size == ours.own_size == (side, side)
+    assert ours.tokens == 1 + (side // 8) ** 2
+
+
+def test_the_size_of_siglip_2_is_that_of_its_patches(tmp_path: Path) -> None:
+    said = {"max_num_patches": 36, "patch_size": 8}
+    folder = saved(drawn(hf.AutoModel.from_config(CONFIGS["siglip2"])), tmp_path, **said)
+    assert load_vision(VisionSpec(encoder=str(folder))).picture_size == (48, 48)
+
+
+def test_pixels_are_normalised_as_the_checkpoint_says(tmp_path: Path) -> None:
+    model = hf.AutoModel.from_config(CONFIGS["vit"])
+    folder = saved(model, tmp_path / "vit")
+    white = torch.full((1, 3, 1, 1), 255, dtype=torch.uint8)
+
+    def of_white(**spec: Any) -> list[float]:
+        found = load_vision(VisionSpec(encoder=str(folder), **spec)).normalise(white)
+        return [round(each, 4) for each in found.flatten().tolist()]
+
+    assert of_white() == [3.0, 2.0, 1.3333]
+    assert of_white(image_norm="half") == [1.0, 1.0, 1.0]
+    saved(model, folder, do_normalize=False)
+    assert of_white() == [1.0, 1.0, 1.0]
+    timm_folder("vit", tmp_path / "timm")
+    folder = tmp_path / "timm"
+    assert of_white() == [3.0, 2.0, 1.3333]
+
+
+def test_a_checkpoint_that_does_not_say_how_pixels_are_normalised_is_refused(
+    tmp_path: Path,
+) -> None:
+    folder = saved(hf.AutoModel.from_config(CONFIGS["vit"]), tmp_path)
+    for content in (None, "{}", '{"image_mean": [0.5, 0.5], "image_std": 1}', "[]", "{"):
+        (folder / "preprocessor_config.json").unlink()
+        if content is not None:
+            (folder / "preprocessor_config.json").write_text(content)
+        else:
+            with pytest.raises(InputError, match=r'image_norm = "half"'):
+                load_vision(VisionSpec(encoder=str(folder)))
+            assert load_vision(VisionSpec(encoder=str(folder), image_norm="half")).width == 32
+            (folder / "preprocessor_config.json").touch()
+            continue
+        with pytest.raises(InputError, match="preprocessor_config"):
+            load_vision(VisionSpec(encoder=str(folder)))
+
+
+def with_config(folder: Path, **config: Any) -> VisionSpec:
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "preprocessor_config.json").write_text(json.dumps(PIXELS))
+    return VisionSpec(encoder=str(folder), random_seed=0)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"model_type": "bert"}, r"family 'bert', which is no vision Transformer .*dinov2"),
+        ({"model_type": "resnet"}, r"family 'resnet', which is no vision Transformer"),
+        ({"model_type": "convnext"}, r"family 'convnext', which is no vision Transformer"),
+        ({"model_type": "swin"}, r"family 'swin', which is no vision Transformer"),
+        ({"model_type": "nobody-knows"}, r"cannot be used"),
+        ({"architecture": "resnet18"}, r"resnet18 is no plain vision Transformer"),
+        ({"architecture": "convnext_atto"}, r"convnext_atto is no plain vision Transformer"),
+        ({"architecture": "swin_tiny_patch4_window7_224"}, r"is no plain vision Transformer"),
+        ({"architecture": "vit_tiny_patch17_224"}, r"timm has no model .*did you mean"),
+        ({"hidden_size": 32}, r'neither "model_type" .* nor "architecture"'),
+    ],
+)
+def test_what_is_no_vision_transformer_is_refused(
+    config: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=message):
+        load_vision(with_config(tmp_path, **config))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("timm:vit_tiny_patch16_22", r'did you mean "vit_tiny_patch16_224'),
+        ("vit_tiny_patch16_224", r'did you mean "timm:vit_tiny_patch16_224"'),
+        ("timm:resnet18", r"resnet18 is no plain vision Transformer"),
+    ],
+)
+def test_a_name_of_no_vision_transformer_is_refused(name: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        load_vision(VisionSpec(encoder=name, random_seed=0))
+
+
+def test_a_model_of_timm_is_had_by_its_name() -> None:
+    ours = load_vision(VisionSpec(encoder="timm:test_vit", random_seed=0))
+    again = load_vision(VisionSpec(encoder="timm:test_vit", random_seed=0))
+    assert all(
+        torch.equal(one, other)
+        for one, other in zip(ours.state_dict().values(), again.state_dict().values(), strict=True)
+    )
+    assert ours.picture_size == (160, 160)
+
+
+ABSURD = [
+    ("vit", {"hidden_size": 10**9, "intermediate_size": 10**9}, "GiB of weights|makes no encoder"),
+    ("vit", {"num_hidden_layers": 10**6}, "num_hidden_layers = 1000000; expected"),
+    ("vit", {"image_size": 10**7}, "asks for pictures of"),
+    ("vit", {"image_size": 4096, "patch_size": 1}, "tokens; expected"),
+    ("vit", {"patch_size": 0}, "asks for pictures of"),
+    ("vit", {"image_size": "large"}, "cannot be used|asks for pictures of"),
+    ("vit", {"num_attention_heads": 0}, "makes no encoder"),
+    ("dinov3", {"num_register_tokens": 10**12}, "GiB of weights"),
+    ("dinov2", {"hidden_size": -5}, "makes no encoder"),
+]
+
+
+@pytest.mark.parametrize(("family", "changes", "message"), ABSURD)
+def test_a_tower_of_absurd_size_is_refused_before_anything_is_allocated(
+    family: str,
+    changes: dict[str, Any],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise AssertionError("allocated")
+
+    monkeypatch.setattr(torch, "manual_seed", refuse)
+    monkeypatch.setattr("pmm.model.encoders.transformers_tower.AutoModel.from_pretrained", refuse)
+    config = CONFIGS[family].to_dict() | changes
+    with pytest.raises(InputError, match=message):
+        load_vision(with_config(tmp_path, **config))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"embed_dim": 10**9}, "GiB of weights|makes no encoder"),
+        ({"depth": 10**6}, "layers = 1000000; expected"),
+        ({"img_size": 10**7, "patch_size": 1}, "GiB of weights|makes no encoder"),
+        ({"nonsense": 1}, "makes no encoder"),
+    ],
+)
+def test_a_tower_of_timm_of_absurd_size_is_refused_before_anything_is_allocated(
+    arguments: dict[str, Any], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise AssertionError("allocated")
+
+    monkeypatch.setattr(torch, "manual_seed", refuse)
+    spec = with_config(tmp_path, architecture="vit_tiny_patch16_224", model_args=arguments)
+    with pytest.raises(InputError, match=message):
+        load_vision(spec)
+
+
+def test_a_config_that_asks_for_more_than_its_weights_hold_is_refused(tmp_path: Path) -> None:
+    folder = saved(hf.AutoModel.from_config(CONFIGS["vit"]), tmp_path)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"intermediate_size": 10**7}))
+    with pytest.raises(InputError, match="parameters, but they have"):
+        load_vision(VisionSpec(encoder=str(folder)))
+
+
+def test_a_processor_that_asks_for_absurd_pictures_is_refused(tmp_path: Path) -> None:
+    folder = saved(hf.AutoModel.from_config(CONFIGS["dinov3"]), tmp_path, size=10**6)
+    with pytest.raises(InputError, match="asks for pictures of"):
+        load_vision(VisionSpec(encoder=str(folder)))
+
+
+@pytest.mark.parametrize("side", [30, 36, 0])
+def test_a_size_that_fills_no_patches_is_refused(side: int, tmp_path: Path) -> None:
+    ours = a_tower(tmp_path, "dinov2")
+    assert not ours.takes(side)
+    with pytest.raises(InputError, match=rf"the shards hold {side}x{side}"):
+        ours.fit(side)
+
+
+def test_weights_of_transformers_that_lack_tensors_are_refused(tmp_path: Path) -> None:
+    folder = saved(hf.AutoModel.from_config(CONFIGS["dinov2"]), tmp_path)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 4}))
+    with pytest.raises(InputError, match=r"lack \d+ tensors"):
+        load_vision(VisionSpec(encoder=str(folder)))
+    next(folder.glob("*.safetensors")).unlink()
+    with pytest.raises(InputError, match="random_seed"):
+        load_vision(VisionSpec(encoder=str(folder)))
+
+
+def test_a_released_trunk_leaves_the_top_with_its_positions(tmp_path: Path) -> None:
+    ours = a_tower(tmp_path, "dinov3", train_blocks=1).eval()
+    hidden = ours.trunk(pictures())
+    before = ours.top(hidden)
+    ours.release_trunk()
+    assert torch.equal(ours.top(hidden), before)
+
+
+def test_what_is_computed_again_has_the_same_gradients(tmp_path: Path) -> None:
+    ours = a_tower(tmp_path, "dinov3", train_blocks=2).train()
+    found = []
+    for recompute in (False, True):
+        ours.recompute = recompute
+        ours.zero_grad()
+        ours(pictures()).square().sum().backward()
+        found.append([each.grad.clone() for each in ours.parameters() if each.grad is not None])
+    assert len(found[0]) == len(ours.trained_names())
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+
+
+def test_the_same_weights_with_another_activation_have_other_places(tmp_path: Path) -> None:
+    folder = saved(drawn(hf.AutoModel.from_config(CONFIGS["vit"])), tmp_path)
+    spec = VisionSpec(encoder=str(folder))
+    before = picture_vectors_trunk(spec).about
+    config = json.loads((folder / "config.json").read_text())
+    said = {"transformers_version": "6.0", "architectures": ["Another"]}
+    (folder / "config.json").write_text(json.dumps(config | said))
+    assert picture_vectors_trunk(spec).about == before
+    (folder / "config.json").write_text(json.dumps(config | {"hidden_act": "quick_gelu"}))
+    assert picture_vectors_trunk(spec).about != before
