@@ -10,6 +10,9 @@ from pmm.flags import Flag
 MAX_PIXELS = 120_000_000
 """Largest picture that is decoded: above the 108 megapixels of phones. Takes 1 GiB or so."""
 
+MOST_PIXELS = 4096
+"""Largest side of the pictures in shards; published vision towers take 1,536 at most."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderPair:
@@ -40,8 +43,8 @@ class ShardOptions:
     """Sub-word tokens of a text at most, the special ones included (paper: 50 words)."""
     text_prefix: Annotated[str, Flag(group="model")] = ""
     """Put before every text, as "passage: ": encoders trained with a prefix (E5) want theirs."""
-    picture_size: int = 224
-    """Side of the square, pixels."""
+    picture_size: Annotated[int, Flag(group="data", name="--size")] = 224
+    """Side of the square pictures in pixels, as the vision tower wants them."""
     jpeg_quality: Annotated[int, Flag(group="data")] = 90
     """Of the pictures, 1 to 100."""
     max_pixels: int = MAX_PIXELS
@@ -61,19 +64,28 @@ class ShardOptions:
         low = [
             f"{name} is {value}, the least is {least}"
             for name, value, least in (
-                ("picture_size", self.picture_size, 8),
+                ("--size", self.picture_size, 8),
                 ("max_pixels", self.max_pixels, 1),
                 ("items_per_shard", self.items_per_shard, 1),
                 ("workers", 1 if self.workers is None else self.workers, 1),
             )
             if value < least
         ]
+        if self.picture_size > MOST_PIXELS:
+            low.append(f"--size is {self.picture_size}, the most is {MOST_PIXELS:,}")
         if not 1 <= self.jpeg_quality <= 100:
             low.append(f"jpeg_quality is {self.jpeg_quality}, it goes from 1 to 100")
         if self.no_content:
+            names = {"picture_size": "size"}
             given = [
-                f"--{name.replace('_', '-')}"
-                for name in ("text_encoder", "max_tokens", "text_prefix", "pictures")
+                f"--{names.get(name, name).replace('_', '-')}"
+                for name in (
+                    "text_encoder",
+                    "max_tokens",
+                    "text_prefix",
+                    "pictures",
+                    "picture_size",
+                )
                 if getattr(self, name) != getattr(type(self), name)
             ]
             if given:

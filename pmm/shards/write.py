@@ -92,9 +92,11 @@ def _recorded(index: Mapping[str, Any]) -> dict[str, object]:
         "max_tokens": tokenizer.get("max_tokens"),
         "text_prefix": tokenizer.get("prefix", ""),
         "jpeg_quality": (index.get("picture") or {}).get("quality"),
+        "size": (index.get("picture") or {}).get("size"),
     }
-    usual = ShardOptions()
-    return {each: value for each, value in found.items() if value != getattr(usual, each)}
+    usual = vars(ShardOptions())
+    usual["size"] = usual["picture_size"]
+    return {each: value for each, value in found.items() if value != usual[each]}
 
 
 def write_shards(home: Home, target: str, options: ShardOptions, *, force: bool = False) -> Built:
@@ -120,14 +122,13 @@ def write_shards(home: Home, target: str, options: ShardOptions, *, force: bool 
         pictures = None
         if not options.no_content:
             pictures = _picture_folder(name, source, images, options, again)
-    tokenizer = _tokenizer(options)
+    tokenizer, texts = _tokenizer(options), (options.max_tokens, options.text_prefix)
     digest = _pictures_digest(home, pictures, images)
     size, quality = options.picture_size, options.jpeg_quality
     picture_format = PictureFormat(size=size, quality=quality, max_pixels=options.max_pixels)
 
     def write(folder: Path) -> dict[str, int]:
-        texts = (tokenizer, options.max_tokens, options.text_prefix)
-        setting = Setting(folder, pictures, picture_format, *texts)
+        setting = Setting(folder, pictures, picture_format, tokenizer, *texts)
         n_shards = _write_items(name, items, setting, options)
         counts = _counts(folder, n_shards)
         if not (counts.get("pictures") or options.allow_no_pictures or options.no_content):

@@ -11,9 +11,9 @@ import torch
 
 from pmm.errors import InputError
 from pmm.model.encoders import encoder_sizes
-from pmm.model.encoders.load_text import load_text
 from pmm.model.encoders.specs import TextSpec, VisionSpec
 from pmm.model.encoders.vision_encoder import load_vision
+from pmm.model.text_encoders.load_text import load_text
 from pmm.shards.tokens import load_tokenizer
 
 

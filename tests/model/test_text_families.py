@@ -26,11 +26,11 @@ from transformers import (
 )
 
 from pmm.errors import InputError
-from pmm.model.encoders.library_text import LibraryText
-from pmm.model.encoders.load_text import load_text
 from pmm.model.encoders.packing import Packing
 from pmm.model.encoders.specs import TextSpec
 from pmm.model.encoders.text_encoder import TextEncoder
+from pmm.model.text_encoders.library_text import LibraryText
+from pmm.model.text_encoders.load_text import load_text
 
 BLOCKS = 4
 SIZE: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": BLOCKS, "num_attention_heads": 4}

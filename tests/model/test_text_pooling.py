@@ -14,7 +14,7 @@ from transformers import AutoModel, Qwen3Config
 from pmm.errors import InputError
 from pmm.model.encoders.specs import TextSpec
 from pmm.model.features.frozen_vectors import frozen_vectors, text_vectors_trunk
-from pmm.model.features.text_pooling import FIRST, LAST, MEAN, pooling_of
+from pmm.model.text_encoders.text_pooling import FIRST, LAST, MEAN, pooling_of
 
 
 def say(folder: Path, config: Any, *, at: str = "1_Pooling") -> Path:

@@ -4,8 +4,10 @@ Shape suffixes: I items, P picture tokens (1 class token + patches), D the encod
 the picture's side.
 """
 
+import inspect
 import json
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import open_clip
 import timm
 import torch
 from open_clip.factory import load_state_dict
-from open_clip.transformer import QuickGELU, VisionTransformer
+from open_clip.transformer import LayerNorm, QuickGELU, VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -32,8 +34,6 @@ from pmm.shards.hub import cached_or_downloaded, first_line, quiet_libraries, we
 
 CONFIG = "open_clip_config.json"
 """What a folder in open_clip's local-dir format holds."""
-_NO_TEXT = {"context_length": 4, "vocab_size": 8, "width": 8, "heads": 1, "layers": 1}
-"""open_clip builds both towers or none; this one is thrown away."""
 
 
 class QuickGelu(nn.Module):
@@ -129,14 +129,19 @@ class VisionPlan:
 
     def build(self) -> VisionTransformer:
         """The tower with random weights from torch's generator."""
-        whole = open_clip.CLIP(
-            self.config["embed_dim"],
-            self.config["vision_cfg"],
-            _NO_TEXT,
-            quick_gelu=self.quick_gelu,
+        # The module itself, as building a whole CLIP would draw the weights of its text tower too.
+        config = open_clip.CLIPVisionCfg(**self.config["vision_cfg"])
+        known = inspect.signature(VisionTransformer).parameters
+        alike = {name: value for name, value in vars(config).items() if name in known}
+        return VisionTransformer(
+            heads=config.width // config.head_width,
+            output_dim=self.config["embed_dim"],
+            act_layer=partial(
+                QuickGELU if self.quick_gelu else nn.GELU, **(config.act_kwargs or {})
+            ),
+            norm_layer=partial(LayerNorm, **(config.norm_kwargs or {})),
+            **alike,
         )
-        visual: VisionTransformer = whole.visual
-        return visual
 
 
 def vision_plan(spec: VisionSpec, folder: Path | None = None) -> VisionPlan:

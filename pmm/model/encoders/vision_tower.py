@@ -16,9 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from pmm.errors import InputError
+from pmm.shards.shard_options import MOST_PIXELS
 
-MOST_PIXELS = 4096
-"""Side of a picture; the largest of published towers is below 1,600."""
 MOST_TOKENS = 1 << 14
 """Patches of a picture: 1,024 pixels in patches of 8."""
 

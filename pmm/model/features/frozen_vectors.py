@@ -18,7 +18,6 @@ from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
 from pmm.errors import InputError
-from pmm.model.encoders.load_text import load_text
 from pmm.model.encoders.specs import TextSpec, VisionSpec
 from pmm.model.encoders.vision_encoder import (
     load_open_clip_whole,
@@ -26,8 +25,9 @@ from pmm.model.encoders.vision_encoder import (
     pixel_scale,
     require_size,
 )
-from pmm.model.features.text_pooling import POOLINGS, pooling_of
 from pmm.model.features.trunks import activations_folder, described, tensors_digest
+from pmm.model.text_encoders.load_text import load_text
+from pmm.model.text_encoders.text_pooling import POOLINGS, pooling_of
 from pmm.shards.activations import Activations, Trunk, write_activations
 from pmm.shards.items import Items
 from pmm.shards.kinds import Storage

@@ -16,7 +16,6 @@ from torch.nn import functional
 from pmm.data.batch import Batch
 from pmm.errors import InputError
 from pmm.model.encoders.cut_encoder import called
-from pmm.model.encoders.load_text import load_text
 from pmm.model.encoders.packing import Packing
 from pmm.model.encoders.specs import TextSpec, VisionSpec
 from pmm.model.encoders.vision_encoder import load_vision
@@ -49,6 +48,7 @@ from pmm.model.search_space import (
     Interval,
     Space,
 )
+from pmm.model.text_encoders.load_text import load_text
 from pmm.model.user_encoders.choice import UserEncoderOptions, make_user_encoder
 from pmm.shards.items import Items
 from pmm.shards.kinds import Modality, Reads

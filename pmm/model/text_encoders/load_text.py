@@ -7,7 +7,6 @@ import torch
 from transformers import AutoConfig, AutoModel, PreTrainedConfig
 
 from pmm.errors import InputError
-from pmm.model.encoders.bert_text import ATTENTION, BERT_FAMILIES, BertText
 from pmm.model.encoders.cut_encoder import require_all, require_seed
 from pmm.model.encoders.encoder_sizes import (
     bytes_of_weights,
@@ -15,9 +14,10 @@ from pmm.model.encoders.encoder_sizes import (
     require_modest_size,
     require_plain_numbers,
 )
-from pmm.model.encoders.library_text import LibraryText, require_cuttable
 from pmm.model.encoders.specs import TextSpec
 from pmm.model.encoders.text_encoder import TextEncoder
+from pmm.model.text_encoders.bert_text import ATTENTION, BERT_FAMILIES, BertText
+from pmm.model.text_encoders.library_text import LibraryText, require_cuttable
 from pmm.shards.hub import (
     NO_CODE,
     cached_or_downloaded,
