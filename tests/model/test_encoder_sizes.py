@@ -38,7 +38,7 @@ def without_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any, **__: Any) -> Any:
         raise AssertionError("allocated")
 
-    monkeypatch.setattr("pmm.model.encoders.text_encoder.AutoModel.from_pretrained", refuse)
+    monkeypatch.setattr("pmm.model.text_encoders.load_text.AutoModel.from_pretrained", refuse)
     monkeypatch.setattr("pmm.model.encoders.open_clip_tower.load_state_dict", refuse)
     monkeypatch.setattr(torch, "manual_seed", refuse)
 

@@ -1,6 +1,8 @@
 """Text encoders of other families than BERT's equal the library's forward pass, cut anywhere."""
 
+import dataclasses
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ from pmm.errors import InputError
 from pmm.model.encoders.packing import Packing
 from pmm.model.encoders.specs import TextSpec
 from pmm.model.encoders.text_encoder import TextEncoder
+from pmm.model.pmmrec.pmmrec import Pmmrec, PmmrecOptions
 from pmm.model.text_encoders.library_text import LibraryText
 from pmm.model.text_encoders.load_text import load_text
 
@@ -232,9 +235,15 @@ def test_what_is_no_text_encoder_is_refused(config: PreTrainedConfig, tmp_path: 
         load_text(TextSpec(encoder=str(tmp_path), train_blocks=0, random_seed=0))
 
 
-def test_two_threads_run_one_encoder(tmp_path: Path) -> None:
-    from concurrent.futures import ThreadPoolExecutor
+def test_a_decoders_first_token_makes_no_vector(tmp_path: Path) -> None:
+    saved(CUT["qwen3"], tmp_path)
+    options = PmmrecOptions(text=TextSpec(encoder=str(tmp_path)), modality="text")
+    assert Pmmrec(options).width == 32
+    with pytest.raises(InputError, match="reads from left to right"):
+        Pmmrec(dataclasses.replace(options, modality_pool="cls"))
 
+
+def test_two_threads_run_one_encoder(tmp_path: Path) -> None:
     expected = whole(saved(CUT["mpnet"], tmp_path))
     ours = load_text(TextSpec(encoder=str(tmp_path), train_blocks=2)).eval()
     token_IT, mask_IT = batch()

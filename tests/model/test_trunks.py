@@ -15,9 +15,10 @@ from transformers import AutoConfig, PretrainedConfig
 from pmm.data.training_set import TrainingSet
 from pmm.errors import BrokenArtefact
 from pmm.evaluate.catalogue import embed_catalogue
-from pmm.model.encoders.text_encoder import TEXT_FAMILIES
 from pmm.model.features.trunks import trunks_of, with_activations
 from pmm.model.pmmrec.pmmrec import Pmmrec
+from pmm.model.text_encoders.bert_text import BERT_FAMILIES
+from pmm.model.text_encoders.library_text import LAYOUTS
 from pmm.shards import activations
 from pmm.shards.activations import place_of, write_activations
 
@@ -75,7 +76,7 @@ def text_config(family: str, vocabulary: int) -> PretrainedConfig:
     return AutoConfig.for_model(family, **sizes)
 
 
-@pytest.mark.parametrize("family", [*TEXT_FAMILIES, "quick_gelu"])
+@pytest.mark.parametrize("family", [*BERT_FAMILIES, *LAYOUTS, "quick_gelu"])
 def test_it_holds_for_every_family_of_encoders(shop, tmp_path, family):
     text, vision = shop.options.text, shop.options.vision
     vocabulary = json.loads(Path(text.encoder, "config.json").read_text())["vocab_size"]
