@@ -73,6 +73,7 @@ def test_training_on_stored_activations_is_training_without_them(shop, blocks):
 def text_config(family: str, vocabulary: int) -> PretrainedConfig:
     sizes = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2}
     sizes |= {"intermediate_size": 64, "vocab_size": vocabulary, "pad_token_id": 1}
+    sizes |= {"num_key_value_heads": 2, "head_dim": 16}  # of decoders
     return AutoConfig.for_model(family, **sizes)
 
 
