@@ -140,7 +140,7 @@ def test_a_tower_of_timm_is_the_librarys_own_at_every_cut_and_size(
 ) -> None:
     theirs, folder = timm_folder(kind, tmp_path)
     picture = pictures(side)
-    for top in range(4) if side == 32 else (2,):
+    for top in range(4) if side == 32 and kind in ("vit", "dinov3", "rope-by-block") else (2,):
         ours = load_vision(VisionSpec(encoder=str(folder), train_blocks=top)).eval()
         if side != 32 and not ours.takes(side):
             with pytest.raises(InputError, match=r"takes pictures of \(32, 32\)"):
@@ -438,7 +438,7 @@ def test_a_tower_of_absurd_size_is_refused_before_anything_is_allocated(
     [
         ({"embed_dim": 10**9}, "GiB of weights|makes no encoder"),
         ({"depth": 10**6}, "layers = 1000000; expected"),
-        ({"img_size": 10**7, "patch_size": 1}, "GiB of weights|makes no encoder"),
+        ({"img_size": 10**7, "patch_size": 1}, "tokens; expected"),
         ({"nonsense": 1}, "makes no encoder"),
     ],
 )
@@ -495,7 +495,7 @@ def test_a_released_trunk_leaves_the_top_with_its_positions(tmp_path: Path) -> N
     assert torch.equal(ours.top(hidden), before)
 
 
-def test_what_is_computed_again_has_the_same_gradients(tmp_path: Path) -> None:
+def test_a_recomputed_top_keeps_its_positions_and_gradients(tmp_path: Path) -> None:
     ours = a_tower(tmp_path, "dinov3", train_blocks=2).train()
     found = []
     for recompute in (False, True):

@@ -3,6 +3,7 @@
 Shape suffixes: I pictures, P tokens of a picture, D width.
 """
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
@@ -68,15 +69,13 @@ def timm_tower(spec: VisionSpec, architecture: str, folder: Path | None, name: s
         InputError: no such model, not readable, or no vision Transformer.
     """
     plan = _folder_plan(folder, name) if folder is not None else _named_plan(architecture, name)
-    plan = _as_far_as_sizes_go(plan)
+    plan = _checked(plan)
     weights = None if folder is None else weights_file(folder)
     if weights is None:
         require_seed(spec.random_seed, name)
     drawn = spec.random_seed is not None
     held = None if drawn or folder is None else bytes_of_weights(folder)
     require_modest_size(plan.build, name, held)
-    with torch.device("meta"):
-        _require_vit(plan.build(), plan)
     if drawn:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(spec.random_seed or 0))
@@ -143,15 +142,24 @@ def repository_of(architecture: str, name: str) -> str:
     return str(repository)
 
 
-def _as_far_as_sizes_go(plan: _Plan) -> _Plan:
-    """The plan as of a tower for one size, where the library has no other for it."""
-    try:
-        with torch.device("meta"):
-            plan.build()
-    except TypeError:
-        return _Plan(**{**vars(plan), "any_size": False})
-    except Exception:  # sizes that fit nothing: told of by whoever builds it next
-        pass
+def _checked(plan: _Plan) -> _Plan:
+    """The plan, as of a tower for one size where the library has no other; nothing is allocated.
+
+    Raises:
+        InputError: it makes no vision Transformer.
+    """
+    one_size = dataclasses.replace(plan, any_size=False)
+    for each in (plan, one_size):
+        try:
+            with torch.random.fork_rng(devices=[]), torch.device("meta"):
+                model = each.build()
+        except Exception as error:  # sizes that fit one another nowhere fail anywhere
+            if each is one_size or not isinstance(error, TypeError):
+                said = f"its config makes no encoder ({first_line(error)})"
+                raise InputError(f"{plan.name}: {said}") from error
+        else:
+            _require_vit(model, each)
+            return each
     return plan
 
 
@@ -201,7 +209,7 @@ def _taken_apart(model: Any, plan: _Plan) -> VisionTower:
         pool=_pool,
         only_pooling=("attn_pool", "fc_norm", "head_drop", "head", "head_dist"),
         width=int(model.num_features),
-        size=tuple(data["input_size"][1:]),
+        size=tuple(data["input_size"][1:] if plan.any_size else model.patch_embed.img_size),
         patch=tuple(model.patch_embed.patch_size),
         class_token=getattr(model, "cls_token", None) is not None,
         any_size=plan.any_size,

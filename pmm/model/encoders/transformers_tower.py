@@ -35,7 +35,7 @@ from pmm.model.encoders.encoder_sizes import (
 from pmm.model.encoders.specs import VisionSpec
 from pmm.model.encoders.vision_tower import (
     Embed,
-    Pool,
+    Pooled,
     VisionTower,
     drop_mask_tokens,
     require_modest_pictures,
@@ -223,7 +223,7 @@ def _patches(pixel_I3HW: Tensor, patch: tuple[int, int]) -> dict[str, Tensor]:
     }
 
 
-def _pool(family: _Family, class_token: bool) -> Pool:
+def _pool(family: _Family, class_token: bool) -> Pooled:
     def pool(stem: nn.Module, hidden_IPD: Tensor) -> Tensor:
         if family.head and getattr(stem, family.head, None) is not None:
             of_all_ID: Tensor = stem.get_submodule(family.head)(hidden_IPD)

@@ -23,7 +23,7 @@ MOST_TOKENS = 1 << 14
 
 Embed = Callable[[nn.Module, Tensor], Tensor]
 """The stem and normalised pixels [I, 3, H, W] -> hidden states [I, P, D] in front of block 0."""
-Pool = Callable[[nn.Module, Tensor], Tensor]
+Pooled = Callable[[nn.Module, Tensor], Tensor]
 """The whole stem and hidden states [I, P, D] behind the final norm -> a vector a picture [I, D]."""
 
 
@@ -51,7 +51,7 @@ class VisionTower:
     gates: Sequence[Gate] = ()
     """In the places of the blocks; none where the blocks take hidden states alone."""
     embed: Embed
-    pool: Pool
+    pool: Pooled
     only_pooling: tuple[str, ...] = ()
     """Parts of the stem that `pool` alone reads."""
     width: int
