@@ -19,7 +19,7 @@ from pmm.errors import InputError
 from pmm.model.encoders.cut_encoder import called
 from pmm.model.encoders.packing import Packing
 from pmm.model.encoders.specs import TextSpec, VisionSpec
-from pmm.model.encoders.text_encoder import load_text
+from pmm.model.encoders.text_encoder import TextEncoder
 from pmm.model.encoders.vision_encoder import load_vision
 from pmm.model.features.item_features import ItemFeatures, read_features
 from pmm.model.losses.contrastive import (
@@ -50,6 +50,7 @@ from pmm.model.search_space import (
     Interval,
     Space,
 )
+from pmm.model.text_encoders.load_text import load_text
 from pmm.model.user_encoders.choice import UserEncoderOptions, make_user_encoder
 from pmm.model.user_encoders.transformer import UserPositions
 from pmm.shards.items import Items
@@ -231,6 +232,7 @@ class Pmmrec(nn.Module, Recommender):
         by_encoders = options.items == "encoders"
         read = [side for side in ("text", "vision") if options.modality in (side, "both")]
         self.text = load_text(options.text) if by_encoders and "text" in read else None
+        _require_poolable(self.text, options)
         self.vision = load_vision(options.vision) if by_encoders and "vision" in read else None
         widths = [encoder.width for encoder in (self.text, self.vision) if encoder is not None]
         self.width = options.width or [*widths, VECTOR_WIDTH][0]
@@ -497,6 +499,19 @@ class Pmmrec(nn.Module, Recommender):
     def trained_names(self) -> list[str]:
         """Names of the tensors that train."""
         return [name for name, tensor in self.named_parameters() if tensor.requires_grad]
+
+
+def _require_poolable(text: TextEncoder | None, options: PmmrecOptions) -> None:
+    """Refuse to read a text at a first token that knows nothing of it.
+
+    Raises:
+        InputError: its encoder reads from left to right, and `modality_pool` is "cls".
+    """
+    if text is not None and text.causal and options.modality_pool == "cls":
+        raise InputError(
+            f"the text encoder {text.source!r} reads from left to right, so a text's first token "
+            'knows nothing of the others: set model.modality_pool = "mean"'
+        )
 
 
 def _projection(encoder: nn.Module | None, width: int) -> nn.Linear | None:
