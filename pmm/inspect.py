@@ -254,6 +254,10 @@ def _run(path: Path, rows: int) -> Iterator[str]:
     for name in ("run.json", "metrics.json"):
         if (path / name).is_file():
             yield from ("", name, *_indented(_json(path / name)))
+    if (path / "transfer.json").is_file():
+        from pmm.evaluate.transfer_gain import told
+
+        yield from ("", *told(path))
     if (path / "ranks.parquet").is_file():
         yield from ("", *_file(path / "ranks.parquet", rows))
     pictures = sorted(each.name for each in path.glob("*.png"))

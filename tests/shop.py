@@ -17,7 +17,7 @@ from pmm.shards.shard_options import ShardOptions
 from pmm.shards.write import write_shards
 from pmm.storage.artefact import build
 from pmm.storage.home import Home
-from pmm.storage.schemas import COLD, SEQUENCES, TARGET_ITEMS, write_table
+from pmm.storage.schemas import COLD, SEQUENCES, SOURCE_ITEMS, TARGET_ITEMS, write_table
 
 SIZES = SmallSizes(width=32, blocks=2, heads=2, vocabulary=300, picture=32, patch=16)
 
@@ -32,10 +32,24 @@ class Shop:
     def shards(self) -> Shards:
         return Shards.of(self.home, "HM")
 
-    def add_target(self, name: str, *, n_items: int, n_users: int, pictures: bool = True) -> Shards:
-        """One more target in the same home, with other texts and as many of the pictures."""
+    def add_target(
+        self,
+        name: str,
+        *,
+        n_items: int,
+        n_users: int,
+        pictures: bool = True,
+        categories: list[list[str]] | None = None,
+    ) -> Shards:
+        """One more target in the same home, with other texts and as many of the pictures.
+
+        With categories of its items it has tables too, of a source of its own name.
+        """
         names = [f"{name} number {item} sort {item % 5}" for item in range(1, n_items + 1)]
-        _make_target(self.home, name, names, n_users, pictures=pictures)
+        inputs = {}
+        if categories is not None:
+            inputs["tables"] = make_tables(self.home, name, categories)
+        _make_target(self.home, name, names, n_users, pictures=pictures, inputs=inputs)
         _make_shards(self.home, name, self.options.text.encoder)
         return Shards.of(self.home, name)
 
@@ -65,15 +79,37 @@ def open_shop(root: Path, *, n_items: int = 30, n_users: int = 24, texts: str = 
     return Shop(home, options)
 
 
+def make_tables(home: Home, source: str, categories: list[list[str]], **config: str) -> str:
+    """Tables of a source's items and nothing else; returns their fingerprint."""
+
+    def write(draft: Path) -> dict[str, int]:
+        # In another order than the target numbers them, and with an item that it lacks.
+        rows = [(f"{k:010d}", "text", None, each) for k, each in enumerate(categories, 1)]
+        rows = [*rows[::-1], ("elsewhere", "", None, ["Elsewhere"])]
+        columns = dict(zip(SOURCE_ITEMS.schema.names, zip(*rows, strict=True), strict=True))
+        write_table(draft / "items.parquet", pa.table(columns, SOURCE_ITEMS.schema), SOURCE_ITEMS)
+        return {"items": len(rows)}
+
+    about = {"source": source, "first": str(categories[0]), **config}
+    made = build(home.tables(source), kind="tables", config=about, inputs={}, write=write)
+    return made.manifest.fingerprint
+
+
 def _make_target(
-    home: Home, target: str, names: list[str], n_users: int, *, pictures: bool = True
+    home: Home,
+    target: str,
+    names: list[str],
+    n_users: int,
+    *,
+    pictures: bool = True,
+    inputs: dict[str, str] | None = None,
 ) -> None:
     folder = home.root / "pictures" if pictures else None
     build(
         home.target(target),
         kind="target",
         config={"source": target, "texts": names[0]},
-        inputs={},
+        inputs=inputs or {},
         write=lambda draft: _write_target(draft, target, folder, names, n_users),
     )
 

@@ -12,10 +12,13 @@ def run(request: EvaluateRequest) -> None:
     """
     from pmm.evaluate.evaluation import evaluate_as_asked
     from pmm.evaluate.report import metrics_table
+    from pmm.evaluate.transfer_gain import told
 
     _, run_dir = request.place()
     for metrics in evaluate_as_asked(request):
         print(metrics_table(metrics))
+    if lines := told(run_dir):
+        print("\n".join(["", *lines, ""]))
     look = command_line("inspect", run_dir)
     print(f"Written to {run_dir}: ranks, metrics, gallery. Look: {look}")
 

@@ -2,6 +2,7 @@
 
 import sys
 import textwrap
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -37,6 +38,11 @@ def run(request: TrainRequest) -> None:
     if result["ended"] == "interrupted":
         print(f"Go on: {again}")
         raise typer.Exit(exit_status())
+    if request.stage == "finetune":
+        from pmm.evaluate.transfer_gain import told_after_training
+
+        for line in told_after_training(request.place(), Path(result["run"])):
+            print(line)
     print(f"Next: {_to_go_on(request, result['run'])}")
 
 

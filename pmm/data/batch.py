@@ -22,6 +22,16 @@ class Batch:
     log_p_I: Tensor
     """float32, log of the item's share of what batches meet: of all slots of an epoch's rows that
     hold an item (docs/paper.md, "What is counted"; `TrainingSet.occurrences`)."""
+    group_I: Tensor | None = None
+    """int64, which group each item belongs to, where its negatives are to be of the own group;
+    None where they may be all items of the batch (`pmm.data.categories`)."""
+
+    def __post_init__(self) -> None:
+        items = len(self.items.item_I)
+        for name in ("log_p_I", "group_I"):
+            found = getattr(self, name)
+            if found is not None and found.shape != (items,):
+                raise ValueError(f"{name} has shape {tuple(found.shape)}, expected ({items},)")
 
     def split(self, parts: int) -> list["Batch"]:
         """The same users in `parts` parts or fewer, of two or more, each over its own items."""
@@ -37,6 +47,7 @@ class Batch:
             items=self.items.map(lambda each: each[rows_I]),
             slot_BS=slot + (not with_padding),
             log_p_I=self.log_p_I[rows_I],
+            group_I=None if self.group_I is None else self.group_I[rows_I],
         )
 
     def to(self, device: torch.device | str) -> "Batch":
@@ -45,4 +56,5 @@ class Batch:
             items=self.items.to(device),
             slot_BS=self.slot_BS.to(device),
             log_p_I=self.log_p_I.to(device),
+            group_I=None if self.group_I is None else self.group_I.to(device),
         )

@@ -16,12 +16,23 @@ import torch
 
 from pmm.arrays import Float64s, Int64s
 from pmm.data.batch import Batch
+from pmm.data.categories import (
+    Categories,
+    Groups,
+    Negatives,
+    SequenceRule,
+    split_lists,
+    without_categories,
+)
+from pmm.data.category_tables import WITHOUT_THEM, read_categories
 from pmm.data.order import Mixing, shuffled
 from pmm.data.windows import MAX_LENGTH, WindowRule, Windows
+from pmm.data.windows import told as windows_told
 from pmm.errors import InputError
 from pmm.shards.items import Items, concatenate
 from pmm.shards.kinds import Reads
 from pmm.shards.read import Shards
+from pmm.shards.sequence_shards import Lists
 from pmm.storage.schemas import PAD
 
 
@@ -38,10 +49,15 @@ class TrainingSet:
         read: which modalities are read; those that are not are absent from every item.
         windows: which of a user's training items stand in rows (`pmm.data.windows`).
         max_length: input positions L; rows have L + 1 slots.
+        negatives: what batches say of the items' groups (`Batch.group_I`): nothing, of which part
+            each item is, or of which category of its part. A part without categories is a group.
+        sequences: "by category" makes as many sequences of a user's training items as they have
+            categories; one of a single item is left out.
 
     Raises:
-        InputError: fewer than two users can be trained on, or the parts' tokens or pictures were
-            not made alike.
+        InputError: fewer than two users can be trained on, the parts' tokens or pictures were not
+            made alike, or categories are asked for where no part has any.
+        ArtefactError: as `pmm.data.categories.read_categories`.
     """
 
     def __init__(
@@ -52,6 +68,8 @@ class TrainingSet:
         read: Reads = "both",
         windows: WindowRule = "last",
         max_length: int = MAX_LENGTH,
+        negatives: Negatives = "batch",
+        sequences: SequenceRule = "whole",
     ) -> None:
         self.parts, self.mixing, self.read = tuple(parts), mixing, read
         _require_alike(self.parts, read)
@@ -60,6 +78,12 @@ class TrainingSet:
         self.first = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
         """int64 [parts + 1]: item k of part p has the number first[p] + k."""
         self.n_items = int(self.first[-1])
+        asked = negatives == "category" or sequences == "by category"
+        categories = self._categories() if asked else []
+        self.groups = self._groups(negatives, categories)
+        """None: an item's negatives may be all of a batch."""
+        self.sequences = sequences
+        self._train = self._sequences(categories if sequences == "by category" else [])
         self.rule, self.length = windows, max_length + 1
         self.windows = self._windows(self.length)
         """The rows of each part."""
@@ -68,7 +92,7 @@ class TrainingSet:
         if users < 2:
             raise InputError(
                 f"training on {self.target} needs at least 2 users, for each other's negatives: "
-                f"found {users:,} users with two training items or more"
+                f"found {users:,} {_rows_of(sequences)} with two training items or more"
             )
         # By the length of rows, of which a run has one; kept, as every batch asks.
         self._log_shares = lru_cache(maxsize=4)(self._count_log_shares)
@@ -105,8 +129,7 @@ class TrainingSet:
         windows = self.windows if length == self.length else self._windows(length)
         part, row, lap = self._drawn(positions, seed, epoch)
         found = np.full((len(positions), length), PAD, dtype=np.int64)
-        for k, shards in enumerate(self.parts):
-            train = shards.sequences().train
+        for k, train in enumerate(self._train):
             for turn in np.unique(lap[part == k]).tolist():
                 own = (part == k) & (lap == turn)
                 user, end = windows[k].at(row[own], seed=seed, epoch=turn)
@@ -116,11 +139,55 @@ class TrainingSet:
 
     def _windows(self, length: int) -> list[Windows]:
         """The windows of each part, with rows of so many slots."""
-        lengths = [part.sequences().train.lengths for part in self.parts]
         return [
-            Windows(rule=self.rule, length=length, items_U=each, part=k)
-            for k, each in enumerate(lengths)
+            Windows(rule=self.rule, length=length, items_U=each.lengths, part=k)
+            for k, each in enumerate(self._train)
         ]
+
+    def _categories(self) -> list[Categories]:
+        """The categories of each part's items; errors as of the class."""
+        found = [read_categories(part) for part in self.parts]
+        if not any(each.some for each in found):
+            raise InputError(
+                f"no item of {self.target} is in a category. Train without: {WITHOUT_THEM}"
+            )
+        return found
+
+    def _groups(self, negatives: Negatives, categories: list[Categories]) -> Groups | None:
+        match negatives:
+            case "batch":
+                return None
+            case "source":
+                categories = [without_categories(part.n_items) for part in self.parts]
+            case "category":
+                pass
+        return Groups.of([part.target for part in self.parts], categories)
+
+    def _sequences(self, categories: list[Categories]) -> tuple[Lists, ...]:
+        """The training sequences of each part, split by the categories where there are some."""
+        whole = [part.sequences().train for part in self.parts]
+        if not categories:
+            return tuple(whole)
+        return tuple(
+            split_lists(train, each.of_N) if each.some else train
+            for train, each in zip(whole, categories, strict=True)
+        )
+
+    def told(self, batch_users: int) -> list[str]:
+        """What is read of the training interactions and how negatives were chosen, as sentences."""
+        split = self.sequences == "by category"
+        said = [windows_told(self.windows, of="sequence" if split else "user")]
+        if split:
+            lengths = np.concatenate([each.lengths for each in self._train])
+            whole = sum(len(part.sequences().train) for part in self.parts)
+            said.append(
+                f"sequences by category: those of {whole:,} users are {len(lengths):,}, each of "
+                f"one category; {int((lengths == 1).sum()):,} of a single item are left out"
+            )
+        if self.groups is not None:
+            count_N = np.concatenate(self.occurrences(self.length))
+            said.append(self.groups.told(count_N, len(self), min(batch_users, len(self))))
+        return said
 
     def reads(self) -> dict[str, Any]:
         """How many of the training interactions a pass reads, for a run's record."""
@@ -136,11 +203,13 @@ class TrainingSet:
         Their `log_p_I` is of `occurrences` in rows of this width.
         """
         distinct = np.unique(item_BS[item_BS != PAD])
+        groups = self.groups
         slot_BS = np.where(item_BS != PAD, np.searchsorted(distinct, item_BS) + 1, 0)
         return Batch(
             items=self.items(distinct),
             slot_BS=torch.from_numpy(slot_BS.astype(np.int64)),
             log_p_I=torch.from_numpy(self._log_shares(item_BS.shape[1])[distinct - 1]),
+            group_I=None if groups is None else torch.from_numpy(groups.of_N[distinct - 1]),
         )
 
     def occurrences(self, length: int) -> list[Float64s]:
@@ -156,8 +225,8 @@ class TrainingSet:
         """
         windows = self.windows if length == self.length else self._windows(length)
         return [
-            each.item_counts(shards.sequences().train, shards.n_items)[1:]
-            for each, shards in zip(windows, self.parts, strict=True)
+            each.item_counts(train, shards.n_items)[1:]
+            for each, train, shards in zip(windows, self._train, self.parts, strict=True)
         ]
 
     def items(self, numbers: Int64s) -> Items:
@@ -216,6 +285,10 @@ class TrainingSet:
         share_N = np.maximum(count_N / count_N.sum(), 1e-30)
         log_share_N: npt.NDArray[np.float32] = np.log(share_N).astype(np.float32)
         return log_share_N
+
+
+def _rows_of(sequences: SequenceRule) -> str:
+    return "users" if sequences == "whole" else "sequences of one category"
 
 
 def _require_alike(parts: Sequence[Shards], read: Reads) -> None:

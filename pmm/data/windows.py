@@ -25,6 +25,7 @@ WindowRule = Literal["last", "random", "all"]
 MAX_LENGTH = 20
 """Input positions of the user encoder (docs/paper.md R32); a training row has one slot more."""
 _VALUES_A_PIECE = 1 << 22
+_WITH = {"user": "users who have", "sequence": "sequences that have"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,26 +141,28 @@ def _pieces(offsets: Int64s) -> Iterator[tuple[int, int]]:
         first = last
 
 
-def told(windows: list[Windows]) -> str:
+def told(windows: list[Windows], of: str = "user") -> str:
     """How much of the training interactions a training reads, as a sentence.
+
+    Args:
+        windows: of each part.
+        of: what a row is cut out of: a user's items, or a sequence of some of them.
 
     >>> told([Windows(rule="last", length=21, items_U=np.array([100, 10]))])
     'training reads 28% of the training interactions: the last 21 of each user; \
 --set train.windows=all reads all of them'
     """
-    read, of = sum(each.items_read for each in windows), sum(int(w.items_U.sum()) for w in windows)
+    read, whole = sum(w.items_read for w in windows), sum(int(w.items_U.sum()) for w in windows)
     rule, length = windows[0].rule, windows[0].length
-    if read == of:
-        return f"training reads all {of:,} training interactions"
-    share = f"training reads {_per_cent(read, of)} of the training interactions"
-    match rule:
-        case "all":
-            return f"{share}: all but those of users who have a single one"
-        case "last":
-            which = f"the last {length} of each user"
-        case "random":
-            which = f"{length} in a row of each user, in each epoch others"
-    return f"{share}: {which}; --set train.windows=all reads all of them"
+    if read == whole:
+        return f"training reads all {whole:,} training interactions"
+    share = f"training reads {_per_cent(read, whole)} of the training interactions"
+    if rule == "all" or not any((w.items_U > length).any() for w in windows):
+        return f"{share}: all but those of {_WITH[of]} a single one"
+    how = {"last": f"the last {length} of each {of}"}
+    which = how.get(rule, f"{length} in a row of each {of}, in each epoch others")
+    every = all((w.items_U != 1).all() for w in windows)
+    return f"{share}: {which}; --set train.windows=all reads {'all of them' if every else 'more'}"
 
 
 def _per_cent(part: int, whole: int) -> str:

@@ -19,6 +19,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from pmm.data.batch import Batch
+from pmm.data.categories import Negatives
 from pmm.model.encoders.cut_encoder import CutEncoder
 from pmm.model.encoders.text_encoder import TextEncoder
 from pmm.model.encoders.vision_encoder import VisionEncoder
@@ -53,6 +54,12 @@ class ModelOptions(Protocol):
     def content(self) -> Reads:
         """What of an item's content the model knows, be it from the batch or as frozen vectors."""
         return self.reads
+
+    @property
+    def negatives(self) -> Negatives:
+        """Which items of a batch its losses take for an item's negatives, of those that they may:
+        a batch then says of which group each item is."""
+        return "batch"
 
     @property
     def knows_items(self) -> bool:

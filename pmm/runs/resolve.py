@@ -1,11 +1,13 @@
 """From what a user asked for (preset, recipe file, options) to the recipe of a run."""
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 from pmm.advice import command, options_text
+from pmm.data.category_tables import read_categories
 from pmm.errors import InputError, MissingArtefact, RecipeError
 from pmm.model import registry
 from pmm.model.encoders.specs import TextSpec
@@ -22,6 +24,8 @@ from pmm.runs.weights import BEST, read_tensors
 from pmm.shards.read import Shards
 from pmm.storage.home import SOURCES, Home
 from pmm.storage.toml import merge, resolve
+
+logger = logging.getLogger(__name__)
 
 FINETUNE_PATIENCE = 5
 """Fine-tuning converges within a few epochs (R43)."""
@@ -48,6 +52,8 @@ def resolve_run(
             said where it is.
     """
     values = merge(request.values(), values)
+    if request.stage != "finetune":  # the recipe of one, trained from nothing
+        values = {name: each for name, each in values.items() if name != "start"}
     if request.model is not None:
         _refuse_misfits(request.model, request)
     asked = _asked(home, request)
@@ -65,6 +71,8 @@ def resolve_run(
     first, *others = open_parts(home, recipe)
     for part in (first, *others):
         require_content(part, recipe.model)
+    base = merge(base, _groups(request, recipe, values, [first, *others]))
+    recipe = resolve(Recipe, merge(base, values, asked))
     if not _reads_texts_of_the_usual_encoder(recipe.model):
         return recipe
     return resolve(Recipe, merge(base, _encoder_of(first), values, asked))
@@ -99,6 +107,39 @@ def _base(
         ),
     )
     return {"model": {**asdict(options), "name": name}, "train": training}
+
+
+def _groups(
+    request: TrainRequest, recipe: Recipe, values: Mapping[str, Any], parts: Sequence[Shards]
+) -> dict[str, Any]:
+    """Which negatives and sequences a pre-training has where nobody says: of the items' categories,
+    as far as the sources have any, else negatives of the own source.
+
+    The other presets stay as printed. Sequences are split where negatives are of the own category:
+    either alone gives less than both (docs/paper.md).
+
+    Raises:
+        StaleArtefact, BrokenArtefact: as `pmm.data.category_tables.read_categories`.
+    """
+    fits = "negatives" in {each.name for each in fields(recipe.model)}
+    if recipe.stage != "pretrain" or (request.preset or DEFAULT) != DEFAULT or not fits:
+        return {}
+    negatives = _model_table(values).get("negatives")
+    if negatives is None:
+        negatives = "category" if _have_categories(parts) else "source"
+    found: dict[str, Any] = {"model": {"negatives": negatives}}
+    if negatives == "category":
+        found["train"] = {"sequences": "by category"}
+    return found
+
+
+def _have_categories(parts: Sequence[Shards]) -> bool:
+    try:
+        found = [read_categories(part).some for part in parts]
+    except MissingArtefact as error:
+        logger.warning("negatives of the own source, for no categories are known: %s", error)
+        return False
+    return any(found)
 
 
 def _held(entry: ModelEntry, run: Path, transfer: Transfer) -> ModelOptions:

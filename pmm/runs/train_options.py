@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from pmm.data.categories import SequenceRule
 from pmm.data.windows import WindowRule
 from pmm.shards.kinds import Storage
 
@@ -37,6 +38,11 @@ class TrainOptions:
     "random" some in a row, others in each epoch, "all" every one, in rows that overlap by one item.
 
     With "all" an epoch has more rows, and two rows of a batch may be of one user."""
+    sequences: SequenceRule = "whole"
+    """A user's training items as they are, or one sequence for each category that they are in:
+    those of a shop's departments follow each other, not those between.
+
+    Pre-training of PMMRec takes "by category" where `model.negatives` is "category"."""
     micro_batches: int = 1
     """Parts of a batch that go through the model one after the other, to use less memory.
 

@@ -27,6 +27,7 @@ def describe(batch: Batch) -> dict[str, Any]:
         },
         "slot_BS": batch.slot_BS,
         "log_p_I": batch.log_p_I,
+        **({} if batch.group_I is None else {"group_I": batch.group_I}),
     }
     nothing_I = ~items.has_picture_I & ~items.has_text_I
     return {

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 
 from pmm.data.training_set import TrainingSet
-from pmm.data.windows import told
 from pmm.errors import PmmError, RecipeError, StaleArtefact
 from pmm.model.build import build_model, features_of
 from pmm.model.encoders.encoder_origin import origin_of
@@ -116,7 +115,8 @@ def train(
         # Nothing that could be refused stands after this.
         with run_folder.replaced(run_dir) if existing == "overwrite" else nullcontext():
             run_folder.describe(run_dir, dump(recipe), about)
-        logger.info(told(data.windows))
+        for each in data.told(recipe.train.batch_users):
+            logger.info(each)
         if report is not None:
             write_report(run_dir, report)
             logger.info(report)
@@ -182,6 +182,8 @@ def training_set(home: Home, recipe: Recipe) -> TrainingSet:
         read=recipe.model.reads,
         windows=recipe.train.windows,
         max_length=recipe.model.max_length,
+        negatives=recipe.model.negatives,
+        sequences=recipe.train.sequences,
     )
 
 

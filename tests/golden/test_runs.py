@@ -22,8 +22,15 @@ from pmm_golden_subjects import (
 )
 
 ADDED = {
-    "train": {"trackers", "windows", "choose_popularity"},
-    "model": {"modality_gelu", "user_encoder", "user_positions", "user_convolution", "items"},
+    "train": {"trackers", "windows", "choose_popularity", "sequences"},
+    "model": {
+        "modality_gelu",
+        "user_encoder",
+        "user_positions",
+        "user_convolution",
+        "items",
+        "negatives",
+    },
     "corruption": {"last_item"},
 }
 """Options that came later, by table; a run of before has their defaults."""

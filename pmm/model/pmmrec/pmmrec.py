@@ -14,6 +14,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional
 
 from pmm.data.batch import Batch
+from pmm.data.categories import Negatives
 from pmm.errors import InputError
 from pmm.model.encoders.cut_encoder import called
 from pmm.model.encoders.packing import Packing
@@ -122,6 +123,10 @@ class PmmrecOptions(UserEncoderOptions, ModelOptions):
     dap_similarity: Similarity = "dot"
     dap_tau: float = 1.0
     """Divides the logits; with the cosine something like 0.05 to 0.1."""
+    negatives: Negatives = "batch"
+    """Of DAP and NICL: all other items of a batch, or those of the item's own source or category
+    alone. Pre-training from the default preset takes "category" where the sources have any, else
+    "source" (docs/paper.md)."""
     weights: Weights = field(default_factory=Weights)
     nicl: ContrastOptions = field(default_factory=ContrastOptions)
     corruption: CorruptionOptions = field(default_factory=CorruptionOptions)
@@ -440,7 +445,22 @@ class Pmmrec(nn.Module, Recommender):
             reject=self.options.dap_reject,
             similarity=self.options.dap_similarity,
             tau=self.options.dap_tau,
+            group_I=self._groups(batch),
         )
+
+    def _groups(self, batch: Batch) -> Tensor | None:
+        """The group of each item, where negatives are of the own group.
+
+        Raises:
+            ValueError: they are, and the batch does not say.
+        """
+        if self.options.negatives == "batch":
+            return None
+        if batch.group_I is None:
+            raise ValueError(
+                f'negatives = "{self.options.negatives}" needs batches that say the items\' groups'
+            )
+        return batch.group_I
 
     def _contrast(self, vectors: ItemVectors, batch: Batch) -> Tensor:
         assert vectors.text_ID is not None
@@ -450,7 +470,12 @@ class Pmmrec(nn.Module, Recommender):
             item_I = batch.items.item_I
             has = self.text_vectors.has(item_I), self.vision_vectors.has(item_I)
         return cross_modal_contrast(
-            vectors.text_ID, vectors.picture_ID, batch.slot_BS, *has, self.options.nicl
+            vectors.text_ID,
+            vectors.picture_ID,
+            batch.slot_BS,
+            *has,
+            self.options.nicl,
+            group_I=self._groups(batch),
         )
 
     def forward(self, batch: Batch, generator: Generator | None = None) -> dict[str, Tensor]:
@@ -522,7 +547,10 @@ def with_modality(options: AnyPmmrec, asked: Asked) -> AnyPmmrec:
 def at_stage(options: PmmrecOptions, asked: Asked) -> PmmrecOptions:
     """The modality that is asked for, and the stage's objectives."""
     reads = with_modality(options, asked)
-    return replace(reads, weights=objectives_of(asked, reads.modality))
+    weights = objectives_of(asked, reads.modality)
+    # A fine-tuning has one target; groups were for telling apart the sources before it.
+    negatives = options.negatives if asked.stage == "pretrain" else "batch"
+    return replace(reads, weights=weights, negatives=negatives)
 
 
 def of_run(
