@@ -319,40 +319,44 @@ def evaluate_run(
     dtype = pick_precision(about["precision"], next(model.parameters()).device)
     catalogue = embed_catalogue(model, shards, dtype=dtype, items_per_chunk=options.items_per_chunk)
     mixes = mixes_of(options, about)
-    mixed = evaluate_mixes(
-        model, shards, options, list(mixes.values()), dtype=dtype, catalogue=catalogue
-    )
-    ranks = mixed[0]
+    every = list(mixes.values())
+    mixed = evaluate_mixes(model, shards, options, every, dtype=dtype, catalogue=catalogue)
+    ranks, tables, cold_MC = mixed[0], {"ranks": mixed[0]}, None
     ranked_by = rankers(shards, options, model.options, next(model.parameters()).device)
     facts: dict[str, Any] = {"run": run_dir.name, "target": shards.target}
     facts |= {"shards": shards.fingerprint, "step": about["step"], "epoch": about["epoch"]}
-    own = is_own(run_dir, shards.target)
-    suffix = _suffix(options.split, "" if own else shards.target)
-    tables = {"ranks": ranks}
+    suffix = _suffix(options.split, "" if is_own(run_dir, shards.target) else shards.target)
     if options.cold:
         cuts = cold_cuts(home, shards)
-        found, cold_ranks = _evaluate_cold(
-            model, shards, catalogue, cuts, options, dtype, ranked_by
-        )
-        facts["cold_start"] = found
-        held_out = cold_ranks.filter(pa.array(cuts.held_out_C))
-        tables |= {"ranks-cold": held_out, "ranks-cold-all": cold_ranks}
+        cold_MC = _rank(model, catalogue, cuts.queries, every, options, dtype)
+        facts["cold_start"] = _measure_cold(cuts, cold_MC[0], ranked_by)
+        tables |= _cold_tables(cuts, cold_MC[0], shards, options)
+        cold_MC = cold_MC[:, cuts.held_out_C]
     if len(mixes) > 1:
-        cold_MC = None
-        if options.cold:
-            held = cuts.queries.take(np.flatnonzero(cuts.held_out_C))
-            cold_MC = _rank(model, catalogue, held, list(mixes.values()), options, dtype)
         facts["popularity_mix"] = _summarise_mixes(mixes, mixed, cold_MC)
         tables["ranks-chosen"] = mixed[1]
     metrics = _metrics(ranks, shards, options, facts, ranked_by)
-    draw: Callable[[Path], None] | None = None
-    if options.gallery_users:
-        rows = gallery_rows(model, shards, ranks, options, catalogue, dtype=dtype)
-        draw = partial(_draw_gallery, shards=shards, rows=rows, options=options, metrics=metrics)
-    still = (seen, shards, SameWeights(run_dir, about))
+    draw = _gallery(model, shards, ranks, options, catalogue, metrics, dtype)
     with seen.reading():
+        still = (seen, shards, SameWeights(run_dir, about))
         publish(run_dir, suffix, tables, metrics, draw=draw, still=still)
     return metrics
+
+
+def _gallery(
+    model: Recommender,
+    shards: Shards,
+    ranks: pa.Table,
+    options: EvaluateOptions,
+    catalogue: Catalogue,
+    metrics: dict[str, Any],
+    dtype: torch.dtype,
+) -> Callable[[Path], None] | None:
+    """What draws the gallery into a file; None where none is wanted."""
+    if not options.gallery_users:
+        return None
+    rows = gallery_rows(model, shards, ranks, options, catalogue, dtype=dtype)
+    return partial(_draw_gallery, shards=shards, rows=rows, options=options, metrics=metrics)
 
 
 def evaluate_as_asked(request: EvaluateRequest) -> Iterator[dict[str, Any]]:
@@ -366,24 +370,20 @@ def evaluate_as_asked(request: EvaluateRequest) -> Iterator[dict[str, Any]]:
         yield evaluate_run(home, run_dir, request, device=request.device, target=name)
 
 
-def _evaluate_cold(
-    model: Recommender,
-    shards: Shards,
-    catalogue: Catalogue,
-    cuts: ColdCuts,
-    options: EvaluateOptions,
-    dtype: torch.dtype,
-    ranked_by: Mapping[str, Ranker],
-) -> tuple[dict[str, Any], pa.Table]:
-    """The metrics of the cold cuts beside what a model must beat, and the model's ranks."""
-    asked, keep = cuts.queries, options.keep_history
-    ranks = {
-        "model": _rank(model, catalogue, asked, [NO_POPULARITY], options, dtype)[0],
-        **{name: rank(asked) for name, rank in ranked_by.items()},
-    }
-    return summarise_cuts(cuts, ranks), ranks_table(
-        asked, ranks["model"], shards, keep_history=keep
-    )
+def _measure_cold(
+    cuts: ColdCuts, rank_C: NDArray[np.int32], ranked_by: Mapping[str, Ranker]
+) -> dict[str, Any]:
+    """The metrics of the cold cuts beside what a model must beat."""
+    others = {name: rank(cuts.queries) for name, rank in ranked_by.items()}
+    return summarise_cuts(cuts, {"model": rank_C, **others})
+
+
+def _cold_tables(
+    cuts: ColdCuts, rank_C: NDArray[np.int32], shards: Shards, options: EvaluateOptions
+) -> dict[str, pa.Table]:
+    """The model's ranks of the held-out cuts, and of all, by the names of their files."""
+    ranks = ranks_table(cuts.queries, rank_C, shards, keep_history=options.keep_history)
+    return {"ranks-cold": ranks.filter(pa.array(cuts.held_out_C)), "ranks-cold-all": ranks}
 
 
 def gallery_rows(

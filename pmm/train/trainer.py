@@ -417,7 +417,7 @@ class Trainer:
     def _choose_popularity(self, log: TrackedLog, interrupt: Interrupt) -> None:
         """Try shares of popularity on the validation items with the best weights, and store what
         they say with them; a run that has it is left as it is."""
-        path, again = self.run_dir / BEST, "pmm train ... --overwrite"
+        path, again = self.run_dir / BEST, command_to_train_again(self.run_dir, overwrite=True)
         if not path.exists() or "popularity" in read_header(path, made_by=again):
             return
         last = {name: each.detach().clone() for name, each in kept_tensors(self.model).items()}

@@ -45,6 +45,7 @@ class FdsaOptions(ModelOptions):
     user_positions: UserPositions = "absolute"
     """Of both streams, as of SASRec; the same of the next."""
     user_convolution: int = 0
+    """Items that a causal convolution in front of each reads at once; 0: there is none."""
     loss: Loss = "in_batch"
     logq: LogQ = "on"
     reject: Reject = "same_ids"

@@ -21,8 +21,8 @@ class UserEncoderOptions:
     """What may be chosen of a user encoder."""
 
     user_encoder: UserEncoderKind = "transformer"
-    """What reads a user's items: SASRec's Transformer (UniSRec and VQ-Rec: RecBole's), a GRU, dilated
-    convolutions, HSTU."""
+    """What reads a user's items: SASRec's Transformer (UniSRec and VQ-Rec: RecBole's), a GRU,
+    dilated convolutions, HSTU."""
     user_positions: UserPositions = "absolute"
     """Of "transformer" and "hstu"; the others know the order without. "absolute": a learned vector
     for each place of the window. "rope": queries and keys are turned by their place, so that
