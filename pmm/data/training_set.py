@@ -303,6 +303,13 @@ def _require_alike(parts: Sequence[Shards], read: Reads) -> None:
                 f"of {part.target} of {part.tokenizer['name']!r}. Make them alike: "
                 + part.command_to_make(text_encoder=first.text_encoder)
             )
+        prefixes = [each.tokenizer.get("prefix", "") for each in (first, part)]
+        if read in ("both", "text") and prefixes[0] != prefixes[1]:
+            raise InputError(
+                f"the texts of {first.target} have the prefix {prefixes[0]!r}, those of "
+                f"{part.target} {prefixes[1]!r}. Make them alike: "
+                + part.command_to_make(text_prefix=prefixes[0])
+            )
         if read in ("both", "vision") and part.picture_size != first.picture_size:
             raise InputError(
                 f"the pictures of {first.target} are {first.picture_size} wide, those of "

@@ -174,9 +174,9 @@ def load_run(
     on = pick_device(device)
     features = features_of(options, [shards], on)
     model = build_model(options, shards.n_items, features, fresh=False).to(on).eval()
-    # A training that still runs may have replaced the file since: the header of these weights.
-    about = load_weights(run_dir / BEST, model, made_by=again)
     if name not in parts:
         require_tokens(shards, model)
-        require_pictures(shards, model)
+    require_pictures(shards, model)
+    # A training that still runs may have replaced the file since: the header of these weights.
+    about = load_weights(run_dir / BEST, model, made_by=again)
     return model, with_activations(shards, model, None, write=False), about

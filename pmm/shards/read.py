@@ -86,7 +86,7 @@ class Shards:
         self.n_users: int = index["users"]
         self.picture_size: int = index["picture"]["size"]
         self.tokenizer: dict[str, Any] = index["tokenizer"]
-        """name, sha256, pad, special, vocabulary, max_tokens."""
+        """name, sha256, pad, special, vocabulary, max_tokens; prefix, where texts have one."""
         self.has_content: bool = has_content(self.manifest)
         """Whether texts and pictures were read at all, see `pmm shard --no-content`."""
         self._n_sequence_shards: int = index["sequence_shards"]
