@@ -83,7 +83,9 @@ class TrainingSet:
         self.groups = self._groups(negatives, categories)
         """None: an item's negatives may be all of a batch."""
         self.sequences = sequences
-        self._train = self._sequences(categories if sequences == "by category" else [])
+        self.split_by = categories if sequences == "by category" else []
+        """The categories of each part's items, where its sequences are split by them."""
+        self._train = self._sequences(self.split_by)
         self.rule, self.length = windows, max_length + 1
         self.windows = self._windows(self.length)
         """The rows of each part."""
