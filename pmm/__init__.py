@@ -25,7 +25,18 @@ from pmm.errors import PmmError
 from pmm.version import __version__
 
 if TYPE_CHECKING:
-    from pmm.api import Run, cache, compare, evaluate, ingest, load, shard, train, tune
+    from pmm.api import (
+        Run,
+        cache,
+        compare,
+        compare_encoders,
+        evaluate,
+        ingest,
+        load,
+        shard,
+        train,
+        tune,
+    )
 
 __all__ = [
     "PmmError",
@@ -33,6 +44,7 @@ __all__ = [
     "__version__",
     "cache",
     "compare",
+    "compare_encoders",
     "evaluate",
     "ingest",
     "load",

@@ -20,7 +20,7 @@ from pmm.advice import command
 from pmm.errors import InputError, MissingArtefact, nearest
 from pmm.evaluate.evaluate_options import CompareRequest, EvaluateRequest
 from pmm.ingest.sources.source_registry import find_source, ingest_from
-from pmm.runs.request import CacheRequest, TrainRequest, TuneRequest
+from pmm.runs.request import CacheRequest, EncodersRequest, TrainRequest, TuneRequest
 from pmm.shards.shard_options import ShardRequest
 from pmm.storage.home import Home, resolve_home
 from pmm.storage.json_files import read_json
@@ -212,6 +212,22 @@ def tune(request: TuneRequest) -> dict[str, Any]:
     from pmm.tune.search import tune_as_asked
 
     return tune_as_asked(request)
+
+
+@_asked_as(EncodersRequest)
+def compare_encoders(request: EncodersRequest) -> dict[str, Any]:
+    """Several encoders on frozen vectors of a target (`pmm encoders compare`).
+
+    Returns:
+        ended, rows (the best first) and table (a Parquet file), as
+        `pmm.tune.compare_encoders.compare_as_asked`.
+
+    Raises:
+        PmmError: as of that.
+    """
+    from pmm.tune.compare_encoders import compare_as_asked
+
+    return compare_as_asked(request)
 
 
 @_asked_as(EvaluateRequest)

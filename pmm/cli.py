@@ -24,6 +24,7 @@ COMMANDS = {
     "cache": "What the frozen parts of the encoders make of each item, computed once.",
     "train": "Train a model on shards.",
     "tune": "Search a model's hyper-parameters; the same budget for every model.",
+    "encoders": "Which encoders of texts and pictures suit a target.",
     "evaluate": "Rank the whole catalogue for every user.",
     "compare": "The difference of two runs.",
     "inspect": "Show any artefact, run or file.",

@@ -14,16 +14,18 @@ import pmm
 from pmm import api
 from pmm.errors import InputError, MissingArtefact
 from pmm.flags import flags_of
-from pmm.runs.request import CacheRequest, TrainRequest, TuneRequest
+from pmm.runs.request import CacheRequest, EncodersRequest, TrainRequest, TuneRequest
 from pmm.shards.shard_options import ShardRequest
 
 ROOT = Path(__file__).parents[1]
 EXPORTED = {"PmmError", "Run", "cache", "compare", "evaluate", "ingest", "load", "shard", "train"}
+EXPORTED |= {"compare_encoders"}
 REQUESTS = {
     "shard": ShardRequest,
     "cache": CacheRequest,
     "train": TrainRequest,
     "tune": TuneRequest,
+    "compare_encoders": EncodersRequest,
 }
 
 

@@ -4,7 +4,12 @@ from collections.abc import Iterator
 from itertools import chain
 
 from pmm.check.check_artefacts import ROOMS, check_artefacts, places_of
-from pmm.check.check_runs import check_downloads, check_runs, check_searches
+from pmm.check.check_runs import (
+    check_comparisons,
+    check_downloads,
+    check_runs,
+    check_searches,
+)
 from pmm.check.finding import Finding
 from pmm.check.repair import repair
 from pmm.errors import BrokenArtefact, MissingArtefact
@@ -57,5 +62,9 @@ def require_all_whole(found: list[Finding]) -> None:
 
 def _all(home: Home) -> Iterator[Finding]:
     return chain(
-        check_downloads(home), check_artefacts(home), check_runs(home), check_searches(home)
+        check_downloads(home),
+        check_artefacts(home),
+        check_runs(home),
+        check_searches(home),
+        check_comparisons(home),
     )

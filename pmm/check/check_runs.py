@@ -1,4 +1,4 @@
-"""Runs, searches and downloaded pictures: files that are replaced or appended to one by one."""
+"""Runs, searches, comparisons, downloaded pictures: files replaced or appended to one by one."""
 
 import hashlib
 import shlex
@@ -6,6 +6,9 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from pmm.advice import command
 from pmm.check.finding import Condition, Finding
@@ -19,6 +22,7 @@ from pmm.storage.home import Home
 from pmm.storage.json_files import read_json
 from pmm.storage.schemas import RANKS, read_table
 from pmm.storage.seal import is_damaged
+from pmm.tune.encoder_rows import ROWS, TABLE, read_comparison
 from pmm.tune.search_folder import BEST as BEST_RECIPE
 from pmm.tune.search_folder import SEARCH, TRIALS
 
@@ -89,6 +93,24 @@ def check_searches(home: Home) -> Iterator[Finding]:
         again = _command_of_search(home, folder, list(damaged))
         state: Condition = "damaged" if damaged else "whole"
         yield _finding(folder, "search", state, _told(damaged), again if damaged else "", paths)
+
+
+def check_comparisons(home: Home) -> Iterator[Finding]:
+    """Every comparison of encoders."""
+    for folder in _folders(home.root / "comparisons"):
+        paths = [path for path in (folder / ROWS, folder / TABLE) if path.is_file()]
+        damaged = {}
+        for path in paths:
+            look = partial(read_comparison if path.name == ROWS else pq.read_table, path)
+            if why := _why(look):
+                damaged[path.name] = why
+        # Rows come back from runs that are whole, and the table from the rows.
+        gone = shlex.join(str(folder / name) for name in damaged)
+        again = (
+            f"rm {gone} && {command('encoders', 'compare', target=folder.name, home=home.option)}"
+        )
+        state: Condition = "damaged" if damaged else "whole"
+        yield _finding(folder, "comparison", state, _told(damaged), again if damaged else "", paths)
 
 
 def check_downloads(home: Home) -> Iterator[Finding]:
@@ -210,7 +232,7 @@ def _why(look: Callable[[], object]) -> str:
             look()
         except FileNotFoundError:
             return ""  # gone since it was listed
-        except (PmmError, OSError) as error:
+        except (PmmError, OSError, pa.ArrowInvalid) as error:
             why = str(error).partition(". Run: ")[0]
             continue
         return ""

@@ -189,7 +189,7 @@ def _text_encoders(home: Home, name: str) -> Iterator[str]:
 
 def _cache(home: Home, place: Path, mark: str) -> None:
     """Activations, by the encoders of runs on the target."""
-    from pmm.model.features.frozen_vectors import picture_vectors_trunk, text_vectors_trunk
+    from pmm.model.features.frozen_vectors import vectors_trunk
     from pmm.model.features.trunks import trunks_of
     from pmm.shards.activations import Trunk, place_of, write_activations
     from pmm.shards.read import Shards
@@ -199,21 +199,20 @@ def _cache(home: Home, place: Path, mark: str) -> None:
     config = manifest.config if manifest else _config_of(place)
     storage = config.get("storage", "fp16")
 
-    def trunks(recipe: Recipe) -> Iterator[Trunk]:
+    def trunks(recipe: Recipe) -> Iterator[tuple[Trunk, Shards]]:
         specs = encoder_specs(recipe.model)
         if "vectors" not in config:
-            yield from trunks_of(_model(recipe, shards))
-        elif config["side"] == "text" and "text" in specs:
-            yield text_vectors_trunk(specs["text"])
-        elif config["side"] == "vision" and "vision" in specs:
-            yield picture_vectors_trunk(specs["vision"], side=shards.picture_size)
+            for trunk in trunks_of(_model(recipe, shards)):
+                yield trunk, shards
+        elif config["side"] in specs:
+            yield vectors_trunk(specs[config["side"]], shards)
 
     with rebuilding({place: mark}):
         for recipe in _recipes(home):
             try:
-                for trunk in trunks(recipe):
+                for trunk, read in trunks(recipe):
                     if place_of(place.parent, trunk, storage, shards) == place:
-                        write_activations(place.parent, shards, trunk, storage=storage)
+                        write_activations(place.parent, read, trunk, storage=storage)
                         return
             except PmmError as error:
                 logger.debug("%s", error)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
+from pmm.arrays import Int64s
 from pmm.model import registry
 from pmm.model.features.item_features import ItemFeatures
 from pmm.model.model_entry import BuildInputs
@@ -17,6 +18,7 @@ def build_model(
     features: ItemFeatures | None = None,
     *,
     fresh: bool = True,
+    train_count: Int64s | None = None,
 ) -> Recommender:
     """A model with fresh weights, from torch's generator.
 
@@ -25,8 +27,10 @@ def build_model(
         n_items: of the catalogue; a model on ids has a row for each.
         features: of the catalogue, where the model reads any (`features_of`).
         fresh: whether it is trained from here; False spares what a checkpoint will replace.
+        train_count: int64 [n_items], how often each item occurs in the training parts; None: nobody
+            says, and no item counts as rare.
     """
-    inputs = BuildInputs(n_items=n_items, features=features, fresh=fresh)
+    inputs = BuildInputs(n_items=n_items, features=features, fresh=fresh, train_count=train_count)
     return registry.entry(options.name).build(options, inputs)
 
 

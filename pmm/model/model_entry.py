@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from pmm.arrays import Int64s
 from pmm.model.search_space import Space
 from pmm.shards.kinds import Modality
 
@@ -57,6 +58,8 @@ class BuildInputs:
     """Of the catalogue, whose items are 1..n_items; a model on ids has a row for each."""
     features: "ItemFeatures | None" = None
     """Frozen vectors of the items, where the model reads any."""
+    train_count: Int64s | None = None
+    """int64 [n_items]: how often each item occurs in the training parts, where that is known."""
     fresh: bool = True
     """Whether it is trained from here. Else a checkpoint will replace all that it holds, so that
     nothing need be learned from the items (VQ-Rec's codes take minutes)."""

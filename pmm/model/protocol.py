@@ -13,7 +13,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import Field, dataclass
 from types import MappingProxyType
-from typing import Any, ClassVar, Protocol, TypeAlias
+from typing import Any, ClassVar, Protocol, Self, TypeAlias
 
 import torch
 from torch import Generator, Tensor, nn
@@ -68,6 +68,15 @@ class ModelOptions(Protocol):
         It then ranks no other catalogue.
         """
         return False
+
+    @property
+    def of_one_target(self) -> tuple[str, ...]:
+        """Parts that hold something of each single item, and without which the model can do."""
+        return ()
+
+    def elsewhere(self) -> Self:
+        """The options of the same model without the parts of one target."""
+        return self
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,6 +190,10 @@ class Recommender(Protocol):
 
     recompute: bool = False
     """Set by training: keep few activations for the backward pass, compute the others again."""
+
+    own_rates: Mapping[str, float] = MappingProxyType({})
+    """Outermost part, or weight -> its learning rate as a multiple of `train.lr`. These have no
+    weight decay."""
 
     def begin_epoch(self, epoch: int) -> None:  # noqa: ARG002
         """Called before each epoch, counted from 0."""

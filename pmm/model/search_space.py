@@ -71,5 +71,8 @@ USER_ENCODER: Space = {
     "model.user_encoder": Choice(values=("transformer", "gru", "nextitnet", "hstu")),
     **POSITIONS,
     **CONVOLUTION,
+    "model.user_norm": Choice(
+        values=("post", "pre"), only={"model.user_encoder": ("transformer",)}
+    ),
 }
 """What reads a user's items, the same for every model that lets choose."""

@@ -5,7 +5,6 @@ import logging
 from pmm.advice import command
 from pmm.errors import InputError
 from pmm.model.protocol import ModelOptions, Recommender
-from pmm.runs.recipe import encoder_specs
 from pmm.shards.read import Shards
 from pmm.shards.tokens import load_tokenizer
 
@@ -56,16 +55,6 @@ def require_tokens(shards: Shards, model: Recommender) -> None:
             f"{shards.command_to_make(max_tokens=positions)}"
         )
     require_same_tokenizer(shards, encoder, rows=text.vocabulary)
-
-
-def require_features(shards: Shards, options: ModelOptions) -> None:
-    """Refuse what no frozen vectors of texts could be made of: tokens of another tokenizer.
-
-    Raises:
-        InputError: they are.
-    """
-    if options.reads == "none" and options.content in ("text", "both"):
-        require_same_tokenizer(shards, encoder_specs(options)["text"].encoder)
 
 
 def require_same_tokenizer(shards: Shards, encoder: str, *, rows: int | None = None) -> None:

@@ -170,13 +170,18 @@ def load_run(
             f"{run_dir} knows the items of {', '.join(own)} one by one, which says nothing of "
             f"{name}. Train on that: {_to_train_on(home, name, options.name)}"
         )
+    left: tuple[str, ...] = ()
+    if name not in parts:
+        left, options = options.of_one_target, options.elsewhere()
     require_content(shards, options)
     on = pick_device(device)
     features = features_of(options, [shards], on)
-    model = build_model(options, shards.n_items, features, fresh=False).to(on).eval()
+    counts = shards.train_count[1:]
+    model = build_model(options, shards.n_items, features, fresh=False, train_count=counts)
+    model = model.to(on).eval()
     if name not in parts:
         require_tokens(shards, model)
     require_pictures(shards, model)
     # A training that still runs may have replaced the file since: the header of these weights.
-    about = load_weights(run_dir / BEST, model, made_by=again)
+    about = load_weights(run_dir / BEST, model, made_by=again, without=left)
     return model, with_activations(shards, model, None, write=False), about

@@ -65,6 +65,12 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.stage != "scratch" and not registry.entry(self.model.name).transfers:
             raise ValueError(why_scratch_only(self.model.name, self.stage))
+        if self.stage == "pretrain" and self.model.of_one_target:
+            raise ValueError(
+                f"model.{' and model.'.join(self.model.of_one_target)} keeps something of each "
+                "single item of one target, and pre-training is for others: leave it out here, "
+                "and set it in fine-tuning"
+            )
 
 
 def why_scratch_only(name: str, stage: str) -> str:

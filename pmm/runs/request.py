@@ -230,3 +230,55 @@ class TuneRequest(ModelRequest):
             modality=self.modality,
             home=self.home,
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodersRequest:
+    """What a comparison of encoders can be asked."""
+
+    target: Annotated[str, Flag(group="data")]
+    """A dataset by name, as "HM Shoes"."""
+    text_encoder: Annotated[
+        tuple[str, ...], Flag(group="model", shown="that of the shards' tokens")
+    ] = ()
+    """Of texts, by name or folder; repeatable."""
+    vision_encoder: Annotated[tuple[str, ...], Flag(group="model", shown="the recipe's")] = ()
+    """Of pictures, by name or folder; repeatable."""
+    modality: Annotated[
+        tuple[str, ...], Flag(group="model", metavar="[text|vision|both]", shown="what is given")
+    ] = ()
+    """Each text encoder alone, each of pictures alone, each pair; repeatable."""
+    recipe: Annotated[Path | None, Flag(group="model")] = None
+    """A TOML recipe, the same for all."""
+    set: Annotated[tuple[str, ...], Flag(group="model", metavar="NAME=VALUE")] = ()
+    """Any recipe value, as train.lr=2e-3; repeatable."""
+    seed: Annotated[tuple[int, ...], Flag(group="training", shown="0")] = ()
+    """Of weights, order and dropout; repeatable, the table then has means."""
+    epochs: Annotated[
+        int | None, Flag(group="training", of=TrainOptions, sets=("train.epochs",), shown="30")
+    ] = None
+    batch_users: Annotated[
+        int | None,
+        Flag(group="training", of=TrainOptions, sets=("train.batch_users",), shown="64"),
+    ] = None
+    device: Annotated[
+        str | None, Flag(group="training", of=TrainOptions, sets=("train.device",), shown="auto")
+    ] = None
+    home: Annotated[Path | None, Flag(group="output", shown="$PMM_HOME or ./pmm-data")] = None
+    """Folder of all artefacts."""
+    overwrite: Annotated[bool, Flag(group="output")] = False
+    """Compare anew what was compared before."""
+
+    def place(self) -> Home:
+        """The home folder."""
+        return resolve_home(self.home)
+
+    def values(self) -> dict[str, Any]:
+        """The recipe's values, as of `RecipeRequest`; items are made of vectors.
+
+        Raises:
+            InputError, RecipeError: the file cannot be read, or a --set has no `=`.
+        """
+        from_file = read_recipe_beside(self.recipe) if self.recipe else {}
+        asked = merge(from_file, recipe_values(self), parse_assignments(self.set))
+        return merge(asked, {"model": {"items": "vectors"}})

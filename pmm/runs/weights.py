@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections.abc import Callable, Collection, Iterator, Mapping, Set
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -195,8 +195,16 @@ def save_weights(
     write_tensors(path, kept_tensors(model), about, before=before)
 
 
-def load_weights(path: Path, model: Recommender, *, made_by: str) -> dict[str, Any]:
+def load_weights(
+    path: Path, model: Recommender, *, made_by: str, without: Collection[str] = ()
+) -> dict[str, Any]:
     """Fill what a run keeps of a model from a file; returns the file's header.
+
+    Args:
+        path: the file.
+        model: whose weights.
+        made_by: the command that made it, for messages.
+        without: parts that the file may hold and this model does not have.
 
     Raises:
         MissingArtefact, BrokenArtefact: as read_tensors.
@@ -204,7 +212,8 @@ def load_weights(path: Path, model: Recommender, *, made_by: str) -> dict[str, A
         StaleArtefact: the frozen tensors are not those that the weights were trained with.
     """
     tensors, about = read_tensors(path, made_by=made_by)
-    copy_into(model, tensors, about, path=path)
+    wanted = {k: v for k, v in tensors.items() if k.partition(".")[0] not in without}
+    copy_into(model, wanted, about, path=path)
     return about
 
 

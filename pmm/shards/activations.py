@@ -60,6 +60,9 @@ class Trunk:
     tokens: int
     """K, the same for all items; 0: as many as the item's text has."""
     width: int
+    parameters: int = 0
+    """Of the encoder, and the bytes of them; 0: nobody said."""
+    parameter_bytes: int = 0
 
     @property
     def row(self) -> int:

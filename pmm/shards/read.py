@@ -33,6 +33,7 @@ from pmm.shards.stream_items import (
     token_list,
 )
 from pmm.shards.tars import map_tar
+from pmm.shards.tokens import TokenEncoder, Tokenizer, Tokens
 from pmm.shards.write import command, has_content, shards_manifest
 from pmm.storage.artefact import open_artefact, require_input, snapshot
 from pmm.storage.home import Home
@@ -91,6 +92,7 @@ class Shards:
         """Whether texts and pictures were read at all, see `pmm shard --no-content`."""
         self._n_sequence_shards: int = index["sequence_shards"]
         self._held: Mapping[Side, HiddenStates] = {}
+        self._own_tokens: TokenEncoder | None = None
         self._where = self._offsets()
         # Safe from several threads; what is dropped lives on while somebody reads it.
         self._map = lru_cache(maxsize=TARS_OPEN)(self._mapped)
@@ -128,6 +130,27 @@ class Shards:
         """The same shards, whose items come as stored activations of these modalities."""
         view = copy.copy(self)
         view._held = dict(held)
+        return view
+
+    def with_tokenizer(self, tokenizer: Tokenizer) -> "Shards":
+        """The same shards with the tokens of another tokenizer, made of the texts when asked for.
+
+        There are as many of a text at most, and the same items have a text.
+        """
+        view = copy.copy(self)
+        view.__dict__["has_text"] = self.has_text
+        view.__dict__.pop("tokens", None)
+        view.tokenizer = {
+            # a prefix is what the encoder of the shards wants
+            **{name: value for name, value in self.tokenizer.items() if name != "prefix"},
+            "name": tokenizer.name,
+            "local": tokenizer.local,
+            "sha256": tokenizer.digest,
+            "pad": tokenizer.pad,
+            "special": tokenizer.special,
+            "vocabulary": tokenizer.vocabulary,
+        }
+        view._own_tokens = TokenEncoder(tokenizer, self.tokenizer["max_tokens"])
         return view
 
     def sequences(self) -> Sequences:
@@ -181,7 +204,7 @@ class Shards:
         lengths = np.zeros(self.n_items, dtype=np.int64)
         values = [np.zeros(0, dtype=np.int32)]
         for rows in np.split(np.arange(self.n_items), self._shard_starts()):
-            parts = [self._tokens_of(row) for row in rows.tolist()]
+            parts = self._tokens_of_rows(rows.tolist())
             lengths[rows] = [len(part) for part in parts]
             if parts:
                 values.append(np.concatenate(parts))
@@ -192,6 +215,11 @@ class Shards:
     def _shard_starts(self) -> Int64s:
         """The rows at which another shard begins."""
         return np.flatnonzero(np.diff(self._where["shard"])) + 1
+
+    def _tokens_of_rows(self, rows: list[int]) -> list[Tokens]:
+        if self._own_tokens is None:
+            return [self._tokens_of(row) for row in rows]
+        return self._own_tokens.encode([str(self.record(row + 1)["text"] or "") for row in rows])
 
     def _tokens_of(self, row: int) -> npt.NDArray[np.int32]:
         try:

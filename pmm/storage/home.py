@@ -122,6 +122,10 @@ class Home:
         """The searches for options on a target, one folder a model."""
         return self.root / "tuning" / slug(name)
 
+    def comparisons(self, name: str) -> Path:
+        """What was compared on a target."""
+        return self.root / "comparisons" / slug(name)
+
     def find_target(self, name: str) -> str:
         """The name as PMM writes it; case does not matter.
 

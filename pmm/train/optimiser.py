@@ -28,7 +28,7 @@ def parameter_groups(
 
     The encoders (`text.`, `vision.`) never decay. Of the rest (projections, fusion, user encoder, a
     table of item ids) everything does with `decay_norms` (the published code), else all but norms
-    and biases.
+    and biases. Nor does a part with a learning rate of its own, which is a group of its own.
     """
     norms = {
         id(tensor)
@@ -37,14 +37,21 @@ def parameter_groups(
         for tensor in module.parameters()
     }
     groups: dict[str, list[Tensor]] = {"text": [], "vision": [], "rest": [], "norms": []}
+    groups |= {part: [] for part in model.own_rates}
     for name, tensor in model.named_parameters():
         if not tensor.requires_grad:
             continue
         room = name.split(".", 1)[0]
         spared = not decay_norms and (id(tensor) in norms or name.endswith(".bias"))
-        groups[room if room in ("text", "vision") else "norms" if spared else "rest"].append(tensor)
+        apart = room in ("text", "vision", *model.own_rates)
+        groups[room if apart else "norms" if spared else "rest"].append(tensor)
     return [
-        {"name": name, "params": tensors, "lr": lr, "weight_decay": weight_decay * (name == "rest")}
+        {
+            "name": name,
+            "params": tensors,
+            "lr": lr * model.own_rates.get(name, 1.0),
+            "weight_decay": weight_decay * (name == "rest"),
+        }
         for name, tensors in groups.items()
         if tensors
     ]

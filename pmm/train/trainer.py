@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pyarrow as pa
 import torch
 from torch import Tensor
@@ -36,7 +37,6 @@ from pmm.progress import Progress, progress
 from pmm.runs.checkpoint import LAST, State, load_state, save_state
 from pmm.runs.compatibility import (
     require_content,
-    require_features,
     require_pictures,
     require_tokens,
 )
@@ -94,10 +94,10 @@ class Trainer:
         logger.debug("device %s, precision %s", self.device, self.dtype)
         for shards in data.parts:
             require_content(shards, model_options)
-            require_features(shards, model_options)
         features = features_of(model_options, data.parts, self.device)
         torch.manual_seed(options.seed)
-        model = build_model(model_options, data.n_items, features, fresh=fresh)
+        counts = np.concatenate([part.train_count[1:] for part in data.parts])
+        model = build_model(model_options, data.n_items, features, fresh=fresh, train_count=counts)
         self.model: Recommender = model.to(self.device)
         for shards in data.parts:
             require_tokens(shards, self.model)

@@ -266,7 +266,8 @@ def python_page() -> str:
         "`examples/first_steps.py` runs most of them. Where a path is asked for, a string does as",
         "well. The examples below run in the tests, in a home folder that holds a tiny shop.",
     ]
-    functions = ("ingest", "shard", "cache", "train", "tune", "evaluate", "compare", "load")
+    functions = ("ingest", "shard", "cache", "train", "tune", "compare_encoders")
+    functions += ("evaluate", "compare", "load")
     for name in functions:
         function = getattr(pmm.api, name)
         lines += ["", f"## pmm.{name}", "", *code(signature_of(name, function))]

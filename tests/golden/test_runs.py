@@ -30,6 +30,12 @@ ADDED = {
         "user_convolution",
         "items",
         "negatives",
+        "user_norm",
+        "dap_tau_learned",
+        "residual",
+        "residual_from",
+        "residual_drop",
+        "residual_rate",
     },
     "corruption": {"last_item"},
 }

@@ -124,6 +124,70 @@ def test_hstu_is_written_out(positions: str) -> None:
         torch.testing.assert_close(encoder(e, VALID)[b], expected, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("inner", [None, 16])
+def test_norms_in_front_of_the_layers_are_written_out(inner: int | None) -> None:
+    """x + attention(LN(x)), then x + layers(LN(x)), and a norm behind all blocks."""
+    torch.manual_seed(0)
+    chosen = UserEncoderOptions(user_norm="pre", user_convolution=2)
+    encoder = make_user_encoder(chosen, 8, **SIZES, inner=inner).eval()  # type: ignore[arg-type]
+    for name, tensor in encoder.named_parameters():
+        nn.init.normal_(tensor, 1.0 if name.endswith("norm.weight") else 0.0, 0.5)
+    stem = encoder if inner is None else encoder.input
+    held = encoder if inner is None else encoder.transformer
+    activation = functional.relu if inner is None else functional.gelu
+    e = torch.randn(3, 5, 8)
+    for b in range(3):
+        x = stem.convolution(stem.norm(e[b] + stem.position.weight)[None], VALID[b : b + 1])[0]
+        for block in held.blocks:
+            read = block.attention_norm(x)
+            query, key, value = (f(read) for f in (block.query, block.key, block.value))
+            attended = torch.zeros(5, 8)
+            for head, i in itertools.product(range(2), range(5)):
+                own = slice(4 * head, 4 * head + 4)
+                seen = [j for j in range(i + 1) if VALID[b, j]] or [i]
+                scores = torch.stack([query[i, own] @ key[j, own] / 2 for j in seen])
+                mixed = zip(scores.softmax(0), seen, strict=True)
+                attended[i, own] = sum(share * value[j, own] for share, j in mixed)
+            x = x + block.out(attended)
+            x = x + block.down(activation(block.up(block.norm(x))))
+        expected = held.out_norm(x) * VALID[b][:, None]
+        torch.testing.assert_close(encoder(e, VALID)[b], expected, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(
+            encoder(e, VALID, last=True)[b, 0], expected[-1], atol=1e-5, rtol=1e-5
+        )
+
+
+@pytest.mark.parametrize("inner", [None, 16])
+def test_with_norms_in_front_nothing_is_read_of_what_comes_later_or_stands_at_padding(
+    inner: int | None,
+) -> None:
+    torch.manual_seed(0)
+    chosen = UserEncoderOptions(user_norm="pre", user_positions="rope")
+    encoder = make_user_encoder(chosen, 8, **SIZES, inner=inner).eval()  # type: ignore[arg-type]
+    e = torch.randn(3, 5, 8)
+    found = encoder(e, VALID)
+    later = e.clone()
+    later[:, 3:] = 7.0
+    assert torch.equal(encoder(later, VALID)[:, :3], found[:, :3])
+    padded = e.masked_fill(~VALID[:, :, None], 1e4)
+    torch.testing.assert_close(encoder(padded, VALID), found)
+    assert found[~VALID].count_nonzero() == 0
+    shorter = encoder(e[:1, 2:], VALID[:1, 2:])
+    torch.testing.assert_close(shorter, found[:1, 2:], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("inner", [None, 16])
+def test_weights_of_a_seed_are_the_same_wherever_a_block_norms(inner: int | None) -> None:
+    found = []
+    for norm in ("post", "pre"):
+        torch.manual_seed(0)
+        chosen = UserEncoderOptions(user_norm=norm)  # type: ignore[arg-type]
+        found.append(dict(make_user_encoder(chosen, 8, **SIZES, inner=inner).named_parameters()))  # type: ignore[arg-type]
+    added = set(found[1]) - set(found[0])
+    assert {name.rpartition(".")[0].rpartition(".")[2] for name in added} == {"out_norm"}
+    assert all(torch.equal(tensor, found[1][name]) for name, tensor in found[0].items())
+
+
 @pytest.mark.parametrize("kind", ["transformer", "gru", "nextitnet", "hstu"])
 @pytest.mark.parametrize("inner", [None, 16])
 def test_every_choice_gives_the_last_state_alone_and_freezes_all_but_the_norm_of_its_input(

@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from pmm.check.check_home import check_and_repair
 from pmm.demo.small_encoders import SmallSizes, save_small_encoders
 from pmm.errors import InputError, RecipeError, StaleArtefact
 from pmm.evaluate.evaluate_options import EvaluateOptions
@@ -23,6 +24,9 @@ from pmm.model.baselines.gru4rec import Gru4recOptions
 from pmm.model.baselines.morec import MorecOptions
 from pmm.model.baselines.unisrec import UnisrecOptions
 from pmm.model.baselines.vqrec import Vqrec, VqrecOptions
+from pmm.model.encoders.specs import TextSpec
+from pmm.model.encoders.text_encoder import load_text
+from pmm.model.features.frozen_vectors import frozen_vectors
 from pmm.runs.checkpoint import LAST
 from pmm.runs.folder import LOG
 from pmm.runs.loading import load_run
@@ -32,6 +36,8 @@ from pmm.runs.resolve import resolve_run
 from pmm.runs.train_options import TrainOptions
 from pmm.runs.transfer import REPORT
 from pmm.runs.weights import BEST, kept_tensors, read_tensors
+from pmm.shards.read import Shards
+from pmm.shards.tokens import TokenEncoder, load_tokenizer
 from pmm.storage.home import Home
 from pmm.storage.toml import resolve
 from pmm.train.curves import read_log
@@ -261,12 +267,31 @@ def pre_trained(world: Any, name: Any) -> tuple[Home, Path, TrainRequest]:
     return world.home, world.home.run(f"after-{name}"), request
 
 
-def test_other_tokens_are_refused_before_anything_is_computed(world: Any, tmp_path: Path) -> None:
+def test_an_encoder_of_other_words_reads_the_texts_with_its_own_tokens(
+    world: Any, tmp_path: Path
+) -> None:
     texts = ["quite other words than those of the shop"]
     other, _ = save_small_encoders(tmp_path / "other", texts, seed=1, sizes=SmallSizes())
-    changed = replace(
-        options(world, "unisrec"), text=replace(world.options.text, encoder=str(other))
-    )
-    wrong = replace(recipe(world, "unisrec"), model=changed)
-    with pytest.raises(InputError, match="not those of the text encoder"):
-        train(world.home, world.home.run("wrong"), wrong)
+    spec = TextSpec(encoder=str(other), train_blocks=0)
+    shards, tokenizer = Shards.of(world.home, "HM Shoes"), load_tokenizer(str(other))
+    assert tokenizer.digest != shards.tokenizer["sha256"]
+    found = frozen_vectors(shards, text=spec, vision=None).text_ND
+    assert found is not None
+    encoder = load_text(spec).eval()
+    words = TokenEncoder(tokenizer, shards.tokenizer["max_tokens"])
+    for item in np.flatnonzero(shards.has_text).tolist():
+        token_1T = torch.tensor(words.encode([shards.record(item)["text"]])[0])[None].long()
+        hidden_1TD = encoder.trunk(token_1T, torch.ones_like(token_1T, dtype=torch.bool))
+        torch.testing.assert_close(found[item - 1], hidden_1TD[0].mean(0), atol=2e-3, rtol=2e-3)
+    assert found[~shards.has_text[1:]].count_nonzero() == 0
+
+    changed = replace(options(world, "unisrec"), text=replace(spec, train_blocks=1))
+    run = world.home.run("other-words")
+    train(world.home, run, replace(recipe(world, "unisrec"), model=changed))
+    assert evaluate_run(world.home, run, EvaluateOptions(gallery_users=0))["model"]["users"] > 0
+    places = world.home.activations("HM Shoes").glob("text-*/manifest.json")
+    (file,) = [each for each in places if "tokens" in json.loads(each.read_text())["config"]]
+    before = (file.parent / "00000.npy").read_bytes()
+    (file.parent / "00000.npy").write_bytes(before[:-1])
+    check_and_repair(world.home)
+    assert (file.parent / "00000.npy").read_bytes() == before

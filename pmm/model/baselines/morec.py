@@ -50,8 +50,12 @@ class MorecOptions(PmmrecOptions):
 
 
 def at_stage(options: MorecOptions, asked: Asked) -> MorecOptions:
-    """The modality that is asked for; the objective is the same in every stage."""
-    return replace(with_modality(options, asked), weights=Weights())
+    """The modality that is asked for; the objective is the same in every stage, and pre-training
+    has no residuals."""
+    reads = with_modality(options, asked)
+    if asked.stage == "pretrain":
+        reads = reads.elsewhere()
+    return replace(reads, weights=Weights())
 
 
 ENTRY = ModelEntry(

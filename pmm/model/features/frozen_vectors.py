@@ -32,6 +32,7 @@ from pmm.shards.activations import Activations, Trunk, write_activations
 from pmm.shards.items import Items
 from pmm.shards.kinds import Storage
 from pmm.shards.read import Shards
+from pmm.shards.tokens import load_tokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +76,8 @@ def frozen_vectors(
     `encode_image` gives it before normalisation; of other libraries their own pooled vector
     (docs/how-to/choose-encoders.md). Which blocks a spec trains does not matter. The encoders are
     loaded each time, as their weights are what tells whether the stored vectors are theirs. What
-    happens is said on the standard error.
+    happens is said on the standard error. An encoder of texts need not be the one whose tokens the
+    shards hold: then its own are made of the texts.
 
     Args:
         shards: of a target; stored activations that they give are not used.
@@ -95,8 +97,8 @@ def frozen_vectors(
     made_by: dict[str, str] = {}
     for spec in (text, vision):
         if spec is not None:  # one encoder at a time in memory
-            trunk = _trunk_of(spec, device, shards)
-            parts[trunk.side] = _stored(plain, trunk, storage, items_at_once)
+            trunk, read = vectors_trunk(spec, plain, device)
+            parts[trunk.side] = _stored(read, trunk, storage, items_at_once)
             made_by[trunk.side] = str(trunk.about["weights"])
     return FrozenVectors(
         text_ND=parts["text"],
@@ -105,6 +107,30 @@ def frozen_vectors(
         has_picture_N=torch.from_numpy(shards.has_picture[1:].copy()),
         made_by=made_by,
     )
+
+
+def vectors_trunk(
+    spec: TextSpec | VisionSpec, shards: Shards, device: torch.device | str = "cpu"
+) -> tuple[Trunk, Shards]:
+    """A whole encoder as a trunk of one vector an item, and the shards as it reads them.
+
+    A text encoder with another tokenizer than the shards' reads them with its own tokens; one
+    without tokenizer files is taken to fit.
+
+    Raises:
+        InputError: as of `text_vectors_trunk` and `picture_vectors_trunk`.
+    """
+    trunk = _trunk_of(spec, device, shards)
+    if isinstance(spec, VisionSpec):
+        return trunk, shards
+    try:
+        own = load_tokenizer(spec.encoder)
+    except InputError:
+        return trunk, shards
+    if own.digest == shards.tokenizer["sha256"]:
+        return trunk, shards
+    about = {**trunk.about, "tokens": own.digest}
+    return dataclasses.replace(trunk, about=about), shards.with_tokenizer(own)
 
 
 def text_vectors_trunk(spec: TextSpec, device: torch.device | str = "cpu") -> Trunk:
@@ -123,7 +149,7 @@ def text_vectors_trunk(spec: TextSpec, device: torch.device | str = "cpu") -> Tr
         return POOLINGS[pooling](hidden_ITD, mask_IT)[:, None]
 
     about = {"vectors": pooling, "weights": _digest(encoder)}
-    return Trunk(side="text", run=run, about=about, tokens=1, width=encoder.width)
+    return Trunk(side="text", run=run, about=about, tokens=1, width=encoder.width, **_size(encoder))
 
 
 def picture_vectors_trunk(
@@ -154,7 +180,7 @@ def picture_vectors_trunk(
         "weights": _digest(tower),
         "gelu": tower.gelu,  # the same weights mean something else with the other one
     }
-    return Trunk(side="vision", run=run, about=about, tokens=1, width=tower.width)
+    return Trunk(side="vision", run=run, about=about, tokens=1, width=tower.width, **_size(tower))
 
 
 def _pooled_trunk(spec: VisionSpec, device: torch.device | str, side: int) -> Trunk:
@@ -171,7 +197,7 @@ def _pooled_trunk(spec: VisionSpec, device: torch.device | str, side: int) -> Tr
     none = torch.zeros(1, 3, *encoder.picture_size, dtype=torch.uint8, device=device)
     with torch.no_grad():
         width = encoder.pooled(none).shape[1]
-    return Trunk(side="vision", run=run, about=about, tokens=1, width=width)
+    return Trunk(side="vision", run=run, about=about, tokens=1, width=width, **_size(encoder))
 
 
 class EmbeddingTower(nn.Module):
@@ -296,6 +322,15 @@ def _stored(shards: Shards, trunk: Trunk, storage: Storage, items_at_once: int) 
         numbers = np.arange(start, min(start + ITEMS_AT_ONCE, shards.n_items)) + 1
         vector_ND[start : start + len(numbers)] = found.gather(numbers)[:, 0]
     return vector_ND
+
+
+def _size(encoder: nn.Module) -> dict[str, int]:
+    """What a `Trunk` says of an encoder's size."""
+    each = list(encoder.parameters())
+    return {
+        "parameters": sum(p.numel() for p in each),
+        "parameter_bytes": sum(p.numel() * p.element_size() for p in each),
+    }
 
 
 def _digest(encoder: nn.Module) -> str:

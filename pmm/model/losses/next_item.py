@@ -24,7 +24,7 @@ def in_batch_softmax(
     logq: LogQ = "on",
     reject: Reject = "same_ids",
     similarity: Similarity = "dot",
-    tau: float = 1.0,
+    tau: float | Tensor = 1.0,
     group_I: Tensor | None = None,
 ) -> Tensor:
     """Dense auto-regressive prediction (paper Eq. 5): softmax over the batch's slots.
@@ -46,7 +46,7 @@ def in_batch_softmax(
             occurs in the user's own S slots (R13). "own_columns": the user's own slots only, as in
             the paper's Eq. 5. "none": the target's own column only.
         similarity: raw dot product, or cosine.
-        tau: logits are divided by it.
+        tau: logits are divided by it; a tensor [] may learn.
         group_I: int64, which group each item belongs to: then only items of the target's group
             are negatives, in place of all. Negatives of another shop or department are told apart
             by what every item of it has in common, and teach nothing else.

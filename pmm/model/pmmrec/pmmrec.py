@@ -4,15 +4,17 @@ Shape suffixes: I distinct items, T text tokens, P picture tokens, N packed toke
 width, B users, S = L + 1 slots, L inputs.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, TypeVar
+from typing import Literal, Self, TypeVar
 
 import numpy as np
 import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
+from pmm.arrays import Int64s
 from pmm.data.batch import Batch
 from pmm.data.categories import Negatives
 from pmm.errors import InputError
@@ -22,6 +24,7 @@ from pmm.model.encoders.specs import TextSpec, VisionSpec
 from pmm.model.encoders.text_encoder import TextEncoder
 from pmm.model.encoders.vision_encoder import load_vision
 from pmm.model.features.item_features import ItemFeatures, read_features
+from pmm.model.item_parts.item_residual import ItemResidual
 from pmm.model.losses.contrastive import (
     ContrastOptions,
     RobustOptions,
@@ -63,6 +66,9 @@ Fusion = Literal["merge", "concat", "sum", "film", "gated", "co_attention"]
 ItemPart = Literal["encoders", "vectors"]
 """What an item's vector comes from: encoders whose top blocks train, or vectors that whole frozen
 encoders made of it once (`pmm.model.pmmrec.vector_items`)."""
+Residual = Literal["none", "item"]
+TAUS = (0.01, 10.0)
+"""Between which a learned temperature stays: CLIP's least one, and one that makes all alike."""
 VECTOR_WIDTH = 128
 """D where items are made of vectors and no width is given: no encoder has one to take."""
 
@@ -118,6 +124,17 @@ class PmmrecOptions(UserEncoderOptions, ModelOptions):
     """The item's vector from one modality: masked mean of its tokens, or the class token (R4)."""
     modality_gelu: bool = True
     """A GELU behind that vector where the fusion is not "merge"."""
+    residual: Residual = "none"
+    """"item": a trained vector of each item of the target's catalogue is added to what its content
+    gives. It is dropped on transfer, other targets are ranked without, and pre-training has none
+    (`pmm.model.item_parts.item_residual`)."""
+    residual_from: int = 10
+    """Training occurrences that an item has at least to have one: the others are cold, as
+    `--cold-below` of the ingest says, and keep their content's vector."""
+    residual_drop: float = 0.3
+    """Share of a batch's items that are without it while training."""
+    residual_rate: float = 1.0
+    """Its learning rate, as a multiple of train.lr; it has no weight decay."""
     user_blocks: int = 2
     user_heads: int = 2
     user_positions: UserPositions = "rope"
@@ -129,6 +146,8 @@ class PmmrecOptions(UserEncoderOptions, ModelOptions):
     dap_similarity: Similarity = "dot"
     dap_tau: float = 1.0
     """Divides the logits; with the cosine something like 0.05 to 0.1."""
+    dap_tau_learned: bool = False
+    """Whether it trains on from there, by its logarithm, between 0.01 and 10."""
     negatives: Negatives = "batch"
     """Of DAP and NICL: all other items of a batch, or those of the item's own source or category
     alone. Pre-training from the default preset takes "category" where the sources have any, else
@@ -142,7 +161,11 @@ class PmmrecOptions(UserEncoderOptions, ModelOptions):
     rcl: RobustOptions = field(default_factory=RobustOptions)
 
     def __post_init__(self) -> None:
-        found = faults_of_sizes(self, {"width": 0})
+        found = faults_of_sizes(self, {"width": 0, "residual_from": 0})
+        if not 0 <= self.residual_drop < 1:
+            found.append("residual_drop must be at least 0 and below 1")
+        if not 0 < self.residual_rate < math.inf:
+            found.append("residual_rate must be above 0")
         if found:
             raise ValueError("; ".join(found))
 
@@ -155,6 +178,15 @@ class PmmrecOptions(UserEncoderOptions, ModelOptions):
     def content(self) -> Modality:
         """As content or as vectors."""
         return self.modality
+
+    @property
+    def of_one_target(self) -> tuple[str, ...]:
+        """The residuals."""
+        return ("residual",) if self.residual == "item" else ()
+
+    def elsewhere(self) -> Self:
+        """Without residuals."""
+        return replace(self, residual="none")
 
 
 def preset(name: PmmrecPreset) -> PmmrecOptions:
@@ -215,12 +247,19 @@ class Pmmrec(nn.Module, Recommender):
 
     options: PmmrecOptions
 
-    def __init__(self, options: PmmrecOptions, features: ItemFeatures | None = None) -> None:
+    def __init__(
+        self,
+        options: PmmrecOptions,
+        features: ItemFeatures | None = None,
+        *,
+        count_N: Int64s | None = None,
+    ) -> None:
         """Build it with fresh weights.
 
         Args:
             options: see there.
             features: the items' frozen vectors, where items are made of them.
+            count_N: how often each item of the catalogue occurs in training; asked for residuals.
 
         Raises:
             InputError: an encoder cannot be had, or options do not fit each other.
@@ -266,6 +305,22 @@ class Pmmrec(nn.Module, Recommender):
         if self.detector is not None:
             nn.init.xavier_normal_(self.detector.weight)
             nn.init.zeros_(self.detector.bias)
+        self._add_temperature_and_residuals(options, count_N)
+
+    def _add_temperature_and_residuals(
+        self, options: PmmrecOptions, count_N: Int64s | None
+    ) -> None:
+        """What trains at a rate of its own, where it is asked for."""
+        self.log_tau: nn.Parameter | None = None
+        if options.dap_tau_learned:
+            self.log_tau = nn.Parameter(torch.tensor(math.log(options.dap_tau)))
+            self.own_rates = {"log_tau": 1.0}
+        self.residual: ItemResidual | None = None
+        if options.residual == "item":  # drawn last: the other weights of a seed are as without
+            assert count_N is not None
+            has_N = torch.from_numpy(count_N >= options.residual_from)
+            self.residual = ItemResidual(has_N, self.width, drop=options.residual_drop)
+            self.own_rates = {**self.own_rates, "residual": options.residual_rate}
 
     def encoders(self) -> Encoders:
         """Those of the modalities that it reads."""
@@ -295,7 +350,16 @@ class Pmmrec(nn.Module, Recommender):
 
         Their tokens are packed (`pmm.model.encoders.packing`) in the order of the texts' lengths;
         what comes out does not depend on it, but for dropout's draws.
+
+        Residuals are part of what stands for the item, not of a modality's vector.
         """
+        found = self._of_content(items, apart=apart)
+        if self.residual is None:
+            return found
+        return replace(found, item_ID=found.item_ID + self.residual(items.item_I))
+
+    def _of_content(self, items: Items, *, apart: bool) -> ItemVectors:
+        """Vectors by content alone."""
         if self.vector_head is not None:
             return self._of_vectors(self.vector_head, items.item_I, apart=apart)
         if self.text is None:
@@ -401,7 +465,18 @@ class Pmmrec(nn.Module, Recommender):
     @property
     def temperature(self) -> float:
         """That of next-item prediction."""
-        return self.options.dap_tau
+        if self.log_tau is None:
+            return self.options.dap_tau
+        return float(self.log_tau.detach().exp().clamp(*TAUS))
+
+    def _tau(self) -> float | Tensor:
+        """The temperature as the loss has it: a tensor [] where it trains."""
+        if self.log_tau is None:
+            return self.options.dap_tau
+        # The weight itself is put back, as behind a clamp it would have no gradient to come back.
+        with torch.no_grad():
+            self.log_tau.clamp_(*map(math.log, TAUS))
+        return self.log_tau.exp()
 
     def loss(self, batch: Batch, generator: Generator | None = None) -> dict[str, Tensor]:
         """The objectives of a batch as float32 scalars (paper Eq. 12).
@@ -413,7 +488,7 @@ class Pmmrec(nn.Module, Recommender):
 
         Returns:
             "loss", the weighted sum to minimise, and each of its parts by name, unweighted and
-            without gradient.
+            without gradient; "tau" beside them where it is learned.
         """
         weights = self.options.weights
         vectors = self.item_parts(batch.items, apart=bool(weights.nicl))
@@ -430,6 +505,8 @@ class Pmmrec(nn.Module, Recommender):
                 raise ValueError("the corruption of sequences needs a generator")
             parts |= self._denoised(with_padding_ID, user_BLD, batch, generator)
         total = torch.stack([getattr(weights, name) * loss for name, loss in parts.items()]).sum()
+        if self.log_tau is not None:
+            parts["tau"] = self.log_tau.exp()  # to be logged
         return {"loss": total, **{name: loss.detach() for name, loss in parts.items()}}
 
     def _denoised(
@@ -458,7 +535,7 @@ class Pmmrec(nn.Module, Recommender):
             logq=self.options.dap_logq,
             reject=self.options.dap_reject,
             similarity=self.options.dap_similarity,
-            tau=self.options.dap_tau,
+            tau=self._tau(),
             group_I=self._groups(batch),
         )
 
@@ -572,8 +649,10 @@ def with_modality(options: AnyPmmrec, asked: Asked) -> AnyPmmrec:
 
 
 def at_stage(options: PmmrecOptions, asked: Asked) -> PmmrecOptions:
-    """The modality that is asked for, and the stage's objectives."""
+    """The modality that is asked for, and the stage's objectives; pre-training has no residuals."""
     reads = with_modality(options, asked)
+    if asked.stage == "pretrain":
+        reads = reads.elsewhere()
     weights = objectives_of(asked, reads.modality)
     # A fine-tuning has one target; groups were for telling apart the sources before it.
     negatives = options.negatives if asked.stage == "pretrain" else "batch"
@@ -585,8 +664,11 @@ def of_run(
 ) -> AnyPmmrec:
     """Where a fine-tuning starts: the run's width, whatever encoder is left to give one.
 
-    A width of 0 takes the text encoder's, and a transfer of pictures alone builds none.
+    A width of 0 takes the text encoder's, and a transfer of pictures alone builds none. A learned
+    temperature begins a full transfer where the run's ended.
     """
+    if transfer == "full" and "log_tau" in tensors():
+        options = replace(options, dap_tau=float(tensors()["log_tau"].exp()))
     names = ("text_projection.bias", "vision_projection.bias", "vector_head.out.bias")
     width = next(tensors()[name].shape[0] for name in names if name in tensors())
     if transfer in ("text", "vision"):
@@ -637,7 +719,10 @@ def read_vectors(
 
 def build(options: PmmrecOptions, inputs: BuildInputs) -> Pmmrec:
     """With fresh weights."""
-    return Pmmrec(options, inputs.features)
+    count_N = inputs.train_count
+    if count_N is None:  # nobody says: none is rare
+        count_N = np.full(inputs.n_items, options.residual_from)
+    return Pmmrec(options, inputs.features, count_N=count_N)
 
 
 SPACE: Space = {
@@ -647,7 +732,11 @@ SPACE: Space = {
     "model.dropout": DROPOUT,
     "model.dap_similarity": Choice(values=("dot", "cosine")),
     "model.dap_tau": replace(TAU, only={"model.dap_similarity": ("cosine",)}),
+    "model.dap_tau_learned": Choice(values=(False, True)),
     "model.dap_logq": Choice(values=LOGQ),
+    "model.residual": Choice(values=("none", "item")),
+    "model.residual_drop": replace(DROPOUT, only={"model.residual": ("item",)}),
+    "model.residual_rate": Interval(low=0.1, high=10.0, only={"model.residual": ("item",)}),
     **USER_ENCODER,
 }
 

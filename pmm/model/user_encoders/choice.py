@@ -7,7 +7,7 @@ from pmm.model.user_encoders.dilated_convolutions import NextItNetEncoder
 from pmm.model.user_encoders.gru import GruEncoder
 from pmm.model.user_encoders.hstu import HstuEncoder
 from pmm.model.user_encoders.post_norm import PostNormEncoder
-from pmm.model.user_encoders.transformer import UserEncoder, UserPositions
+from pmm.model.user_encoders.transformer import BlockNorm, UserEncoder, UserPositions
 
 UserEncoderKind = Literal["transformer", "gru", "nextitnet", "hstu"]
 """What reads a user's items: SASRec's Transformer, a GRU, dilated convolutions, HSTU."""
@@ -29,6 +29,9 @@ class UserEncoderOptions:
     distances count, not places."""
     user_convolution: int = 0
     """Items that a causal convolution behind the input's norm reads at once; 0: there is none."""
+    user_norm: BlockNorm = "post"
+    """Of "transformer": "post" norms behind each residual, as published; "pre" in front of each
+    layer, and once more at the end."""
 
 
 def make_user_encoder(
@@ -75,6 +78,7 @@ def make_user_encoder(
     }
     if options.user_encoder == "hstu":
         return HstuEncoder(width, **attention)
+    attention["norm"] = options.user_norm
     if inner is None:
         return UserEncoder(width, **attention)
     return PostNormEncoder(width, inner=inner, **attention)

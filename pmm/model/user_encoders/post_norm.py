@@ -8,8 +8,10 @@ from torch.nn import functional
 
 from pmm.model.user_encoders.local_convolution import LocalConvolution
 from pmm.model.user_encoders.transformer import (
+    BlockNorm,
     CausalBlock,
     UserPositions,
+    normed_at_the_end,
     require_heads,
     run_blocks,
 )
@@ -27,6 +29,7 @@ class PostNormBlocks(nn.Module):
         inner: int = 256,
         dropout: float = 0.5,
         rotary: bool = False,
+        norm: BlockNorm = "post",
     ) -> None:
         super().__init__()
         require_heads(width, heads, rotary=rotary)
@@ -40,17 +43,20 @@ class PostNormBlocks(nn.Module):
                 eps=1e-12,
                 activation=functional.gelu,
                 rotary=rotary,
+                norm=norm,
             )
             for _ in range(blocks)
         )
         initialise(self)
+        self.out_norm = nn.LayerNorm(width, eps=1e-12) if norm == "pre" else None
 
     def forward(self, x_BLD: Tensor, valid_BL: Tensor, *, last: bool = False) -> Tensor:
         """Hidden states [B, L, D], zeros at padding; with `last` that of the last position alone.
 
         Each comes from its past.
         """
-        return run_blocks(self.blocks, x_BLD, valid_BL, last=last)
+        hidden_BLD = run_blocks(self.blocks, x_BLD, valid_BL, last=last)
+        return normed_at_the_end(self.out_norm, hidden_BLD, valid_BL)
 
 
 class PositionedInput(nn.Module):
@@ -109,6 +115,7 @@ class PostNormEncoder(nn.Module):
         dropout: float = 0.5,
         positions: UserPositions = "absolute",
         convolution: int = 0,
+        norm: BlockNorm = "post",
     ) -> None:
         super().__init__()
         self.input = PositionedInput(
@@ -125,6 +132,7 @@ class PostNormEncoder(nn.Module):
             inner=inner,
             dropout=dropout,
             rotary=positions == "rope",
+            norm=norm,
         )
 
     def forward(self, e_BLD: Tensor, valid_BL: Tensor, *, last: bool = False) -> Tensor:

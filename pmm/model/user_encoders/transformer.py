@@ -105,6 +105,18 @@ def run_blocks(blocks: nn.ModuleList, x_BLD: Tensor, valid_BL: Tensor, *, last: 
     return x_BLD.masked_fill(~real_BL[:, :, None], 0.0)
 
 
+def normed_at_the_end(norm: nn.LayerNorm | None, x_BQD: Tensor, valid_BL: Tensor) -> Tensor:
+    """Hidden states of all L positions or of the last alone, normed where blocks norm in front.
+
+    [B, Q, D], zeros at padding.
+    """
+    if norm is None:
+        return x_BQD
+    real_BQ = valid_BL[:, -x_BQD.shape[1] :]
+    normed_BQD: Tensor = norm(x_BQD).masked_fill(~real_BQ[:, :, None], 0.0)
+    return normed_BQD
+
+
 class UserEncoder(nn.Module):
     """Item vectors of a left-padded window -> a hidden state at each position, from its past."""
 
@@ -165,11 +177,7 @@ class UserEncoder(nn.Module):
         if self.convolution is not None:
             x_BLD = self.convolution(x_BLD, valid_BL)
         hidden_BLD = run_blocks(self.blocks, self.dropout(x_BLD), valid_BL, last=last)
-        if self.out_norm is None:
-            return hidden_BLD
-        real_BL = valid_BL[:, -1:] if last else valid_BL
-        normed_BLD: Tensor = self.out_norm(hidden_BLD).masked_fill(~real_BL[:, :, None], 0.0)
-        return normed_BLD
+        return normed_at_the_end(self.out_norm, hidden_BLD, valid_BL)
 
 
 def require_heads(width: int, heads: int, *, rotary: bool = False) -> None:

@@ -1,0 +1,69 @@
+"""`pmm encoders …`: which encoders of texts and pictures suit a target."""
+
+import sys
+from typing import Any
+
+import typer
+
+from pmm.commands.from_request import GroupedCommand, LazyGroup, make_command, typed_command
+from pmm.runs.request import EncodersRequest
+from pmm.train.interrupt import Underway, exit_status
+
+HELP = "Which encoders of texts and pictures suit a target."
+
+
+class _OfEncoders(LazyGroup):
+    """The commands of the group."""
+
+    def lines(self) -> dict[str, str]:
+        return {"compare": "Several encoders on frozen vectors: accuracy, time and size."}
+
+    def make(self, name: str) -> Any:
+        del name  # there is one
+        return compare_command()
+
+
+def run(request: EncodersRequest) -> None:
+    """Several encoders on frozen vectors: accuracy, time and size.
+
+    Each makes a vector of every item once, and the same small model is trained on them. A text
+    encoder may have another tokenizer than the shards. The best by the validation items stands
+    first. Stopped and started again, it goes on; what was compared before is not trained again.
+    """
+    from pmm.tune.compare_encoders import compare_as_asked, encoders_table
+
+    again = typed_command(leave_out="--overwrite")
+    try:
+        found = compare_as_asked(request, command=again)
+    except Underway:
+        print(f"Stopped at once. Go on: {again}", file=sys.stderr)
+        raise typer.Exit(exit_status()) from None
+    if found["rows"]:
+        print(encoders_table(found["rows"]))
+    if found["ended"] == "interrupted":
+        print(f"Go on: {again}")
+        raise typer.Exit(exit_status())
+    print(f"Written to {found['table']}")
+
+
+def command() -> Any:
+    """The group."""
+    app = typer.Typer(
+        cls=_OfEncoders,
+        help=HELP,
+        epilog='Example: pmm encoders compare --target "HM Shoes"',
+        no_args_is_help=True,
+        rich_markup_mode=None,
+    )
+    app.callback()(_nothing)
+    return typer.main.get_group(app)
+
+
+def compare_command() -> GroupedCommand:
+    """The command that compares."""
+    example = 'pmm encoders compare --target "HM Shoes" --text-encoder first --text-encoder second'
+    return make_command("compare", EncodersRequest, run, example=example)
+
+
+def _nothing() -> None:
+    """Which encoders of texts and pictures suit a target."""
