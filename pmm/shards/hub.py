@@ -50,12 +50,14 @@ def advice_on(option: EncoderOption) -> str:
 def local_folder(encoder: str, option: EncoderOption = "--text-encoder") -> Path | None:
     """The folder that `encoder` names, or None where it is the name of a published encoder.
 
-    A name that can only be a path (it starts with `.`, `/` or `~`) but leads nowhere is refused.
+    A name that can only be a path (it starts with `.`, `/` or `~`, or has more than one `/`, which
+    no published encoder has) but leads nowhere is refused.
     """
     path = expanded(Path(encoder))
     if path.is_dir():
         return path
-    if encoder.startswith((".", "/", "~")) or path.is_file():
+    only_path = encoder.startswith((".", "/", "~")) or encoder.count("/") > 1
+    if only_path or path.is_file():
         raise InputError(
             f"encoder {encoder!r}: no such folder (expected a folder with a config and weights). "
             f"Give the right one, or {advice_on(option)}"

@@ -91,6 +91,7 @@ def in_cache(folder: Path, cache: Path, repository: str) -> None:
 
 
 def test_a_repository_of_the_hub_is_read_as_a_folder(small, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(huggingface_hub.hf_api.api, "endpoint", "http://127.0.0.1:9")
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     folder = copied(small[1], tmp_path / "vision", CARD.format("mit"))
     in_cache(folder, tmp_path / "cache", "somebody/tower")

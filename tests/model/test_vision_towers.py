@@ -385,11 +385,15 @@ def test_what_is_no_vision_transformer_is_refused(
         ("timm:vit_tiny_patch16_22", r'did you mean "vit_tiny_patch16_224'),
         ("vit_tiny_patch16_224", r'did you mean "timm:vit_tiny_patch16_224"'),
         ("timm:resnet18", r"resnet18 is no plain vision Transformer"),
+        ("some/folder/of-mine", r"no such folder"),
     ],
 )
-def test_a_name_of_no_vision_transformer_is_refused(name: str, message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        load_vision(VisionSpec(encoder=name, random_seed=0))
+@pytest.mark.parametrize("seed", [None, 0])
+def test_a_name_of_no_vision_transformer_is_refused(
+    name: str, message: str, seed: int | None
+) -> None:
+    with pytest.raises(InputError, match=message):  # before anything is asked of the network
+        load_vision(VisionSpec(encoder=name, random_seed=seed))
 
 
 def test_a_model_of_timm_is_had_by_its_name() -> None:

@@ -127,9 +127,10 @@ def repository_of(architecture: str, name: str) -> str:
     """Where the model hub keeps the weights of one of timm's models.
 
     Raises:
-        InputError: timm has no such model, or its weights are not there.
+        InputError: timm has no such model, it is no vision Transformer, or its weights are not
+            there.
     """
-    _require_known(architecture, name)
+    _checked(_named_plan(architecture, name))
     config = timm.get_pretrained_cfg(architecture)
     repository = getattr(config, "hf_hub_id", None)
     if not repository:
