@@ -17,6 +17,7 @@ NO_BENCHMARKS = {
     "recbole_parity",
     "recbole_peer",
     "recbole_sasrec",
+    "real_encoders",
 }
 """What the benchmarks share; the claims, which take hours; those beside RecBole, which
 install it first and are run by themselves."""

@@ -43,6 +43,7 @@ ROOMS = (
     "model.search_space",
     "model.losses",
     "model.encoders",
+    "model.text_encoders",
     "model.protocol",
     "model.features",
     "model.user_encoders",

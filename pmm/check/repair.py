@@ -153,7 +153,14 @@ def _shard(home: Home, place: Path, mark: str) -> None:
 
     manifest = readable_manifest(place)
     config = manifest.config if manifest else _config_of(place)
-    names = {"max_tokens", "picture_size", "jpeg_quality", "max_pixels", "items_per_shard"}
+    names = {
+        "max_tokens",
+        "text_prefix",
+        "picture_size",
+        "jpeg_quality",
+        "max_pixels",
+        "items_per_shard",
+    }
     values = {name: config[name] for name in names if name in config}
     without = manifest is not None and not manifest.counts.get("pictures", 1)
 
@@ -195,7 +202,7 @@ def _cache(home: Home, place: Path, mark: str) -> None:
     def trunks(recipe: Recipe) -> Iterator[tuple[Trunk, Shards]]:
         specs = encoder_specs(recipe.model)
         if "vectors" not in config:
-            for trunk in trunks_of(_model(recipe, shards.n_items)):
+            for trunk in trunks_of(_model(recipe, shards)):
                 yield trunk, shards
         elif config["side"] in specs:
             yield vectors_trunk(specs[config["side"]], shards)
@@ -215,12 +222,15 @@ def _cache(home: Home, place: Path, mark: str) -> None:
     )
 
 
-def _model(recipe: Recipe, n_items: int) -> Any:
+def _model(recipe: Recipe, shards: Any) -> Any:
     from pmm.model.build import build_model
+    from pmm.runs.compatibility import require_pictures
 
     if recipe.model.content == "none" or recipe.model.reads == "none":
         raise InputError(f"{recipe.model.name} has no encoders")
-    return build_model(recipe.model, n_items, None, fresh=False).eval()
+    model = build_model(recipe.model, shards.n_items, None, fresh=False)
+    require_pictures(shards, model)
+    return model.eval()
 
 
 def _recipes(home: Home) -> Iterator[Recipe]:

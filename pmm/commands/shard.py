@@ -12,7 +12,8 @@ from pmm.storage.home import Home, resolve_home
 def run(request: ShardRequest) -> None:
     """Pictures to 224x224, texts to tokens, shards.
 
-    Writes plain WebDataset: pictures squashed to 224x224, texts as at most 50 sub-word tokens.
+    Writes plain WebDataset: pictures squashed to 224x224 (or another --size that the vision tower
+    wants), texts as at most 50 sub-word tokens.
     """
     from pmm.shards.write import write_shards
 
@@ -37,6 +38,7 @@ def _to_train(request: ShardRequest, home: Home, name: str, counts: Mapping[str,
         target=name,
         modality=None if counts["pictures"] else "text",
         text_encoder=folder.absolute() if folder.is_dir() else None,
+        encoders=request.encoders,
         home=home.option,
     )
 

@@ -83,7 +83,9 @@ class TrainingSet:
         self.groups = self._groups(negatives, categories)
         """None: an item's negatives may be all of a batch."""
         self.sequences = sequences
-        self._train = self._sequences(categories if sequences == "by category" else [])
+        self.split_by = categories if sequences == "by category" else []
+        """The categories of each part's items, where its sequences are split by them."""
+        self._train = self._sequences(self.split_by)
         self.rule, self.length = windows, max_length + 1
         self.windows = self._windows(self.length)
         """The rows of each part."""
@@ -300,6 +302,13 @@ def _require_alike(parts: Sequence[Shards], read: Reads) -> None:
                 f"the shards of {first.target} hold tokens of {first.tokenizer['name']!r}, those "
                 f"of {part.target} of {part.tokenizer['name']!r}. Make them alike: "
                 + part.command_to_make(text_encoder=first.text_encoder)
+            )
+        prefixes = [each.tokenizer.get("prefix", "") for each in (first, part)]
+        if read in ("both", "text") and prefixes[0] != prefixes[1]:
+            raise InputError(
+                f"the texts of {first.target} have the prefix {prefixes[0]!r}, those of "
+                f"{part.target} {prefixes[1]!r}. Make them alike: "
+                + part.command_to_make(text_prefix=prefixes[0])
             )
         if read in ("both", "vision") and part.picture_size != first.picture_size:
             raise InputError(

@@ -20,9 +20,10 @@ from torch.nn import functional
 
 from pmm.model.encoders.packing import Packing
 from pmm.model.encoders.specs import TextSpec, VisionSpec
-from pmm.model.encoders.text_encoder import TextEncoder, load_text
+from pmm.model.encoders.text_encoder import TextEncoder
 from pmm.model.encoders.vision_encoder import VisionEncoder, load_vision
 from pmm.model.losses.next_item import similarities
+from pmm.model.text_encoders.load_text import load_text
 from pmm.progress import progress
 from pmm.shards.tokens import TokenEncoder, load_tokenizer
 

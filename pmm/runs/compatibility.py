@@ -1,10 +1,14 @@
 """Whether a model can read a target's shards: the same tokens, pictures of its size, any at all."""
 
+import logging
+
 from pmm.advice import command
 from pmm.errors import InputError
 from pmm.model.protocol import ModelOptions, Recommender
 from pmm.shards.read import Shards
 from pmm.shards.tokens import load_tokenizer
+
+logger = logging.getLogger(__name__)
 
 
 def require_content(shards: Shards, options: ModelOptions) -> None:
@@ -80,10 +84,12 @@ def require_same_tokenizer(shards: Shards, encoder: str, *, rows: int | None = N
 
 
 def require_pictures(shards: Shards, model: Recommender) -> None:
-    """Refuse a vision tower for pictures of another size, unless no item has a picture.
+    """Fit a vision tower to the pictures' size, unless no item has a picture.
+
+    Of a tower for another size the positions are interpolated by its library, where that can.
 
     Raises:
-        InputError: the sizes differ; or the model reads pictures only and there is none.
+        InputError: it cannot; or the model reads pictures only and there is none.
     """
     size = shards.picture_size
     encoders = model.encoders()
@@ -96,9 +102,24 @@ def require_pictures(shards: Shards, model: Recommender) -> None:
         )
     if not shards.has_picture.any():
         return
-    if tuple(vision.picture_size) != (size, size):
+    own = vision.own_size
+    square = own[0] == own[1]
+    if not vision.takes(size):
+        instead = f", or run: {shards.command_to_make(size=own[0])}" if square else ""
         raise InputError(
             f"the vision tower {vision.source!r} takes pictures of "
-            f"{vision.picture_size}, the shards of {shards.target} hold {size}x{size}: "
-            "choose a tower of that size"
+            f"{own}, the shards of {shards.target} hold {size}x{size}: "
+            f"choose a tower of that size{instead}"
         )
+    if own != (size, size) and vision.picture_size != (size, size):
+        logger.info(
+            "the vision tower %r is made for pictures of %s, the shards of %s hold %dx%d: its "
+            "positions are interpolated%s",
+            vision.source,
+            own,
+            shards.target,
+            size,
+            size,
+            f". For its own: {shards.command_to_make(size=own[0])}" if square else "",
+        )
+    vision.fit(size)

@@ -179,9 +179,9 @@ def load_run(
     counts = shards.train_count[1:]
     model = build_model(options, shards.n_items, features, fresh=False, train_count=counts)
     model = model.to(on).eval()
-    # A training that still runs may have replaced the file since: the header of these weights.
-    about = load_weights(run_dir / BEST, model, made_by=again, without=left)
     if name not in parts:
         require_tokens(shards, model)
-        require_pictures(shards, model)
+    require_pictures(shards, model)
+    # A training that still runs may have replaced the file since: the header of these weights.
+    about = load_weights(run_dir / BEST, model, made_by=again, without=left)
     return model, with_activations(shards, model, None, write=False), about

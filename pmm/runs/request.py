@@ -12,6 +12,7 @@ from pmm.model.encoders.specs import TextSpec, TrainBlocks, VisionSpec
 from pmm.model.model_entry import Objectives, Stage, Transfer
 from pmm.runs.train_options import TrainOptions
 from pmm.shards.kinds import Modality, Storage
+from pmm.shards.shard_options import ENCODERS, NamedEncoders
 from pmm.storage.dotted_names import nested
 from pmm.storage.home import Home, resolve_home
 from pmm.storage.toml import merge, parse_assignments, read_recipe_beside
@@ -31,6 +32,14 @@ def recipe_values(request: Any) -> dict[str, Any]:
     return nested({path: value for path, value in given.items() if value is not None})
 
 
+def _named_values(word: NamedEncoders | None) -> dict[str, Any]:
+    """The recipe values of encoders that are chosen by one word."""
+    if word is None:
+        return {}
+    pair = ENCODERS[word]
+    return {"model": {"text": {"encoder": pair.text}, "vision": {"encoder": pair.vision}}}
+
+
 @dataclass(frozen=True, kw_only=True)
 class RecipeRequest:
     """Values of a recipe: a file, options for some of them, and any other by its name.
@@ -40,6 +49,8 @@ class RecipeRequest:
 
     recipe: Annotated[Path | None, Flag(group="model")] = None
     """A TOML recipe, over the preset."""
+    encoders: Annotated[NamedEncoders | None, Flag(group="model")] = None
+    """Both encoders by one word; "small": MiniLM and DINOv2-small, for machines without a GPU."""
     text_encoder: Annotated[
         str | None,
         Flag(
@@ -82,7 +93,8 @@ class RecipeRequest:
             InputError, RecipeError: the file cannot be read, or a --set has no `=`.
         """
         from_file = read_recipe_beside(self.recipe) if self.recipe else {}
-        return merge(from_file, recipe_values(self), parse_assignments(self.set))
+        named = _named_values(self.encoders)
+        return merge(from_file, named, recipe_values(self), parse_assignments(self.set))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -65,7 +65,7 @@ def resolve_run(
     if name not in list(registry.models()):  # which the recipe says; the error lists all names
         return resolve(Recipe, merge(values, asked))
     _refuse_misfits(name, request)
-    _refuse_encoders(name, values)
+    _refuse_encoders(name, values, request.encoders)
     base = _base(registry.entry(name), name, request, values, asked)
     recipe = resolve(Recipe, merge(base, values, asked))
     first, *others = open_parts(home, recipe)
@@ -93,6 +93,8 @@ def _base(
     """
     settings = entry.settings[request.preset or DEFAULT]
     options, training = settings.options, dict(settings.training)
+    if (request.preset or DEFAULT) != DEFAULT:  # as published, where nothing was chosen
+        training = {"choose_popularity": False, **training}
     if request.stage == "finetune":
         options = _held(entry, Path(asked["start"]["run"]), request.transfer or "full")
         training = {"patience": FINETUNE_PATIENCE, **training}
@@ -279,7 +281,7 @@ def _refuse_misfits(name: str, request: TrainRequest) -> None:
         )
 
 
-def _refuse_encoders(name: str, values: Mapping[str, Any]) -> None:
+def _refuse_encoders(name: str, values: Mapping[str, Any], word: str | None) -> None:
     """Refuse encoders for a model that reads no content.
 
     Raises:
@@ -289,7 +291,8 @@ def _refuse_encoders(name: str, values: Mapping[str, Any]) -> None:
     known = {each.name for each in fields(entry.options)}
     encoders = sorted({"text", "vision"} & _model_table(values).keys() - known)
     if encoders:
+        given = " and ".join(f"--{side}-encoder" for side in encoders) if not word else "--encoders"
         raise InputError(
             f"{name} knows items by {entry.knows_by} and reads no {' and no '.join(encoders)}: "
-            f"leave out {' and '.join(f'--{side}-encoder' for side in encoders)}"
+            f"leave out {given}"
         )

@@ -6,7 +6,8 @@ answer at once.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -23,6 +24,11 @@ NO_CODE: dict[str, bool] = {"trust_remote_code": False}
 """For every loader of transformers: without it, one asks on a terminal whether to run the code that
 an encoder brings."""
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
+CARD = "README.md"
+"""The model card of a repository, or of a folder that was copied from one."""
+UNKNOWN = "unknown"
+"""The licence of an encoder that tells of none."""
+_LARGEST_CARD, _LONGEST_LICENSE = 1 << 20, 300
 
 
 EncoderOption = Literal["--text-encoder", "--vision-encoder"]
@@ -44,12 +50,14 @@ def advice_on(option: EncoderOption) -> str:
 def local_folder(encoder: str, option: EncoderOption = "--text-encoder") -> Path | None:
     """The folder that `encoder` names, or None where it is the name of a published encoder.
 
-    A name that can only be a path (it starts with `.`, `/` or `~`) but leads nowhere is refused.
+    A name that can only be a path (it starts with `.`, `/` or `~`, or has more than one `/`, which
+    no published encoder has) but leads nowhere is refused.
     """
     path = expanded(Path(encoder))
     if path.is_dir():
         return path
-    if encoder.startswith((".", "/", "~")) or path.is_file():
+    only_path = encoder.startswith((".", "/", "~")) or encoder.count("/") > 1
+    if only_path or path.is_file():
         raise InputError(
             f"encoder {encoder!r}: no such folder (expected a folder with a config and weights). "
             f"Give the right one, or {advice_on(option)}"
@@ -100,13 +108,93 @@ def cached_or_downloaded(
         refuse_code(error, f"encoder {name!r}")
         _ask_hub(repository, name, option)
     try:
-        return load(False)
+        found = load(False)
+        with contextlib.suppress(Exception):  # it says the licence, and nothing waits for it
+            huggingface_hub.hf_hub_download(repository, CARD)
+        return found
     except (OSError, ValueError) as error:
         refuse_code(error, f"encoder {name!r}")
         raise InputError(
             f"encoder {name!r}: the download failed ({first_line(error)}). Try again, or "
             f"{advice_on(option)}"
         ) from error
+
+
+_CONFIGS = (
+    "config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "open_clip_config.json",
+    CARD,
+)
+
+
+def hub_folder(repository: str, weights: Sequence[str], *, option: EncoderOption) -> Path:
+    """The local copy of a repository on the hub: its configs, its card, its weights if asked.
+
+    Args:
+        repository: "OWNER/NAME".
+        weights: patterns of files, the better ones first; those of the first that is there are
+            fetched. None: no weights.
+        option: what names it.
+
+    Raises:
+        InputError: as of `cached_or_downloaded`.
+    """
+
+    def load(local: bool) -> Path:
+        for pattern in weights or _CONFIGS[:1]:
+            folder = Path(
+                huggingface_hub.snapshot_download(
+                    repository, allow_patterns=[*_CONFIGS, pattern], local_files_only=local
+                )
+            )
+            if next(folder.glob(pattern), None) or (not weights and any(folder.iterdir())):
+                return folder
+        raise FileNotFoundError(f"{repository} holds no {' and no '.join(weights)}")
+
+    with quiet_libraries():
+        return cached_or_downloaded(repository, load, name=repository, option=option)
+
+
+def cached_card(repository: str) -> Path | None:
+    """The folder with the model card of a repository on the hub, where it was fetched before."""
+    try:
+        found = huggingface_hub.try_to_load_from_cache(repository, CARD)
+    except ValueError:  # no name that a repository can have
+        return None
+    return Path(found).parent if isinstance(found, str) else None
+
+
+def license_in(folder: Path | None) -> str:
+    """The licence that a folder of an encoder tells of: in its model card, else in its config.
+
+    "unknown" where there is neither, or neither says it.
+    """
+    if folder is None:
+        return UNKNOWN
+    found = _license_of_card(folder / CARD) or _license_of_config(folder / "config.json")
+    plain = isinstance(found, str) and found.isprintable() and 0 < len(found) <= _LONGEST_LICENSE
+    return str(found) if plain else UNKNOWN
+
+
+def _license_of_card(path: Path) -> object:
+    # The head of a card is written by hand: whatever is wrong with it, it says nothing.
+    with contextlib.suppress(Exception):
+        if path.stat().st_size <= _LARGEST_CARD:
+            told = huggingface_hub.metadata_load(path) or {}
+            name, link = told.get("license_name"), told.get("license_link")
+            more = " ".join(str(each) for each in (name, link) if each)
+            return f"{told['license']} ({more})" if more else str(told["license"])
+    return None
+
+
+def _license_of_config(path: Path) -> object:
+    with contextlib.suppress(Exception):
+        if path.stat().st_size <= _LARGEST_CARD:
+            read = json.loads(path.read_text(encoding="utf-8"))
+            return read.get("license") or read["pretrained_cfg"]["license"]
+    return None
 
 
 def _ask_hub(repository: str, name: str, option: EncoderOption) -> None:

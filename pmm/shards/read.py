@@ -87,7 +87,7 @@ class Shards:
         self.n_users: int = index["users"]
         self.picture_size: int = index["picture"]["size"]
         self.tokenizer: dict[str, Any] = index["tokenizer"]
-        """name, sha256, pad, special, vocabulary, max_tokens."""
+        """name, sha256, pad, special, vocabulary, max_tokens; prefix, where texts have one."""
         self.has_content: bool = has_content(self.manifest)
         """Whether texts and pictures were read at all, see `pmm shard --no-content`."""
         self._n_sequence_shards: int = index["sequence_shards"]
@@ -141,7 +141,8 @@ class Shards:
         view.__dict__["has_text"] = self.has_text
         view.__dict__.pop("tokens", None)
         view.tokenizer = {
-            **self.tokenizer,
+            # a prefix is what the encoder of the shards wants
+            **{name: value for name, value in self.tokenizer.items() if name != "prefix"},
             "name": tokenizer.name,
             "local": tokenizer.local,
             "sha256": tokenizer.digest,

@@ -97,20 +97,44 @@ def _portable(loaded: Any, name: str, *, local: bool) -> Tokenizer:
 class TokenEncoder:
     """Encodes batches of texts; made once a process."""
 
-    def __init__(self, tokenizer: Tokenizer, max_tokens: int) -> None:
+    def __init__(self, tokenizer: Tokenizer, max_tokens: int, prefix: str = "") -> None:
+        """Take a tokenizer.
+
+        Args:
+            tokenizer: an encoder's.
+            max_tokens: of a text, the special ones and the prefix included.
+            prefix: put before every text that is not empty.
+
+        Raises:
+            InputError: no token of a text would be left.
+        """
         if max_tokens <= tokenizer.special:
             raise InputError(
                 f"max_tokens is {max_tokens}, but the special tokens of {tokenizer.name!r} alone "
                 f"are {tokenizer.special}: give at least {tokenizer.special + 1}"
             )
         self._backend = tokenizers.Tokenizer.from_str(tokenizer.serialised)
+        self._prefix = prefix
+        # A text of which the tokenizer makes nothing is an empty one, with a prefix too.
+        self._nothing = [self._backend.encode(each).ids for each in (prefix, prefix.rstrip())]
+        longest = max(map(len, self._nothing))
+        if prefix and max_tokens <= longest:
+            raise InputError(
+                f"max_tokens is {max_tokens}, but the prefix {prefix!r} and the special tokens of "
+                f"{tokenizer.name!r} alone are {longest}: give at least {longest + 1}"
+            )
         self._backend.enable_truncation(max_tokens)
 
     def encode(self, texts: Sequence[str]) -> list[Tokens]:
         """int32 ids of each text, special ones included; of an empty text the special ones only."""
         with _one_thread():
-            encodings = self._backend.encode_batch_fast(list(texts))
-        return [np.array(encoding.ids, dtype=np.int32) for encoding in encodings]
+            whole = [self._prefix + text if text else text for text in texts]
+            encodings = self._backend.encode_batch_fast(whole)
+        found = [encoding.ids for encoding in encodings]
+        if self._prefix:
+            empty = self._backend.encode("").ids
+            found = [empty if ids in self._nothing else ids for ids in found]
+        return [np.array(ids, dtype=np.int32) for ids in found]
 
 
 @contextmanager

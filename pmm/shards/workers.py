@@ -36,6 +36,7 @@ class Setting:
     tokenizer: Tokenizer | None
     """None: neither texts nor pictures are read."""
     max_tokens: int
+    text_prefix: str = ""
 
 
 def in_process(tasks: Iterable[Task], setting: Setting) -> Iterator[int]:
@@ -46,7 +47,9 @@ def in_process(tasks: Iterable[Task], setting: Setting) -> Iterator[int]:
 
 
 def _encoder(setting: Setting) -> TokenEncoder | None:
-    return TokenEncoder(setting.tokenizer, setting.max_tokens) if setting.tokenizer else None
+    if setting.tokenizer is None:
+        return None
+    return TokenEncoder(setting.tokenizer, setting.max_tokens, setting.text_prefix)
 
 
 def _write_one(shard: int, rows: list[Item], setting: Setting, encoder: TokenEncoder | None) -> int:

@@ -90,10 +90,13 @@ def _recorded(index: Mapping[str, Any]) -> dict[str, object]:
     found: dict[str, object] = {
         "text_encoder": "FOLDER" if tokenizer.get("local") else tokenizer.get("name"),
         "max_tokens": tokenizer.get("max_tokens"),
+        "text_prefix": tokenizer.get("prefix", ""),
         "jpeg_quality": (index.get("picture") or {}).get("quality"),
+        "size": (index.get("picture") or {}).get("size"),
     }
-    usual = ShardOptions()
-    return {each: value for each, value in found.items() if value != getattr(usual, each)}
+    usual = vars(ShardOptions())
+    usual["size"] = usual["picture_size"]
+    return {each: value for each, value in found.items() if value != usual[each]}
 
 
 def write_shards(home: Home, target: str, options: ShardOptions, *, force: bool = False) -> Built:
@@ -119,13 +122,13 @@ def write_shards(home: Home, target: str, options: ShardOptions, *, force: bool 
         pictures = None
         if not options.no_content:
             pictures = _picture_folder(name, source, images, options, again)
-    tokenizer = _tokenizer(options)
+    tokenizer, texts = _tokenizer(options), (options.max_tokens, options.text_prefix)
     digest = _pictures_digest(home, pictures, images)
     size, quality = options.picture_size, options.jpeg_quality
     picture_format = PictureFormat(size=size, quality=quality, max_pixels=options.max_pixels)
 
     def write(folder: Path) -> dict[str, int]:
-        setting = Setting(folder, pictures, picture_format, tokenizer, options.max_tokens)
+        setting = Setting(folder, pictures, picture_format, tokenizer, *texts)
         n_shards = _write_items(name, items, setting, options)
         counts = _counts(folder, n_shards)
         if not (counts.get("pictures") or options.allow_no_pictures or options.no_content):
@@ -178,7 +181,7 @@ def _tokenizer(options: ShardOptions) -> Tokenizer | None:
     if options.no_content:
         return None
     tokenizer = load_tokenizer(options.text_encoder)
-    TokenEncoder(tokenizer, options.max_tokens)
+    TokenEncoder(tokenizer, options.max_tokens, options.text_prefix)
     return tokenizer
 
 
@@ -222,6 +225,7 @@ def _config(tokenizer: Tokenizer | None, options: ShardOptions) -> dict[str, Any
         "text_encoder": tokenizer.name,
         "tokenizer": tokenizer.digest,
         "max_tokens": options.max_tokens,
+        **({"text_prefix": options.text_prefix} if options.text_prefix else {}),
         "picture_size": options.picture_size,
         "jpeg_quality": options.jpeg_quality,
         "max_pixels": options.max_pixels,
@@ -312,6 +316,7 @@ def _index(name: str, setting: Setting, options: ShardOptions, n_items: int) -> 
             "special": tokenizer.special if tokenizer else 0,
             "vocabulary": tokenizer.vocabulary if tokenizer else 0,
             "max_tokens": setting.max_tokens if tokenizer else 0,
+            **({"prefix": setting.text_prefix} if setting.text_prefix else {}),
         },
     }
 

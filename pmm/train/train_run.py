@@ -12,7 +12,9 @@ import torch
 from pmm.data.training_set import TrainingSet
 from pmm.errors import PmmError, RecipeError, StaleArtefact
 from pmm.model.build import build_model, features_of
+from pmm.model.encoders.encoder_origin import origin_of
 from pmm.model.features.trunks import trunks_of, write_trunks
+from pmm.model.protocol import ModelOptions
 from pmm.runs import folder as run_folder
 from pmm.runs.checkpoint import LAST
 from pmm.runs.compatibility import require_content, require_pictures, require_tokens
@@ -21,7 +23,7 @@ from pmm.runs.folder import LOG, RECIPE, Existing
 from pmm.runs.former_recipes import saved_values
 from pmm.runs.loading import open_parts
 from pmm.runs.names import run_folder_of
-from pmm.runs.recipe import CHANGEABLE, Recipe, with_whole_paths
+from pmm.runs.recipe import CHANGEABLE, Recipe, encoder_specs, with_whole_paths
 from pmm.runs.request import CacheRequest, TrainRequest
 from pmm.runs.resolve import resolve_run
 from pmm.runs.trackers import TrackedLog, require_trackers
@@ -158,7 +160,17 @@ def _about(trainer: Trainer, data: TrainingSet, command: str) -> dict[str, Any]:
         "target": data.target,
         "reads": data.reads(),
         "device": str(trainer.device),
+        "encoders": origins_of(trainer.model.options),
         **trainer.sizes(),
+    }
+
+
+def origins_of(options: ModelOptions) -> dict[str, dict[str, str]]:
+    """ "text", "vision" -> source and licence of the encoders that a model reads items by."""
+    return {
+        side: origin_of(spec).as_record()
+        for side, spec in encoder_specs(options).items()
+        if options.content in (side, "both")
     }
 
 

@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import pyarrow as pa
 import torch
 from torch import Tensor
 
+from pmm.arrays import Int64s
 from pmm.data.batch import Batch
 from pmm.data.loader import BatchLoader, steps_per_epoch, train_batches
 from pmm.data.training_set import TrainingSet
@@ -54,8 +56,10 @@ from pmm.runs.weights import (
     trained_tensors,
 )
 from pmm.shards.kinds import Storage
+from pmm.shards.read import Shards
 from pmm.storage.artefact import storage_errors
 from pmm.train import first_batch
+from pmm.train.category_validation import popularity_inside, rank_inside
 from pmm.train.interrupt import Interrupt
 from pmm.train.optimiser import make_optimiser
 from pmm.train.profile import StepProfile
@@ -105,7 +109,7 @@ class Trainer:
         self.frozen, self.frozen_parts = frozen_digest(self.model), frozen_digests(self.model)
         self.steps_per_epoch = steps_per_epoch(len(data), options.batch_users)
         self.popularity = mean_summary(
-            {part.target: references(part, VALID)["popularity"] for part in data.parts}
+            {part.target: self._popularity(k, part) for k, part in enumerate(data.parts)}
         )
         self.state = State()
         self.ended: Ended = ""
@@ -384,13 +388,31 @@ class Trainer:
     def _rank_validation(self, mixes: Sequence[PopularityMix]) -> list[dict[str, Any]]:
         """The summary of each share of popularity; of several sources their mean."""
         tables = {
-            part.target: evaluate_mixes(self.model, part, VALID, mixes, dtype=self.dtype)
-            for part in self.data.parts
+            part.target: self._ranks(k, part, mixes) for k, part in enumerate(self.data.parts)
         }
         return [
             mean_summary({target: summarise(each[k]) for target, each in tables.items()})
             for k in range(len(mixes))
         ]
+
+    def _ranks(self, k: int, part: Shards, mixes: Sequence[PopularityMix]) -> list[pa.Table]:
+        """Of a part's validation items, by each share; inside categories if it is trained so."""
+        of_N = self._split_by(k)
+        if of_N is None:
+            return evaluate_mixes(self.model, part, VALID, mixes, dtype=self.dtype)
+        return rank_inside(self.model, part, of_N, VALID, mixes, dtype=self.dtype)
+
+    def _popularity(self, k: int, part: Shards) -> dict[str, Any]:
+        """What popularity reaches on the same questions."""
+        of_N = self._split_by(k)
+        if of_N is None:
+            return references(part, VALID)["popularity"]
+        return summarise(popularity_inside(part, of_N, VALID))
+
+    def _split_by(self, k: int) -> Int64s | None:
+        """The categories by which a part's sequences are split; None: they are whole."""
+        split = self.data.split_by
+        return split[k].of_N if split and split[k].some else None
 
     def _choose_popularity(self, log: TrackedLog, interrupt: Interrupt) -> None:
         """Try shares of popularity on the validation items with the best weights, and store what

@@ -18,8 +18,8 @@ from pmm.demo.public_encoders import (
 from pmm.demo.teaching import _contrast, embed_pictures, embed_texts
 from pmm.errors import InputError
 from pmm.model.encoders.specs import TextSpec, VisionSpec
-from pmm.model.encoders.text_encoder import load_text
 from pmm.model.encoders.vision_encoder import load_vision
+from pmm.model.text_encoders.load_text import load_text
 from pmm.world.attributes import ATTRIBUTES
 from pmm.world.corpus import draw_corpus
 

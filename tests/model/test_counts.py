@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from transformers import XLMRobertaConfig
 
+from pmm.model.encoders.open_clip_tower import vision_plan
 from pmm.model.encoders.specs import TextSpec, VisionSpec
-from pmm.model.encoders.vision_encoder import vision_plan
 from pmm.model.pmmrec.pmmrec import Pmmrec, PmmrecOptions
 from pmm.train.optimiser import parameter_groups
 

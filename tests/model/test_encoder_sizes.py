@@ -12,8 +12,8 @@ import torch
 from pmm.errors import InputError
 from pmm.model.encoders import encoder_sizes
 from pmm.model.encoders.specs import TextSpec, VisionSpec
-from pmm.model.encoders.text_encoder import load_text
 from pmm.model.encoders.vision_encoder import load_vision
+from pmm.model.text_encoders.load_text import load_text
 from pmm.shards.tokens import load_tokenizer
 
 
@@ -38,8 +38,8 @@ def without_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any, **__: Any) -> Any:
         raise AssertionError("allocated")
 
-    monkeypatch.setattr("pmm.model.encoders.text_encoder.AutoModel.from_pretrained", refuse)
-    monkeypatch.setattr("pmm.model.encoders.vision_encoder.load_state_dict", refuse)
+    monkeypatch.setattr("pmm.model.text_encoders.load_text.AutoModel.from_pretrained", refuse)
+    monkeypatch.setattr("pmm.model.encoders.open_clip_tower.load_state_dict", refuse)
     monkeypatch.setattr(torch, "manual_seed", refuse)
 
 

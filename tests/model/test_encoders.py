@@ -14,10 +14,11 @@ import torch
 from transformers import AutoModel, AutoTokenizer, BertConfig, RobertaConfig, XLMRobertaConfig
 
 from pmm.errors import InputError
+from pmm.model.encoders.open_clip_tower import vision_plan
 from pmm.model.encoders.packing import Packing
 from pmm.model.encoders.specs import TextSpec, VisionSpec
-from pmm.model.encoders.text_encoder import load_text
-from pmm.model.encoders.vision_encoder import TRUNK_PICTURES, load_vision, vision_plan
+from pmm.model.encoders.vision_encoder import TRUNK_PICTURES, load_vision
+from pmm.model.text_encoders.load_text import load_text
 from pmm.shards import hub
 
 SIZE = {"hidden_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4}

@@ -17,7 +17,7 @@ from transformers import AutoModel
 
 from pmm.errors import BrokenArtefact, InputError
 from pmm.model.encoders.specs import VisionSpec
-from pmm.model.encoders.vision_encoder import load_tower
+from pmm.model.encoders.vision_encoder import load_open_clip_whole
 from pmm.model.features.frozen_vectors import (
     EmbeddingTower,
     FrozenVectors,
@@ -263,7 +263,7 @@ def test_pictures_of_another_size_are_refused_for_frozen_vectors(
 
 
 def test_a_tower_without_projection_gives_its_normed_class_token(shop: Any) -> None:
-    tower, mean, std = load_tower(shop.options.vision)
+    tower, mean, std = load_open_clip_whole(shop.options.vision)
     tower.proj = None
     embedder = EmbeddingTower(tower, mean, std).eval()
     picture = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)

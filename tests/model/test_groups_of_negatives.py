@@ -38,7 +38,8 @@ def negatives(batch: Batch, user: int, anchor: int, group: list[int]) -> list[in
 
 
 def next_item(model: Pmmrec, batch: Batch, group: list[int]) -> float:
-    """Eq. 5 row by row, logits corrected by the items' shares."""
+    """Eq. 5 row by row, logits corrected by the items' shares where that is asked."""
+    shift_I = batch.log_p_I * (model.options.dap_logq == "on")
     item_ID = model.encode_items(batch.items)
     padded = functional.pad(item_ID, (0, 0, 1, 0))
     inputs = batch.slot_BS[:, :-1]
@@ -47,7 +48,7 @@ def next_item(model: Pmmrec, batch: Batch, group: list[int]) -> float:
     for user, at in itertools.product(range(len(rows)), range(len(rows[0]) - 1)):
         if rows[user][at]:
             target = rows[user][at + 1] - 1
-            z = (item_ID @ user_BLD[user, at]) - batch.log_p_I
+            z = (item_ID @ user_BLD[user, at]) - shift_I
             columns = [target, *negatives(batch, user, target, group)]
             losses.append(math.log(sum(math.exp(z[i]) for i in columns)) - float(z[target]))
     return sum(losses) / len(losses)
@@ -75,9 +76,13 @@ def alignment(model: Pmmrec, batch: Batch, group: list[int]) -> float:
 
 
 @pytest.mark.parametrize("group", GROUPS)
+@pytest.mark.parametrize("logq", ["on", "off"])
 @torch.no_grad()
-def test_the_losses_are_those_of_counting_columns(build: Any, batch: Batch, group: Any) -> None:
-    model = build(negatives="category", weights=Weights(dap=1.0, nicl=1.0)).double().eval()
+def test_the_losses_are_those_of_counting_columns(
+    build: Any, batch: Batch, group: Any, logq: str
+) -> None:
+    weights = Weights(dap=1.0, nicl=1.0)
+    model = build(negatives="category", weights=weights, dap_logq=logq).double().eval()
     wide = replace(grouped(batch, group), log_p_I=batch.log_p_I.double())
     found = model.loss(wide)
     assert found["dap"].item() == pytest.approx(next_item(model, wide, group), rel=1e-6)

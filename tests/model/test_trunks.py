@@ -15,9 +15,10 @@ from transformers import AutoConfig, PretrainedConfig
 from pmm.data.training_set import TrainingSet
 from pmm.errors import BrokenArtefact
 from pmm.evaluate.catalogue import embed_catalogue
-from pmm.model.encoders.text_encoder import TEXT_FAMILIES
 from pmm.model.features.trunks import trunks_of, with_activations
 from pmm.model.pmmrec.pmmrec import Pmmrec
+from pmm.model.text_encoders.bert_text import BERT_FAMILIES
+from pmm.model.text_encoders.library_text import LAYOUTS
 from pmm.shards import activations
 from pmm.shards.activations import place_of, write_activations
 
@@ -72,10 +73,11 @@ def test_training_on_stored_activations_is_training_without_them(shop, blocks):
 def text_config(family: str, vocabulary: int) -> PretrainedConfig:
     sizes = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2}
     sizes |= {"intermediate_size": 64, "vocab_size": vocabulary, "pad_token_id": 1}
+    sizes |= {"num_key_value_heads": 2, "head_dim": 16}  # of decoders
     return AutoConfig.for_model(family, **sizes)
 
 
-@pytest.mark.parametrize("family", [*TEXT_FAMILIES, "quick_gelu"])
+@pytest.mark.parametrize("family", [*BERT_FAMILIES, *LAYOUTS, "quick_gelu"])
 def test_it_holds_for_every_family_of_encoders(shop, tmp_path, family):
     text, vision = shop.options.text, shop.options.vision
     vocabulary = json.loads(Path(text.encoder, "config.json").read_text())["vocab_size"]

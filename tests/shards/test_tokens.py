@@ -65,3 +65,21 @@ def test_without_network_a_hub_name_is_refused_at_once(monkeypatch: pytest.Monke
     with pytest.raises(InputError, match=r"cannot be reached.*give its folder"):
         load_tokenizer("nobody/no-such-encoder")
     assert time.monotonic() - start < 15
+
+
+def test_a_prefix_stands_before_every_text_that_has_a_token(
+    tokenizer_folder: Path, tokenizer: Tokenizer
+) -> None:
+    original = transformers.AutoTokenizer.from_pretrained(str(tokenizer_folder))
+    texts = ["red shoe", "word1 " * 300, "blue"]
+    whole = [f"blue coat: {text}" for text in texts]
+    expected = original(whole, truncation=True, max_length=20)["input_ids"]
+    encoder = TokenEncoder(tokenizer, 20, "blue coat: ")
+    assert [ids.tolist() for ids in encoder.encode(texts)] == expected
+    nothing = TokenEncoder(tokenizer, 20).encode([""])[0].tolist()
+    assert [ids.tolist() for ids in encoder.encode(["", "  \t"])] == [nothing, nothing]
+
+
+def test_a_prefix_that_leaves_no_room_for_texts_is_refused(tokenizer: Tokenizer) -> None:
+    with pytest.raises(InputError, match=r"the prefix 'red '.* give at least 4"):
+        TokenEncoder(tokenizer, 3, "red ")

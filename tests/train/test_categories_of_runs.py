@@ -8,23 +8,35 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pmm.cli import main
+from pmm.data.category_tables import read_categories
 from pmm.errors import MissingArtefact, RecipeError
 from pmm.evaluate.evaluate_options import EvaluateOptions
-from pmm.evaluate.evaluation import evaluate_run
-from pmm.model.pmmrec.pmmrec import ALL_OBJECTIVES
+from pmm.evaluate.evaluation import evaluate_mixes, evaluate_run, references
+from pmm.evaluate.metrics import summarise
+from pmm.evaluate.popularity_mix import NO_POPULARITY, PopularityMix
+from pmm.evaluate.ranking import Queries
+from pmm.model.pmmrec.pmmrec import ALL_OBJECTIVES, Pmmrec
 from pmm.runs.checkpoint import LAST
+from pmm.runs.loading import load_run
 from pmm.runs.recipe import Recipe
 from pmm.runs.request import TrainRequest
 from pmm.runs.resolve import resolve_run
 from pmm.runs.train_options import TrainOptions
 from pmm.runs.weights import BEST, read_tensors
+from pmm.shards.read import Shards
+from pmm.shards.sequence_shards import Lists
 from pmm.storage.home import Home
 from pmm.train import trainer
+from pmm.train.category_validation import inside, popularity_inside, rank_inside
 from pmm.train.train_run import train
+from pmm.train.trainer import VALID
 
 CATEGORIES = [["Shoes"] if k % 3 else ["Bags"] for k in range(20)]
 
@@ -222,3 +234,64 @@ def test_categories_that_are_not_there_end_the_command_with_one_message(
         assert said in error
         assert "--set model.negatives=source --set train.sequences=whole" in error
         assert "Traceback" not in error
+
+
+@given(
+    st.lists(st.lists(st.integers(1, 8), min_size=2, max_size=7), min_size=1, max_size=5),
+    st.lists(st.integers(0, 2), min_size=8, max_size=8),
+)
+def test_validation_asks_inside_a_category(rows: list[list[int]], category: list[int]) -> None:
+    """Against a loop over users: target and history by their place among the category's items."""
+    lists = [row[:-1] for row in rows]
+    asked = Queries(
+        user_U=np.arange(len(rows), dtype=np.int32),
+        target_U=np.array([row[-1] for row in rows], np.int32),
+        history=Lists(
+            offsets=np.cumsum([0, *map(len, lists)]).astype(np.int64),
+            values=np.array([item for row in lists for item in row], np.int32),
+        ),
+    )
+    found = {}
+    for each in inside(asked, np.array(category)):
+        for at, user in enumerate(each.queries.user_U.tolist()):
+            names = [int(item) + 1 for item in each.item_C]
+            history = [names[k - 1] for k in each.queries.history[at].tolist()]
+            found[user] = (names[each.queries.target_U[at] - 1], history, names)
+    expected = {}
+    for user, row in enumerate(rows):
+        own = category[row[-1] - 1]
+        history = [item for item in row[:-1] if category[item - 1] == own]
+        if history:
+            names = [item for item in range(1, 9) if category[item - 1] == own]
+            expected[user] = (row[-1], history, names)
+    assert found == expected
+
+
+def test_one_category_is_validated_as_the_whole(shop_maker: Any, tmp_path: Path) -> None:
+    shop = shop_maker.open_shop(tmp_path, n_items=20, n_users=16)
+    shards = shop.add_target("Plain", n_items=20, n_users=14, categories=[["Shoes"]] * 20)
+    torch.manual_seed(0)
+    model = Pmmrec(shop.options).eval()
+    mixes = [NO_POPULARITY, PopularityMix(alpha=0.5)]
+    of_N, options = np.ones(20, dtype=np.int64), EvaluateOptions(split="valid")
+    whole = evaluate_mixes(model, shards, options, mixes)
+    for one, two in zip(
+        whole, rank_inside(model, shards, of_N, options, mixes, dtype=torch.float32), strict=True
+    ):
+        assert one.equals(two)
+    popular = references(shards, options)["popularity"]["hr@10"]
+    assert summarise(popularity_inside(shards, of_N, options))["hr@10"] == popular
+
+
+def test_a_training_by_category_is_validated_inside_them(shop: Any, tmp_path: Path) -> None:
+    train(shop.home, tmp_path / "run", recipe(shop, "Fashion", epochs=1))
+    log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    (found,) = [each for each in log if each["kind"] == "evaluation"]
+    shards = Shards.of(shop.home, "Fashion")
+    model, _, _ = load_run(shop.home, tmp_path / "run", target="Fashion")
+    of_N = read_categories(shards).of_N
+    (table,) = rank_inside(model, shards, of_N, VALID, [NO_POPULARITY], dtype=torch.float32)
+    assert found["users"] == table.num_rows
+    assert found["ndcg@10"] == pytest.approx(summarise(table)["ndcg@10"])
+    popular = summarise(popularity_inside(shards, of_N, VALID))
+    assert found["popularity_hr@10"] == popular["hr@10"]

@@ -52,7 +52,7 @@ class CarcaOptions(ModelOptions):
     loss: Literal["in_batch", "bce"] = "in_batch"
     """"in_batch": PMMRec's softmax over the batch's slots. "bce": one drawn negative at each input,
     as published."""
-    logq: LogQ = "on"
+    logq: LogQ = "off"
     reject: Reject = "same_ids"
     tau: float = 1.0
     """Of "in_batch": scores are divided by it."""

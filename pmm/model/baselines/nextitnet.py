@@ -37,7 +37,7 @@ class NextitnetOptions(ModelOptions):
     user_convolution: int = 0
     """Items that a causal convolution in front of it reads at once; 0: there is none."""
     loss: Loss = "in_batch"
-    logq: LogQ = "on"
+    logq: LogQ = "off"
     reject: Reject = "same_ids"
     similarity: Similarity = "dot"
     tau: float = 1.0

@@ -32,7 +32,7 @@ class SasrecOptions(UserEncoderOptions, ModelOptions):
     user_blocks: int = 2
     user_heads: int = 2
     loss: Loss = "in_batch"
-    logq: LogQ = "on"
+    logq: LogQ = "off"
     reject: Reject = "same_ids"
     similarity: Similarity = "dot"
     tau: float = 1.0

@@ -51,7 +51,7 @@ class UnisrecOptions(UserEncoderOptions, ModelOptions):
     inner: int = 256
     """Width of the feed-forward layers."""
     loss: Loss = "full"
-    logq: LogQ = "on"
+    logq: LogQ = "off"
     reject: Reject = "same_ids"
     similarity: Similarity = "cosine"
     tau: float = 0.07

@@ -9,7 +9,7 @@ final norm of a vision tower, its output projection) is not kept.
 Shape suffixes: I items, K tokens of an item, D the encoder's width.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -96,16 +96,16 @@ class CutEncoder(nn.Module):
         return nullcontext() if not self.frozen_stem else torch.no_grad()
 
 
-def called(module: nn.Module, *inputs: Any, recompute: bool) -> Tensor:
+def called(module: Callable[..., Any], *inputs: Any, recompute: bool, **named: Any) -> Tensor:
     """The output of a module; with `recompute` nothing inside is kept for the backward pass.
 
     It then runs once more in the backward pass, with the same dropout.
     """
     if recompute and torch.is_grad_enabled():
         # The reentrant form gives no gradient where no input has one, as hidden states at the cut.
-        output: Tensor = checkpoint(module, *inputs, use_reentrant=False)
+        output: Tensor = checkpoint(module, *inputs, use_reentrant=False, **named)
     else:
-        output = module(*inputs)
+        output = module(*inputs, **named)
     return output
 
 

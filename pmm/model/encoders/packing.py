@@ -8,7 +8,7 @@ width of a head; n and i: tokens and items of a group.
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -141,6 +141,30 @@ class Packing:
         ends = np.linspace(0, len(self.lengths), count + 1).astype(int).tolist()
         return [slice(first, last) for first, last in itertools.pairwise(ends)]
 
+    def _blocks(self) -> list[_Block]:
+        """The rectangles of `groups`, without those that have no token."""
+        if self._groups is None:
+            parts = [self._block(items.start, items.stop) for items in self.groups()]
+            self._groups = [part for part in parts if part.columns]
+        return self._groups
+
+    def by_groups(self, token_ND: Tensor, run: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        """What comes of all tokens, [N, D], by a function of right-padded ones.
+
+        Args:
+            token_ND: packed.
+            run: takes [i, K, D] and a mask bool [i, K], True at tokens, of which each row has one
+                at least: the first of an item without any is zeros. Returns [i, K, D].
+        """
+        found = [token_ND[:0]]
+        for group in self._blocks():
+            padded_iKD = group.spread(token_ND[group.first : group.last])
+            keys_i11K = group.keys_i11K
+            full = padded_iKD.new_ones(padded_iKD.shape[:2], dtype=torch.bool)
+            mask_iK = full if keys_i11K is None else keys_i11K[:, 0, 0]
+            found.append(group.pack(run(padded_iKD, mask_iK)))
+        return torch.cat(found)
+
     def attend(
         self, query_NHE: Tensor, key_NHE: Tensor, value_NHE: Tensor, *, dropout: float = 0.0
     ) -> Tensor:
@@ -154,11 +178,8 @@ class Packing:
         # packing saves everywhere else. The published step pads every slot to 50 tokens; it takes
         # 17.8 times as long, for this and for its frozen blocks (benchmarks/results.md,
         # train_step).
-        if self._groups is None:
-            parts = [self._block(items.start, items.stop) for items in self.groups()]
-            self._groups = [part for part in parts if part.columns]
         found = [query_NHE[:0]]
-        for group in self._groups:
+        for group in self._blocks():
             query_iHKE, key_iHKE, value_iHKE = (
                 group.spread(each[group.first : group.last]).transpose(1, 2)
                 for each in (query_NHE, key_NHE, value_NHE)

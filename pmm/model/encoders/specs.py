@@ -24,9 +24,10 @@ class VisionSpec:
     """Which vision tower, how much of it trains, and what it is shown."""
 
     encoder: str = "ViT-B-32"
-    """open_clip name or folder. The folder is in its local-dir format: config and weights."""
+    """A name or a folder of open_clip, transformers or timm. open_clip's name ("ViT-B-32"), a hub
+    name ("facebook/dinov2-small"), "timm:NAME", or a folder with config and weights."""
     pretrained: str = "openai"
-    """open_clip's tag of the weights; not used for a folder."""
+    """open_clip's tag of the weights; used for its names alone."""
     train_blocks: TrainBlocks = 2
     """Number of blocks at the top that train; 0 freezes the whole tower, "all" trains its
     embeddings too."""

@@ -1,83 +1,105 @@
-"""Vision towers of open_clip: finding and loading one, and running it (paper Eq. 2).
+"""Vision towers: finding one by its name or folder, and running it (paper Eq. 2).
 
-Shape suffixes: I items, P picture tokens (1 class token + patches), D the encoder's width, H = W
-the picture's side.
+Shape suffixes: I items, P picture tokens (those in front of the patches included), D the encoder's
+width, H = W the picture's side.
 """
 
-import json
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+import dataclasses
+from collections.abc import Callable
+from functools import partial
 
-import huggingface_hub
-import open_clip
 import torch
-from open_clip.factory import load_state_dict
-from open_clip.model import _build_vision_tower
-from open_clip.transformer import QuickGELU, VisionTransformer
+from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
-from torch.nn import functional
 
-from pmm.errors import InputError, nearest
-from pmm.model.encoders.cut_encoder import CutEncoder, require_all, require_seed
-from pmm.model.encoders.encoder_sizes import (
-    bytes_of_weights,
-    read_config,
-    require_modest_size,
-    require_plain_numbers,
-)
+from pmm.advice import options_text
+from pmm.errors import InputError
+from pmm.model.encoders.cut_encoder import CutEncoder, called
+from pmm.model.encoders.open_clip_tower import open_clip_tower, whole_open_clip_tower
 from pmm.model.encoders.specs import TrainBlocks, VisionSpec
-from pmm.shards.hub import (
-    cached_or_downloaded,
-    first_line,
-    local_folder,
-    quiet_libraries,
-    weights_file,
-)
+from pmm.model.encoders.timm_tower import timm_tower
+from pmm.model.encoders.tower_source import TowerSource, tower_source
+from pmm.model.encoders.transformers_tower import transformers_tower
+from pmm.model.encoders.vision_tower import VisionTower, inputs_for
 
 TRUNK_PICTURES = 128
 """Pictures that a trunk takes at a time: as floats, 1,000 of them fill 600 MB."""
 
 
-class QuickGelu(nn.Module):
-    """x sigmoid(1.702 x), as OpenAI's weights need it: one pass each way, the input overwritten."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The same as open_clip's, up to rounding; what is passed must not be used again."""
-        return functional.silu(x.mul_(1.702)).mul_(1 / 1.702)
-
-
 class VisionEncoder(CutEncoder):
-    """An open_clip vision tower up to the residual stream of its last block (paper Eq. 2).
+    """A vision tower up to the hidden states that its library gives (paper Eq. 2).
 
-    The final norm is not applied (docs/paper.md R11).
+    Those of open_clip are the residual stream of the last block, without the final norm
+    (docs/paper.md R11); those of transformers and timm are behind the final norm, as far as the
+    library's own have it. That norm belongs to the top, and trains with it.
     """
 
     shift_311: Tensor
     scale_311: Tensor
 
     def __init__(
-        self,
-        tower: VisionTransformer,
-        *,
-        top: TrainBlocks,
-        mean: tuple[float, ...],
-        std: tuple[float, ...],
-        source: str = "",
+        self, tower: VisionTower, *, top: TrainBlocks, source: str = "", pools: bool = False
     ) -> None:
-        blocks = tower.transformer.resblocks
-        for block in blocks:
-            if isinstance(block.mlp.gelu, QuickGELU):
-                block.mlp.gelu = QuickGelu()
-        width = int(tower.conv1.out_channels)
-        tower.transformer, tower.ln_post, tower.proj = nn.Identity(), nn.Identity(), None
-        tower.attn_pool = tower.attn_pool_contrastive = None
-        super().__init__(tower, blocks, width=width, top=top, source=source)
-        self.picture_size: tuple[int, int] = tower.image_size
-        self.tokens = 1 + tower.grid_size[0] * tower.grid_size[1]
-        scale_311, shift_311 = pixel_scale(mean, std)
+        """Cut it.
+
+        Args:
+            tower: taken apart; its parts are the encoder's from now on.
+            top: how many blocks train.
+            source: the name or folder that it was loaded from.
+            pools: whether `pooled` will be asked, by whom nothing trains.
+
+        Raises:
+            InputError: there are not so many blocks, or the library cannot run it so.
+        """
+        if not pools:
+            tower.drop_pooling()
+        super().__init__(tower.stem, tower.blocks, width=tower.width, top=top, source=source)
+        self.norm = nn.Identity() if tower.norm is None else tower.norm
+        self.norm.requires_grad_(top == "all" or top > 0)
+        self._tower = tower
+        scale_311, shift_311 = pixel_scale(tower.mean, tower.std)
         self.register_buffer("scale_311", scale_311, persistent=False)
         self.register_buffer("shift_311", shift_311, persistent=False)
+        self._fit(tower.size)
+
+    def _fit(self, size: tuple[int, int]) -> None:
+        tower = self._tower
+        name = f"vision tower {self.source}"
+        found = inputs_for(tower, self.stem, size, trains=not self.frozen_stem, name=name)
+        self.trunk_tokens, self.block_inputs = found
+        self.picture_size = size
+        patches = tower.patches(size)
+        self._in_front = self.trunk_tokens - patches
+        self.tokens = 1 + patches
+
+    @property
+    def about(self) -> dict[str, str]:
+        """What its output depends on besides weights and pixels, as text."""
+        return dict(self._tower.about)
+
+    def takes(self, side: int) -> bool:
+        """Whether square pictures of another side can be read, by positions in between."""
+        return self._tower.takes((side, side))
+
+    def fit(self, side: int) -> None:
+        """Read square pictures of another side from now on; positions as the library fits them.
+
+        Raises:
+            InputError: it takes those of its own size only (`own_side`).
+        """
+        if self.picture_size == (side, side):
+            return
+        if not self.takes(side):
+            raise InputError(
+                f"the vision tower {self.source!r} takes pictures of {self.own_size}, the shards "
+                f"hold {side}x{side}"
+            )
+        self._fit((side, side))
+
+    @property
+    def own_size(self) -> tuple[int, int]:
+        """Height and width of the pictures that the checkpoint was made for."""
+        return self._tower.size
 
     def normalise(self, picture_I3HW: Tensor) -> Tensor:
         """uint8 0..255 to float32 with the mean and deviation of the spec."""
@@ -87,7 +109,7 @@ class VisionEncoder(CutEncoder):
         """Hidden states [I, P, D] at the cut, without gradient unless the stem trains.
 
         Args:
-            picture_I3HW: uint8 RGB of the tower's own size.
+            picture_I3HW: uint8 RGB of the tower's own size, or that which it was fitted to.
 
         Raises:
             InputError: pictures of another size.
@@ -100,18 +122,51 @@ class VisionEncoder(CutEncoder):
             return torch.cat([self._bottom(part) for part in parts])
 
     def _bottom(self, picture_I3HW: Tensor) -> Tensor:
-        hidden_IPD: Tensor = self.stem._embeds(self.normalise(picture_I3HW))  # type: ignore[operator]
-        for block in self.blocks[: self.cut]:
-            hidden_IPD = block(hidden_IPD)
+        hidden_IPD = self._tower.embed(self.stem, self.normalise(picture_I3HW))
+        for number in range(self.cut):
+            hidden_IPD = self._block(number)(hidden_IPD)
         return hidden_IPD
 
+    def _block(self, number: int) -> Callable[[Tensor], Tensor]:
+        args, named = self.block_inputs.of(number)
+        block = self.blocks[number]
+        # Positional arguments follow the hidden states.
+        return partial(_called_with, block, args, named)
+
+    def whole(self, hidden_IPD: Tensor) -> Tensor:
+        """The library's hidden states [I, P, D] from those at the cut, registers and all."""
+        for number in range(self.cut, len(self.blocks)):
+            hidden_IPD = called(self._block(number), hidden_IPD, recompute=self.recompute)
+        normed_IPD: Tensor = self.norm(hidden_IPD)
+        return normed_IPD
+
     def top(self, hidden_IPD: Tensor) -> Tensor:
-        """Hidden states [I, P, D] of the last block; token 0 is the class token."""
-        return self.through_top(hidden_IPD)
+        """Tokens [I, 1 + patches, D] from the hidden states at the cut.
+
+        Token 0 is the class token; of a tower without one it is the mean of the patches. Register
+        tokens are left out.
+        """
+        hidden_IPD = self.whole(hidden_IPD)
+        if self._tower.class_token and self._in_front == 1:
+            return hidden_IPD
+        patch_IPD = hidden_IPD[:, self._in_front :]
+        first_I1D = hidden_IPD[:, :1] if self._tower.class_token else patch_IPD.mean(1, True)
+        return torch.cat([first_I1D, patch_IPD], dim=1)
+
+    def pooled(self, picture_I3HW: Tensor) -> Tensor:
+        """The library's vector of each picture [I, D], where it was built for that (`pools`)."""
+        return self._tower.pool(self.stem, self.whole(self.trunk(picture_I3HW)))
 
     def forward(self, picture_I3HW: Tensor) -> Tensor:
         """Trunk and top."""
         return self.top(self.trunk(picture_I3HW))
+
+
+def _called_with(
+    block: nn.Module, args: tuple[object, ...], named: dict[str, object], hidden_IPD: Tensor
+) -> Tensor:
+    found: Tensor = block(hidden_IPD, *args, **named)
+    return found
 
 
 def pixel_scale(mean: tuple[float, ...], std: tuple[float, ...]) -> tuple[Tensor, Tensor]:
@@ -129,157 +184,52 @@ def require_size(picture_I3HW: Tensor, size: tuple[int, int]) -> None:
     if tuple(picture_I3HW.shape[-2:]) != tuple(size):
         raise InputError(
             f"the vision tower takes pictures of {size}, the shards hold "
-            f"{tuple(picture_I3HW.shape[-2:])}: choose a tower of that size, or shard again"
+            f"{tuple(picture_I3HW.shape[-2:])}: choose a tower of that size, or shard again with "
+            + options_text(size=size[0])
         )
 
 
-def load_vision(spec: VisionSpec) -> VisionEncoder:
-    """The vision tower of a spec, in float32; the text tower beside it is never built.
+def load_vision(spec: VisionSpec, *, pools: bool = False) -> VisionEncoder:
+    """The vision tower of a spec, in float32; a text tower beside it is never loaded.
+
+    Args:
+        spec: which; `pmm.model.encoders.tower_source` says what its name may be.
+        pools: whether it is to make one vector of a picture, as its library does (`pooled`). Not
+            of open_clip (`load_open_clip_whole`).
 
     Raises:
         InputError: not found, not readable, no plain ViT, or without weights and seed.
     """
-    tower, mean, std = load_tower(spec)
-    return VisionEncoder(tower, top=spec.train_blocks, mean=mean, std=std, source=spec.encoder)
+    tower = _tower(spec, tower_source(spec))
+    if spec.image_norm == "half":
+        tower = dataclasses.replace(tower, mean=(0.5,) * 3, std=(0.5,) * 3)
+    return VisionEncoder(tower, top=spec.train_blocks, source=spec.encoder, pools=pools)
 
 
-def load_tower(
+def _tower(spec: VisionSpec, source: TowerSource) -> VisionTower:
+    match source.library:
+        case "open_clip":
+            return open_clip_tower(spec, source.folder)
+        case "timm":
+            return timm_tower(spec, source.architecture, source.folder, source.name)
+        case "transformers":
+            assert source.folder is not None
+            return transformers_tower(spec, source.folder, source.name)
+
+
+def load_open_clip_whole(
     spec: VisionSpec,
-) -> tuple[VisionTransformer, tuple[float, ...], tuple[float, ...]]:
+) -> tuple[VisionTransformer, tuple[float, ...], tuple[float, ...]] | None:
     """open_clip's whole tower of a spec, with its head; mean and deviation of its pixels.
+
+    None where the spec's tower is another library's.
 
     Raises:
         InputError: as of `load_vision`.
     """
-    plan = vision_plan(spec)
-    held = bytes_of_weights(plan.weights.parent) if plan.weights else None
-    require_modest_size(plan.build, plan.name, held if spec.random_seed is None else None)
-    if spec.random_seed is not None:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(spec.random_seed)
-            tower = plan.build()
-    else:
-        weights = _fetch(plan)
-        tower = plan.build()
-        _load_tower(tower, weights, plan.name)
+    source = tower_source(spec)
+    if source.library != "open_clip":
+        return None
+    tower, mean, std = whole_open_clip_tower(spec, source.folder)
     half = spec.image_norm == "half"
-    mean, std = ((0.5,) * 3, (0.5,) * 3) if half else (plan.mean, plan.std)
-    return tower, mean, std
-
-
-@dataclass(frozen=True, kw_only=True)
-class VisionPlan:
-    """What is to be built and loaded for a VisionSpec, before anything is."""
-
-    name: str
-    config: dict[str, Any]
-    quick_gelu: bool
-    """OpenAI's weights need the sigmoid form of GELU; the tag decides where there is one."""
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    weights: Path | None
-    """A file of a local folder."""
-    tag: dict[str, Any] | None
-    """open_clip's record of published weights."""
-
-    def build(self) -> VisionTransformer:
-        """The tower with random weights from torch's generator."""
-        return _build_vision_tower(
-            self.config["embed_dim"], self.config["vision_cfg"], quick_gelu=self.quick_gelu
-        )
-
-
-def vision_plan(spec: VisionSpec) -> VisionPlan:
-    """Read the config that a spec names, without loading weights.
-
-    >>> vision_plan(VisionSpec(encoder="ViT-B-32", pretrained="openai")).quick_gelu
-    True
-    >>> vision_plan(VisionSpec(encoder="ViT-B-32", pretrained="laion2b_s34b_b79k")).quick_gelu
-    False
-    """
-    folder = local_folder(spec.encoder.removeprefix("local-dir:"), "--vision-encoder")
-    plan = _named_plan(spec) if folder is None else _folder_plan(spec, folder)
-    tower = plan.config["vision_cfg"]
-    require_plain_numbers(tower if isinstance(tower.get("layers"), int) else {}, plan.name)
-    if "timm_model_name" in tower or not isinstance(tower.get("layers"), int):
-        raise InputError(
-            f"{plan.name} is no plain vision Transformer; choose one of open_clip's ViT models"
-        )
-    return plan
-
-
-def _folder_plan(spec: VisionSpec, folder: Path) -> VisionPlan:
-    name, path = f"vision tower {folder}", folder / "open_clip_config.json"
-    if not path.is_file():
-        raise InputError(f"{name}: no open_clip_config.json in this folder")
-    try:
-        read = json.loads(read_config(path))
-        config, pixels = read["model_cfg"], read.get("preprocess_cfg", {})
-        config["embed_dim"], config["vision_cfg"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{name}: open_clip_config.json cannot be used ({error!r})") from error
-    weights = weights_file(folder)
-    if weights is None:
-        require_seed(spec.random_seed, name)
-    return VisionPlan(
-        name=name,
-        config=config,
-        quick_gelu=bool(config.get("quick_gelu", False)),
-        mean=tuple(pixels.get("mean", open_clip.OPENAI_DATASET_MEAN)),
-        std=tuple(pixels.get("std", open_clip.OPENAI_DATASET_STD)),
-        weights=weights,
-        tag=None,
-    )
-
-
-def _named_plan(spec: VisionSpec) -> VisionPlan:
-    config = open_clip.get_model_config(spec.encoder)
-    if config is None:
-        known = nearest(spec.encoder, open_clip.list_models())
-        raise InputError(
-            f"vision tower {spec.encoder!r} is neither a folder nor a model of open_clip ({known})"
-        )
-    tag = open_clip.get_pretrained_cfg(spec.encoder, spec.pretrained)
-    if not tag:
-        known = nearest(spec.pretrained, open_clip.list_pretrained_tags_by_model(spec.encoder))
-        raise InputError(f"{spec.encoder} has no weights called {spec.pretrained!r} ({known})")
-    return VisionPlan(
-        name=f"{spec.encoder} ({spec.pretrained})",
-        config=config,
-        quick_gelu=bool(tag.get("quick_gelu", False)),
-        mean=tuple(tag["mean"]),
-        std=tuple(tag["std"]),
-        weights=None,
-        tag=tag,
-    )
-
-
-def _fetch(plan: VisionPlan) -> Path:
-    """The file with the weights of a plan: the folder's, the cache's, or downloaded."""
-    if plan.weights is not None:
-        return plan.weights
-    tag = plan.tag or {}
-    repository = str(tag.get("hf_hub", "")).rstrip("/")
-
-    def load(local: bool) -> Path:
-        if local:
-            name = "open_clip_model.safetensors"
-            return Path(huggingface_hub.hf_hub_download(repository, name, local_files_only=True))
-        return Path(open_clip.download_pretrained(tag))
-
-    with quiet_libraries():
-        return cached_or_downloaded(repository, load, name=plan.name, option="--vision-encoder")
-
-
-def _load_tower(tower: VisionTransformer, path: Path, name: str) -> None:
-    try:
-        state = load_state_dict(str(path), weights_only=True)
-    except Exception as error:  # safetensors, pickle and zip readers raise kinds of their own
-        raise InputError(f"{name}: {path.name} cannot be read ({first_line(error)})") from error
-    prefix = "visual."
-    state = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-    try:
-        found = tower.load_state_dict(state, strict=False)
-    except RuntimeError as error:
-        raise InputError(f"{name}: weights do not fit its config ({error})") from error
-    require_all(found.missing_keys, name)
+    return (tower, (0.5,) * 3, (0.5,) * 3) if half else (tower, mean, std)

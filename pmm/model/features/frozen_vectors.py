@@ -19,9 +19,15 @@ from torch import Tensor, nn
 
 from pmm.errors import InputError
 from pmm.model.encoders.specs import TextSpec, VisionSpec
-from pmm.model.encoders.text_encoder import load_text
-from pmm.model.encoders.vision_encoder import load_tower, pixel_scale, require_size
+from pmm.model.encoders.vision_encoder import (
+    load_open_clip_whole,
+    load_vision,
+    pixel_scale,
+    require_size,
+)
 from pmm.model.features.trunks import activations_folder, described, tensors_digest
+from pmm.model.text_encoders.load_text import load_text
+from pmm.model.text_encoders.text_pooling import POOLINGS, pooling_of
 from pmm.shards.activations import Activations, Trunk, write_activations
 from pmm.shards.items import Items
 from pmm.shards.kinds import Storage
@@ -42,7 +48,7 @@ class FrozenVectors:
     """
 
     text_ND: Tensor | None
-    """float32, mean of the tokens; zeros where there is no text. None: no encoder was asked."""
+    """float32, pooled tokens; zeros where there is no text. None: no encoder was asked."""
     picture_ND: Tensor | None
     """float32, the tower's image embedding; zeros where there is no picture. None: as above."""
     has_text_N: Tensor
@@ -64,12 +70,14 @@ def frozen_vectors(
 ) -> FrozenVectors:
     """The vectors of all items of a target; what is not stored yet is computed and stored first.
 
-    A text's vector is the mean of the whole encoder's last hidden states over its real tokens, the
-    special ones included. A picture's is the tower's image embedding: class token, final norm,
-    output projection, as open_clip's `encode_image` gives it before normalisation. Which blocks a
-    spec trains does not matter. The encoders are loaded each time, as their weights are what tells
-    whether the stored vectors are theirs. What happens is said on the standard error. An encoder of
-    texts need not be the one whose tokens the shards hold: then its own are made of the texts.
+    A text's vector is pooled from the whole encoder's last hidden states as that was trained: their
+    mean over the real tokens, the special ones included, the first or the last. A picture's is the
+    tower's image embedding: of open_clip class token, final norm, output projection, as its
+    `encode_image` gives it before normalisation; of other libraries their own pooled vector
+    (docs/how-to/choose-encoders.md). Which blocks a spec trains does not matter. The encoders are
+    loaded each time, as their weights are what tells whether the stored vectors are theirs. What
+    happens is said on the standard error. An encoder of texts need not be the one whose tokens the
+    shards hold: then its own are made of the texts.
 
     Args:
         shards: of a target; stored activations that they give are not used.
@@ -112,7 +120,7 @@ def vectors_trunk(
     Raises:
         InputError: as of `text_vectors_trunk` and `picture_vectors_trunk`.
     """
-    trunk = _trunk_of(spec, device)
+    trunk = _trunk_of(spec, device, shards)
     if isinstance(spec, VisionSpec):
         return trunk, shards
     try:
@@ -129,27 +137,39 @@ def text_vectors_trunk(spec: TextSpec, device: torch.device | str = "cpu") -> Tr
     """A text encoder as a trunk that makes one vector of each item.
 
     Raises:
-        InputError: as of `load_text`.
+        InputError: as of `load_text` and `pooling_of`.
     """
     whole = dataclasses.replace(spec, train_blocks=0)
     encoder = load_text(whole).to(device).eval()
+    pooling = pooling_of(spec.encoder, causal=encoder.causal)
 
     def run(items: Items) -> Tensor:
         mask_IT = items.token_mask_IT.to(device)
         hidden_ITD = encoder.trunk(items.token_IT.to(device), mask_IT)
-        return _mean(hidden_ITD, mask_IT)[:, None]
+        return POOLINGS[pooling](hidden_ITD, mask_IT)[:, None]
 
-    about = {"vectors": "mean of tokens", "weights": _digest(encoder)}
+    about = {"vectors": pooling, "weights": _digest(encoder)}
     return Trunk(side="text", run=run, about=about, tokens=1, width=encoder.width, **_size(encoder))
 
 
-def picture_vectors_trunk(spec: VisionSpec, device: torch.device | str = "cpu") -> Trunk:
+def picture_vectors_trunk(
+    spec: VisionSpec, device: torch.device | str = "cpu", side: int = 0
+) -> Trunk:
     """A vision tower with its head as a trunk that makes one vector of each item.
 
+    Args:
+        spec: which tower.
+        device: where it runs.
+        side: of the pictures, pixels; 0: the tower's own.
+
     Raises:
-        InputError: as of `load_vision`; or the tower makes more than one vector of a picture.
+        InputError: as of `load_vision`; or the tower makes more than one vector of a picture, or
+            reads pictures of other sizes only.
     """
-    tower = EmbeddingTower(*load_tower(spec)).to(device).eval()
+    whole = load_open_clip_whole(spec)
+    if whole is None:
+        return _pooled_trunk(spec, device, side)
+    tower = EmbeddingTower(*whole).to(device).eval()
 
     def run(items: Items) -> Tensor:
         found_ID: Tensor = tower(items.picture_I3HW.to(device))
@@ -161,6 +181,23 @@ def picture_vectors_trunk(spec: VisionSpec, device: torch.device | str = "cpu") 
         "gelu": tower.gelu,  # the same weights mean something else with the other one
     }
     return Trunk(side="vision", run=run, about=about, tokens=1, width=tower.width, **_size(tower))
+
+
+def _pooled_trunk(spec: VisionSpec, device: torch.device | str, side: int) -> Trunk:
+    """The same of a tower of transformers or timm."""
+    encoder = load_vision(dataclasses.replace(spec, train_blocks=0), pools=True).to(device).eval()
+    if side:
+        encoder.fit(side)
+
+    @torch.no_grad()
+    def run(items: Items) -> Tensor:
+        return encoder.pooled(items.picture_I3HW.to(device))[:, None]
+
+    about = {"vectors": "pooled by the library", "weights": _digest(encoder), **encoder.about}
+    none = torch.zeros(1, 3, *encoder.picture_size, dtype=torch.uint8, device=device)
+    with torch.no_grad():
+        width = encoder.pooled(none).shape[1]
+    return Trunk(side="vision", run=run, about=about, tokens=1, width=width, **_size(encoder))
 
 
 class EmbeddingTower(nn.Module):
@@ -263,12 +300,12 @@ def _rows(x_ND: Tensor, rows: Tensor) -> Tensor:
     return fitted_RD
 
 
-def _trunk_of(spec: TextSpec | VisionSpec, device: torch.device | str) -> Trunk:
+def _trunk_of(spec: TextSpec | VisionSpec, device: torch.device | str, shards: Shards) -> Trunk:
     match spec:
         case TextSpec():
             return text_vectors_trunk(spec, device)
         case VisionSpec():
-            return picture_vectors_trunk(spec, device)
+            return picture_vectors_trunk(spec, device, shards.picture_size)
 
 
 def _stored(shards: Shards, trunk: Trunk, storage: Storage, items_at_once: int) -> Tensor:
@@ -285,12 +322,6 @@ def _stored(shards: Shards, trunk: Trunk, storage: Storage, items_at_once: int) 
         numbers = np.arange(start, min(start + ITEMS_AT_ONCE, shards.n_items)) + 1
         vector_ND[start : start + len(numbers)] = found.gather(numbers)[:, 0]
     return vector_ND
-
-
-def _mean(hidden_ITD: Tensor, mask_IT: Tensor) -> Tensor:
-    """The mean over real tokens, of which each row has one at least. [I, D]"""
-    weight_IT = mask_IT / mask_IT.sum(1, keepdim=True)
-    return torch.einsum("itd,it->id", hidden_ITD, weight_IT)
 
 
 def _size(encoder: nn.Module) -> dict[str, int]:

@@ -160,13 +160,18 @@ def _vision_trunk(encoder: VisionEncoder) -> Trunk:
         return encoder.trunk(items.picture_I3HW.to(next(encoder.parameters()).device))
 
     return Trunk(
-        side="vision", run=run, about=_about(encoder), tokens=encoder.tokens, width=encoder.width
+        side="vision",
+        run=run,
+        about=_about(encoder) | encoder.about,
+        tokens=encoder.trunk_tokens,
+        width=encoder.width,
     )
 
 
 def _about(encoder: CutEncoder) -> dict[str, str | int]:
     """The digest of the trunk's weights and pixel statistics, and where it is cut."""
     top = tuple(f"blocks.{number}." for number in range(encoder.cut, len(encoder.blocks)))
+    top += ("norm.",)  # behind the last block
     named = [*encoder.named_parameters(), *encoder.named_buffers()]
     return {
         "weights": tensors_digest((name, t) for name, t in named if not name.startswith(top)),

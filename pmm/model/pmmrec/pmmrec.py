@@ -21,7 +21,7 @@ from pmm.errors import InputError
 from pmm.model.encoders.cut_encoder import called
 from pmm.model.encoders.packing import Packing
 from pmm.model.encoders.specs import TextSpec, VisionSpec
-from pmm.model.encoders.text_encoder import load_text
+from pmm.model.encoders.text_encoder import TextEncoder
 from pmm.model.encoders.vision_encoder import load_vision
 from pmm.model.features.item_features import ItemFeatures, read_features
 from pmm.model.item_parts.item_residual import ItemResidual
@@ -53,7 +53,9 @@ from pmm.model.search_space import (
     Interval,
     Space,
 )
+from pmm.model.text_encoders.load_text import load_text
 from pmm.model.user_encoders.choice import UserEncoderOptions, make_user_encoder
+from pmm.model.user_encoders.transformer import UserPositions
 from pmm.shards.items import Items
 from pmm.shards.kinds import Modality, Reads
 from pmm.shards.read import Shards
@@ -135,7 +137,11 @@ class PmmrecOptions(UserEncoderOptions, ModelOptions):
     """Its learning rate, as a multiple of train.lr; it has no weight decay."""
     user_blocks: int = 2
     user_heads: int = 2
-    dap_logq: LogQ = "on"
+    user_positions: UserPositions = "rope"
+    user_convolution: int = 3
+    dap_logq: LogQ = "off"
+    """Off, one model serves warm and cold items: how much popularity a ranking holds is chosen when
+    ranking (`train.choose_popularity`)."""
     dap_reject: Reject = "same_ids"
     dap_similarity: Similarity = "dot"
     dap_tau: float = 1.0
@@ -204,14 +210,21 @@ def preset(name: PmmrecPreset) -> PmmrecOptions:
                 fusion_pool="cls",
                 modality_pool="cls",
                 fusion_type_embedding=False,
-                dap_logq="off",
+                user_positions="absolute",
+                user_convolution=0,
                 corruption=CorruptionOptions(last_item=True),
                 nid_relu=True,
                 rcl=RobustOptions(similarity="dot", tau=1.0),
             )
         case "official":
             vision = VisionSpec(image_norm="half")
-            return PmmrecOptions(vision=vision, fusion_type_embedding=False)
+            return PmmrecOptions(
+                vision=vision,
+                fusion_type_embedding=False,
+                user_positions="absolute",
+                user_convolution=0,
+                dap_logq="on",
+            )
     raise InputError(f"no preset {name!r} (default, paper, official)")
 
 
@@ -258,6 +271,7 @@ class Pmmrec(nn.Module, Recommender):
         by_encoders = options.items == "encoders"
         read = [side for side in ("text", "vision") if options.modality in (side, "both")]
         self.text = load_text(options.text) if by_encoders and "text" in read else None
+        _require_poolable(self.text, options)
         self.vision = load_vision(options.vision) if by_encoders and "vision" in read else None
         widths = [encoder.width for encoder in (self.text, self.vision) if encoder is not None]
         self.width = options.width or [*widths, VECTOR_WIDTH][0]
@@ -564,6 +578,19 @@ class Pmmrec(nn.Module, Recommender):
         return [name for name, tensor in self.named_parameters() if tensor.requires_grad]
 
 
+def _require_poolable(text: TextEncoder | None, options: PmmrecOptions) -> None:
+    """Refuse to read a text at a first token that knows nothing of it.
+
+    Raises:
+        InputError: its encoder reads from left to right, and `modality_pool` is "cls".
+    """
+    if text is not None and text.causal and options.modality_pool == "cls":
+        raise InputError(
+            f"the text encoder {text.source!r} reads from left to right, so a text's first token "
+            'knows nothing of the others: set model.modality_pool = "mean"'
+        )
+
+
 def _projection(encoder: nn.Module | None, width: int) -> nn.Linear | None:
     """Linear to the model's width on each token (R9); Xavier-normal weight, zero bias."""
     if encoder is None:
@@ -721,16 +748,11 @@ ENTRY = ModelEntry(
         # ends a run (R34, R41, R43).
         "paper": Settings(
             options=preset("paper"),
-            training={"decay_norms": True, "epochs": 0, "choose_popularity": False},
+            training={"decay_norms": True, "epochs": 0},
         ),
         "official": Settings(
             options=preset("official"),
-            training={
-                "decay_norms": True,
-                "precision": "fp16",
-                "patience": 0,
-                "choose_popularity": False,
-            },
+            training={"decay_norms": True, "precision": "fp16", "patience": 0},
         ),
     },
     space=SPACE,

@@ -1,0 +1,1 @@
+"""Families of text encoders, each cut into a frozen trunk and a top that trains."""
