@@ -2,7 +2,7 @@
 
 Each encoder makes a vector of every item once, which is timed; what trains on them and how is the
 same for all. A comparison that was stopped goes on, and what was compared before is not trained
-again: a run's key is its recipe, the shards and the weights of its encoders.
+again: a run is known by its recipe, the shards, and its encoders with how they are read.
 
 Below the home folder: `comparisons/<target>/` with the rows and their table, and a run for each.
 """
@@ -177,7 +177,9 @@ def _look_at(contest: Comparison, side: str, spec: Any, recipe: Recipe, log: Log
         return
     device = pick_device(recipe.train.device)
     trunk, read = vectors_trunk(spec, contest.shards, device)
-    about = {"side": side, "weights": trunk.about["weights"], "items": contest.shards.n_items}
+    # Weights, and how they are read: pooling, tokens, pixels.
+    mark = _digest(trunk.about)
+    about: dict[str, Any] = {"side": side, "mark": mark, "items": contest.shards.n_items}
     about |= {"device": str(device)}
     known = next((e for e in contest.encoders if about.items() <= e.items()), None)
     place = activations_folder(contest.shards)
@@ -187,7 +189,7 @@ def _look_at(contest: Comparison, side: str, spec: Any, recipe: Recipe, log: Log
     if known is None or (built.fresh and not known["whole"]):
         if not built.fresh:
             seconds = _seconds_by_some(read, trunk)
-        known = {**about, "encoder": spec.encoder, "seconds": round(seconds, 2)}
+        known = {**about, "encoder": spec.encoder, "seconds": round(seconds, 6)}
         known |= {"whole": built.fresh, "width": trunk.width}
         known |= {"parameters": trunk.parameters, "parameter_bytes": trunk.parameter_bytes}
         with storage_errors(contest.folder / ROWS):
@@ -268,10 +270,14 @@ def _metrics(run_dir: Path, metrics: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _key(contest: Comparison, each: Contestant) -> str:
-    """What decides a row: recipe, shards, weights of the encoders."""
+    """What decides a row: recipe, shards, encoders."""
     recipe = {k: v for k, v in flat(asdict(each.recipe)).items() if k not in _SAME_RESULT}
-    weights = [contest.trunks[repr(spec)]["weights"] for spec in each.specs.values()]
-    said = json.dumps([recipe, contest.shards.fingerprint, weights], sort_keys=True, default=str)
+    marks = [contest.trunks[repr(spec)]["mark"] for spec in each.specs.values()]
+    return _digest([recipe, contest.shards.fingerprint, marks])
+
+
+def _digest(values: Any) -> str:
+    said = json.dumps(values, sort_keys=True, default=str)
     return hashlib.sha256(said.encode()).hexdigest()[:16]
 
 

@@ -32,7 +32,7 @@ SCHEMA = pa.schema(
     ]
 )
 """Of the table: a run a row. Metrics are shares; what there is nothing of is null."""
-_OF_ENCODER = {"side", "encoder", "weights", "items", "device", "seconds", "whole", "width"}
+_OF_ENCODER = {"side", "encoder", "mark", "items", "device", "seconds", "whole", "width"}
 _OF_ENCODER |= {"parameters", "parameter_bytes"}
 
 

@@ -25,8 +25,8 @@ from pmm.model.baselines.morec import MorecOptions
 from pmm.model.baselines.unisrec import UnisrecOptions
 from pmm.model.baselines.vqrec import Vqrec, VqrecOptions
 from pmm.model.encoders.specs import TextSpec
-from pmm.model.encoders.text_encoder import load_text
 from pmm.model.features.frozen_vectors import frozen_vectors
+from pmm.model.text_encoders.load_text import load_text
 from pmm.runs.checkpoint import LAST
 from pmm.runs.folder import LOG
 from pmm.runs.loading import load_run

@@ -16,7 +16,7 @@ from pmm.errors import BrokenArtefact, InputError
 from pmm.evaluate.evaluate_options import EvaluateOptions
 from pmm.evaluate.evaluation import evaluate_run
 from pmm.model.encoders.specs import TextSpec
-from pmm.model.encoders.text_encoder import load_text
+from pmm.model.text_encoders.load_text import load_text
 from pmm.runs.loading import saved_recipe
 from pmm.runs.request import EncodersRequest
 from pmm.storage.home import Home
