@@ -62,14 +62,14 @@ IN_BATCH: Space = {
 """How the in-batch softmax compares and corrects."""
 
 CONVOLUTION: Space = {"model.user_convolution": Choice(values=(0, 3))}
-POSITIONS: Space = {
-    "model.user_positions": Choice(
-        values=("absolute", "rope"), only={"model.user_encoder": ("transformer", "hstu")}
-    )
-}
+_POSITIONS = Choice(values=("absolute", "rope"))
+POSITIONS: Space = {"model.user_positions": _POSITIONS}
+"""Of models whose user encoder has positions whatever is chosen."""
 USER_ENCODER: Space = {
     "model.user_encoder": Choice(values=("transformer", "gru", "nextitnet", "hstu")),
-    **POSITIONS,
+    "model.user_positions": replace(
+        _POSITIONS, only={"model.user_encoder": ("transformer", "hstu")}
+    ),
     **CONVOLUTION,
     "model.user_norm": Choice(
         values=("post", "pre"), only={"model.user_encoder": ("transformer",)}

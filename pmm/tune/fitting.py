@@ -9,7 +9,11 @@ from pmm.model.search_space import Choice, Interval, Space
 from pmm.runs.recipe import Recipe
 from pmm.storage.dotted_names import value_at
 
-_STRUCTURE = frozenset({"model.width"})
+_WIDTH = "model.width"
+_STRUCTURE = frozenset(
+    {_WIDTH, "model.user_encoder", "model.user_positions", "model.user_convolution"}
+    | {"model.user_norm"}
+)
 """Not searched in fine-tuning: the run that it starts from has decided it."""
 
 
@@ -31,7 +35,7 @@ def fit_space(space: Space, base: Recipe, given: set[str]) -> Space:
             bounds = [each.low, each.high, *usual]
             fitted[path] = replace(each, low=min(bounds), high=max(bounds))
         else:
-            kept = [v for v in each.values if path not in _STRUCTURE or v % heads == 0]
+            kept = [v for v in each.values if path != _WIDTH or v % heads == 0]
             options = kept + [v for v in usual if v not in kept]
             fitted[path] = replace(each, values=tuple(options))
     if not fitted:

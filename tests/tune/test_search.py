@@ -31,8 +31,14 @@ pytest.importorskip("optuna", reason="the extra `tune` is not installed")
 TIMES = {"seconds"}
 REQUEST = TrainRequest(target="HM", model="sasrec")
 SEED = 7  # whose six trials have both similarities
+USER_ENCODER = {
+    "user_encoder": "transformer",
+    "user_positions": "absolute",
+    "user_convolution": 0,
+    "user_norm": "post",
+}
 VALUES: dict[str, Any] = {
-    "model": {"max_length": 6, "user_blocks": 1, "width": 16},
+    "model": {"max_length": 6, "user_blocks": 1, "width": 16, **USER_ENCODER},
     "train": {"epochs": 4, "batch_users": 8, "max_steps": 4, "weight_decay": 0.0},
 }
 
@@ -101,7 +107,7 @@ def test_the_first_trial_is_a_run_of_the_defaults(whole: tuple[Home, dict[str, A
         "train.lr": 1e-3,
         "model.dropout": 0.1,
         "model.similarity": "dot",
-        "model.logq": "on",
+        "model.logq": "off",
     }
     assert first["hr@10"] == train(home, home.run("plain"), plain)["best_hr@10"]
     assert found["best"]["hr@10"] >= first["hr@10"]
@@ -271,6 +277,7 @@ def test_minutes_end_a_trial(home: Home) -> None:
 def test_wrong_input_is_refused_before_anything_is_written(home: Home) -> None:
     everything = {"train.lr": 1.0, "train.weight_decay": 0.0, "model.width": 16}
     everything |= {"model.dropout": 0.1, "model.similarity": "dot", "model.logq": "on"}
+    everything |= {f"model.{name}": value for name, value in USER_ENCODER.items()}
     wrong: list[tuple[TrainRequest, dict[str, Any], dict[str, Any], str]] = [
         (REQUEST, VALUES, {"budget": 0}, "--budget 0"),
         (REQUEST, VALUES, {"budget": 1, "seed": -1}, "--seed -1"),
