@@ -40,7 +40,7 @@ class PopularityMix:
         """log((count + kappa) / sum(count + kappa)) of each item, float32 [N].
 
         >>> PopularityMix(kappa=1.0).log_share(np.array([0, 2])).round(3).tolist()
-        [-1.3860000371932983, -0.28799998760223389]
+        [-1.3860000371932983, -0.2879999876022339]
         """
         smoothed_N = count_N.astype(np.float64) + self.kappa
         log_N: NDArray[np.float32] = np.log(smoothed_N / smoothed_N.sum()).astype(np.float32)

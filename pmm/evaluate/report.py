@@ -48,14 +48,14 @@ def metrics_table(metrics: Mapping[str, Any]) -> str:
             ],
         ),
     ]
-    return "\n".join([*lines, *_mix_lines(metrics), *_cold_lines(metrics.get("cold_start"))])
+    return "\n".join([*lines, *mix_lines(metrics), *_cold_lines(metrics.get("cold_start"))])
 
 
 _MIX_NAMES = {"none": "", "chosen": " (chosen on validation)", "balanced": " (balanced)"}
 _MIX_PARTS = {"warm": "warm items", "cold": "cold items", "cold_cuts": "cold cuts, held out"}
 
 
-def _mix_lines(metrics: Mapping[str, Any]) -> list[str]:
+def mix_lines(metrics: Mapping[str, Any]) -> list[str]:
     """Rankings with a share of popularity beside the one without, warm and cold targets apart."""
     mixes = metrics.get("popularity_mix")
     if not mixes:

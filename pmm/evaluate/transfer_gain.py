@@ -161,7 +161,7 @@ def independent_difference(name: str, first: float, second: float, questions: in
 
     >>> found = independent_difference("hr@10", 0.0, 0.1, questions=100)
     >>> round(found.low, 3), round(found.high, 3)
-    (0.034, 0.162)
+    (0.035, 0.161)
     """
     shares = [(share * questions + 1) / (questions + 2) for share in (first, second)]
     deviation = math.sqrt(sum(p * (1 - p) / (questions + 2) for p in shares))

@@ -60,15 +60,17 @@ def test_projections_fusion_and_user_encoder(model: Pmmrec) -> None:
     assert count(model.text_projection) == count(model.vision_projection) == 590_592
     assert count(model.fusion.block) == BLOCK
     assert count(model.fusion) == 7_089_408
-    assert count(model.user_encoder) == 14_186_496
-    assert len(list(model.user_encoder.parameters())) == 27
+    convolution = 3 * 768 * 768 + 768
+    assert count(model.user_encoder) == 14_186_496 - 20 * 768 + convolution
+    assert len(list(model.user_encoder.parameters())) == 27 - 1 + 2
     assert [count(block) for block in model.user_encoder.blocks] == [7_084_800, 7_084_800]
 
 
 def test_the_official_form_trains_50807040_parameters(options: PmmrecOptions) -> None:
     """What of the published model really gets a gradient."""
     with torch.device("meta"):
-        model = Pmmrec(dataclasses.replace(options, fusion_type_embedding=False))
+        printed = {"user_positions": "absolute", "user_convolution": 0}
+        model = Pmmrec(dataclasses.replace(options, fusion_type_embedding=False, **printed))
     assert count(model, trained=True) == 50_807_040
     groups = parameter_groups(model, lr=1e-4, weight_decay=0.1, decay_norms=True)
     assert [sum(p.numel() for p in g["params"]) for g in groups] == [

@@ -346,7 +346,8 @@ def test_concat_trains_44899584_parameters_at_true_size(tmp_path) -> None:
         vocab_size=250_002, max_position_embeddings=514, type_vocab_size=1, layer_norm_eps=1e-5
     ).save_pretrained(tmp_path)
     text = TextSpec(encoder=str(tmp_path), random_seed=0)
-    options = dataclasses.replace(MorecOptions(), text=text, vision=VisionSpec(random_seed=0))
+    published = MorecOptions(user_positions="absolute", user_convolution=0)
+    options = dataclasses.replace(published, text=text, vision=VisionSpec(random_seed=0))
     with torch.device("meta"):
         model = Pmmrec(options)
     sizes = {n: p.numel() for n, p in model.named_parameters() if p.requires_grad}

@@ -49,7 +49,7 @@ def test_names_of_what_trains(build) -> None:
     names = build().trained_names()
     encoders = {".".join(n.split(".")[:3]) for n in names if n.startswith(("text.", "vision."))}
     assert encoders == {"text.blocks.1", "text.blocks.2", "vision.blocks.1", "vision.blocks.2"}
-    assert len([n for n in names if n.startswith("user_encoder.")]) == 27
+    assert len([n for n in names if n.startswith("user_encoder.")]) == 28
 
 
 def test_training_mode_keeps_the_trunks_in_eval_mode(build) -> None:
@@ -232,7 +232,7 @@ PRESETS = [
     ("fusion_pool", "cls", "mean", "mean"),
     ("modality_pool", "cls", "mean", "mean"),
     ("fusion_type_embedding", False, False, True),
-    ("dap_logq", "off", "on", "on"),
+    ("dap_logq", "off", "on", "off"),
     ("dap_reject", "same_ids", "same_ids", "same_ids"),
     ("dap_similarity", "dot", "dot", "dot"),
     ("dap_tau", 1, 1, 1),
@@ -254,6 +254,14 @@ PRESETS = [
     ("max_length", 20, 20, 20),
     ("user_blocks", 2, 2, 2),
     ("user_heads", 2, 2, 2),
+    ("user_encoder", "transformer", "transformer", "transformer"),
+    ("user_positions", "absolute", "absolute", "rope"),
+    ("user_convolution", 0, 0, 3),
+    ("user_norm", "post", "post", "post"),
+    ("negatives", "batch", "batch", "batch"),
+    ("items", "encoders", "encoders", "encoders"),
+    ("residual", "none", "none", "none"),
+    ("dap_tau_learned", False, False, False),
     ("dropout", 0.1, 0.1, 0.1),
 ]
 """Key, paper, official, default. Of objectives that `official` has not it takes the default."""

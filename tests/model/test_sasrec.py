@@ -161,7 +161,7 @@ def test_the_first_loss_is_that_of_the_popularity_correction_alone(width: int) -
         slot_BS=torch.from_numpy(np.searchsorted(distinct, rows) + 1),
         log_p_I=torch.from_numpy(np.log(share_N[distinct - 1])).float(),
     )
-    model = small(5_000, width=width, max_length=20)
+    model = small(5_000, width=width, max_length=20, logq="on")
     zero_BLD = torch.zeros(64, 20, width)
     expected = in_batch_softmax(
         zero_BLD, torch.zeros(len(distinct), width), batch.slot_BS, batch.log_p_I

@@ -162,7 +162,7 @@ def test_shards_of_an_older_target_are_refused(
     write_shards(home, "HM", options)
     change_target(home)
     with pytest.raises(
-        StaleArtefact, match=r"made from target .*pmm shard --target HM --text-encoder"
+        StaleArtefact, match=r"made from target .*pmm shard --target HM --size 32 --text-encoder"
     ):
         Shards.of(home, "HM")
     assert write_shards(home, "HM", options).fresh

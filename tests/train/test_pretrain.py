@@ -215,12 +215,12 @@ def damaged(world: World, tmp_path: Path, change: Callable[[dict[str, Any]], Non
 
 
 def test_a_missing_tensor_is_an_error(world: World, tmp_path: Path) -> None:
-    start = damaged(world, tmp_path, lambda held: held.pop("user_encoder.position.weight"))
-    with pytest.raises(BrokenArtefact, match=r"user_encoder\.position\.weight is missing"):
+    start = damaged(world, tmp_path, lambda held: held.pop("user_encoder.norm.weight"))
+    with pytest.raises(BrokenArtefact, match=r"user_encoder\.norm\.weight is missing"):
         take_over(Pmmrec(finetuning(world, "full").model), start)
     tensors, _ = read_tensors(tmp_path / BEST, made_by="")
     gone = set(read_tensors(world.run / BEST, made_by="")[0]) - set(tensors)
-    assert gone == {"user_encoder.position.weight"}
+    assert gone == {"user_encoder.norm.weight"}
 
 
 def test_a_run_that_holds_nothing_of_a_mode_is_an_error(world: World, tmp_path: Path) -> None:
@@ -234,7 +234,7 @@ def test_a_run_that_holds_nothing_of_a_mode_is_an_error(world: World, tmp_path: 
 
 
 def test_another_shape_is_an_error(world: World) -> None:
-    model = dataclasses.replace(finetuning(world, "full").model, max_length=9)
+    model = dataclasses.replace(finetuning(world, "full").model, user_convolution=5)
     with pytest.raises(BrokenArtefact, match="has shape"):
         take_over(Pmmrec(model), Start(run=str(world.run)))
 

@@ -152,7 +152,7 @@ def test_the_command_line_trains_resumes_evaluates_and_compares(
     assert names - {".lock", ".sums"} == {
         *("recipe.toml", "run.json", "log.jsonl", "checkpoint", "curves.png", "first_batch.json"),
         *("ranks.parquet", "ranks-cold.parquet", "ranks-cold-all.parquet", "metrics.json"),
-        "gallery.png",
+        *("ranks-chosen.parquet", "gallery.png"),
     }
     train(Home(home), home / "runs" / "content", Recipe(target="HM", model=shop.options))
     pmm("evaluate", "--home", home, home / "runs" / "content", "--cold")

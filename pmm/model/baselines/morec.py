@@ -22,7 +22,6 @@ from pmm.model.pmmrec.pmmrec import (
     read_vectors,
     with_modality,
 )
-from pmm.model.user_encoders.transformer import UserPositions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +35,6 @@ class MorecOptions(PmmrecOptions):
     name: Literal["morec"] = "morec"
     fusion: Fusion = "concat"
     modality_pool: Pool = "cls"
-    user_positions: UserPositions = "absolute"
-    user_convolution: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
