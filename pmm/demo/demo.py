@@ -42,7 +42,7 @@ logger = logging.getLogger(__name__)
 
 TARGET = "HM Shoes"
 PRETRAINED, SCRATCH, FINETUNED = "demo-pretrained", "demo-scratch", "demo-finetuned"
-PRETRAIN_EPOCHS, EPOCHS = 12, 12
+PRETRAIN_EPOCHS, EPOCHS = 3, 12
 VECTORS: dict[str, Any] = {"model": {"items": "vectors", "width": 128}}
 """Items from frozen vectors: an epoch takes seconds without a GPU. Width as the baselines'."""
 STEPS = 8

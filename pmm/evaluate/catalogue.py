@@ -6,7 +6,7 @@ Shape legend: N items of the catalogue, U users of a chunk, L window of recent i
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -52,16 +52,27 @@ def embed_catalogue(
     *,
     dtype: torch.dtype = torch.float32,
     items_per_chunk: int = 64,
+    before: int = 0,
 ) -> Catalogue:
-    """Encode every item once, in eval mode; the vectors stay on the model's device in float32."""
+    """Encode every item once, in eval mode; the vectors stay on the model's device in float32.
+
+    Args:
+        model: in whatever mode; it is put back into it.
+        shards: of the target.
+        dtype: of the matrix products.
+        items_per_chunk: encoded together.
+        before: how many items of other targets the model numbers before these, as while it is
+            trained on several.
+    """
     device = next(model.parameters()).device
     if model.options.reads == "none":
         items_per_chunk = LOOKED_UP_ITEMS
     parts: list[Tensor] = []
     with _evaluating(model), progress(shards.n_items, "Encoding the catalogue", "items") as bar:
         for items in _read_ahead(shards, items_per_chunk, model.options.reads):
+            numbered = replace(items, item_I=items.item_I + before)
             with mixed(device, dtype):
-                parts.append(model.encode_items(items.to(device)).float())
+                parts.append(model.encode_items(numbered.to(device)).float())
             bar.advance(len(items.item_I))
         input_ND = torch.cat(parts)
         return Catalogue(

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from pmm.arrays import Int64s
-from pmm.evaluate.catalogue import Catalogue, embed_catalogue, rank_mixes
+from pmm.evaluate.catalogue import Catalogue, rank_mixes
 from pmm.evaluate.evaluate_options import EvaluateOptions
 from pmm.evaluate.evaluation import questions
 from pmm.evaluate.popularity_and_chance import rank_by_popularity
@@ -78,21 +78,21 @@ def rank_inside(
     mixes: Sequence[PopularityMix],
     *,
     dtype: torch.dtype,
+    catalogue: Catalogue,
 ) -> list[pa.Table]:
     """The ranks of each share of popularity, as `pmm.evaluate.evaluation.evaluate_mixes`; targets
     have their category's numbers. [M]"""
-    whole = embed_catalogue(model, shards, dtype=dtype, items_per_chunk=options.items_per_chunk)
     tables: list[list[pa.Table]] = [[] for _ in mixes]
     for each in inside(questions(shards, options.split), of_N):
-        at_C = torch.from_numpy(each.item_C).to(whole.input_ND.device)
-        catalogue = Catalogue(
-            input_ND=whole.input_ND[at_C],
-            score_ND=whole.score_ND[at_C],
-            count_N=whole.count_N[each.item_C],
+        at_C = torch.from_numpy(each.item_C).to(catalogue.input_ND.device)
+        own = Catalogue(
+            input_ND=catalogue.input_ND[at_C],
+            score_ND=catalogue.score_ND[at_C],
+            count_N=catalogue.count_N[each.item_C],
         )
         rank_MU = rank_mixes(
             model,
-            catalogue,
+            own,
             each.queries,
             mixes,
             keep_history=options.keep_history,
@@ -100,7 +100,7 @@ def rank_inside(
             dtype=dtype,
         )
         for found, rank_U in zip(tables, rank_MU, strict=True):
-            found.append(_table(each, rank_U, catalogue.count_N, options))
+            found.append(_table(each, rank_U, own.count_N, options))
     return [pa.concat_tables(found) for found in tables]
 
 

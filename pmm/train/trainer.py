@@ -25,6 +25,7 @@ from pmm.data.batch import Batch
 from pmm.data.loader import BatchLoader, steps_per_epoch, train_batches
 from pmm.data.training_set import TrainingSet
 from pmm.errors import PmmError
+from pmm.evaluate.catalogue import embed_catalogue
 from pmm.evaluate.evaluate_options import EvaluateOptions
 from pmm.evaluate.evaluation import drop_evaluations, evaluate_mixes, references
 from pmm.evaluate.metrics import headline, mean_summary, summarise
@@ -397,10 +398,12 @@ class Trainer:
 
     def _ranks(self, k: int, part: Shards, mixes: Sequence[PopularityMix]) -> list[pa.Table]:
         """Of a part's validation items, by each share; inside categories if it is trained so."""
-        of_N = self._split_by(k)
+        of_N, before = self._split_by(k), int(self.data.first[k])
+        catalogue = embed_catalogue(self.model, part, dtype=self.dtype, before=before)
+        how: dict[str, Any] = {"dtype": self.dtype, "catalogue": catalogue}
         if of_N is None:
-            return evaluate_mixes(self.model, part, VALID, mixes, dtype=self.dtype)
-        return rank_inside(self.model, part, of_N, VALID, mixes, dtype=self.dtype)
+            return evaluate_mixes(self.model, part, VALID, mixes, **how)
+        return rank_inside(self.model, part, of_N, VALID, mixes, **how)
 
     def _popularity(self, k: int, part: Shards) -> dict[str, Any]:
         """What popularity reaches on the same questions."""
