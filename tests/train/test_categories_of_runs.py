@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from pmm.cli import main
 from pmm.data.category_tables import read_categories
 from pmm.errors import MissingArtefact, RecipeError
+from pmm.evaluate.catalogue import embed_catalogue
 from pmm.evaluate.evaluate_options import EvaluateOptions
 from pmm.evaluate.evaluation import evaluate_mixes, evaluate_run, references
 from pmm.evaluate.metrics import summarise
@@ -275,8 +276,9 @@ def test_one_category_is_validated_as_the_whole(shop_maker: Any, tmp_path: Path)
     mixes = [NO_POPULARITY, PopularityMix(alpha=0.5)]
     of_N, options = np.ones(20, dtype=np.int64), EvaluateOptions(split="valid")
     whole = evaluate_mixes(model, shards, options, mixes)
+    how: Any = {"dtype": torch.float32, "catalogue": embed_catalogue(model, shards)}
     for one, two in zip(
-        whole, rank_inside(model, shards, of_N, options, mixes, dtype=torch.float32), strict=True
+        whole, rank_inside(model, shards, of_N, options, mixes, **how), strict=True
     ):
         assert one.equals(two)
     popular = references(shards, options)["popularity"]["hr@10"]
@@ -290,7 +292,8 @@ def test_a_training_by_category_is_validated_inside_them(shop: Any, tmp_path: Pa
     shards = Shards.of(shop.home, "Fashion")
     model, _, _ = load_run(shop.home, tmp_path / "run", target="Fashion")
     of_N = read_categories(shards).of_N
-    (table,) = rank_inside(model, shards, of_N, VALID, [NO_POPULARITY], dtype=torch.float32)
+    how: Any = {"dtype": torch.float32, "catalogue": embed_catalogue(model, shards)}
+    (table,) = rank_inside(model, shards, of_N, VALID, [NO_POPULARITY], **how)
     assert found["users"] == table.num_rows
     assert found["ndcg@10"] == pytest.approx(summarise(table)["ndcg@10"])
     popular = summarise(popularity_inside(shards, of_N, VALID))

@@ -96,8 +96,10 @@ def test_sizes_are_those_of_the_encoders_that_are_read(place: Place) -> None:
     assert rows["text"]["width"] == encoder.width
     for name in ("parameters", "width", "vectors_seconds"):
         assert rows["both"][name] == pytest.approx(rows["text"][name] + rows["vision"][name])
-    assert all(row["vectors_seconds"] > 0 and row["train_seconds"] > 0 for row in rows.values())
-    assert all(row["vectors_timed_whole"] for row in rows.values())
+    for row in rows.values():  # a training's seconds are rounded to tenths, and this one is short
+        assert row["vectors_seconds"] > 0
+        assert 0 <= row["train_seconds"] < 600
+        assert row["vectors_timed_whole"]
 
 
 def test_what_was_compared_is_not_done_again_but_other_weights_or_options_are(
