@@ -1,13 +1,13 @@
 """`pmm encoders …`: which encoders of texts and pictures suit a target."""
 
-import sys
+from functools import partial
 from typing import Any
 
 import typer
 
-from pmm.commands.from_request import GroupedCommand, LazyGroup, make_command, typed_command
+from pmm.commands.from_request import GroupedCommand, LazyGroup, make_command
+from pmm.commands.tune import run_search
 from pmm.runs.request import EncodersRequest
-from pmm.train.interrupt import Underway, exit_status
 
 HELP = "Which encoders of texts and pictures suit a target."
 
@@ -32,17 +32,7 @@ def run(request: EncodersRequest) -> None:
     """
     from pmm.tune.compare_encoders import compare_as_asked, encoders_table
 
-    again = typed_command(leave_out="--overwrite")
-    try:
-        found = compare_as_asked(request, command=again)
-    except Underway:
-        print(f"Stopped at once. Go on: {again}", file=sys.stderr)
-        raise typer.Exit(exit_status()) from None
-    if found["rows"]:
-        print(encoders_table(found["rows"]))
-    if found["ended"] == "interrupted":
-        print(f"Go on: {again}")
-        raise typer.Exit(exit_status())
+    found = run_search(partial(compare_as_asked, request), encoders_table)
     print(f"Written to {found['table']}")
 
 

@@ -1,6 +1,9 @@
 """`pmm tune`: a search for hyper-parameters."""
 
 import sys
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import typer
 
@@ -18,20 +21,36 @@ def run(request: TuneRequest) -> None:
     from pmm.tune.search import tune_as_asked
     from pmm.tune.trial_rows import trials_table
 
+    found = run_search(partial(tune_as_asked, request), trials_table)
+    print(f"Best options: {found['recipe']}")
+    for each in found["next"]:
+        print(f"Next: {each}")
+
+
+def run_search(
+    search: Callable[..., dict[str, Any]], table: Callable[[list[dict[str, Any]]], str]
+) -> dict[str, Any]:
+    """Search, and print the rows; stopped, say how to go on.
+
+    Args:
+        search: takes the command to go on with, and returns "rows" and how it "ended".
+        table: of the rows.
+
+    Raises:
+        typer.Exit: somebody stopped it.
+    """
     again = typed_command(leave_out="--overwrite")
     try:
-        found = tune_as_asked(request, command=again)
+        found = search(command=again)
     except Underway:
         print(f"Stopped at once. Go on: {again}", file=sys.stderr)
         raise typer.Exit(exit_status()) from None
     if found["rows"]:
-        print(trials_table(found["rows"]))
+        print(table(found["rows"]))
     if found["ended"] == "interrupted":
         print(f"Go on: {again}")
         raise typer.Exit(exit_status())
-    print(f"Best options: {found['recipe']}")
-    for each in found["next"]:
-        print(f"Next: {each}")
+    return found
 
 
 def command() -> GroupedCommand:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from pmm.errors import InputError
+from pmm.shards.hub import first_line
 from pmm.shards.shard_options import MOST_PIXELS
 
 MOST_TOKENS = 1 << 14
@@ -195,8 +196,7 @@ def inputs_for(
         with torch.set_grad_enabled(trains):
             hidden_1PD = tower.embed(stem, torch.zeros(1, 3, *size, device=device))
     except Exception as error:  # a library's forward pass raises what its parts raise
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(f"{name} cannot read pictures of {size} ({first})") from error
+        raise InputError(f"{name} cannot read pictures of {size} ({first_line(error)})") from error
     finally:
         stem.train(mode)
     if hidden_1PD.dim() != 3 or hidden_1PD.shape[2] != tower.width:
