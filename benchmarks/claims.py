@@ -23,6 +23,7 @@ from concurrent.futures import (
 )
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -53,15 +54,28 @@ DOWNSTREAM = tuple(target.name for target in TARGETS if target.name not in SOURC
 SHOWN = ("HM Shoes", "Kwai Movie")
 """Targets on which every transfer and single modality is trained: a dense one and a sparse one."""
 
-STEPS, SHORT_STEPS = 600, 300
-"""Of a run on one target, rounded to whole epochs; PMMRec from scratch and fine-tuned alike. The
-short runs are those behind a short pre-training, and what stands beside them."""
-BASELINE_STEPS, COMPARED_STEPS = 1800, 1200
-"""Ids start from nothing: three times as many steps, which are cheap, and the best is kept. In the
-comparison of all systems twice as many."""
-EVALUATIONS = 12
-PRETRAIN_EPOCHS, SHORT_PRETRAIN_EPOCHS = 10, 3
+SYSTEMS = tuple(registry.models())
+"""Of the comparison: each from scratch, tuned with as many trials on one target, and pre-trained
+where it can be. PMMRec is that on frozen vectors."""
+TRANSFERRED = tuple(name for name in SYSTEMS[1:] if registry.entry(name).transfers)
+"""Beside PMMRec those that pre-train and transfer."""
+VECTORS = ("model.items=vectors",)
+PRESETS: dict[str, tuple[str, ...]] = {"encoders": (), "paper": ("--preset", "paper")}
+"""PMMRec with encoders that train: as by default, and as printed. With its small encoders its width
+is theirs, half of the others', and a step takes several times as long."""
+NEIGHBOURS = ("item kNN", "content kNN")
+
+WIDTH = 128
+"""Of every system whose encoders do not decide it."""
+STEPS = 600
+"""Of a run on one target, rounded to whole epochs, whatever the system."""
+EVALUATIONS, PATIENCE = 12, 4
+"""Evaluations of a run, and how many of them without a better one end it; the best is kept."""
 BATCH_USERS = 32
+PRETRAIN_EPOCHS = 3
+TUNED_ON, TUNED_IN, TRIALS = "HM Shoes", 0, 6
+"""The target and the seed of the searches, whose best options all seeds, all targets and the
+pre-trainings have."""
 
 ABLATIONS: dict[str, tuple[str, ...]] = {
     "all": (),
@@ -70,24 +84,15 @@ ABLATIONS: dict[str, tuple[str, ...]] = {
     "icl": ("model.nicl.family=icl",),
     "no-nid": ("model.weights.nid=0",),
     "no-rcl": ("model.weights.rcl=0",),
-    "dap": ("model.weights.nicl=0", "model.weights.nid=0", "model.weights.rcl=0"),
 }
-"""What a short pre-training is done without, by the end of its name."""
-
-
-WITH_ENCODERS = ("pmmrec", "morec")
-"""Systems whose encoders train; all others read ids or frozen vectors."""
-SYSTEMS = tuple(registry.models())
-"""Of the comparison: each from scratch, tuned with as many trials on one target."""
-TRANSFERRED = tuple(n for n in SYSTEMS[1:] if registry.entry(n).transfers)
-"""Beside PMMRec those that pre-train and transfer."""
-NEIGHBOURS = ("item kNN", "content kNN")
-TUNED_ON, TUNED_IN, TRIALS = "HM Shoes", 0, 6
-"""The target and the seed of the searches, whose best options all seeds have."""
-WIDTH = 128
-"""Of every system: PMMRec's here, whose encoders decide it."""
-PATIENCE = 4
-"""Of the comparison, in evaluations."""
+"""What a pre-training with all objectives is done without, by the end of its name."""
+NEGATIVES: dict[str, tuple[str, ...]] = {
+    "own-source": ("model.negatives=source", "train.sequences=whole"),
+    "any-negatives": ("model.negatives=batch", "train.sequences=whole"),
+}
+"""Pre-trainings by next-item prediction alone, but for whom they compare."""
+LENGTHS = {"1-epoch": 1, "10-epochs": 10}
+"""The same, shorter and longer."""
 
 STRAYS = (10, 20, 40)
 """Per cents of noise at which pre-training with all objectives stands beside DAP alone."""
@@ -98,8 +103,9 @@ class Run:
     """One training and its evaluation."""
 
     claim: int
-    """The claim that it is for, 1 to 5; 6 is the comparison of all systems from scratch, 7 that of
-    those beside PMMRec that transfer."""
+    """What it is for: 1 every system from scratch and PMMRec pre-trained, 2 transfers and single
+    modalities, 3 encoders that train and `paper`, 4 ablations of the pre-training, 5 single
+    sources, 6 the pre-training of the other systems, 7 noise."""
     name: str
     stage: str
     target: str = ""
@@ -110,9 +116,12 @@ class Run:
     transfer: str = ""
     modality: str = ""
     model: str = "pmmrec"
+    preset: str = ""
+    """One of PRESETS; "" = on frozen vectors."""
+    objectives: str = "dap"
+    """Of a pre-training."""
     epochs: int = 0
-    """Of a pre-training; a target's follow from its size and `steps`."""
-    steps: int = STEPS
+    """Of a pre-training; a target's follow from its size and `STEPS`."""
     settings: tuple[str, ...] = ()
     tuned: str = ""
     """The search whose best options it has, of the seed TUNED_IN."""
@@ -122,70 +131,77 @@ class Run:
 
 def plan() -> Iterator[Run]:
     """All runs of one seed, the most wanted first; what a run starts from comes before it."""
-    yield Run(claim=1, name="pre", stage="pretrain", epochs=PRETRAIN_EPOCHS)
-    first = [*SHOWN, *(name for name in DOWNSTREAM if name not in SHOWN)]
-    for target in first:
-        yield _on(1, target, "scratch")
-        yield _on(1, target, "sasrec", model="sasrec")
-        yield _on(1, target, "full", start="pre", transfer="full")
+    targets = [*SHOWN, *(name for name in DOWNSTREAM if name not in SHOWN)]
+    yield from _systems(targets)
     for target in SHOWN:
         for transfer in ("item", "user", "text", "vision"):
-            yield _on(2, target, transfer, start="pre", transfer=transfer)
+            yield _fine(2, target, transfer, "pre", transfer=transfer)
         for modality in ("text", "vision"):
-            yield _on(3, target, f"scratch-{modality}", modality=modality)
-        yield _on(3, target, "scratch-logq-off", settings=("model.dap_logq=off",))
+            yield _on(2, target, f"tuned-{modality}", modality=modality, tuned="tune-pmmrec")
+    yield from _with_encoders()
     yield from _ablations()
-    for target in first:
-        yield _on(5, target, "scratch-short", steps=SHORT_STEPS)
     for source in SOURCES:
         before = f"pre-{source.lower()}"
-        yield Run(
-            claim=5, name=before, stage="pretrain", source=source, epochs=SHORT_PRETRAIN_EPOCHS
-        )
-        for target in first:
-            yield _short(5, target, f"from-{source.lower()}", start=before)
-    yield from _systems(first)
+        yield _pretraining(5, before, source=source)
+        for target in targets:
+            yield _fine(5, target, f"from-{source.lower()}", before)
+    for model in TRANSFERRED:
+        before, tuned = f"pre-{model}", f"tune-{model}"
+        yield _pretraining(6, before, model=model, tuned=tuned)
+        for target in targets:
+            yield _fine(6, target, f"{model}-full", before, model=model, tuned=tuned)
+    yield from _with_noise()
 
 
 def _systems(targets: list[str]) -> Iterator[Run]:
     for model in SYSTEMS:
-        yield Run(claim=6, name=f"tune-{model}", stage="tune", target=TUNED_ON, model=model)
+        yield Run(claim=1, name=f"tune-{model}", stage="tune", target=TUNED_ON, model=model)
+    yield _pretraining(1, "pre")
     for target in targets:
+        yield _fine(1, target, "full", "pre")
         for model in SYSTEMS:
-            yield _on(6, target, f"tuned-{model}", model=model, tuned=f"tune-{model}")
-    for model in TRANSFERRED:
-        before = f"pre-{model}"
-        yield Run(claim=7, name=before, stage="pretrain", model=model, epochs=PRETRAIN_EPOCHS)
-        for target in targets:
-            yield _on(7, target, f"{model}-full", model=model, start=before)
+            yield _on(1, target, f"tuned-{model}", model=model, tuned=f"tune-{model}")
 
 
-def _ablations() -> Iterator[Run]:
-    for name, settings in ABLATIONS.items():
-        before = f"pre-{name}"
-        yield Run(
-            claim=4,
-            name=before,
-            stage="pretrain",
-            epochs=SHORT_PRETRAIN_EPOCHS,
-            settings=settings,
-        )
-        for target in SHOWN:
-            yield _short(4, target, f"from-{name}", start=before)
+def _with_noise() -> Iterator[Run]:
     for strays in STRAYS:
         for name in ("all", "dap"):
             before = f"strays-{strays}-pre-{name}"
-            yield Run(
-                claim=4,
-                name=before,
-                stage="pretrain",
-                epochs=SHORT_PRETRAIN_EPOCHS,
-                settings=ABLATIONS[name],
-                strays=strays,
-            )
+            yield _pretraining(7, before, objectives=name, strays=strays)
             for target in SHOWN:
-                what = f"strays-{strays}-from-{name}"
-                yield _short(4, target, what, start=before, strays=strays)
+                yield _fine(7, target, f"strays-{strays}-from-{name}", before, strays=strays)
+
+
+def _with_encoders() -> Iterator[Run]:
+    for preset in PRESETS:
+        objectives = "all" if preset == "paper" else "dap"
+        yield _pretraining(3, f"pre-{preset}", preset=preset, tuned="", objectives=objectives)
+        for target in SHOWN:
+            yield _on(3, target, preset, preset=preset)
+            yield _fine(3, target, f"{preset}-full", f"pre-{preset}", preset=preset, tuned="")
+
+
+def _ablations() -> Iterator[Run]:
+    runs = [
+        _pretraining(4, f"pre-{n}", objectives="all", settings=each)
+        for n, each in ABLATIONS.items()
+    ]
+    runs += [_pretraining(4, f"pre-{n}", settings=each) for n, each in NEGATIVES.items()]
+    runs += [_pretraining(4, f"pre-{n}", epochs=epochs) for n, epochs in LENGTHS.items()]
+    for run in runs:
+        yield run
+        for target in SHOWN:
+            yield _fine(4, target, run.name.replace("pre-", "from-"), run.name)
+
+
+def _pretraining(claim: int, name: str, **given: Any) -> Run:
+    given = {"epochs": PRETRAIN_EPOCHS, "tuned": "tune-pmmrec", **given}
+    return Run(claim=claim, name=name, stage="pretrain", **given)
+
+
+def _fine(claim: int, target: str, what: str, start: str, **given: Any) -> Run:
+    given = {"transfer": "full", "tuned": "tune-pmmrec", **given}
+    return _on(claim, target, what, start=start, **given)
 
 
 def _on(claim: int, target: str, what: str, **given: Any) -> Run:
@@ -194,21 +210,19 @@ def _on(claim: int, target: str, what: str, **given: Any) -> Run:
     return Run(claim=claim, name=name, stage=stage, target=target, **given)
 
 
-def _short(claim: int, target: str, what: str, **given: Any) -> Run:
-    return _on(claim, target, what, transfer="full", steps=SHORT_STEPS, **given)
-
-
 class Claims:
     """The rows, and what makes those that are missing."""
 
-    def __init__(self, root: Path, rows: Path, jobs: int) -> None:
+    def __init__(self, root: Path, rows: Path, jobs: int, wanted: str = "*") -> None:
         self.root, self.path, self.jobs = root, rows, jobs
+        self.wanted = wanted.split(",")
         lines = rows.read_text(encoding="utf-8").splitlines() if rows.exists() else []
         self.rows: list[dict[str, Any]] = [json.loads(line) for line in lines]
 
     def measure(self, seed: int, claims: set[int]) -> None:
         """Make the rows of a seed that are not there yet: of the world itself, then of the runs."""
         runs = [run for run in plan() if run.claim in claims and not self._has(seed, run.name)]
+        runs = [run for run in runs if any(fnmatch(run.name, each) for each in self.wanted)]
         if seed != TUNED_IN:
             runs = [run for run in runs if run.stage != "tune" and self._is_tuned(run)]
         if not runs:
@@ -267,10 +281,11 @@ class Claims:
             self.rows,
             targets=DOWNSTREAM,
             shown=SHOWN,
-            ablations=list(ABLATIONS),
+            ablations=[*ABLATIONS, *NEGATIVES, *LENGTHS],
             strays=STRAYS,
             sources=SOURCES,
             systems=SYSTEMS,
+            how={"trials": TRIALS, "steps": STEPS, "epochs": PRETRAIN_EPOCHS},
         )
 
     def _done(self, seed: int, run: Run) -> dict[str, Any]:
@@ -282,20 +297,22 @@ class Claims:
         if folder.exists():
             arguments.append("--resume")
         started = time.monotonic()
-        self._pmm(home, run.name, arguments)
+        cpu_seconds = self._pmm(home, run.name, arguments)
         seconds = time.monotonic() - started
         row: dict[str, Any] = {"seed": seed, "run": run.name, "stage": run.stage}
         row |= {"target": run.target, "model": run.model, "commit": commit()}
         row["command"] = self._told(arguments)
         log = [each for each in read_log(folder / "log.jsonl") if each["kind"] == "evaluation"]
-        row["valid"] = [[each["epoch"], round(each["hr@10"], 5)] for each in log]
+        row["valid"] = [[each["epoch"], round(_reached(each), 5)] for each in log]
         row |= {"steps": log[-1]["step"], "seconds": round(seconds, 1)}
+        row["cpu_seconds"] = cpu_seconds
         if run.target:
-            also = ["--neighbours"] if run.claim == 6 else []
+            also = ["--neighbours"] if run.model == "carca" else []
             self._pmm(home, run.name, ["evaluate", str(folder), "--cold", *also])
             found = json.loads((folder / "metrics.json").read_text())
             row |= {"test": _figures(found["model"]), "items_cold": found["model"]["cold"]}
             row["cold_start"] = found["cold_start"]
+            row["mix"] = _mixes(found)
             row |= {name: _figures(found[name]) for name in NEIGHBOURS if name in found}
         return row
 
@@ -314,22 +331,30 @@ class Claims:
     def _told(self, arguments: list[str]) -> str:
         return " ".join(arguments).replace(str(self.root), "HOMES")
 
-    def _pmm(self, home: Home, name: str, arguments: list[str]) -> None:
-        """Run a command; its output goes to logs/NAME.txt of the home folder."""
+    def _pmm(self, home: Home, name: str, arguments: list[str]) -> float:
+        """Run a command; its output goes to logs/NAME.txt of the home folder.
+
+        Returns:
+            processor seconds, which other work on the machine hardly changes.
+        """
         log = home.root / "logs" / f"{name}.txt"
-        status = self._commands.submit(_command, [*arguments, "--home", str(home.root)], log)
-        if status.result():
+        future = self._commands.submit(run_command, [*arguments, "--home", str(home.root)], log)
+        status, cpu_seconds = future.result()
+        if status:
             raise SystemExit(f"pmm {' '.join(arguments)} failed: see {log}")
+        return round(cpu_seconds, 1)
 
 
-def _command(arguments: list[str], log: Path) -> int:
-    """The exit status of a command of the command line, in this process."""
+def run_command(arguments: list[str], log: Path) -> tuple[int, float]:
+    """The exit status of a command of the command line, in this process, and its processor time."""
     log.parent.mkdir(exist_ok=True)
+    before, status = time.process_time(), 0
     with log.open("a") as file, redirect_stdout(file), redirect_stderr(file):
         try:
             main_of_pmm(arguments)
         except SystemExit as ended:
-            return int(ended.code or 0)
+            status = int(ended.code or 0)
+    return status, time.process_time() - before
 
 
 def prepare(home: Home, seed: int, strays: int = 0) -> None:
@@ -350,6 +375,25 @@ def _oracle(home: Home, seed: int, target: str) -> dict[str, Any]:
     return row | {name: _figures(each) for name, each in found.items()}
 
 
+def _reached(evaluation: dict[str, Any]) -> float:
+    """HR@10 of a validation, of the better of its rankings."""
+    plain, mixed = evaluation["hr@10"], evaluation.get("mixed_hr@10", 0.0)
+    return max(float(plain), float(mixed))
+
+
+def _mixes(found: dict[str, Any]) -> dict[str, Any]:
+    """The rankings with a share of popularity: what was chosen, and its figures."""
+    parts = ("warm", "cold", "cold_cuts")
+    return {
+        name: {
+            "alpha": mix["alpha"],
+            **_figures(mix),
+            **{part: _figures(mix[part]) for part in parts if "hr@10" in mix.get(part, {})},
+        }
+        for name, mix in found.get("popularity_mix", {}).items()
+    }
+
+
 def _figures(metrics: dict[str, Any]) -> dict[str, Any]:
     return {name: metrics[name] for name in ("users", "hr@10", "ndcg@10")}
 
@@ -365,38 +409,46 @@ def _arguments(home: Home, tuned: Home, seed: int, run: Run) -> list[str]:
         arguments += ["--sources", run.source]
     arguments += _model_arguments(place_encoders(home), tuned, run)
     epochs = run.epochs or _epochs(home, run)
-    if run.model not in WITH_ENCODERS and run.stage in ("scratch", "tune"):
-        epochs *= (COMPARED_STEPS if run.claim == 6 else BASELINE_STEPS) // STEPS
     arguments += ["--epochs", str(epochs)]
     if tuning:
         arguments += ["--budget", str(TRIALS)]
     if run.start:
-        arguments += ["--from", str(home.run(run.start)), "--transfer", run.transfer or "full"]
+        arguments += ["--from", str(home.run(run.start)), "--transfer", run.transfer]
     if run.modality:
         arguments += ["--modality", run.modality]
     settings = [*run.settings, f"train.eval_every={max(1, round(epochs / EVALUATIONS))}"]
-    if run.claim in (6, 7) and run.target:
+    if run.target:
         settings.append(f"train.patience={PATIENCE}")
-    elif run.model not in WITH_ENCODERS:
-        settings.append("train.patience=0")
-    if run.model not in WITH_ENCODERS and not run.start:
+    if not run.start and not _has_encoders(run):
         settings.append(f"model.width={WIDTH}")
     for setting in settings:
         arguments += ["--set", setting]
     return arguments
 
 
+def _has_encoders(run: Run) -> bool:
+    """Whether encoders train, which decide the width."""
+    return bool(run.preset) or run.model == "morec"
+
+
 def _model_arguments(encoders: Path, tuned: Home, run: Run) -> list[str]:
     """Which model, with which options and encoders."""
     arguments = [] if run.model == "pmmrec" else ["--model", run.model]
-    if run.model not in WITH_ENCODERS:
+    if run.stage == "pretrain" and run.model == "pmmrec":
+        arguments += ["--objectives", run.objectives]
+    if not run.start:
+        arguments += PRESETS.get(run.preset, ())
+    if run.model not in ("pmmrec", "morec"):
         arguments += ["--batch-users", str(BATCH_USERS)]
     if run.tuned:
         arguments += ["--recipe", str(tuned.tuning(TUNED_ON) / run.model / "best.toml")]
-    elif run.model in WITH_ENCODERS:
+    elif run.model in ("pmmrec", "morec"):
         arguments += ["--recipe", str(encoders / "recipe.toml")]
+    on_vectors = run.model == "pmmrec" and not run.preset
+    if run.stage == "tune" and on_vectors:
+        arguments += [part for each in VECTORS for part in ("--set", each)]
     of_ids = registry.entry(run.model).knows_by == "ids"
-    if (run.tuned or run.model not in WITH_ENCODERS) and not (run.start or of_ids):
+    if not of_ids:
         arguments += ["--text-encoder", str(encoders / "text")]
         arguments += ["--vision-encoder", str(encoders / "vision")]
     return arguments
@@ -404,7 +456,7 @@ def _model_arguments(encoders: Path, tuned: Home, run: Run) -> list[str]:
 
 def _epochs(home: Home, run: Run) -> int:
     users = len(TrainingSet([Shards.of(home, run.target)], read="none"))
-    return max(1, round(run.steps / -(-users // BATCH_USERS)))
+    return max(1, round(STEPS / -(-users // BATCH_USERS)))
 
 
 def main() -> None:
@@ -414,13 +466,14 @@ def main() -> None:
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument(
         "--claims",
-        default="1,2,3,4,5",
-        help="Which claims' runs; 6 and 7 are the comparison of all systems.",
+        default="1,2,3,4,5,6,7",
+        help="Which claims' runs.",
     )
+    parser.add_argument("--runs", default="*", help="Names of runs, as '*-paper,pre-paper'.")
     parser.add_argument("--rows", type=Path, default=ROWS, help="File of the rows.")
     parser.add_argument("--jobs", type=int, default=2, help="Processes at once.")
     given = parser.parse_args()
-    claims = Claims(given.home.resolve(), given.rows.resolve(), given.jobs)
+    claims = Claims(given.home.resolve(), given.rows.resolve(), given.jobs, given.runs)
     for seed in given.seeds.split(","):
         claims.measure(int(seed), {int(claim) for claim in given.claims.split(",")})
     claims.write()

@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.claims import NEIGHBOURS, PATIENCE, SYSTEMS, WIDTH, WITH_ENCODERS
+from benchmarks.claims import NEIGHBOURS, PATIENCE, SYSTEMS, WIDTH
 from benchmarks.claims_page import NAMES, interval
 from benchmarks.results import commit
 from pmm.errors import PmmError
@@ -33,6 +33,8 @@ from pmm.model import registry
 from pmm.storage.home import Home
 
 ROWS = Path(__file__).with_name("hm_systems.jsonl")
+WITH_ENCODERS = ("pmmrec", "morec")
+"""Systems whose encoders train; all others read ids or frozen vectors."""
 TARGET, SEEDS, TRIALS = "HM", (0, 1, 2), 3
 
 UNTRAINED = ("popularity", *NEIGHBOURS)

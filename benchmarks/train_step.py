@@ -37,7 +37,8 @@ from pmm.machine import keep_freed_memory
 from pmm.model.encoders.attention_heads import split_heads
 from pmm.model.encoders.specs import TextSpec, VisionSpec
 from pmm.model.pmmrec.fusion import MergeFusion
-from pmm.model.pmmrec.pmmrec import Pmmrec, PmmrecOptions
+from pmm.model.pmmrec.pmmrec import Pmmrec
+from pmm.model.pmmrec.pmmrec_options import PmmrecOptions
 from pmm.runs.train_options import TrainOptions
 from pmm.shards.items import Items
 from pmm.train.optimiser import make_optimiser

@@ -11,7 +11,7 @@ from PIL import Image
 
 from pmm.demo.small_encoders import SmallSizes, save_small_encoders
 from pmm.model.encoders.specs import TextSpec, VisionSpec
-from pmm.model.pmmrec.pmmrec import PmmrecOptions
+from pmm.model.pmmrec.pmmrec_options import PmmrecOptions
 from pmm.shards.read import Shards
 from pmm.shards.shard_options import ShardOptions
 from pmm.shards.write import write_shards

@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from benchmarks.claims import DOWNSTREAM, SHOWN, Claims, Run, plan
+from benchmarks.claims import DOWNSTREAM, SHOWN, SYSTEMS, Claims, Run, plan
 from benchmarks.claims_page import (
     Rows,
     epochs_to_reach,
     interval,
     main_table,
     of_held_out,
+    paper_table,
     systems_table,
     transfer_table,
     write_page,
@@ -39,9 +40,19 @@ def test_the_plan_has_each_target_of_the_paper_and_each_source_alone() -> None:
     for target in DOWNSTREAM:
         starts = {start for each, start in on if each == target}
         assert {"", "pre", "pre-bili", "pre-kwai", "pre-hm", "pre-amazon"} <= starts
+        models = {run.model for run in RUNS if run.target == target and not run.start}
+        assert models == set(SYSTEMS)
     for target in SHOWN:
         transfers = {run.transfer for run in RUNS if run.target == target and run.start == "pre"}
         assert transfers == {"full", "item", "user", "text", "vision"}
+
+
+def test_a_tuned_run_stands_behind_its_search_and_has_no_preset() -> None:
+    names = [run.name for run in RUNS]
+    for run in RUNS:
+        assert not (run.tuned and run.preset)
+        if run.tuned:
+            assert names.index(run.tuned) < names.index(run.name)
 
 
 def test_a_fine_tuning_waits_for_its_start_and_a_run_with_a_row_is_not_done_again(
@@ -68,23 +79,25 @@ def test_a_fine_tuning_waits_for_its_start_and_a_run_with_a_row_is_not_done_agai
 
 def test_the_page_has_means_over_seeds_and_marks_what_is_not_measured() -> None:
     oracle = {"popularity": {"hr@10": 0.05}, "random": {"hr@10": 0.01}}
+    cold = {"items_cold": {"hr@10": 0.4}}
     rows = Rows(
-        [row(seed, "oracle HM Shoes", 0.5, **oracle) for seed in range(3)]
+        [row(seed, "oracle HM Shoes", 0.5, **oracle, **cold) for seed in range(3)]
         + [
-            row(seed, "hm-shoes-full", hits, valid=[[1, 0.2]])
+            row(seed, "hm-shoes-full", 0.1, mix={"chosen": {"hr@10": hits}})
             for seed, hits in enumerate((0.2, 0.3, 0.4))
         ]
-        + [row(0, "hm-shoes-scratch", 0.25, valid=[[1, 0.1], [2, 0.2]])]
+        + [row(0, "hm-shoes-tuned-pmmrec", 0.25, items_cold={"hr@10": 0.2})]
     )
     line = main_table(rows, ["HM Shoes"]).splitlines()[-1]
     assert [cell.strip() for cell in line.strip("|").split("|")] == [
         *("HM Shoes", "50.00 ± 0.00", "30.00 ± 24.84", "25.00 (1)", "-"),
-        *("5.00 ± 0.00", "1.00 ± 0.00", "-5.00 (1)", "60%", "0.50 (1 of 1)"),
+        *("5.00 ± 0.00", "1.00 ± 0.00", "-5.00 (1)", "60%", "50%"),
+        *("40.00 ± 0.00", "-", "20.00 (1)", "-"),
     ]
 
 
 def test_how_soon_a_run_reaches_another_ones_best() -> None:
-    scratch = row(0, "hm-shoes-scratch", 0.2, valid=[[1, 0.1], [2, 0.2], [3, 0.15]])
+    scratch = row(0, "hm-shoes-tuned-pmmrec", 0.2, valid=[[1, 0.1], [2, 0.2], [3, 0.15]])
     full = row(0, "hm-shoes-full", 0.2, valid=[[1, 0.2], [2, 0.3], [3, 0.3]])
     assert epochs_to_reach(full, scratch) == 0.5
     assert epochs_to_reach(scratch, full) is None
@@ -92,18 +105,27 @@ def test_how_soon_a_run_reaches_another_ones_best() -> None:
     assert "| full | 20.00 (1) | 0.50 (1 of 1) |" in lines
     assert "| item | - | - |" in lines
     lines = transfer_table(
-        Rows([{**full, "run": "hm-shoes-scratch"}, {**scratch, "run": "hm-shoes-full"}]),
+        Rows([{**full, "run": "hm-shoes-tuned-pmmrec"}, {**scratch, "run": "hm-shoes-full"}]),
         ["HM Shoes"],
     )
     assert "| full | 20.00 (1) | never |" in lines
 
 
+def test_a_figure_with_the_chosen_share_stands_beside_the_one_without() -> None:
+    mix = {"none": {"hr@10": 0.2}, "chosen": {"hr@10": 0.3, "ndcg@10": 0.1}}
+    cuts = {"held_out": {"model": {"hr@10": 0.4}}}
+    rows = Rows([row(0, "hm-shoes-paper", 0.2, mix=mix, cold_start=cuts)])
+    line = paper_table(rows, ["HM Shoes"]).splitlines()[-1]
+    assert line == "| `paper`, scratch | 30.00 (1) | 20.00 (1) | 40.00 (1) |"
+
+
 def test_the_page_names_the_pictures_that_it_draws(tmp_path: Path) -> None:
     curve = {"valid": [[1, 0.1], [2, 0.2]]}
-    rows = [row(0, f"hm-shoes-{name}", 0.2, **curve) for name in ("scratch", "full", "item")]
+    rows = [row(0, f"hm-shoes-{name}", 0.2, **curve) for name in ("tuned-pmmrec", "full", "item")]
     page = tmp_path / "claims.md"
     names = {"targets": [], "ablations": [], "strays": [], "sources": [], "systems": []}
-    write_page(rows, shown=["HM Shoes", "Kwai Movie"], page=page, **names)
+    how = {"trials": 6, "steps": 600, "epochs": 3}
+    write_page(rows, shown=["HM Shoes", "Kwai Movie"], page=page, how=how, **names)
     assert page.read_text().count("](claims-hm-shoes.png)") == 1
     with Image.open(tmp_path / "claims-hm-shoes.png") as image:
         assert image.width > 700

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from pmm.shards.items import Items
 
@@ -32,6 +33,10 @@ class Batch:
             found = getattr(self, name)
             if found is not None and found.shape != (items,):
                 raise ValueError(f"{name} has shape {tuple(found.shape)}, expected ({items},)")
+
+    def numbers(self) -> Tensor:
+        """The slots as numbers of the catalogue, int64 [B, S]: 0 padding, else 1..N."""
+        return functional.pad(self.items.item_I, (1, 0))[self.slot_BS]
 
     def split(self, parts: int) -> list["Batch"]:
         """The same users in `parts` parts or fewer, of two or more, each over its own items."""

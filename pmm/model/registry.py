@@ -31,7 +31,9 @@ def _own(module: str, knows: str) -> Listed:
 
 
 _TABLE: dict[str, Listed] = {
-    "pmmrec": _own("pmmrec.pmmrec", "its text and picture, by encoders that train; transfers"),
+    "pmmrec": _own(
+        "pmmrec.pmmrec_entry", "its text and picture, by encoders that train; transfers"
+    ),
     "morec": _own(
         "baselines.morec",
         "the same without fusion of tokens and without further objectives; transfers "

@@ -55,11 +55,12 @@ TEMPERATURE: Space = {
 }
 CORRECTION: Space = {"model.logq": Choice(values=LOGQ, only={"model.loss": ("in_batch",)})}
 IN_BATCH: Space = {
+    "model.loss": Choice(values=_COMPARED),
     "model.similarity": Choice(values=("dot", "cosine"), only={"model.loss": _COMPARED}),
     **TEMPERATURE,
     **CORRECTION,
 }
-"""How the in-batch softmax compares and corrects."""
+"""The softmax over the batch's items or the whole catalogue: how it compares and corrects."""
 
 CONVOLUTION: Space = {"model.user_convolution": Choice(values=(0, 3))}
 _POSITIONS = Choice(values=("absolute", "rope"))

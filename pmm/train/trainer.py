@@ -368,7 +368,11 @@ class Trainer:
                 **{
                     name: v for name, v in found.items() if name not in ("cold", "buckets", "mixed")
                 },
-                **({"mixed_hr@10": found["mixed"]["hr@10"]} if "mixed" in found else {}),
+                **{
+                    f"mixed_{name}": found["mixed"][name]
+                    for name in ("hr@10", "ndcg@10")
+                    if "mixed" in found
+                },
                 "cold_hr@10": found["cold"].get("hr@10"),
                 "popularity_hr@10": self.popularity["hr@10"],
                 "best": state.best,

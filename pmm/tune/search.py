@@ -190,6 +190,10 @@ def _run_trial(
 
 
 def _ndcg(run_dir: Path, best: float | None) -> float:
-    """NDCG@10 of the evaluation that had the best HR@10: the first, as its weights were kept."""
-    records = (each for each in read_log(run_dir / LOG) if each["kind"] == "evaluation")
-    return next((float(each["ndcg@10"]) for each in records if each["hr@10"] == best), 0.0)
+    """NDCG@10 of the ranking that had the best HR@10, be it with a share of popularity; of the
+    first evaluation that had it, as its weights were kept."""
+    for each in read_log(run_dir / LOG):
+        for ranking in ("", "mixed_") if each["kind"] == "evaluation" else ():
+            if each.get(f"{ranking}hr@10") == best and f"{ranking}ndcg@10" in each:
+                return float(each[f"{ranking}ndcg@10"])
+    return 0.0

@@ -33,7 +33,7 @@ from pmm.model.build import build_model
 from pmm.model.features.item_features import ItemFeatures
 from pmm.model.features.quantise import learn_codes
 from pmm.model.model_entry import Asked
-from pmm.model.pmmrec.pmmrec import ALL_OBJECTIVES, Weights, preset
+from pmm.model.pmmrec.pmmrec_options import ALL_OBJECTIVES, Weights, preset
 from pmm.runs.former_recipes import saved_values
 from pmm.runs.recipe import Recipe
 from pmm.runs.request import TrainRequest

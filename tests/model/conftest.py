@@ -10,7 +10,8 @@ import torch
 from pmm.data.batch import Batch
 from pmm.demo.small_encoders import SmallSizes, save_small_encoders
 from pmm.model.encoders.specs import TextSpec, VisionSpec
-from pmm.model.pmmrec.pmmrec import Pmmrec, PmmrecOptions
+from pmm.model.pmmrec.pmmrec import Pmmrec
+from pmm.model.pmmrec.pmmrec_options import PmmrecOptions
 from pmm.shards.items import Items
 
 TEXTS = ["red cotton shirt", "blue denim jeans", "红色连衣裙", "Kleid für Kinder"] * 5

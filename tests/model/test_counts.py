@@ -9,7 +9,8 @@ from transformers import XLMRobertaConfig
 
 from pmm.model.encoders.open_clip_tower import vision_plan
 from pmm.model.encoders.specs import TextSpec, VisionSpec
-from pmm.model.pmmrec.pmmrec import Pmmrec, PmmrecOptions
+from pmm.model.pmmrec.pmmrec import Pmmrec
+from pmm.model.pmmrec.pmmrec_options import PmmrecOptions
 from pmm.train.optimiser import parameter_groups
 
 BLOCK = 7_087_872

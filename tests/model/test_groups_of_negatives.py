@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from pmm.data.batch import Batch
-from pmm.model.pmmrec.pmmrec import ALL_OBJECTIVES, Pmmrec, Weights
+from pmm.model.pmmrec.pmmrec import Pmmrec
+from pmm.model.pmmrec.pmmrec_options import ALL_OBJECTIVES, Weights
 
 GROUPS = (
     [0, 0, 1, 1, 0, 1, 1],

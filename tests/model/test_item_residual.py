@@ -12,7 +12,8 @@ from pmm.data.batch import Batch
 from pmm.model.build import build_model
 from pmm.model.features.item_features import ItemFeatures
 from pmm.model.item_parts.item_residual import ItemResidual
-from pmm.model.pmmrec.pmmrec import Pmmrec, PmmrecOptions, Weights
+from pmm.model.pmmrec.pmmrec import Pmmrec
+from pmm.model.pmmrec.pmmrec_options import PmmrecOptions, Weights
 from pmm.runs.train_options import TrainOptions
 from pmm.runs.weights import kept_tensors
 from pmm.train.optimiser import make_optimiser

@@ -18,7 +18,8 @@ from pmm.model.baselines.morec import MorecOptions
 from pmm.model.encoders.specs import TextSpec, VisionSpec
 from pmm.model.features.trunks import with_activations
 from pmm.model.pmmrec.fusion import MergeFusion
-from pmm.model.pmmrec.pmmrec import Pmmrec, PmmrecOptions, Weights
+from pmm.model.pmmrec.pmmrec import Pmmrec
+from pmm.model.pmmrec.pmmrec_options import PmmrecOptions, Weights
 from pmm.runs.transfer import parts_of
 from pmm.shards.items import Items
 from pmm.storage.toml import resolve

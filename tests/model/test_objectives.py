@@ -9,7 +9,8 @@ import torch
 from pmm.data.batch import Batch
 from pmm.model.losses.contrastive import robust_contrast
 from pmm.model.losses.noised_items import CorruptionOptions
-from pmm.model.pmmrec.pmmrec import ALL_OBJECTIVES, Pmmrec, Weights, preset
+from pmm.model.pmmrec.pmmrec import Pmmrec
+from pmm.model.pmmrec.pmmrec_options import ALL_OBJECTIVES, Weights, preset
 
 HARD = CorruptionOptions(shuffle=0.6, replace=0.3)
 

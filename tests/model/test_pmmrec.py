@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from pmm.data.batch import Batch
-from pmm.model.pmmrec.pmmrec import Pmmrec, preset
+from pmm.model.pmmrec.pmmrec import Pmmrec
+from pmm.model.pmmrec.pmmrec_options import preset
 from pmm.shards.items import Items
 from pmm.train.optimiser import parameter_groups
 

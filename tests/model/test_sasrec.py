@@ -15,7 +15,8 @@ from pmm.model.baselines.nextitnet import Nextitnet, NextitnetOptions
 from pmm.model.baselines.sasrec import Sasrec, SasrecOptions
 from pmm.model.build import build_model
 from pmm.model.losses.next_item import in_batch_softmax
-from pmm.model.pmmrec.pmmrec import Pmmrec, PmmrecOptions
+from pmm.model.pmmrec.pmmrec import Pmmrec
+from pmm.model.pmmrec.pmmrec_options import PmmrecOptions
 from pmm.model.user_encoders.transformer import UserEncoder
 from pmm.shards.items import Items
 from pmm.storage.toml import resolve

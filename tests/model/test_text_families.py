@@ -31,7 +31,8 @@ from pmm.errors import InputError
 from pmm.model.encoders.packing import Packing
 from pmm.model.encoders.specs import TextSpec
 from pmm.model.encoders.text_encoder import TextEncoder
-from pmm.model.pmmrec.pmmrec import Pmmrec, PmmrecOptions
+from pmm.model.pmmrec.pmmrec import Pmmrec
+from pmm.model.pmmrec.pmmrec_options import PmmrecOptions
 from pmm.model.text_encoders.library_text import LibraryText
 from pmm.model.text_encoders.load_text import load_text
 

@@ -14,7 +14,7 @@ from torch.nn import functional
 from pmm.errors import InputError
 from pmm.model.baselines.carca import CarcaOptions
 from pmm.model.baselines.sasrec import SasrecOptions
-from pmm.model.pmmrec.pmmrec import PmmrecOptions
+from pmm.model.pmmrec.pmmrec_options import PmmrecOptions
 from pmm.model.user_encoders.choice import (
     UserEncoderOptions,
     freeze_but_input_norm,

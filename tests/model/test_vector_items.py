@@ -9,7 +9,8 @@ from torch.nn import functional
 
 from pmm.data.batch import Batch
 from pmm.model.features.item_features import ItemFeatures
-from pmm.model.pmmrec.pmmrec import Pmmrec, PmmrecOptions, Weights
+from pmm.model.pmmrec.pmmrec import Pmmrec
+from pmm.model.pmmrec.pmmrec_options import PmmrecOptions, Weights
 from pmm.model.pmmrec.vector_items import VectorInput
 from pmm.runs.weights import kept_tensors, trained_tensors
 from pmm.shards.items import Items
@@ -131,3 +132,54 @@ def test_statistics_need_an_item_that_trains() -> None:
 def test_without_vectors_it_cannot_be_built() -> None:
     with pytest.raises(ValueError, match="needs frozen vectors"):
         Pmmrec(PmmrecOptions(items="vectors"))
+
+
+@pytest.mark.parametrize("similarity", ["dot", "cosine"])
+@pytest.mark.parametrize("learned", [False, True])
+def test_the_softmax_over_the_catalogue_is_that_of_each_row_over_all_items(
+    similarity: str, learned: bool, batch: Batch
+) -> None:
+    model = made(
+        dap_candidates="catalogue", dap_similarity=similarity, dap_tau=0.3, dap_tau_learned=learned
+    ).eval()
+    found = model(batch)["loss"]
+    every = torch.stack([literal(model, features(), item) for item in range(1, N + 1)])
+    rows, losses = batch.numbers().tolist(), []
+    for row in rows:
+        for at in range(len(row) - 1):
+            if row[at]:  # padding stands on the left
+                window = [item for item in row[: at + 1] if item]
+                e_BLD = torch.stack([every[item - 1] for item in window])[None]
+                user = model.user_vectors(e_BLD, torch.ones(1, len(window), dtype=torch.bool))[0]
+                if similarity == "cosine":
+                    z = functional.cosine_similarity(every, user[None]) / 0.3
+                else:
+                    z = every @ user / 0.3
+                losses.append(-z.log_softmax(0)[row[at + 1] - 1])
+    torch.testing.assert_close(found, torch.stack(losses).mean(), atol=1e-4, rtol=1e-4)
+    found.backward()
+    if model.log_tau is not None:
+        assert model.log_tau.grad is not None
+        assert model.log_tau.grad.abs() > 1e-4
+
+
+def test_the_softmax_over_the_catalogue_reads_residuals_too(batch: Batch) -> None:
+    options = PmmrecOptions(
+        items="vectors",
+        width=16,
+        max_length=5,
+        dap_candidates="catalogue",
+        residual="item",
+        residual_drop=0.0,
+    )
+    counts = torch.arange(N).numpy()  # items 11 and 12 alone occur ten times
+    model = Pmmrec(options, features(), count_N=counts)
+    model(batch)["loss"].backward()
+    assert model.residual is not None
+    moved = model.residual.table_ND.grad.abs().amax(1) > 0
+    assert moved.tolist() == [k >= 10 for k in range(N)]
+
+
+def test_the_catalogue_is_no_candidate_of_encoders_that_train() -> None:
+    with pytest.raises(ValueError, match="needs items"):
+        PmmrecOptions(dap_candidates="catalogue")

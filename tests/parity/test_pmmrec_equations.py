@@ -32,7 +32,8 @@ from pmm_parity_formulas import (
 from pmm.data.batch import Batch
 from pmm.demo.small_encoders import SmallSizes, save_small_encoders
 from pmm.model.losses.noised_items import PADDING, corrupt
-from pmm.model.pmmrec.pmmrec import ALL_OBJECTIVES, Pmmrec, preset
+from pmm.model.pmmrec.pmmrec import Pmmrec
+from pmm.model.pmmrec.pmmrec_options import ALL_OBJECTIVES, preset
 from pmm.shards.items import Items
 
 USERS: Users = [[1, 2, 3], [4, 2, 5, 6, 7, 8], [9, 10, 1, 11, 4]]

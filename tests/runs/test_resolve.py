@@ -8,7 +8,8 @@ import tomli_w
 import torch
 
 from pmm.errors import BrokenArtefact
-from pmm.model.pmmrec.pmmrec import ALL_OBJECTIVES, Pmmrec, Weights
+from pmm.model.pmmrec.pmmrec import Pmmrec
+from pmm.model.pmmrec.pmmrec_options import ALL_OBJECTIVES, Weights
 from pmm.runs.recipe import Recipe, Start
 from pmm.runs.request import TrainRequest
 from pmm.runs.resolve import resolve_run

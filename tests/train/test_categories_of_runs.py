@@ -23,7 +23,8 @@ from pmm.evaluate.evaluation import evaluate_mixes, evaluate_run, references
 from pmm.evaluate.metrics import summarise
 from pmm.evaluate.popularity_mix import NO_POPULARITY, PopularityMix
 from pmm.evaluate.ranking import Queries
-from pmm.model.pmmrec.pmmrec import ALL_OBJECTIVES, Pmmrec
+from pmm.model.pmmrec.pmmrec import Pmmrec
+from pmm.model.pmmrec.pmmrec_options import ALL_OBJECTIVES
 from pmm.runs.checkpoint import LAST
 from pmm.runs.loading import load_run
 from pmm.runs.recipe import Recipe

@@ -16,7 +16,7 @@ from pmm.demo.small_encoders import SmallSizes, save_small_encoders
 from pmm.errors import BrokenArtefact
 from pmm.evaluate.evaluate_options import EvaluateOptions
 from pmm.evaluate.evaluation import evaluate_run
-from pmm.model.pmmrec.pmmrec import ALL_OBJECTIVES
+from pmm.model.pmmrec.pmmrec_options import ALL_OBJECTIVES
 from pmm.runs.recipe import Recipe
 from pmm.runs.request import TrainRequest
 from pmm.runs.resolve import resolve_run

@@ -15,7 +15,9 @@ import torch
 from pmm.errors import BrokenArtefact, InputError, MissingArtefact, PmmError, StaleArtefact
 from pmm.evaluate.evaluate_options import EvaluateOptions
 from pmm.evaluate.evaluation import evaluate_run
-from pmm.model.pmmrec.pmmrec import ALL_OBJECTIVES, PARTS, Pmmrec, Weights
+from pmm.model.pmmrec.pmmrec import Pmmrec
+from pmm.model.pmmrec.pmmrec_entry import PARTS
+from pmm.model.pmmrec.pmmrec_options import ALL_OBJECTIVES, Weights
 from pmm.runs.loading import targets_of
 from pmm.runs.recipe import Recipe, Start
 from pmm.runs.request import TrainRequest

@@ -10,18 +10,16 @@ from typing import Literal
 
 from pmm.model.model_entry import DEFAULT, Asked, ModelEntry, Settings
 from pmm.model.pmmrec.fusion import Pool
-from pmm.model.pmmrec.pmmrec import (
+from pmm.model.pmmrec.pmmrec_entry import (
     PARTS,
     SPACE,
-    Fusion,
-    PmmrecOptions,
-    Weights,
     build,
     of_run,
     parts,
     read_vectors,
     with_modality,
 )
+from pmm.model.pmmrec.pmmrec_options import Fusion, PmmrecOptions, Weights
 
 
 @dataclass(frozen=True, kw_only=True)

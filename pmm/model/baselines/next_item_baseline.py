@@ -10,7 +10,7 @@ import torch
 from torch import Generator, Tensor
 
 from pmm.data.batch import Batch
-from pmm.model.baselines.sequence_baseline import Encoded, SequenceBaseline, given, numbers_of
+from pmm.model.baselines.sequence_baseline import Encoded, SequenceBaseline, given
 from pmm.model.losses.next_item import (
     LogQ,
     Reject,
@@ -151,7 +151,7 @@ class NextItemBaseline(SequenceBaseline):
         return full_softmax(
             found.user_BLD,
             self.of_numbers(every)[:, : self.width],
-            numbers_of(batch),
+            batch.numbers(),
             similarity=self.options.similarity,
             tau=self.options.tau,
         )

@@ -133,14 +133,9 @@ class SequenceBaseline(nn.Module, Recommender):
 
         Each distinct negative is encoded once, however many inputs drew it.
         """
-        negative_BL = draw_negatives(numbers_of(batch), self.n_items, generator)
+        negative_BL = draw_negatives(batch.numbers(), self.n_items, generator)
         distinct, place_BL = torch.unique(negative_BL, return_inverse=True)
         return torch.cat([item_IW, self.of_numbers(distinct)]), place_BL + len(item_IW) + 1
-
-
-def numbers_of(batch: Batch) -> Tensor:
-    """The batch's slots as numbers of the catalogue: 0 padding, else 1..N. [B, S]"""
-    return functional.pad(batch.items.item_I, (1, 0))[batch.slot_BS]
 
 
 def given(generator: Generator | None) -> Generator:

@@ -52,7 +52,7 @@ def full_softmax(
     slot_BS: Tensor,
     *,
     similarity: Similarity = "dot",
-    tau: float = 1.0,
+    tau: float | Tensor = 1.0,
     logits_at_once: int = LOGITS_AT_ONCE,
 ) -> Tensor:
     """Softmax of each row's target over all items of the catalogue.
@@ -66,7 +66,7 @@ def full_softmax(
         slot_BS: 0 padding (on the left), else items of the catalogue, from 1. What a batch calls
             slots are numbers within the batch: `functional.pad(item_I, (1, 0))[slot_BS]`.
         similarity: raw dot product, or cosine.
-        tau: logits are divided by it.
+        tau: logits are divided by it; a tensor [] may learn.
         logits_at_once: a group has at least one row all the same.
 
     Returns:

@@ -5,9 +5,7 @@ width, B users, S = L + 1 slots, L inputs.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Literal, Self, TypeVar
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -16,219 +14,30 @@ from torch.nn import functional
 
 from pmm.arrays import Int64s
 from pmm.data.batch import Batch
-from pmm.data.categories import Negatives
 from pmm.errors import InputError
 from pmm.model.encoders.cut_encoder import called
 from pmm.model.encoders.packing import Packing
-from pmm.model.encoders.specs import TextSpec, VisionSpec
 from pmm.model.encoders.text_encoder import TextEncoder
 from pmm.model.encoders.vision_encoder import load_vision
-from pmm.model.features.item_features import ItemFeatures, read_features
+from pmm.model.features.item_features import ItemFeatures
 from pmm.model.item_parts.item_residual import ItemResidual
-from pmm.model.losses.contrastive import (
-    ContrastOptions,
-    RobustOptions,
-    cross_modal_contrast,
-    robust_contrast,
-)
-from pmm.model.losses.next_item import LogQ, Reject, Similarity, in_batch_softmax, scored_items
-from pmm.model.losses.noised_items import (
-    CorruptionOptions,
-    corrupt,
-    noised_item_detection,
-    window,
-)
-from pmm.model.model_entry import DEFAULT, Asked, BuildInputs, ModelEntry, Settings, Transfer
-from pmm.model.pmmrec.fusion import MergeFusion, Pool
+from pmm.model.losses.contrastive import cross_modal_contrast, robust_contrast
+from pmm.model.losses.next_item import in_batch_softmax, scored_items
+from pmm.model.losses.noised_items import corrupt, noised_item_detection, window
+from pmm.model.losses.of_baselines import full_softmax
+from pmm.model.pmmrec.fusion import MergeFusion
 from pmm.model.pmmrec.item_fusion import CoAttention, VectorFusion
+from pmm.model.pmmrec.pmmrec_options import PmmrecOptions
 from pmm.model.pmmrec.vector_items import VectorHead, VectorInput, vector_inputs
-from pmm.model.protocol import Encoders, ModelOptions, Recommender, faults_of_sizes
-from pmm.model.search_space import (
-    DECAY,
-    DROPOUT,
-    LOGQ,
-    TAU,
-    USER_ENCODER,
-    Choice,
-    Interval,
-    Space,
-)
+from pmm.model.protocol import Encoders, Recommender
 from pmm.model.text_encoders.load_text import load_text
-from pmm.model.user_encoders.choice import UserEncoderOptions, make_user_encoder
-from pmm.model.user_encoders.transformer import UserPositions
+from pmm.model.user_encoders.choice import make_user_encoder
 from pmm.shards.items import Items
-from pmm.shards.kinds import Modality, Reads
-from pmm.shards.read import Shards
 
-PmmrecPreset = Literal["default", "paper", "official"]
-"""The columns of docs/paper.md."""
-Fusion = Literal["merge", "concat", "sum", "film", "gated", "co_attention"]
-ItemPart = Literal["encoders", "vectors"]
-"""What an item's vector comes from: encoders whose top blocks train, or vectors that whole frozen
-encoders made of it once (`pmm.model.pmmrec.vector_items`)."""
-Residual = Literal["none", "item"]
 TAUS = (0.01, 10.0)
 """Between which a learned temperature stays: CLIP's least one, and one that makes all alike."""
 VECTOR_WIDTH = 128
 """D where items are made of vectors and no width is given: no encoder has one to take."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Weights:
-    """Weights of the objectives in their sum (paper Eq. 12; R26); one with 0 is not computed."""
-
-    dap: float = 1.0
-    nicl: float = 0.0
-    nid: float = 0.0
-    rcl: float = 0.0
-
-    def __post_init__(self) -> None:
-        values = list(vars(self).values())
-        if min(values) < 0 or not sum(values) > 0:
-            raise ValueError("weights must be 0 or above, and one of them above 0")
-
-
-ALL_OBJECTIVES = Weights(nicl=1.0, nid=1.0, rcl=1.0)
-"""Of pre-training: the unweighted sum of Eq. 12."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class PmmrecOptions(UserEncoderOptions, ModelOptions):
-    """What the model is made of; the defaults are the column `default` of docs/paper.md."""
-
-    name: str = "pmmrec"
-    """Of the model in the registry."""
-    text: TextSpec = field(default_factory=TextSpec)
-    vision: VisionSpec = field(default_factory=VisionSpec)
-    modality: Modality = "both"
-    """With one modality the other encoder and the fusion are not built, and its data never read."""
-    items: ItemPart = "encoders"
-    """"encoders": text and pictures through encoders that are fine-tuned, as in the paper.
-    "vectors": their frozen vectors through a small network; an epoch takes seconds. What is said
-    of fusion and pooling counts for "encoders" alone."""
-    width: int = 0
-    """Width d of items and users; 0 takes the text encoder's (with none, the vision tower's), or
-    128 for "vectors"."""
-    max_length: int = 20
-    """L, the most recent items that the user encoder reads (R32)."""
-    dropout: float = 0.1
-    """Of the fusion block and the user encoder."""
-    fusion: Fusion = "merge"
-    """What makes an item's vector of text and picture. "merge": attention over the tokens of both
-    (Eq. 3). MoRec++'s: of one vector a modality ("concat", "sum", "film", "gated"), or tokens that
-    attend to those of the other side ("co_attention")."""
-    fusion_pool: Pool = "mean"
-    """Of "merge" alone, as the next."""
-    fusion_type_embedding: bool = True
-    modality_pool: Pool = "mean"
-    """The item's vector from one modality: masked mean of its tokens, or the class token (R4)."""
-    modality_gelu: bool = True
-    """A GELU behind that vector where the fusion is not "merge"."""
-    residual: Residual = "none"
-    """"item": a trained vector of each item of the target's catalogue is added to what its content
-    gives. It is dropped on transfer, other targets are ranked without, and pre-training has none
-    (`pmm.model.item_parts.item_residual`)."""
-    residual_from: int = 10
-    """Training occurrences that an item has at least to have one: the others are cold, as
-    `--cold-below` of the ingest says, and keep their content's vector."""
-    residual_drop: float = 0.3
-    """Share of a batch's items that are without it while training."""
-    residual_rate: float = 1.0
-    """Its learning rate, as a multiple of train.lr; it has no weight decay."""
-    user_blocks: int = 2
-    user_heads: int = 2
-    user_positions: UserPositions = "rope"
-    user_convolution: int = 3
-    dap_logq: LogQ = "off"
-    """Off, one model serves warm and cold items: how much popularity a ranking holds is chosen when
-    ranking (`train.choose_popularity`)."""
-    dap_reject: Reject = "same_ids"
-    dap_similarity: Similarity = "dot"
-    dap_tau: float = 1.0
-    """Divides the logits; with the cosine something like 0.05 to 0.1."""
-    dap_tau_learned: bool = False
-    """Whether it trains on from there, by its logarithm, between 0.01 and 10."""
-    negatives: Negatives = "batch"
-    """Of DAP and NICL: all other items of a batch, or those of the item's own source or category
-    alone. Pre-training from the default preset takes "category" where the sources have any, else
-    "source" (docs/paper.md)."""
-    weights: Weights = field(default_factory=Weights)
-    nicl: ContrastOptions = field(default_factory=ContrastOptions)
-    corruption: CorruptionOptions = field(default_factory=CorruptionOptions)
-    """Of the sequences that NID and RCL read."""
-    nid_relu: bool = False
-    """The ReLU in front of the softmax that Eq. 10 prints (R27)."""
-    rcl: RobustOptions = field(default_factory=RobustOptions)
-
-    def __post_init__(self) -> None:
-        found = faults_of_sizes(self, {"width": 0, "residual_from": 0})
-        if not 0 <= self.residual_drop < 1:
-            found.append("residual_drop must be at least 0 and below 1")
-        if not 0 < self.residual_rate < math.inf:
-            found.append("residual_rate must be above 0")
-        if found:
-            raise ValueError("; ".join(found))
-
-    @property
-    def reads(self) -> Reads:
-        """Nothing where items are made of vectors."""
-        return self.modality if self.items == "encoders" else "none"
-
-    @property
-    def content(self) -> Modality:
-        """As content or as vectors."""
-        return self.modality
-
-    @property
-    def of_one_target(self) -> tuple[str, ...]:
-        """The residuals."""
-        return ("residual",) if self.residual == "item" else ()
-
-    def elsewhere(self) -> Self:
-        """Without residuals."""
-        return replace(self, residual="none")
-
-
-def preset(name: PmmrecPreset) -> PmmrecOptions:
-    """The options of a column of docs/paper.md.
-
-    `paper` leaves out four things that stand in the paper: the printed negatives of Eq. 5 to 8,
-    which its own sentences contradict (R13); the factors 1 / (B (L - 1)) and 1 / (B L) of Eq. 5, 9
-    and 10, as sequences differ in length (R18); 50 words of a text (R36: the shards have so many
-    tokens, `pmm shard --max-tokens`); and ranking over all items, those of the history too (R42:
-    `pmm evaluate --keep-history`). `official` cannot have dropout in the frozen blocks (R12) as the
-    published code has.
-
-    >>> preset("paper").fusion_pool, preset("official").vision.image_norm
-    ('cls', 'half')
-    """
-    match name:
-        case "default":
-            return PmmrecOptions()
-        case "paper":
-            return PmmrecOptions(
-                fusion_pool="cls",
-                modality_pool="cls",
-                fusion_type_embedding=False,
-                user_positions="absolute",
-                user_convolution=0,
-                corruption=CorruptionOptions(last_item=True),
-                nid_relu=True,
-                rcl=RobustOptions(similarity="dot", tau=1.0),
-            )
-        case "official":
-            vision = VisionSpec(image_norm="half")
-            return PmmrecOptions(
-                vision=vision,
-                fusion_type_embedding=False,
-                user_positions="absolute",
-                user_convolution=0,
-                dap_logq="on",
-            )
-    raise InputError(f"no preset {name!r} (default, paper, official)")
-
-
-AnyPmmrec = TypeVar("AnyPmmrec", bound=PmmrecOptions)
 
 
 @dataclass(frozen=True)
@@ -398,6 +207,14 @@ class Pmmrec(nn.Module, Recommender):
             ItemVectors(item_ID, *(head(each) for each in inner)) if apart else ItemVectors(item_ID)
         )
 
+    def _catalogue(self) -> Tensor:
+        """Vectors of all items that frozen vectors are held of, [N, D]."""
+        assert self.vector_head is not None
+        sides = [each for each in (self.text_vectors, self.vision_vectors) if each is not None]
+        item_N = torch.arange(1, len(sides[0].has_N) + 1, device=sides[0].has_N.device)
+        every_ND = self._of_vectors(self.vector_head, item_N, apart=False).item_ID
+        return every_ND if self.residual is None else every_ND + self.residual(item_N)
+
     def _pooled(self, token_ND: Tensor, packing: Packing) -> Tensor:
         """An item's vector from the projected tokens of one modality (R4, R5). [I, D]
 
@@ -527,6 +344,14 @@ class Pmmrec(nn.Module, Recommender):
         return parts
 
     def _next_item(self, user_BLD: Tensor, item_ID: Tensor, batch: Batch) -> Tensor:
+        if self.options.dap_candidates == "catalogue":
+            return full_softmax(
+                user_BLD,
+                self._catalogue(),
+                batch.numbers(),
+                similarity=self.options.dap_similarity,
+                tau=self._tau(),
+            )
         return in_batch_softmax(
             user_BLD,
             item_ID,
@@ -629,139 +454,3 @@ def _padded(token_ND: Tensor, packing: Packing) -> tuple[Tensor, Tensor]:
 def _pick(all_IX: Tensor, rows_J: Tensor) -> Tensor:
     """Some rows; without a copy where they are all."""
     return all_IX if len(rows_J) == len(all_IX) else all_IX[rows_J]
-
-
-def objectives_of(asked: Asked, modality: Modality) -> Weights:
-    """The weights of the objectives: all four in pre-training, DAP alone elsewhere, unless asked.
-
-    One modality has nothing to align, so no NICL.
-    """
-    if (asked.objectives or ("all" if asked.stage == "pretrain" else "dap")) == "dap":
-        return Weights()
-    if modality != "both":
-        return Weights(nid=ALL_OBJECTIVES.nid, rcl=ALL_OBJECTIVES.rcl)
-    return ALL_OBJECTIVES
-
-
-def with_modality(options: AnyPmmrec, asked: Asked) -> AnyPmmrec:
-    """The options with the modality that is asked for, if one is."""
-    return replace(options, modality=asked.modality) if asked.modality else options
-
-
-def at_stage(options: PmmrecOptions, asked: Asked) -> PmmrecOptions:
-    """The modality that is asked for, and the stage's objectives; pre-training has no residuals."""
-    reads = with_modality(options, asked)
-    if asked.stage == "pretrain":
-        reads = reads.elsewhere()
-    weights = objectives_of(asked, reads.modality)
-    # A fine-tuning has one target; groups were for telling apart the sources before it.
-    negatives = options.negatives if asked.stage == "pretrain" else "batch"
-    return replace(reads, weights=weights, negatives=negatives)
-
-
-def of_run(
-    options: AnyPmmrec, transfer: Transfer, tensors: Callable[[], Mapping[str, Tensor]]
-) -> AnyPmmrec:
-    """Where a fine-tuning starts: the run's width, whatever encoder is left to give one.
-
-    A width of 0 takes the text encoder's, and a transfer of pictures alone builds none. A learned
-    temperature begins a full transfer where the run's ended.
-    """
-    if transfer == "full" and "log_tau" in tensors():
-        options = replace(options, dap_tau=float(tensors()["log_tau"].exp()))
-    names = ("text_projection.bias", "vision_projection.bias", "vector_head.out.bias")
-    width = next(tensors()[name].shape[0] for name in names if name in tensors())
-    if transfer in ("text", "vision"):
-        return replace(options, width=width, modality=transfer)
-    return replace(options, width=width)
-
-
-_ITEM = ("text", "vision", "text_projection", "vision_projection", "fusion")
-PARTS: Mapping[Transfer, tuple[str, ...]] = {
-    "full": (*_ITEM, "user_encoder"),
-    "item": _ITEM,
-    "user": ("user_encoder",),
-    "text": ("text", "text_projection", "user_encoder"),
-    "vision": ("vision", "vision_projection", "user_encoder"),
-}
-"""Mode -> the parts that are taken over; all others start fresh (paper III-E; R44, R45)."""
-_VECTORS = ("text_vectors", "vision_vectors", "vector_head")
-VECTOR_PARTS: Mapping[Transfer, tuple[str, ...]] = {
-    "full": (*_VECTORS, "user_encoder"),
-    "item": _VECTORS,
-    "user": ("user_encoder",),
-    "text": ("text_vectors", "vector_head", "user_encoder"),
-    "vision": ("vision_vectors", "vector_head", "user_encoder"),
-}
-"""The same where items are made of vectors."""
-
-
-def parts(options: PmmrecOptions) -> Mapping[Transfer, tuple[str, ...]]:
-    """Mode -> the parts that are taken over."""
-    return PARTS if options.items == "encoders" else VECTOR_PARTS
-
-
-def read_vectors(
-    options: PmmrecOptions, shards: Sequence[Shards], device: torch.device | str
-) -> ItemFeatures | None:
-    """The frozen vectors of the items, where they are made of them."""
-    if options.items == "encoders":
-        return None
-    return read_features(
-        shards,
-        features=options.modality,
-        text=options.text,
-        vision=options.vision,
-        scaling="none",
-        device=device,
-    )
-
-
-def build(options: PmmrecOptions, inputs: BuildInputs) -> Pmmrec:
-    """With fresh weights."""
-    count_N = inputs.train_count
-    if count_N is None:  # nobody says: none is rare
-        count_N = np.full(inputs.n_items, options.residual_from)
-    return Pmmrec(options, inputs.features, count_N=count_N)
-
-
-SPACE: Space = {
-    "train.lr": Interval(low=5e-5, high=1e-3),
-    "train.encoder_lr": Interval(low=1e-5, high=5e-4),
-    "train.weight_decay": DECAY,
-    "model.dropout": DROPOUT,
-    "model.dap_similarity": Choice(values=("dot", "cosine")),
-    "model.dap_tau": replace(TAU, only={"model.dap_similarity": ("cosine",)}),
-    "model.dap_tau_learned": Choice(values=(False, True)),
-    "model.dap_logq": Choice(values=LOGQ),
-    "model.residual": Choice(values=("none", "item")),
-    "model.residual_drop": replace(DROPOUT, only={"model.residual": ("item",)}),
-    "model.residual_rate": Interval(low=0.1, high=10.0, only={"model.residual": ("item",)}),
-    **USER_ENCODER,
-}
-
-ENTRY = ModelEntry(
-    knows_by="text and picture",
-    settings={
-        DEFAULT: Settings(options=preset("default")),
-        # It says AdamW and no more, so norms decay as in the published code; early stopping alone
-        # ends a run (R34, R41, R43).
-        "paper": Settings(
-            options=preset("paper"),
-            training={"decay_norms": True, "epochs": 0},
-        ),
-        "official": Settings(
-            options=preset("official"),
-            training={"decay_norms": True, "precision": "fp16", "patience": 0},
-        ),
-    },
-    space=SPACE,
-    build=build,
-    read_vectors=read_vectors,
-    transfers=PARTS,
-    parts=parts,
-    at_stage=at_stage,
-    of_run=of_run,
-    objectives=("dap", "all"),
-    modalities=("both", "text", "vision"),
-)
