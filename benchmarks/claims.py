@@ -22,7 +22,7 @@ from concurrent.futures import (
     wait,
 )
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -59,7 +59,11 @@ SYSTEMS = tuple(registry.models())
 where it can be. PMMRec is that on frozen vectors."""
 TRANSFERRED = tuple(name for name in SYSTEMS[1:] if registry.entry(name).transfers)
 """Beside PMMRec those that pre-train and transfer."""
-VECTORS = ("model.items=vectors",)
+VECTORS = "model.items=vectors"
+AS_BY_DEFAULT = {"model.logq=off": "logq", "model.dap_logq=off": "dap_logq"}
+AS_BY_DEFAULT |= {"model.residual=none": "residual_rate"}
+"""Not searched, for any system that has the option: these buy hits on popular items with hits on
+cold ones, and what popularity is worth is chosen when ranking."""
 PRESETS: dict[str, tuple[str, ...]] = {"encoders": (), "paper": ("--preset", "paper")}
 """PMMRec with encoders that train: as by default, and as printed. With its small encoders its width
 is theirs, half of the others', and a step takes several times as long."""
@@ -444,9 +448,11 @@ def _model_arguments(encoders: Path, tuned: Home, run: Run) -> list[str]:
         arguments += ["--recipe", str(tuned.tuning(TUNED_ON) / run.model / "best.toml")]
     elif run.model in ("pmmrec", "morec"):
         arguments += ["--recipe", str(encoders / "recipe.toml")]
-    on_vectors = run.model == "pmmrec" and not run.preset
-    if run.stage == "tune" and on_vectors:
-        arguments += [part for each in VECTORS for part in ("--set", each)]
+    if run.stage == "tune":
+        known = {each.name for each in fields(registry.entry(run.model).options)}
+        given = [setting for setting, option in AS_BY_DEFAULT.items() if option in known]
+        given += [VECTORS] if run.model == "pmmrec" else []
+        arguments += [part for each in given for part in ("--set", each)]
     of_ids = registry.entry(run.model).knows_by == "ids"
     if not of_ids:
         arguments += ["--text-encoder", str(encoders / "text")]

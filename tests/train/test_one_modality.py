@@ -1,6 +1,7 @@
 """Models of one modality never read the other one: it is absent, or it is damaged."""
 
 import dataclasses
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -86,6 +87,29 @@ def test_the_damage_is_one(start: Any, tmp_path: Path, reseal: Callable[[Path], 
     recipe = resolve_run(home, home.run("new"), request, {})
     with pytest.raises(BrokenArtefact, match="the picture of item"):
         train(home, home.run("new"), dataclasses.replace(recipe, train=TRAIN))
+
+
+@pytest.mark.parametrize("transfer", ["full", "item", "user"])
+@pytest.mark.parametrize("modality", ["text", "vision"])
+def test_a_pre_training_on_one_modality_starts_each_transfer_that_is_not_of_the_other(
+    start: Any, modality: Any, transfer: Any, tmp_path: Path
+) -> None:
+    home = dataclasses.replace(start.home, root=tmp_path / "home")
+    shutil.copytree(start.home.root, home.root)
+    model = dataclasses.replace(start.options, modality=modality)
+    before = Recipe(stage="pretrain", sources=("HM",), model=model, train=TRAIN)
+    train(home, home.run("before"), before)
+    request = TrainRequest(
+        stage="finetune", target="HM Shoes", start=home.run("before"), transfer=transfer
+    )
+    recipe = resolve_run(home, home.run("new"), request, {})
+    assert recipe.model.content == modality
+    train(home, home.run("new"), dataclasses.replace(recipe, train=TRAIN))
+    report = json.loads((home.run("new") / "transfer.json").read_text())
+    taken = {name.partition(".")[0] for name in report["loaded"]}
+    of_items = {modality, f"{modality}_projection"}
+    parts = {"full": {*of_items, "user_encoder"}, "item": of_items, "user": {"user_encoder"}}
+    assert taken == parts[transfer]
 
 
 def pmm(*arguments: object) -> None:
