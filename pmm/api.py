@@ -10,11 +10,12 @@ The examples run in a home folder that holds a tiny shop and a run on it; `home`
 import dataclasses
 import functools
 import inspect
+import logging
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypedDict, TypeVar, Unpack, overload
 
 from pmm.advice import command
 from pmm.errors import InputError, MissingArtefact, nearest
@@ -30,12 +31,27 @@ if TYPE_CHECKING:
     import polars as pl
 
     from pmm.evaluate.compare import Difference
+    from pmm.recommend.answers import NewItem, Share
+    from pmm.recommend.loaded_model import LoadedModel
     from pmm.runs.recipe import Recipe
     from pmm.shards.read import Shards
 
 Given = ParamSpec("Given")
 Request = TypeVar("Request")
 Answer = TypeVar("Answer")
+
+
+class WantedToo(TypedDict, total=False):
+    """What `Run.recommend` takes beside k: the other fields of `pmm.recommend.answers.Wanted`."""
+
+    exclude: Sequence[str]
+    allow: Sequence[str] | None
+    categories: Sequence[str]
+    keep_history: bool
+    popularity: "Share"
+
+
+logger = logging.getLogger(__name__)
 
 METRICS, RANKS_TABLE = "metrics.json", "ranks.parquet"
 
@@ -261,8 +277,20 @@ def compare(request: CompareRequest) -> "list[Difference]":
     return compare_as_asked(request)
 
 
-def load(run: Path | str, home: Path | str | None = None) -> "Run":
+def load(
+    run: Path | str,
+    home: Path | str | None = None,
+    *,
+    target: str | None = None,
+    device: str = "auto",
+) -> "Run":
     """A run by its folder, by its name in a home folder, or by how its name begins.
+
+    Args:
+        run: which.
+        home: the home folder.
+        target: whose items `Run.recommend` answers with; None: those that it was trained on.
+        device: where that is computed.
 
     Raises:
         MissingArtefact: there is none.
@@ -278,17 +306,25 @@ def load(run: Path | str, home: Path | str | None = None) -> "Run":
         raise MissingArtefact(f"{found} is no run: it has no recipe.toml. Run: {made_by}")
     if home is None:
         place = Home.holding(found, "runs") or place
-    return Run(place=found, home=place)
+    return Run(place=found, home=place, target=target, device=device)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """A run: the folder that a training makes, and that an evaluation writes into."""
+    """A run: the folder that a training makes, that an evaluation writes into, and that answers.
+
+    The first answer loads the model and encodes the catalogue; then it takes milliseconds. Items
+    that are added are there as long as this object is (`pmm serve` keeps them).
+    """
 
     place: Path
     """Its folder."""
     home: Home
     """The home folder, where its shards are."""
+    target: str | None = None
+    """Whose items it answers with; None: those that it was trained on."""
+    device: str = "auto"
+    """Where answers are computed."""
 
     @property
     def name(self) -> str:
@@ -347,9 +383,141 @@ class Run:
 
         return pl.DataFrame(read_log(self.place / "log.jsonl"), infer_schema_length=None)
 
+    @functools.cached_property
+    def model(self) -> "LoadedModel":
+        """What answers, with all that can be asked of it; loaded once.
+
+        Raises:
+            PmmError: it has no weights yet, or the shards are not those of the training.
+        """
+        from pmm.recommend.open_run import open_model
+
+        return open_model(self.home, self.place, device=self.device, target=self.target)
+
+    # One string is a sequence of strings, too; nobody asks with one.
+    @overload
+    def recommend(  # type: ignore[overload-overlap]
+        self, history: Sequence[str], k: int = 10, **wanted: Unpack["WantedToo"]
+    ) -> list[tuple[str, float]]: ...
+    @overload
+    def recommend(
+        self, history: Sequence[Sequence[str]], k: int = 10, **wanted: Unpack["WantedToo"]
+    ) -> list[list[tuple[str, float]]]: ...
+    def recommend(
+        self,
+        history: Sequence[str] | Sequence[Sequence[str]],
+        k: int = 10,
+        **wanted: Unpack["WantedToo"],
+    ) -> list[tuple[str, float]] | list[list[tuple[str, float]]]:
+        """The best items for a history, or for each of several, by the whole catalogue.
+
+        Ids that the catalogue does not have are skipped, and a history without any known item gets
+        the popular items; a warning of the logger "pmm" says so.
+
+        Args:
+            history: raw ids, oldest first; or several such.
+            k: how many items.
+            wanted: exclude, allow, categories, keep_history, popularity, as
+                `pmm.recommend.answers.Wanted` has them.
+
+        Returns:
+            (item id, score), best first.
+
+        Raises:
+            InputError: an option out of its range, or a category that no item has.
+
+        >>> run = pmm.load("shop-scratch-sasrec", home=home)
+        >>> best = run.recommend([run.model.state.ids[0]], k=3)
+        >>> len(best), best[0][1] >= best[1][1]
+        (3, True)
+        """
+        from pmm.recommend.answers import Wanted
+
+        one = all(isinstance(each, str) for each in history)
+        histories = [history] if one else history
+        answers = self.model.recommend(
+            typing.cast("Sequence[Sequence[str]]", histories), Wanted(k=k, **wanted)
+        )
+        for answer in answers:
+            if answer.unknown:
+                logger.warning(
+                    "not in the catalogue, and skipped: %s", ", ".join(answer.unknown[:10])
+                )
+            if answer.popular:
+                logger.warning("no item of the history is known: these are the popular items")
+        found = [[(each.item_id, each.score) for each in answer.items] for answer in answers]
+        return found[0] if one else found
+
+    def similar(self, item_id: str, k: int = 10) -> list[tuple[str, float]]:
+        """The items nearest to one, with the cosine of what items are scored with.
+
+        Raises:
+            InputError: there is no such item.
+        """
+        return [(each.item_id, each.score) for each in self.model.similar(item_id, k)]
+
+    def explain(self, history: Sequence[str], item_id: str) -> list[tuple[str, float]]:
+        """Which items of a history carried a recommendation: how much lower the item's score is
+        without each, the one that did most first.
+
+        Raises:
+            InputError: there is no such item, or none of the history is known.
+        """
+        return [(each.item_id, each.effect) for each in self.model.explain(history, item_id)]
+
+    def add_items(self, items: Sequence[Mapping[str, Any]]) -> None:
+        """Let items that training did not see be recommended from now on.
+
+        Args:
+            items: of each `item_id`, and `text` or `image` (a path, or the bytes of a picture file)
+                or both, and `categories`, if it has any. An id that is there gets new content.
+
+        Raises:
+            InputError: a key that items do not have, a picture that cannot be read, or a model that
+                knows items one by one.
+        """
+        self.model.add_items([_new_item(each) for each in items])
+
+    def remove_items(self, ids: Sequence[str]) -> None:
+        """Recommend items no more; histories keep them.
+
+        Raises:
+            InputError: there is no such item.
+        """
+        self.model.remove_items(ids)
+
     def _evaluated(self, name: str) -> Path:
         path = self.place / name
         if not path.is_file():
             raise MissingArtefact(f"{path} is not there. Run: {command('evaluate', self.place)}")
         require_sealed(path, again=f"Run: {command('evaluate', self.place)}")
         return path
+
+
+def _new_item(given: Mapping[str, Any]) -> "NewItem":
+    """An item as Python users write it.
+
+    Raises:
+        InputError: a key that items do not have, or a picture file that is not there.
+    """
+    from pmm.recommend.answers import NewItem
+
+    names = [field.name for field in dataclasses.fields(NewItem)]
+    for name in given:
+        if name not in names:
+            raise InputError(f'items have no "{name}" ({nearest(name, names)})')
+    if not isinstance(given.get("item_id"), str):
+        raise InputError('each new item needs its "item_id", a string')
+    image = given.get("image")
+    if isinstance(image, str | Path):
+        try:
+            image = Path(image).read_bytes()
+        except OSError as error:
+            raise InputError(f"{given['image']} cannot be read: {error.strerror}") from error
+    categories = given.get("categories", ())
+    return NewItem(
+        item_id=given["item_id"],
+        text=str(given.get("text") or ""),
+        image=image,
+        categories=(categories,) if isinstance(categories, str) else tuple(categories),
+    )

@@ -9,4 +9,6 @@ Int32s: TypeAlias = NDArray[np.int32]
 """Codes of users and items, and what is counted in them: half the memory of int64."""
 Int64s: TypeAlias = NDArray[np.int64]
 """Positions, times, and numbers that index a tensor or another array."""
+Float32s: TypeAlias = NDArray[np.float32]
+"""Vectors and scores."""
 Float64s: TypeAlias = NDArray[np.float64]

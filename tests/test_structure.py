@@ -57,6 +57,7 @@ ROOMS = (
     "evaluate",
     "train",
     "tune",
+    "recommend",
     "inspect",
     "check",
     "demo",

@@ -20,6 +20,7 @@ from torch import Generator, Tensor, nn
 
 from pmm.data.batch import Batch
 from pmm.data.categories import Negatives
+from pmm.errors import InputError
 from pmm.model.encoders.cut_encoder import CutEncoder
 from pmm.model.encoders.text_encoder import TextEncoder
 from pmm.model.encoders.vision_encoder import VisionEncoder
@@ -166,6 +167,20 @@ class Recommender(Protocol):
         """
 
     # --- What a model may say; these answers are right for most.
+
+    def encode_vectors(self, vectors: Mapping[str, Tensor]) -> Tensor:  # noqa: ARG002
+        """What the user encoder reads of items that the catalogue does not have, [R, W].
+
+        Of models on frozen vectors; those on content have `encode_items` for it.
+
+        Args:
+            vectors: "text", "vision" -> frozen vectors [R, F] as the encoder made them, zeros for
+                an item that lacks the modality; those that the model reads.
+
+        Raises:
+            InputError: the model makes no item of vectors.
+        """
+        raise InputError(f"{self.options.name} makes no item of vectors")
 
     def item_vectors(self, e_IW: Tensor) -> Tensor:
         """What items are scored with, [I, D]: a score is its dot product with the user's vector."""

@@ -86,6 +86,7 @@ class Shards:
         self.n_items: int = index["items"]
         self.n_users: int = index["users"]
         self.picture_size: int = index["picture"]["size"]
+        self.jpeg_quality: int = index["picture"]["quality"]
         self.tokenizer: dict[str, Any] = index["tokenizer"]
         """name, sha256, pad, special, vocabulary, max_tokens; prefix, where texts have one."""
         self.has_content: bool = has_content(self.manifest)
@@ -152,6 +153,11 @@ class Shards:
         }
         view._own_tokens = TokenEncoder(tokenizer, self.tokenizer["max_tokens"])
         return view
+
+    @property
+    def token_encoder(self) -> TokenEncoder | None:
+        """What makes tokens of texts, where they are not those that are stored."""
+        return self._own_tokens
 
     def sequences(self) -> Sequences:
         """All users, in order; read once."""
@@ -242,6 +248,11 @@ class Shards:
         if not self.has_picture[item]:
             return np.zeros((self.picture_size, self.picture_size, 3), dtype=np.uint8)
         return self._decoded(item, self._content("jpg", item - 1))
+
+    def jpeg(self, item: int) -> bytes | None:
+        """The picture's file as it is stored; None where the item has no picture."""
+        self._check(np.array([item]))
+        return bytes(self._content("jpg", item - 1)) if self.has_picture[item] else None
 
     def _decoded(self, item: int, jpeg: bytes | memoryview) -> npt.NDArray[np.uint8]:
         try:

@@ -5,6 +5,7 @@ nothing of it could be transferred.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -93,6 +94,11 @@ class Peterrec(NextItemBaseline):
         )
         if options.adapters:
             self.user_encoder.freeze_for_patching()
+
+    def encode_vectors(self, vectors: Mapping[str, Tensor]) -> Tensor:
+        """Items that the catalogue does not have, [R, D]; arguments as of `Recommender`."""
+        made_RD: Tensor = self.projection(self.vectors.of_new(vectors))
+        return made_RD
 
     def of_numbers(self, item_I: Tensor) -> Tensor:
         """The projected frozen vectors, [I, D]."""

@@ -3,6 +3,7 @@
 Shape suffixes: I items, D width, B users, S = L + 1 slots, L inputs, W what is read of an item.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -110,6 +111,11 @@ class Unisrec(NextItemBaseline):
         )
         if options.freeze_users:
             freeze_but_input_norm(self.user_encoder)
+
+    def encode_vectors(self, vectors: Mapping[str, Tensor]) -> Tensor:
+        """Items that the catalogue does not have, [R, D]; arguments as of `Recommender`."""
+        made_RD: Tensor = self.adaptor(self.vectors.of_new(vectors))
+        return made_RD
 
     def of_numbers(self, item_I: Tensor) -> Tensor:
         """The adaptor's vectors, with `transductive` the items' own added; [I, D]."""

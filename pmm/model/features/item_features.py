@@ -30,6 +30,8 @@ class ItemFeatures:
     """bool: items that occur in the training sequences."""
     made_by: Mapping[str, str] = field(default_factory=dict)
     """"text", "vision" -> digest of the encoder whose vectors they are."""
+    scalers: tuple["Scaler", ...] = ()
+    """Of each field: what made its values of the encoder's; empty where nothing did."""
 
     def joined(self) -> Tensor:
         """All fields behind one another, [N, F]."""
@@ -73,7 +75,7 @@ def read_features(
     # Scalings and codes are learned from training items alone: an item that first occurs in the
     # test must not have shaped them.
     trained_N = torch.from_numpy(np.concatenate([part.train_count[1:] > 0 for part in parts]))
-    fields = []
+    fields, scalers = [], list[Scaler]()
     for side in ("text", "vision"):
         if features in (side, "both"):
             x_NF, has_N = _side(found, side)
@@ -83,8 +85,9 @@ def read_features(
                     f"no item of {', '.join(part.target for part in parts)} has a {what}, which "
                     "this model reads"
                 )
-            fields.append(scaled(x_NF, has_N, trained_N, scaling))
-    return ItemFeatures(tuple(fields), trained_N, found[0].made_by)
+            scalers.append(Scaler.learned(x_NF, has_N & trained_N, scaling))
+            fields.append(scalers[-1](x_NF, has_N))
+    return ItemFeatures(tuple(fields), trained_N, found[0].made_by, tuple(scalers))
 
 
 class VectorOptions(Protocol):
@@ -127,17 +130,43 @@ def vectors_of(
 
 def scaled(x_NF: Tensor, has_N: Tensor, trained_N: Tensor, scaling: Scaling) -> Tensor:
     """The vectors after a scaling that is learned from the training items; zeros stay zeros."""
-    rows_N = has_N & trained_N
-    match scaling:
-        case "none":
-            y_NF = x_NF
-        case "standardise":
-            mean_F, scale_F = standardise(x_NF, rows_N)
-            y_NF = (x_NF - mean_F) / scale_F
-        case "whiten":
-            mean_F, matrix_FF = whiten(x_NF, rows_N)
-            y_NF = (x_NF - mean_F) @ matrix_FF
-    return y_NF * has_N[:, None]
+    return Scaler.learned(x_NF, has_N & trained_N, scaling)(x_NF, has_N)
+
+
+@dataclass(frozen=True)
+class Scaler:
+    """A scaling with what it learned, so that items which come later are scaled alike."""
+
+    mean_F: Tensor | None = None
+    """Taken away; None: nothing is done."""
+    scale_F: Tensor | None = None
+    """What is left is divided by it,"""
+    matrix_FF: Tensor | None = None
+    """or multiplied."""
+
+    @classmethod
+    def learned(cls, x_NF: Tensor, rows_N: Tensor, scaling: Scaling) -> "Scaler":
+        """What a scaling learns of some rows."""
+        match scaling:
+            case "none":
+                return cls()
+            case "standardise":
+                mean_F, scale_F = standardise(x_NF, rows_N)
+                return cls(mean_F, scale_F)
+            case "whiten":
+                mean_F, matrix_FF = whiten(x_NF, rows_N)
+                return cls(mean_F, matrix_FF=matrix_FF)
+
+    def __call__(self, x_NF: Tensor, has_N: Tensor) -> Tensor:
+        """Scaled vectors; zeros for items that have none."""
+        y_NF = x_NF
+        if self.mean_F is not None:
+            y_NF = x_NF - self.mean_F
+        if self.scale_F is not None:
+            y_NF = y_NF / self.scale_F
+        if self.matrix_FF is not None:
+            y_NF = y_NF @ self.matrix_FF
+        return y_NF * has_N[:, None]
 
 
 def _side(found: Sequence[FrozenVectors], side: str) -> tuple[Tensor, Tensor]:

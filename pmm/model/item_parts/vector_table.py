@@ -3,9 +3,12 @@
 Shape suffixes: I items, N items of the catalogue, F width of the vectors.
 """
 
+from collections.abc import Mapping
+
+import torch
 from torch import Tensor, nn
 
-from pmm.model.features.item_features import ItemFeatures
+from pmm.model.features.item_features import ItemFeatures, Scaler
 
 
 class VectorTable(nn.Module):
@@ -27,12 +30,24 @@ class VectorTable(nn.Module):
         read = require_vectors(features)
         self.made_by = dict(read.made_by)
         self.widths = [each_NF.shape[1] for each_NF in read.fields]
+        self._sides = tuple(read.made_by)
+        self._scalers = read.scalers or tuple(Scaler() for _ in read.fields)
         self.register_buffer("feature_NF", read.joined(), persistent=False)
 
     @property
     def width(self) -> int:
         """F."""
         return sum(self.widths)
+
+    def of_new(self, vectors: Mapping[str, Tensor]) -> Tensor:
+        """The rows [R, F] of items that the table does not have, from the encoders' own vectors
+        ("text", "vision" -> [R, F], zeros where an item lacks it)."""
+        like = self.feature_NF
+        fields = [
+            scaler(vectors[side], (vectors[side] != 0).any(1))
+            for side, scaler in zip(self._sides, self._scalers, strict=True)
+        ]
+        return torch.cat(fields, dim=1).to(like)
 
     def forward(self, item_I: Tensor) -> Tensor:
         """The vectors [I, F] of items by number."""

@@ -5,6 +5,7 @@ width, B users, S = L + 1 slots, L inputs.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -214,6 +215,19 @@ class Pmmrec(nn.Module, Recommender):
         item_N = torch.arange(1, len(sides[0].has_N) + 1, device=sides[0].has_N.device)
         every_ND = self._of_vectors(self.vector_head, item_N, apart=False).item_ID
         return every_ND if self.residual is None else every_ND + self.residual(item_N)
+
+    def encode_vectors(self, vectors: Mapping[str, Tensor]) -> Tensor:
+        """Items that the catalogue does not have, [R, D]; arguments as of `Recommender`."""
+        if self.vector_head is None:
+            return super().encode_vectors(vectors)
+        sides = {"text": self.text_vectors, "vision": self.vision_vectors}
+        inner = []
+        for name, side in sides.items():
+            if side is not None:
+                x_RF = vectors[name].to(side.mean_F)
+                inner.append(side.of_vectors(x_RF, (x_RF != 0).any(1)))
+        made_RD: Tensor = self.vector_head(*inner)
+        return made_RD
 
     def _pooled(self, token_ND: Tensor, packing: Packing) -> Tensor:
         """An item's vector from the projected tokens of one modality (R4, R5). [I, D]

@@ -1,0 +1,1 @@
+"""What a finished run answers: recommendations, similar items, reasons, for items new to it too."""

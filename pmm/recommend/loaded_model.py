@@ -1,0 +1,338 @@
+"""A finished run that answers: recommendations, similar items, reasons; items come and go.
+
+Shape suffixes: B users, L positions of a window, W what the user encoder is given of an item, N
+items, D width.
+"""
+
+from collections.abc import Mapping, Sequence
+from threading import Lock
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pmm.arrays import Float32s, Int64s
+from pmm.errors import InputError, nearest
+from pmm.evaluate.popularity_mix import KAPPA, PopularityMix
+from pmm.recommend.answers import Contribution, ItemCard, NewItem, Recommended, Scored, Wanted
+from pmm.recommend.catalogue_state import CatalogueState, GrowingCatalogue
+from pmm.recommend.encoder import Encoder
+from pmm.recommend.top_k import defined_scores, top_k, top_of_scores
+
+ENCODED_USERS = 256
+"""Histories that are encoded together."""
+
+
+class ItemSource(Protocol):
+    """Texts and pictures of the items that were trained on, by row."""
+
+    def text(self, row: int) -> str:
+        """The whole text."""
+        ...
+
+    def picture(self, row: int) -> bytes | None:
+        """A JPEG, or None."""
+        ...
+
+    def categories(self, row: int) -> tuple[str, ...]:
+        """The categories that are known."""
+        ...
+
+
+class LoadedModel:
+    """Answers for histories of raw ids. Safe to ask from several threads."""
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        catalogue: GrowingCatalogue,
+        source: ItemSource,
+        *,
+        version: str,
+        chosen: PopularityMix | None = None,
+    ) -> None:
+        """Put a model together.
+
+        Args:
+            encoder: the model.
+            catalogue: what it made of its items.
+            source: what they look like.
+            version: of the weights; answers of two versions are not alike.
+            chosen: the share of popularity that the validation items chose, if they did.
+        """
+        self.version, self.encoder, self.chosen = version, encoder, chosen
+        self._catalogue, self._source = catalogue, source
+        self._added: dict[str, NewItem] = {}
+        self._withdrawn: set[str] = set()
+        self._writing = Lock()
+        self._rows_of_category: dict[str, list[int]] | None = None
+
+    @property
+    def state(self) -> CatalogueState:
+        """The newest items."""
+        return self._catalogue.state
+
+    # --- Answers.
+
+    def recommend(
+        self, histories: Sequence[Sequence[str]], wanted: Wanted | None = None
+    ) -> list[Recommended]:
+        """The best items for each history of raw ids, oldest first."""
+        wanted, state = wanted or Wanted(), self.state
+        allowed_N = self._allowed(state, wanted)
+        added_N = self._of_popularity(state, wanted)
+        rows = [[state.find(each) for each in history] for history in histories]
+        known = [np.array([r for r in each if r is not None], dtype=np.int64) for each in rows]
+        answers: list[Recommended] = []
+        for start in range(0, len(known), ENCODED_USERS):
+            part = known[start : start + ENCODED_USERS]
+            scorer = _Scorer(self.encoder, state, part, added_N)
+            for k, row_H in enumerate(part):
+                history = histories[start + k]
+                unknown = tuple(
+                    item_id
+                    for item_id, row in zip(history, rows[start + k], strict=True)
+                    if row is None
+                )
+                mine_N = allowed_N
+                if len(row_H) and not wanted.keep_history:
+                    mine_N = allowed_N.copy()
+                    mine_N[row_H] = False
+                if len(row_H):
+                    found = scorer.best(k, mine_N, wanted.k)
+                else:
+                    found = top_of_scores(state.count_N.astype(np.float32), mine_N, wanted.k)
+                items = _scored(state, *found)
+                answers.append(Recommended(items=items, unknown=unknown, popular=not len(row_H)))
+        return answers
+
+    def similar(self, item_id: str, k: int = 10) -> list[Scored]:
+        """The items nearest to one, by the cosine of what items are scored with.
+
+        Raises:
+            InputError: there is no such item.
+        """
+        state, row = self.state, self._row(item_id)
+        length_N = np.sqrt(np.einsum("nd,nd->n", state.score_ND, state.score_ND))
+        unit_ND = state.score_ND / np.maximum(length_N, 1e-12)[:, None]
+        allowed_N = state.offered_N.copy()
+        allowed_N[row] = False
+        k = Wanted(k=k).k
+        return list(_scored(state, *top_k(unit_ND[row], unit_ND, allowed_N, k, longest=1.0)))
+
+    def explain(self, history: Sequence[str], item_id: str) -> list[Contribution]:
+        """Which items of a history carried a recommendation, the one that did most first.
+
+        The effect of an item is how much lower the score is when the user encoder reads the history
+        without it. Items before the window of the most recent L have none and are left out.
+
+        Raises:
+            InputError: there is no such item, or none of the history is known.
+        """
+        state, row = self.state, self._row(item_id)
+        found = [state.find(each) for each in history]
+        known = [each for each in found if each is not None][-self.encoder.max_length :]
+        if not known:
+            raise InputError("no item of the history is known, so there is nothing to explain by")
+        whole = np.array(known, dtype=np.int64)
+        places = list(dict.fromkeys(known))
+        without = [whole[whole != each] for each in places]
+        scorer = _Scorer(self.encoder, state, [whole, *without], None)
+        score, *lower = (scorer.of_item(k, row) for k in range(1 + len(without)))
+        reasons = [
+            Contribution(state.ids[place], float(score - other))
+            for place, other in zip(places, lower, strict=True)
+        ]
+        return sorted(reasons, key=lambda each: -each.effect)
+
+    # --- Items.
+
+    def card(self, item_id: str) -> ItemCard:
+        """What is known of an item.
+
+        Raises:
+            InputError: there is none.
+        """
+        state, row = self.state, self._row(item_id)
+        added = self._added.get(item_id)
+        return ItemCard(
+            item_id=item_id,
+            text=added.text if added else self._source.text(row),
+            categories=added.categories if added else self._source.categories(row),
+            has_picture=self.picture(item_id) is not None,
+            count=int(state.count_N[row]),
+            new=row >= state.trained,
+            withdrawn=not state.offered_N[row],
+        )
+
+    def picture(self, item_id: str) -> bytes | None:
+        """An item's picture file; None where it has none.
+
+        Raises:
+            InputError: there is no such item.
+        """
+        row, added = self._row(item_id), self._added.get(item_id)
+        return added.image if added else self._source.picture(row)
+
+    def add_items(self, items: Sequence[NewItem]) -> None:
+        """Let items be recommended from now on; one that is there already gets new content.
+
+        Raises:
+            InputError: an id is empty or there twice, the model knows items one by one, or it can
+                make nothing of one; then none is added.
+        """
+        ids = [each.item_id for each in items]
+        if "" in ids or len(set(ids)) < len(ids):
+            raise InputError("new items need ids of their own: one is empty or there twice")
+        if not items:
+            return
+        input_RW, score_RD = self.encoder.new_items(items)
+        if not (np.isfinite(input_RW).all() and np.isfinite(score_RD).all()):
+            raise InputError("the model makes no numbers of these items")
+        with self._writing:
+            self._added |= {each.item_id: each for each in items}
+            self._withdrawn -= set(ids)
+            self._catalogue.add(ids, input_RW, score_RD)
+
+    def remove_items(self, ids: Sequence[str]) -> None:
+        """Recommend items no more; histories keep them.
+
+        Raises:
+            InputError: there is no such item; then none is removed.
+        """
+        with self._writing:
+            rows = [self._row(each) for each in ids]
+            self._withdrawn |= set(ids)
+            self._catalogue.withdraw(rows)
+
+    def _row(self, item_id: str) -> int:
+        row = self.state.find(item_id)
+        if row is None:
+            raise InputError(f'there is no item "{item_id}"')
+        return row
+
+    # --- What may come.
+
+    def _allowed(self, state: CatalogueState, wanted: Wanted) -> NDArray[np.bool_]:
+        allowed_N = state.offered_N
+        if wanted.allow is not None:
+            allowed_N = allowed_N & _mask(state, wanted.allow)
+        if wanted.categories:
+            allowed_N = allowed_N & self._of_categories(state, wanted.categories)
+        if wanted.exclude:
+            allowed_N = allowed_N & ~_mask(state, wanted.exclude)
+        return allowed_N
+
+    def _of_categories(self, state: CatalogueState, names: Sequence[str]) -> NDArray[np.bool_]:
+        """Items of one of these categories.
+
+        Raises:
+            InputError: no item has one of that name.
+        """
+        if self._rows_of_category is None:
+            trained: dict[str, list[int]] = {}
+            for row in range(state.trained):
+                for name in self._source.categories(row):
+                    trained.setdefault(name, []).append(row)
+            self._rows_of_category = trained
+        found_N = np.zeros(len(state), dtype=np.bool_)
+        of_added = {name for each in self._added.values() for name in each.categories}
+        for name in names:
+            rows = self._rows_of_category.get(name, [])
+            if not rows and name not in of_added:
+                known = sorted({*self._rows_of_category, *of_added})
+                raise InputError(f'no item is of the category "{name}" ({nearest(name, known)})')
+            found_N[rows] = True
+        for item_id, each in list(self._added.items()):
+            place = state.find(item_id)
+            if place is not None:
+                found_N[place] = bool(set(each.categories) & set(names))
+        return found_N
+
+    def _of_popularity(self, state: CatalogueState, wanted: Wanted) -> Float32s | None:
+        mix = self.chosen or PopularityMix()
+        if wanted.popularity != "chosen":
+            mix = PopularityMix(
+                alpha=float(wanted.popularity), kappa=self.chosen.kappa if self.chosen else KAPPA
+            )
+        if mix.alpha == 0:
+            return None
+        factor = np.float32(mix.alpha * self.encoder.temperature)
+        return factor * mix.log_share(state.count_N)
+
+
+class _Scorer:
+    """The scores of a few histories."""
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        state: CatalogueState,
+        histories: Sequence[Int64s],
+        added_N: Float32s | None,
+    ) -> None:
+        self._state, self._added = state, added_N
+        windows = _windows(state, histories, encoder.max_length)
+        if encoder.by_product:
+            self._user_BD: Float32s | None = encoder.users(*windows)
+        else:
+            self._user_BD = None
+            score_BN = encoder.scores(*windows, state.score_ND)
+            self._score_BN = score_BN if added_N is None else score_BN + added_N
+
+    def best(self, k: int, allowed_N: NDArray[np.bool_], count: int) -> tuple[Int64s, Float32s]:
+        """The best rows of the k-th history, and their scores."""
+        if self._user_BD is None:
+            return top_of_scores(self._score_BN[k], allowed_N, count)
+        state = self._state
+        return top_k(
+            self._user_BD[k],
+            state.score_ND,
+            allowed_N,
+            count,
+            longest=state.longest,
+            added_N=self._added,
+        )
+
+    def of_item(self, k: int, row: int) -> float:
+        """The score of one item for the k-th history."""
+        if self._user_BD is None:
+            return float(self._score_BN[k, row])
+        added = None if self._added is None else self._added[row : row + 1]
+        item_1D = self._state.score_ND[row : row + 1]
+        return float(defined_scores(self._user_BD[k], item_1D, added)[0])
+
+
+def _windows(
+    state: CatalogueState, histories: Sequence[Int64s], longest: int
+) -> tuple[Float32s, NDArray[np.bool_]]:
+    """The most recent items of each history, left-padded [B, L, W], and which are real [B, L]."""
+    recent = [each[-longest:] for each in histories]
+    length = max(1, max((len(each) for each in recent), default=1))
+    e_BLW = np.zeros((len(recent), length, state.input_NW.shape[1]), dtype=np.float32)
+    valid_BL = np.zeros((len(recent), length), dtype=np.bool_)
+    for row, each in enumerate(recent):
+        if len(each):
+            e_BLW[row, -len(each) :] = state.input_NW[each]
+            valid_BL[row, -len(each) :] = True
+    return e_BLW, valid_BL
+
+
+def _mask(state: CatalogueState, ids: Sequence[str]) -> NDArray[np.bool_]:
+    """Rows of these ids; those that nobody knows are no item."""
+    mask_N = np.zeros(len(state), dtype=np.bool_)
+    rows = [row for each in ids if (row := state.find(each)) is not None]
+    mask_N[rows] = True
+    return mask_N
+
+
+def _scored(state: CatalogueState, rows: Int64s, scores: Float32s) -> tuple[Scored, ...]:
+    pairs = zip(rows.tolist(), scores.tolist(), strict=True)
+    return tuple(Scored(state.ids[row], score) for row, score in pairs)
+
+
+def popularity_of(stored: Mapping[str, float] | None) -> PopularityMix | None:
+    """The share of popularity that a run's weights say its validation items chose."""
+    if stored is None:
+        return None
+    return PopularityMix(alpha=float(stored["chosen"]), kappa=float(stored["kappa"]))
