@@ -425,6 +425,8 @@ def _arguments(home: Home, tuned: Home, seed: int, run: Run) -> list[str]:
         settings.append(f"train.patience={PATIENCE}")
     if not run.start and not _has_encoders(run):
         settings.append(f"model.width={WIDTH}")
+    if run.stage == "pretrain" and run.model == "pmmrec" and not run.preset:
+        settings.append("model.dap_candidates=batch")  # or the negatives would be of any category
     for setting in settings:
         arguments += ["--set", setting]
     return arguments
