@@ -1,0 +1,1 @@
+"""Commands of a run that answers: recommendations, export, server, page."""
