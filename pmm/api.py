@@ -510,6 +510,10 @@ class Run:
 
     def _evaluated(self, name: str) -> Path:
         path = self.place / name
+        if not path.is_file() and _is_bundle(self.place):
+            raise MissingArtefact(
+                f"the bundle {self.place} has no {name}: ask the run that it was made of"
+            )
         if not path.is_file():
             raise MissingArtefact(f"{path} is not there. Run: {command('evaluate', self.place)}")
         require_sealed(path, again=f"Run: {command('evaluate', self.place)}")

@@ -34,8 +34,8 @@ COMMANDS = {
     "world": "The embedded world as raw files.",
 }
 """Name -> one line on it, in the order of the data flow; `pmm/commands/` has a module of each."""
-_ANSWERING = ("recommend", "export", "serve", "gallery")
-"""Those of `pmm/commands/answering/`."""
+ANSWERING = ("export",)
+"""Those whose modules stand in `pmm/commands/answering/`."""
 
 
 class _InOrderOfFlow(LazyGroup):
@@ -45,7 +45,7 @@ class _InOrderOfFlow(LazyGroup):
         return COMMANDS
 
     def make(self, name: str) -> Any:
-        room = "pmm.commands.answering" if name in _ANSWERING else "pmm.commands"
+        room = "pmm.commands.answering" if name in ANSWERING else "pmm.commands"
         return importlib.import_module(f"{room}.{name}").command()
 
 

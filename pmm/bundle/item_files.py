@@ -4,6 +4,10 @@ Shape suffixes: N items, W what the user encoder is given of an item, D width.
 """
 
 import mmap
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -58,8 +62,21 @@ def write_vectors(draft: Path, input_NW: Float32s, score_ND: Float32s) -> None:
     arrays = {"input": np.ascontiguousarray(input_NW)}
     if score_ND is not input_NW:
         arrays["score"] = np.ascontiguousarray(score_ND)
-    save_file(arrays, draft / VECTORS)
-    (draft / VECTORS).chmod(0o644)
+    with system_errors(draft / VECTORS):
+        save_file(arrays, draft / VECTORS)
+
+
+@contextmanager
+def system_errors(path: Path) -> Iterator[None]:
+    """What safetensors says of a full disk as the system's own error; the file is readable."""
+    try:
+        yield
+    except SafetensorError as error:
+        number = re.search(r"os error (\d+)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
+    path.chmod(0o644)  # safetensors leaves one that only its owner may read
 
 
 def read_vectors(place: Path, header: BundleHeader) -> tuple[Float32s, Float32s]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from pmm.advice import command
@@ -32,12 +33,14 @@ from pmm.bundle.layout import (
 )
 from pmm.bundle.model_card import write_card
 from pmm.bundle.model_tensors import model_tensors, module_tensors, write_model_tensors
+from pmm.bundle.onnx_graphs import require_exporter, write_graphs
+from pmm.bundle.push import push_bundle, require_repository
 from pmm.bundle.sums import write_sums
 from pmm.bundle.torch_bundle import SCALERS, scaler_tensors
 from pmm.bundle.users_file import write_users
 from pmm.evaluate.catalogue import rank_mixes
 from pmm.evaluate.evaluation import questions, ranks_file
-from pmm.model.features.frozen_vectors import TextVectors, whole_encoder
+from pmm.model.features.frozen_vectors import TextVectors, WholeEncoder, whole_encoder
 from pmm.model.protocol import ModelOptions
 from pmm.recommend.item_reader import ContentReading
 from pmm.recommend.open_run import OpenedRun, open_run
@@ -70,6 +73,8 @@ def export_as_asked(request: ExportRequest) -> dict[str, Any]:
         onnx=request.onnx, pictures=request.pictures, test_users=request.test_users
     )
     place = request.to.expanduser().absolute()
+    if request.push_to is not None:
+        require_repository(request.push_to)
     header = export_run(
         home,
         run_dir,
@@ -81,7 +86,10 @@ def export_as_asked(request: ExportRequest) -> dict[str, Any]:
     )
     size = sum(path.stat().st_size for path in place.rglob("*") if path.is_file())
     told = {name: getattr(header, name) for name in ("items", "pictures", "users")}
-    return {"bundle": str(place), "bytes": size, **told}
+    done = {"bundle": str(place), "bytes": size, **told}
+    if request.push_to is not None:
+        done["pushed"] = push_bundle(place, request.push_to)
+    return done
 
 
 def export_run(
@@ -110,6 +118,8 @@ def export_run(
             bundle already or something else.
     """
     options = options or BundleOptions()
+    if options.onnx:
+        require_exporter()
     with replaced_folder(place, overwrite=overwrite) as draft:
         opened = open_run(home, run_dir, device=device, target=target)
         header = _written(draft, opened, run_dir, options, target)
@@ -143,7 +153,14 @@ def _written(
     features = opened.run.features
     if features is not None and scaler_tensors(features):
         write_model_tensors(draft / SCALERS, scaler_tensors(features))
-    _write_encoders(draft, model.options, reading)
+    whole = _write_encoders(draft, model.options, reading)
+    if options.onnx:
+        widths = (state.input_NW.shape[1], state.score_ND.shape[1])
+        on = next(model.parameters()).device
+        try:
+            write_graphs(draft, model.to(torch.device("cpu")), widths, reading, whole)
+        finally:
+            model.to(on)
     _write_recipe(draft, run_dir, model.options)
     metrics = run_dir / METRICS
     if target is None and metrics.is_file():
@@ -175,6 +192,7 @@ def _written(
         tower_size=vision.picture_size[0] if vision is not None else 0,
         popularity=PopularityHeader(alpha=chosen.alpha, kappa=chosen.kappa) if chosen else None,
         encoders=_origins(run_dir, model.options),
+        onnx=options.onnx,
     )
 
 
@@ -188,21 +206,24 @@ def _feature_headers(opened: OpenedRun) -> tuple[FeatureHeader, ...]:
     )
 
 
-def _write_encoders(draft: Path, options: ModelOptions, reading: ContentReading | None) -> None:
+def _write_encoders(
+    draft: Path, options: ModelOptions, reading: ContentReading | None
+) -> dict[Side, WholeEncoder]:
     """The configs of what runs on content; the whole encoders of models on frozen vectors."""
-    specs = encoder_specs(options)
+    specs, found = encoder_specs(options), dict[Side, WholeEncoder]()
     for side in _sides(options.reads if options.reads != "none" else options.content):
         whole = None
         if options.reads == "none":
             if reading is None:
                 continue
-            whole = whole_encoder(specs[side], "cpu", reading.picture_size)
+            whole = found[side] = whole_encoder(specs[side], "cpu", reading.picture_size)
             write_model_tensors(draft / encoder_weights(side), module_tensors(whole))
         if side == "text":
             pooling = whole.pooling if isinstance(whole, TextVectors) else ""
             write_text_config(draft, specs[side], pooling)
         else:
             write_vision_config(draft, specs[side])
+    return found
 
 
 def _sides(read: str) -> tuple[Side, ...]:

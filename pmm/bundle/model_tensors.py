@@ -8,6 +8,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from pmm.bundle.item_files import system_errors
 from pmm.bundle.layout import AGAIN
 from pmm.errors import BrokenArtefact, InputError
 from pmm.machine import free_bytes
@@ -38,11 +39,8 @@ def write_model_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Write tensors by name; OSError where the disk is full."""
     path.parent.mkdir(parents=True, exist_ok=True)
     held = {name: each.detach().cpu().contiguous().clone() for name, each in tensors.items()}
-    try:
+    with system_errors(path):
         save_file(held, path)
-    except SafetensorError as error:
-        raise OSError(28 if "os error 28" in str(error) else 5, str(error), str(path)) from error
-    path.chmod(0o644)
 
 
 def read_model_tensors(path: Path) -> dict[str, Tensor]:

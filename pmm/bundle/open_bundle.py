@@ -8,10 +8,12 @@ from pmm.bundle.item_files import BundleItems, read_vectors
 from pmm.bundle.layout import (
     AGAIN,
     HEADER,
+    ITEM_GRAPH,
     ITEMS,
     MODEL,
     PICTURES,
     RECIPE,
+    SIDES,
     SUMS,
     TOKENIZER,
     USER_GRAPH,
@@ -19,6 +21,7 @@ from pmm.bundle.layout import (
     VECTORS,
     BundleHeader,
     read_header,
+    side_graph,
 )
 from pmm.bundle.sums import verified_files
 from pmm.bundle.users_file import TestUser, read_users
@@ -52,7 +55,10 @@ class Bundle:
         header = read_header(self.place)
         needed = [RECIPE, MODEL, ITEMS, VECTORS]
         needed += [PICTURES] * bool(header.pictures) + [USERS] * bool(header.users)
-        needed += [USER_GRAPH] * header.onnx
+        if header.onnx:
+            sides = [side for side in SIDES if header.content in (side, "both")]
+            of_items = [ITEM_GRAPH, *(side_graph(side) for side in sides)]
+            needed += [USER_GRAPH, *(of_items if header.reading is not None else [])]
         reads_texts = header.reading is not None and header.reading.tokenizer is not None
         needed += [TOKENIZER] * reads_texts
         lacking = [name for name in needed if name not in names]
@@ -92,7 +98,11 @@ class Bundle:
 
     def _encoder(self, device: str, *, onnx: bool) -> Encoder:
         if onnx:
-            raise InputError(f"{self.place} has no ONNX graphs: export it again with --onnx")
+            if not self.header.onnx:
+                raise InputError(f"{self.place} has no ONNX graphs: export it again with --onnx")
+            from pmm.bundle.onnx_encoder import OnnxEncoder
+
+            return OnnxEncoder(self.place, self.header)
         from pmm.bundle.torch_bundle import torch_encoder
 
         return torch_encoder(self.place, self.header, self.items.count_N, device)

@@ -15,7 +15,7 @@ import pmm
 from pmm.bundle.bundle_options import BundleOptions
 from pmm.bundle.make_bundle import export_run
 from pmm.bundle.open_bundle import Bundle, open_bundle
-from pmm.errors import InputError
+from pmm.errors import InputError, MissingArtefact
 from pmm.evaluate.evaluate_options import EvaluateOptions
 from pmm.evaluate.evaluation import evaluate_run
 from pmm.model import registry
@@ -203,3 +203,5 @@ def test_pmm_load_says_what_a_bundle_cannot_do(made: tuple[Path, Path], shop: An
         pmm.load(run, home=shop.home.root, onnx=True)
     with pytest.raises(InputError, match="no ONNX graphs"):
         open_bundle(place, onnx=True)
+    with pytest.raises(MissingArtefact, match="ask the run"):
+        _ = pmm.load(place).ranks
