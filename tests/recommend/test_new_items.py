@@ -77,7 +77,9 @@ def test_a_text_encoder_with_a_tokenizer_of_its_own_goes_with_pictures(
 ) -> None:
     """Of frozen vectors: the tokens of the shards are another encoder's, and no picture needs
     them."""
-    other, _ = save_small_encoders(tmp_path / "o", ["words of its own"], 2, sizes=shop_maker.SIZES)
+    other, _ = save_small_encoders(
+        tmp_path / "o", ["words of its own"], seed=2, sizes=shop_maker.SIZES
+    )
     options = {"items": "vectors", "text": {"encoder": str(other), "train_blocks": 1}}
     model, run = opened("pmmrec", **options)
     trained, shards, _ = load_run(shop.home, run)
