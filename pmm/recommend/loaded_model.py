@@ -5,6 +5,7 @@ items, D width.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from threading import Lock
 from typing import Protocol
 
@@ -174,8 +175,12 @@ class LoadedModel:
         row, added = self._row(item_id), self._added.get(item_id)
         return added.image if added else self._source.picture(row)
 
-    def add_items(self, items: Sequence[NewItem]) -> None:
+    def add_items(self, items: Sequence[NewItem], *, keep_pictures: bool = True) -> None:
         """Let items be recommended from now on; one that is there already gets new content.
+
+        Args:
+            items: what they are.
+            keep_pictures: hold their files for `picture`.
 
         Raises:
             InputError: an id is empty or there twice, the model knows items one by one, or it can
@@ -190,7 +195,8 @@ class LoadedModel:
         if not (np.isfinite(input_RW).all() and np.isfinite(score_RD).all()):
             raise InputError("the model makes no numbers of these items")
         with self._writing:
-            self._added |= {each.item_id: each for each in items}
+            kept = items if keep_pictures else [replace(each, image=None) for each in items]
+            self._added |= {each.item_id: each for each in kept}
             self._withdrawn -= set(ids)
             self._catalogue.add(ids, input_RW, score_RD)
 
