@@ -12,7 +12,8 @@ The stages are functions, with the options of the commands of the same names::
     run.ranks  # a Polars frame: user, target, rank, candidates, train_count
 
 `ingest`, `train`, `tune`, `evaluate` and `recommend` are rooms of the code, too
-(`pmm.train.trainer`): these packages can be called. Nothing heavy is imported before the first call.
+(`pmm.train.trainer`): these packages can be called. Nothing heavy is imported before the first
+call.
 """
 
 import importlib

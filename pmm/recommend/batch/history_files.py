@@ -125,26 +125,29 @@ def _delimited(path: Path, known: Collection[str], counts: Counter[str]) -> Hist
 
 def _layout(path: Path, known: Collection[str]) -> HistoryLayout | dict[Role, int]:
     """How lines hold lists, or the positions of the columns."""
+    unread: InputError | None = None
+    names: list[str] = []
     try:
         names = [name.strip() for name in sniff(path)[1][0]]
-    except InputError:  # no delimiter but between the items, perhaps
-        names = []
+    except InputError as error:  # no delimiter but between the items, perhaps
+        unread = error
     roles = find_roles(names, _ROLES)
     if "user" in roles and "items" in roles and "item" not in roles:
         columns = f"user={roles['user'] + 1},items={roles['items'] + 1}"
         found = detect_histories(path, known, columns)
         assert found is not None
         return found
+    layout = None
     try:
         layout = detect_histories(path, known)
-    except InputError:
-        if names:
-            _require(roles, names, path)
-        raise
-    if layout is None:
-        _require(roles, names, path)
-        return roles
-    return layout
+    except InputError as error:
+        unread = unread or error
+    if layout is not None:
+        return layout
+    if not names and unread is not None:
+        raise unread
+    _require(roles, names, path)
+    return roles
 
 
 def _with_days(batch: pa.RecordBatch) -> pa.RecordBatch:
