@@ -18,13 +18,15 @@ from PIL import Image
 
 import pmm
 from pmm.errors import InputError, PmmError
+from pmm.evaluate.evaluate_options import EvaluateOptions
+from pmm.evaluate.evaluation import evaluate_run
 from pmm.recommend.answers import Wanted
 from pmm.recommend.batch import history_spool, recommend_all
 from pmm.recommend.batch.history_spool import spool
 from pmm.recommend.batch.recommend_options import RecommendRequest
 from pmm.recommend.many_users import Ranker
 from pmm.recommend.open_run import open_model
-from pmm.storage.schemas import RECOMMENDATIONS, SEQUENCES, read_table
+from pmm.storage.schemas import RANKS, RECOMMENDATIONS, SEQUENCES, read_table
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +96,22 @@ def test_a_file_holds_what_the_model_answers(
     wanted = Wanted(**{"k": 5, **given, "exclude": exclude})
     answers = model.recommend([each[:cut] for each in histories.values()], wanted)
     require_like(found, dict(zip(histories, answers, strict=True)))
+
+
+@pytest.mark.parametrize("name", ["pmmrec", "sasrec", "carca"])
+def test_the_file_ranks_the_true_item_as_the_evaluation_does(
+    shop: Any, runs: Any, tmp_path: Path, histories: Any, name: str
+) -> None:
+    run = runs.make_run(shop, tmp_path / "run", runs.options_of(shop, name))
+    evaluate_run(shop.home, run, EvaluateOptions(gallery_users=0))
+    how = {"k": 30, "before_test": True, "keep_history": True, "users_per_piece": 10}
+    found = made(shop, run, tmp_path / "best.parquet", **how)
+    ranks = []
+    for user, items in histories.items():
+        scores = dict(found[user])
+        others = set(scores) - set(items[:-1]) | {items[-1]}
+        ranks.append(sum(scores[each] >= scores[items[-1]] for each in others))
+    assert ranks == read_table(run / "ranks.parquet", RANKS)["rank"].to_pylist()
 
 
 # --- Files of histories.
@@ -330,14 +348,13 @@ def test_memory_is_that_of_a_piece_and_a_part(
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-import pmm
 from pmm.recommend.batch import piece_folder, recommend_all
 from pmm.recommend.batch.recommend_options import RecommendRequest
-from pmm.storage import atomic, seal
+from pmm.storage import atomic
 
-home, run, users, out, log = sys.argv[1:]
-sync, write, count = atomic.sync, piece_folder.PieceFolder.write, 0
-at = 0
+home, run, *each = sys.argv[1:]
+sync, write = atomic.sync, piece_folder.PieceFolder.write
+at = count = 0
 
 def killing(path):
     global count
@@ -346,64 +363,62 @@ def killing(path):
         os.kill(os.getpid(), signal.SIGKILL)
     sync(path)
 
-def told(self, number, table, told, of):
-    size = write(self, number, table, told, of)
-    with open(log, "a") as file:
+def told(self, number, *what):
+    size = write(self, number, *what)
+    with open(self.out.with_suffix(".log"), "a") as file:
         file.write(f"{number} ")
     return size
 
 atomic.sync = killing
 piece_folder.PieceFolder.write = told
-request = RecommendRequest(
-    Path(run), out=Path(out), users=users, k=5, home=Path(home), users_per_piece=4
-)
-model = recommend_all.open_model(request.place()[0], Path(run))  # once, each child has it
-recommend_all.open_model = lambda *_, **__: model
-kills = 0
-while True:
-    at += 1 if kills % 3 else 4
-    child = os.fork()
-    if not child:
-        count = 0
-        recommend_all.recommend_as_asked(request)
-        os._exit(0)
-    _, status = os.waitpid(child, 0)
-    if status == 0:
-        break
-    assert os.WTERMSIG(status) == signal.SIGKILL, status
-    assert not Path(out).exists()
-    kills += 1
-    at = at if kills < 20 else 10**9
-print(kills)
+how = {"k": 5, "home": Path(home), "users_per_piece": 4}
+model = None
+for users, out in zip(each[::2], each[1::2], strict=True):
+    request = RecommendRequest(Path(run), out=Path(out), users=users, **how)
+    if model is None:  # once: each child has it
+        model = recommend_all.open_model(request.place()[0], Path(run))
+        recommend_all.open_model = lambda *_, **__: model
+    kills = at = 0
+    while True:
+        at = at + (1 if kills % 3 else 4) if kills < 15 else 10**9
+        child = os.fork()
+        if not child:
+            count = 0
+            recommend_all.recommend_as_asked(request)
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        if status == 0:
+            break
+        assert os.WTERMSIG(status) == signal.SIGKILL, status
+        assert not Path(out).exists()
+        kills += 1
+    print(kills)
 """
 
 
-@pytest.mark.parametrize("users", ["all", "file"])
 def test_a_kill_at_any_moment_costs_a_piece_at_most(
-    shop: Any, run: Path, histories: Any, tmp_path: Path, users: str
+    shop: Any, run: Path, histories: Any, tmp_path: Path
 ) -> None:
-    given = "all"
-    if users == "file":
-        given = str(tmp_path / "u.csv")
-        (tmp_path / "u.csv").write_bytes(kinds(histories)["times.csv"])
-    whole = made(shop, run, tmp_path / "whole.parquet", users=given, users_per_piece=4)
-    out, log = tmp_path / "killed.parquet", tmp_path / "log"
-    arguments = [str(shop.home.root), str(run), given, str(out), str(log)]
+    path = tmp_path / "u.csv"
+    path.write_bytes(kinds(histories)["times.csv"])
+    given = {"all": tmp_path / "all killed.parquet", str(path): tmp_path / "file killed.parquet"}
+    arguments = [word for users, out in given.items() for word in (users, str(out))]
     ended = subprocess.run(
-        [sys.executable, "-c", KILLED, *arguments],
+        [sys.executable, "-c", KILLED, str(shop.home.root), str(run), *arguments],
         capture_output=True,
         text=True,
         check=False,
         timeout=300,
     )
     assert ended.returncode == 0, ended.stderr
-    assert int(ended.stdout) >= 5
-    assert read(out) == whole
-    finished = log.read_text().split()
-    assert len(set(finished)) == len(finished) > 0  # none is made again
-    assert out.read_bytes() == (tmp_path / "whole.parquet").read_bytes()
-    left = {each.name for each in tmp_path.iterdir() if each.name.startswith(".killed")}
-    assert left == {".killed.parquet.lock"}
+    assert min(map(int, ended.stdout.split())) >= 5
+    for users, out in given.items():
+        made(shop, run, tmp_path / "whole.parquet", users=users, users_per_piece=4, overwrite=True)
+        assert out.read_bytes() == (tmp_path / "whole.parquet").read_bytes()
+        finished = out.with_suffix(".log").read_text().split()
+        assert len(set(finished)) == len(finished) > 0  # none is made again
+        left = {each.name for each in tmp_path.iterdir() if each.name.startswith(f".{out.name}")}
+        assert left == {f".{out.name}.lock"}
 
 
 @pytest.fixture

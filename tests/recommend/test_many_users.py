@@ -107,7 +107,7 @@ def test_a_large_catalogue_is_scored_by_few_users_at_a_time(monkeypatch: Any) ->
     assert max(sizes) <= 5 * 4 * (3_000 + many_users.BLOCK)
 
 
-@pytest.mark.parametrize("name", ["pmmrec", "sasrec", "vqrec"])
+@pytest.mark.parametrize("name", ["pmmrec", "sasrec", "carca"])
 def test_a_model_answers_many_as_it_answers_one(
     shop: Any, runs: Any, tmp_path: Any, name: str
 ) -> None:
