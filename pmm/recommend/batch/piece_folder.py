@@ -84,13 +84,7 @@ class PieceFolder:
         Raises:
             InputError: it may not.
         """
-        place = self.folder / ASKED
-        before: dict[str, Any] = {}
-        if place.is_file():
-            try:
-                before = read_json(place, again=f"Run: {self._again}", needs=("fingerprint",))
-            except BrokenArtefact as error:
-                logger.warning("%s", error)
+        before = self._before()
         other = bool(before) and before["fingerprint"] != self._mark
         if other and not overwrite:
             raise InputError(
@@ -98,7 +92,6 @@ class PieceFolder:
                 f"another --out, or begin anew: {self._again}"
             )
         if self.out.exists() and not overwrite and (other or not before):
-            self._drop_if_empty()
             raise InputError(
                 f"{self.out} is there already, and is not what this request gives. Take another "
                 f"--out, or replace it: {self._again}"
@@ -106,12 +99,8 @@ class PieceFolder:
         if not before or other:
             shutil.rmtree(self.folder)
             self.folder.mkdir()
-            with sealed_file(place) as temporary:
+            with sealed_file(self.folder / ASKED) as temporary:
                 write_json(temporary, {"fingerprint": self._mark, "asked": self._asked})
-
-    def _drop_if_empty(self) -> None:
-        if not any(self.folder.iterdir()):
-            self.folder.rmdir()
 
     def _difference(self, before: Mapping[str, Any]) -> str:
         asked = before.get("asked")
@@ -190,3 +179,23 @@ class PieceFolder:
     def drop(self) -> None:
         """Remove the folder of pieces."""
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def drop_own(self) -> None:
+        """Remove it unless it holds what was begun of another request."""
+        if self._before().get("fingerprint", self._mark) == self._mark:
+            self.drop()
+
+    def drop_without_pieces(self) -> None:
+        """Remove it where no piece is done, so that a request that failed is in nobody's way."""
+        if not any(self.folder.glob("piece-*")):
+            self.drop_own()
+
+    def _before(self) -> dict[str, Any]:
+        """What was asked for when the folder was begun, if that can be read."""
+        place = self.folder / ASKED
+        try:
+            if place.is_file():
+                return read_json(place, again=f"Run: {self._again}", needs=("fingerprint",))
+        except BrokenArtefact as error:
+            logger.warning("%s", error)
+        return {}

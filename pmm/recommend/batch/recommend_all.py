@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pmm.arrays import Int64s
-from pmm.errors import InputError, StaleArtefact
+from pmm.errors import InputError, PmmError, StaleArtefact
 from pmm.ingest.targets.target_tables import open_target
 from pmm.progress import progress
 from pmm.recommend.batch.excluded_ids import read_excluded
@@ -62,17 +62,25 @@ def recommend_as_asked(request: RecommendRequest) -> dict[str, Any]:
         raise InputError(f"--out {out} is a folder; expected is the name of a file")
     inputs = _Inputs.of(request)
     pieces = PieceFolder(out, RECOMMENDATIONS, inputs.asked(), request.again("overwrite"))
-    if not request.overwrite and (found := pieces.found()) is not None:
-        logger.info("%s is there already, made of the same: nothing to do", out)
-        pieces.drop()
-        return found
     with pieces.held():
-        pieces.begin(overwrite=request.overwrite)
-        model = open_model(inputs.home, inputs.run, device=request.device, target=inputs.target)
-        if model.version != inputs.version:
-            raise StaleArtefact(f"{inputs.run} was trained anew meanwhile. Run the same again")
-        new = inputs.items.add_to(model) if inputs.items is not None else {}
-        return _Work(request, inputs, pieces, model).run(new)
+        if not request.overwrite and (found := pieces.found()) is not None:
+            logger.info("%s is there already, made of the same: nothing to do", out)
+            pieces.drop_own()
+            return found
+        try:
+            pieces.begin(overwrite=request.overwrite)
+            return _made(request, inputs, pieces)
+        except PmmError:
+            pieces.drop_without_pieces()
+            raise
+
+
+def _made(request: RecommendRequest, inputs: "_Inputs", pieces: PieceFolder) -> dict[str, Any]:
+    model = open_model(inputs.home, inputs.run, device=request.device, target=inputs.target)
+    if model.version != inputs.version:
+        raise StaleArtefact(f"{inputs.run} was trained anew meanwhile. Run the same again")
+    new = inputs.items.add_to(model) if inputs.items is not None else {}
+    return _Work(request, inputs, pieces, model).run(new)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +137,7 @@ class _Inputs:
             "before_test": request.before_test,
             "k": request.k,
             "keep_history": request.keep_history,
-            "exclude": sorted(self.exclude),
+            "exclude": _sha256_of_texts(self.exclude),
             "category": sorted(request.category),
             "popularity": request.popularity,
             "target": self.target,
@@ -158,6 +166,11 @@ def _sha256_of_all(paths: Sequence[Path]) -> str:
             content = "missing"
         whole.update(f"{path.name}\0{content}\n".encode("utf-8", "surrogateescape"))
     return whole.hexdigest()
+
+
+def _sha256_of_texts(texts: Sequence[str]) -> str:
+    """Of a set of ids; "" of none."""
+    return hashlib.sha256("\0".join(sorted(texts)).encode()).hexdigest() if texts else ""
 
 
 class _Work:
@@ -224,6 +237,8 @@ class _Work:
             self._pieces.folder / HISTORIES_FOLDER,
             per_piece,
         )
+        if _sha256(Path(request.users), "--users") != self._inputs.digests["users"]:
+            raise StaleArtefact(f"{request.users} changed while it was read. Run the same again")
 
         def pieces() -> "Iterator[_Piece]":
             for number in range(-(-found.users // per_piece)):
