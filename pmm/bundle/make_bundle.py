@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from pmm.advice import command
 from pmm.bundle.bundle_options import BundleOptions, ExportRequest
+from pmm.bundle.bundle_tables import write_items, write_users, write_vectors
 from pmm.bundle.draft import replaced_folder
 from pmm.bundle.encoder_configs import without_places, write_text_config, write_vision_config
-from pmm.bundle.item_files import write_items, write_vectors
 from pmm.bundle.layout import (
     CARD,
     FORMAT,
@@ -37,7 +37,6 @@ from pmm.bundle.onnx_graphs import require_exporter, write_graphs
 from pmm.bundle.push import push_bundle, require_repository
 from pmm.bundle.sums import write_sums
 from pmm.bundle.torch_bundle import SCALERS, scaler_tensors
-from pmm.bundle.users_file import write_users
 from pmm.evaluate.catalogue import rank_mixes
 from pmm.evaluate.evaluation import questions, ranks_file
 from pmm.model.features.frozen_vectors import TextVectors, WholeEncoder, whole_encoder

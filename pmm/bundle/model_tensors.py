@@ -8,7 +8,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from pmm.bundle.item_files import system_errors
+from pmm.bundle.bundle_tables import system_errors
 from pmm.bundle.layout import AGAIN
 from pmm.errors import BrokenArtefact, InputError
 from pmm.machine import free_bytes

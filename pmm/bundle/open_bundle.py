@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from pmm.bundle.item_files import BundleItems, read_vectors
+from pmm.bundle.bundle_tables import BundleItems, TestUser, read_users, read_vectors
 from pmm.bundle.layout import (
     AGAIN,
     HEADER,
@@ -24,7 +24,6 @@ from pmm.bundle.layout import (
     side_graph,
 )
 from pmm.bundle.sums import verified_files
-from pmm.bundle.users_file import TestUser, read_users
 from pmm.errors import BrokenArtefact, InputError
 from pmm.evaluate.popularity_mix import PopularityMix
 from pmm.recommend.catalogue_state import GrowingCatalogue

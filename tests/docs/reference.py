@@ -109,7 +109,11 @@ def option_row(param: Any, context: Any) -> tuple[str, ...]:
     if switch or "Sentinel" in default:
         default = ""
     values = "" if switch else values_of(param, context)
-    name = param.name.upper() if param.param_type_name == "argument" else " ".join(param.opts)
+    name = (
+        param.name.upper()
+        if param.param_type_name == "argument"
+        else " ".join([*param.opts, *param.secondary_opts])
+    )
     return f"`{name}`", values, default, told
 
 
@@ -267,7 +271,7 @@ def python_page() -> str:
         "well. The examples below run in the tests, in a home folder that holds a tiny shop.",
     ]
     functions = ("ingest", "shard", "cache", "train", "tune", "compare_encoders")
-    functions += ("evaluate", "compare", "load")
+    functions += ("evaluate", "compare", "recommend", "load")
     for name in functions:
         function = getattr(pmm.api, name)
         lines += ["", f"## pmm.{name}", "", *code(signature_of(name, function))]

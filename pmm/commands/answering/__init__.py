@@ -1,1 +1,1 @@
-"""Commands of a run that answers: recommendations, export, server, page."""
+"""The commands by which a finished run answers."""

@@ -1,4 +1,6 @@
-"""The items of a bundle: ids, texts, categories, counts, vectors, pictures. NumPy alone.
+"""The tables of a bundle: items with their vectors and pictures, and test users. NumPy alone.
+
+By the test users whoever opens a bundle can tell that it answers as the run was evaluated.
 
 Shape suffixes: N items, W what the user encoder is given of an item, D width.
 """
@@ -6,7 +8,7 @@ Shape suffixes: N items, W what the user encoder is given of an item, D width.
 import mmap
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,14 +20,14 @@ import pyarrow.parquet as pq
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from pmm.arrays import Float32s, Int64s
-from pmm.bundle.layout import AGAIN, ITEMS, PICTURES, VECTORS, BundleHeader
+from pmm.arrays import Float32s, Int32s, Int64s
+from pmm.bundle.layout import AGAIN, ITEMS, PICTURES, USERS, VECTORS, BundleHeader
 from pmm.errors import BrokenArtefact, InputError
 from pmm.machine import free_bytes
 from pmm.progress import progress
 from pmm.recommend.loaded_model import ItemSource
 from pmm.shards.tars import BLOCK, TarWriter
-from pmm.storage.schemas import BUNDLE_ITEMS, read_table, write_table
+from pmm.storage.schemas import BUNDLE_ITEMS, BUNDLE_USERS, read_table, write_table
 
 
 def write_items(
@@ -174,6 +176,60 @@ class BundleItems:
     def _pictures(self) -> mmap.mmap:
         with (self.place / PICTURES).open("rb") as file:
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TestUser:
+    """A user of the test, by raw ids."""
+
+    __test__ = False  # pytest would take the name for a test
+
+    user_id: str
+    history: tuple[str, ...]
+    """Oldest first; what the ranking was asked with."""
+    target: str
+    """The true next item."""
+    rank: int
+    """Of the target among all items but the rest of the history; 1 is best, ties count against."""
+
+
+def write_users(
+    draft: Path,
+    user_ids: Sequence[str],
+    histories: Sequence[Int32s],
+    target_U: Int32s,
+    rank_U: Int32s,
+) -> None:
+    """Write the table; items by their rows."""
+    columns = {"user_id": user_ids, "history": histories, "target": target_U, "rank": rank_U}
+    table = pa.table(columns, schema=BUNDLE_USERS.schema)
+    write_table(draft / USERS, table, BUNDLE_USERS)
+
+
+def read_users(place: Path, header: BundleHeader, ids: Sequence[str]) -> list[TestUser]:
+    """The test users.
+
+    Raises:
+        BrokenArtefact, SchemaError, InputError: the table is not that of the header.
+    """
+    if not header.users:
+        return []
+    path = place / USERS
+    require_modest(path, header.users)
+    table = read_table(path, BUNDLE_USERS)
+    lists = table["history"].combine_chunks()
+    values = np.concatenate([lists.flatten().to_numpy(), table["target"].to_numpy()])
+    if int(values.max(initial=0)) >= len(ids):
+        raise BrokenArtefact(f"{path} names items that the bundle does not have. {AGAIN}")
+    return [
+        TestUser(
+            user_id=row["user_id"],
+            history=tuple(ids[item] for item in row["history"]),
+            target=ids[row["target"]],
+            rank=row["rank"],
+        )
+        for row in table.to_pylist()
+    ]
 
 
 def require_modest(path: Path, rows: int) -> None:
