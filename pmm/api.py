@@ -296,9 +296,10 @@ def recommend(request: RecommendRequest) -> dict[str, Any]:
     >>> told["rows"] == 3 * told["users"]
     True
     """
+    from pmm.bundle.open_bundle import bundle_at
     from pmm.recommend.batch.recommend_all import recommend_as_asked
 
-    return recommend_as_asked(request)
+    return recommend_as_asked(request, bundle_at(request.place()[1]))
 
 
 def load(

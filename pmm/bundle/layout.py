@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from pmm.advice import command
 from pmm.errors import BrokenArtefact, RecipeError, StaleArtefact
 from pmm.recommend.item_reader import ContentReading
 from pmm.shards.kinds import Side
@@ -27,13 +28,18 @@ PICTURES = "pictures.tar"
 USERS = "users.parquet"
 TOKENIZER = "tokenizer.json"
 USER_GRAPH, ITEM_GRAPH = "onnx/user.onnx", "onnx/item.onnx"
+SCALERS = "scalers.safetensors"
+"""What was learned to scale the encoders' vectors by, where anything was."""
 SIDES: tuple[Side, ...] = ("text", "vision")
+NOT_ALWAYS = (METRICS, PICTURES, USERS, TOKENIZER, SCALERS, "encoders/*", "onnx/*")
+"""What another bundle of the same place may have left there, as patterns."""
 
 MOST_ITEMS, MOST_WIDTH = 1 << 30, 1 << 20
 """Far beyond any catalogue and any vector; more is damage, and no memory holds it."""
 LARGEST_HEADER, LARGEST_TOKENIZER = 1 << 20, 1 << 28
 """Bytes: 1 MiB, and 256 MiB, ten times that of the largest published tokenizers."""
-AGAIN = "Get the bundle again, or make it again with pmm export"
+EXPORT = command("export", "RUN", to="DIR")
+AGAIN = f"Get the bundle again, or make it anew: {EXPORT}"
 
 
 def encoder_folder(side: Side) -> str:

@@ -22,6 +22,7 @@ from pmm.bundle.layout import (
     METRICS,
     MODEL,
     RECIPE,
+    SCALERS,
     SIDES,
     TOKENIZER,
     BundleHeader,
@@ -36,7 +37,7 @@ from pmm.bundle.model_tensors import model_tensors, module_tensors, write_model_
 from pmm.bundle.onnx_graphs import require_exporter, write_graphs
 from pmm.bundle.push import push_bundle, require_repository
 from pmm.bundle.sums import write_sums
-from pmm.bundle.torch_bundle import SCALERS, scaler_tensors
+from pmm.bundle.torch_bundle import scaler_tensors
 from pmm.evaluate.catalogue import rank_mixes
 from pmm.evaluate.evaluation import questions, ranks_file
 from pmm.model.features.frozen_vectors import TextVectors, WholeEncoder, whole_encoder
@@ -122,7 +123,7 @@ def export_run(
     with replaced_folder(place, overwrite=overwrite) as draft:
         opened = open_run(home, run_dir, device=device, target=target)
         header = _written(draft, opened, run_dir, options, target)
-        command_line = command("export", run_dir.name, to="DIR", onnx=options.onnx)
+        command_line = command("export", run_dir.name, to="DIR", target=target, onnx=options.onnx)
         write_card(
             draft / CARD,
             header,

@@ -65,6 +65,21 @@ class Bundle:
             raise BrokenArtefact(f"{self.place} lacks {', '.join(lacking)}. {AGAIN}")
         object.__setattr__(self, "header", header)
 
+    @property
+    def version(self) -> str:
+        """Of the weights, as the run's."""
+        return self.header.version
+
+    @property
+    def target(self) -> str:
+        """Whose items it has."""
+        return self.header.target
+
+    @property
+    def shards(self) -> str:
+        """Fingerprint of what the items were made of."""
+        return self.header.shards
+
     @cached_property
     def items(self) -> BundleItems:
         """Texts, pictures, categories and counts of the items."""
@@ -105,6 +120,15 @@ class Bundle:
         from pmm.bundle.torch_bundle import torch_encoder
 
         return torch_encoder(self.place, self.header, self.items.count_N, device)
+
+
+def bundle_at(place: Path) -> Bundle | None:
+    """The bundle in a folder; None where there is something else, such as a run.
+
+    Raises:
+        PmmError: as of `Bundle`.
+    """
+    return Bundle(place) if is_bundle(place) else None
 
 
 def open_bundle(place: Path, device: str = "auto", *, onnx: bool = False) -> LoadedModel:

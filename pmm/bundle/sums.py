@@ -6,7 +6,7 @@ import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 
-from pmm.bundle.layout import AGAIN, HEADER, SUMS
+from pmm.bundle.layout import AGAIN, EXPORT, HEADER, SUMS
 from pmm.errors import BrokenArtefact, MissingArtefact
 from pmm.storage.regular_file import NotRegular, OutsideFolder, open_below
 from pmm.storage.verify import sha256_of
@@ -34,8 +34,8 @@ def verified_files(folder: Path) -> frozenset[str]:
     """
     if not (folder / SUMS).is_file() or not (folder / HEADER).is_file():
         raise MissingArtefact(
-            f"{folder} is no bundle: it has no {SUMS} and {HEADER}. Give a folder that pmm export "
-            "has made"
+            f"{folder} is no bundle: it has no {SUMS} and {HEADER}. Give the folder of one, or "
+            f"make one of a run: {EXPORT}"
         )
     expected = _listed(folder)
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:

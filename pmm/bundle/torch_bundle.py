@@ -12,7 +12,15 @@ from torch import Tensor, nn
 
 from pmm.arrays import Int64s
 from pmm.bundle.encoder_configs import spec_in
-from pmm.bundle.layout import AGAIN, MODEL, RECIPE, BundleHeader, encoder_weights, reading_in
+from pmm.bundle.layout import (
+    AGAIN,
+    MODEL,
+    RECIPE,
+    SCALERS,
+    BundleHeader,
+    encoder_weights,
+    reading_in,
+)
 from pmm.bundle.model_tensors import model_tensors, module_tensors, put_back, read_model_tensors
 from pmm.errors import BrokenArtefact, PmmError
 from pmm.model.build import build_model
@@ -26,9 +34,6 @@ from pmm.runs.recipe import Recipe, encoder_specs
 from pmm.shards.activations import Trunk
 from pmm.shards.kinds import Side
 from pmm.storage.toml import parse_toml, resolve
-
-SCALERS = "scalers.safetensors"
-"""What was learned to scale the encoders' vectors by, where anything was."""
 
 
 def torch_encoder(place: Path, header: BundleHeader, count_N: Int64s, device: str) -> TorchEncoder:

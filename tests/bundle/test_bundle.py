@@ -22,7 +22,7 @@ from pmm.model import registry
 from pmm.recommend.answers import NewItem, Wanted
 from pmm.recommend.loaded_model import LoadedModel
 from pmm.recommend.open_run import open_model
-from pmm.storage.schemas import RANKS, read_table
+from pmm.storage.schemas import RANKS, RECOMMENDATIONS, read_table
 
 CASES: list[tuple[str, dict[str, Any]]] = [(name, {}) for name in registry.models()]
 CASES += [("pmmrec", {"items": "vectors"}), ("pmmrec", {"modality": "text"})]
@@ -185,6 +185,32 @@ def test_another_target_is_exported_without_training(shop: Any, runs: Any, tmp_p
     assert answers(again, [ids[:2]]) == answers(model, [ids[:2]])
     wanted = Wanted(categories=["A"])
     assert again.recommend([ids[:1]], wanted) == model.recommend([ids[:1]], wanted)
+
+
+def test_pmm_recommend_answers_from_a_bundle_as_from_its_run(
+    made: tuple[Path, Path], shop: Any, tmp_path: Path
+) -> None:
+    run, place = made
+    users = tmp_path / "users.csv"
+    ids = open_bundle(place).state.ids
+    users.write_text(f"user_id,items\na,{ids[3]} {ids[8]}\nb,{ids[0]}\nc,unknown\n")
+    new = tmp_path / "new.csv"
+    new.write_text("item_id,text\nnew-1,a red article\n")
+    asked: dict[str, Any] = {"users": users, "items": new, "k": 7}
+    told = pmm.recommend(run, out=tmp_path / "run.parquet", home=shop.home.root, **asked)
+    again = pmm.recommend(place, out=tmp_path / "bundle.parquet", home=tmp_path / "none", **asked)
+    one, other = (read_table(tmp_path / f"{n}.parquet", RECOMMENDATIONS) for n in ("run", "bundle"))
+    assert one.num_rows == 21
+    assert other.equals(one)
+    assert again["popular_users"] == told["popular_users"] == 1
+    # The same is asked of the same model: what stands there is taken for it.
+    before = (tmp_path / "run.parquet").stat().st_ino
+    pmm.recommend(place, out=tmp_path / "run.parquet", **asked)
+    assert (tmp_path / "run.parquet").stat().st_ino == before
+    with pytest.raises(InputError, match="--users FILE"):
+        pmm.recommend(place, out=tmp_path / "all.parquet")
+    with pytest.raises(InputError, match="leave out --target"):
+        pmm.recommend(place, out=tmp_path / "other.parquet", target="Other", users=users)
 
 
 def test_opening_it_draws_no_random_numbers(made: tuple[Path, Path]) -> None:

@@ -3,19 +3,18 @@
 import base64
 import hashlib
 import json
-import os
-import subprocess
-import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from huggingface_hub import constants
 
 from pmm.bundle.open_bundle import open_bundle
 from pmm.bundle.push import require_repository
+from pmm.cli import main
 from pmm.errors import InputError
 
 
@@ -27,6 +26,7 @@ class Hub(ThreadingHTTPServer):
         self.asked: list[tuple[str, str, str]] = []
         self.created: list[dict[str, Any]] = []
         self.files: dict[str, bytes] = {}
+        """What is in the repository."""
         self.refuses = 0
 
     @property
@@ -61,6 +61,8 @@ class Handler(BaseHTTPRequestHandler):
                 if told["key"] == "file":
                     content = base64.b64decode(told["value"]["content"])
                     hub.files[told["value"]["path"]] = content
+                elif told["key"] == "deletedFile":
+                    del hub.files[told["value"]["path"]]
             url = f"{hub.address}/shop/first/commit/{'a' * 40}"
             self.answer(200, {"commitUrl": url, "commitOid": "a" * 40, "success": True})
         else:
@@ -68,7 +70,10 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.server.asked.append(("GET", self.path, self.headers.get("Authorization", "")))
-        self.answer(200, {"id": "shop/first", "sha": "a" * 40, "siblings": [], "private": True})
+        if "/tree/" in self.path:
+            self.answer(200, [listed(name, each) for name, each in self.server.files.items()])
+        else:
+            self.answer(200, {"id": "shop/first", "sha": "a" * 40, "siblings": [], "private": True})
 
     def answer(self, status: int, value: Any) -> None:
         content = json.dumps(value).encode()
@@ -77,6 +82,10 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         self.wfile.write(content)
+
+
+def listed(name: str, content: bytes) -> dict[str, Any]:
+    return {"type": "file", "path": name, "size": len(content), "oid": "b" * 40}
 
 
 @pytest.fixture
@@ -96,36 +105,60 @@ def run(shop: Any, runs: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
+@pytest.fixture
 def export(
-    shop: Any, run: Path, place: Path, repository: str, **environment: str
-) -> subprocess.CompletedProcess[str]:
-    words = ["export", str(run), "--to", str(place), "--home", str(shop.home.root)]
-    known = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
-    known |= {"HF_HOME": str(place.parent / "hf"), "HF_HUB_DISABLE_XET": "1", **environment}
-    return subprocess.run(
-        [sys.executable, "-m", "pmm", *words, "--push-to", repository],
-        env=known,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    shop: Any, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """`pmm export --push-to`: exit status, output, errors."""
+
+    def exported(repository: str, *options: str) -> tuple[int, str, str]:
+        words = [
+            "export",
+            str(run),
+            "--to",
+            str(tmp_path / "bundle"),
+            "--home",
+            str(shop.home.root),
+        ]
+        with pytest.raises(SystemExit) as ended:
+            main([*words, "--push-to", repository, *options])
+        told = capsys.readouterr()
+        assert isinstance(ended.value.code, int)
+        return ended.value.code, told.out, told.err
+
+    return exported
+
+
+@pytest.fixture
+def client(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], None]:
+    """The settings of the hub's client, which it reads from the environment when it is imported."""
+
+    def before(address: str) -> None:
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", not address)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setattr(constants, "ENDPOINT", address or "http://127.0.0.1:9")
+        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
+        monkeypatch.setenv("HF_TOKEN", "hf_secret")
+
+    return before
 
 
 def test_a_bundle_is_uploaded_whole_to_a_private_repository(
-    shop: Any, run: Path, tmp_path: Path, hub: Hub
+    export: Any, client: Any, tmp_path: Path, hub: Hub
 ) -> None:
+    client(hub.address)
     place = tmp_path / "bundle"
-    done = export(shop, run, place, "shop/first", HF_ENDPOINT=hub.address, HF_TOKEN="hf_secret")
-    assert done.returncode == 0, done.stderr
-    assert f"Uploaded to {hub.address}/shop/first/commit/" in done.stdout
+    status, told, errors = export("shop/first")
+    assert status == 0, errors
+    assert f"Uploaded to {hub.address}/shop/first/commit/" in told
     (created,) = hub.created
     assert created["name"] == "first"
     assert created["organization"] == "shop"
     assert created.get("private") is True or created.get("visibility") == "private"
     writes = ("/repos/create", "/preupload/", "/commit/")
-    told = [token for _, path, token in hub.asked if any(each in path for each in writes)]
-    assert len(told) >= 3
-    assert set(told) == {"Bearer hf_secret"}
+    tokens = [token for _, path, token in hub.asked if any(each in path for each in writes)]
+    assert len(tokens) >= 3
+    assert set(tokens) == {"Bearer hf_secret"}
     kept = {str(path.relative_to(place)): path for path in place.rglob("*") if path.is_file()}
     assert hub.files.keys() == kept.keys()
     for name, path in kept.items():
@@ -138,30 +171,44 @@ def test_a_bundle_is_uploaded_whole_to_a_private_repository(
     assert len(open_bundle(tmp_path / "got").recommend([["0000000001"]])[0].items) == 10
 
 
+def test_what_an_earlier_bundle_had_there_is_removed(
+    export: Any, client: Any, tmp_path: Path, hub: Hub
+) -> None:
+    """Test users above all, which somebody has left out with cause; nothing else of his."""
+    others = {"LICENSE": b"mine", ".gitattributes": b"*.tar filter=lfs", "docs/about.md": b"words"}
+    left = ("users.parquet", "pictures.tar", "onnx/user.onnx", "encoders/text/config.json")
+    hub.files |= others | dict.fromkeys(left, b"of an earlier bundle")
+    client(hub.address)
+    status, _, errors = export("shop/first", "--test-users", "0", "--no-pictures")
+    assert status == 0, errors
+    files = {str(p.relative_to(tmp_path / "bundle")) for p in (tmp_path / "bundle").rglob("*.*")}
+    assert hub.files.keys() == {*files, "SHA256SUMS", *others}
+    assert {name: hub.files[name] for name in others} == others
+
+
 @pytest.mark.parametrize(("status", "why"), [(401, "hf auth login"), (403, "may not write")])
 def test_a_hub_that_refuses_is_told_and_the_bundle_stays(
-    shop: Any, run: Path, tmp_path: Path, hub: Hub, status: int, why: str
+    export: Any, client: Any, tmp_path: Path, hub: Hub, status: int, why: str
 ) -> None:
+    client(hub.address)
     hub.refuses = status
     place = tmp_path / "bundle"
-    done = export(shop, run, place, "shop/first", HF_ENDPOINT=hub.address, HF_TOKEN="hf_secret")
-    assert done.returncode == 1
-    assert "Traceback" not in done.stderr
-    assert why in done.stderr
-    assert f"hf upload shop/first {place}" in done.stderr
-    assert "hf_secret" not in done.stderr
+    code, _, errors = export("shop/first")
+    assert code == 1
+    assert why in errors
+    assert f"hf upload shop/first {place}" in errors
+    assert "hf_secret" not in errors
     open_bundle(place)
 
 
 def test_without_network_a_sentence_says_how_to_upload_later(
-    shop: Any, run: Path, tmp_path: Path
+    export: Any, client: Any, tmp_path: Path
 ) -> None:
-    place = tmp_path / "bundle"
-    done = export(shop, run, place, "shop/first", HF_HUB_OFFLINE="1", HF_TOKEN="hf_secret")
-    assert done.returncode == 1
-    assert "Traceback" not in done.stderr
-    assert "shop/first was not uploaded" in done.stderr
-    assert f"hf upload shop/first {place}" in done.stderr
+    client("")
+    code, _, errors = export("shop/first")
+    assert code == 1
+    assert "shop/first was not uploaded" in errors
+    assert f"hf upload shop/first {tmp_path / 'bundle'}" in errors
 
 
 @pytest.mark.parametrize("name", ["first", "a/b/c", "shop/fir st", "../up", "shop/", ""])
@@ -173,8 +220,12 @@ def test_what_names_no_repository_is_refused_before_anything_is_made(
         require_repository(name)
 
 
-def test_without_a_token_nothing_is_made(shop: Any, run: Path, tmp_path: Path) -> None:
-    done = export(shop, run, tmp_path / "bundle", "shop/first", HF_HUB_OFFLINE="1")
-    assert done.returncode == 1
-    assert "hf auth login" in done.stderr
+def test_without_a_token_nothing_is_made(
+    export: Any, client: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client("")
+    monkeypatch.delenv("HF_TOKEN")
+    code, _, errors = export("shop/first")
+    assert code == 1
+    assert "hf auth login" in errors
     assert not (tmp_path / "bundle").exists()
