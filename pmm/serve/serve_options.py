@@ -65,12 +65,12 @@ class ServeRequest:
             InputError: it lies elsewhere than below `models`.
         """
         below = whole_path(self.models or run.absolute().parent).resolve()
-        if "\0" in name:
-            raise InputError("no folder has this name")
         try:
             found = (below / name).resolve()
-        except (OSError, RuntimeError) as error:
-            raise InputError(f"no folder has this name ({error})") from error
-        if found == below or not found.is_relative_to(below):
-            raise InputError(f"models are loaded from below {below} alone (pmm serve --models)")
+            if found == below or not found.is_relative_to(below):
+                raise InputError(f"models are loaded from below {below} alone (--models)")
+            if not found.is_dir():
+                raise InputError("there is no folder of this name")
+        except (OSError, ValueError, RuntimeError) as error:  # too long, a NUL, links in a circle
+            raise InputError("no folder can have this name") from error
         return found

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
-from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pmm.serve.serving import Serving
@@ -81,7 +80,7 @@ class _OfItems(Collector):
 
 
 class Measured:
-    """Counts and times what an app answers, and answers where it fails."""
+    """Counts and times what an app answers, and notes where it fails."""
 
     def __init__(self, app: ASGIApp, metrics: ServerMetrics) -> None:
         """Stand around an app."""
@@ -92,16 +91,17 @@ class Measured:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        started, status = time.perf_counter(), 0
+        started, status, is_whole = time.perf_counter(), 0, False
         # Ids in a path may hold an encoded slash: routes are found by the path as it was sent.
         scope["path"] = scope["raw_path"].decode("latin-1")
         scope.setdefault("state", {})
 
         async def noted(message: Message) -> None:
-            nonlocal status
+            nonlocal status, is_whole
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message["headers"] = [*message["headers"], *_headers(scope)]
+            is_whole = message["type"] == "http.response.body" and not message.get("more_body")
             await send(message)
 
         self._metrics.in_hand.inc()
@@ -112,11 +112,8 @@ class Measured:
             raise
         except Exception:
             logger.exception("a fault of the server")
-            if status:
+            if not is_whole:
                 raise
-            await JSONResponse({"error": "a fault of the server; its log says more"}, 500)(
-                scope, receive, noted
-            )
         finally:
             self._metrics.in_hand.dec()
             method = scope["method"] if scope["method"] in _METHODS else "other"

@@ -131,6 +131,11 @@ def _handle_errors(app: FastAPI) -> None:
         del request
         return JSONResponse({"error": str(error.detail)}, error.status_code, error.headers)
 
+    @app.exception_handler(Exception)
+    async def _of_faults(request: Request, error: Exception) -> JSONResponse:
+        del request, error
+        return JSONResponse({"error": "a fault of the server; its log says more"}, 500)
+
     @app.exception_handler(RequestValidationError)
     async def _of_values(request: Request, error: RequestValidationError) -> JSONResponse:
         kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
