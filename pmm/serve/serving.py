@@ -59,7 +59,7 @@ class Serving:
             BrokenArtefact: the log of items is damaged.
         """
         self._held, self._load = ExitStack(), load
-        taken = f"another pmm serve holds {folder}; stop it, or choose another folder with --data"
+        taken = f"another server holds {folder}; stop it, or choose another folder with --data"
         with storage_errors(folder / LOG):
             folder.mkdir(parents=True, exist_ok=True)
         self._held.enter_context(exclusive(folder / ".lock", taken))

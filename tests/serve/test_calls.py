@@ -177,7 +177,7 @@ def test_items_are_there_after_a_restart(open_serving: Any, make_client: Any, dr
 
 
 def test_items_are_encoded_anew_for_another_model_once(
-    open_serving: Any, make_client: Any, draw: Any, tmp_path: Path
+    open_serving: Any, make_client: Any, draw: Any
 ) -> None:
     serving = open_serving("first")
     with make_client(serving) as client:
@@ -197,7 +197,7 @@ def test_items_are_encoded_anew_for_another_model_once(
         np.testing.assert_allclose(model.state.score_ND[K], made[1][0], atol=1e-5)
         assert model.card("b").withdrawn
         serving.close()
-    with pytest.raises(InputError, match="2 items were added .* --data"):
+    with pytest.raises(InputError, match=r"2 items were added .* --data"):
         open_serving("ids")
 
 
@@ -211,7 +211,7 @@ def test_a_model_on_ids_says_that_it_takes_no_items(open_serving: Any, make_clie
 
 
 def test_two_servers_on_one_folder_are_refused(serving: Serving) -> None:
-    with pytest.raises(StorageError, match="another pmm serve holds"):
+    with pytest.raises(StorageError, match="another server holds"):
         Serving(serving.log.path.parent, lambda _: serving.current)
 
 

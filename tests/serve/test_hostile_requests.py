@@ -309,7 +309,7 @@ def test_the_own_page_may_change_things_and_no_other_may_read(client: TestClient
 
 
 def test_changes_from_another_machine_are_refused_without_a_token(
-    serving: Serving, served_runs: Path
+    serving: Serving,
 ) -> None:
     app = make_app(serving, AccessRules(names=None))
     for address, status in (("10.0.0.5", 403), ("::1", 200), ("::ffff:127.0.0.1", 200)):

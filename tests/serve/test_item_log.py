@@ -1,4 +1,4 @@
-"""The log of live items: what was acknowledged is there after any end, and nothing is half there."""
+"""The log of live items: what was acknowledged is there after any end, and nothing is half."""
 
 import os
 import signal

@@ -64,7 +64,7 @@ class ModelBody(_Sent):
     bundle: str = Field(min_length=1, max_length=PATH_CHARACTERS, description="Its folder.")
 
 
-class Item(BaseModel):
+class ItemAnswer(BaseModel):
     """What is known of an item."""
 
     item_id: str
@@ -76,14 +76,14 @@ class Item(BaseModel):
     withdrawn: bool = Field(description="Whether it is kept in histories alone.")
 
 
-class Reason(BaseModel):
+class ReasonAnswer(BaseModel):
     """An item of the history, and how much lower the score would be without it."""
 
     item_id: str
     effect: float
 
 
-class ScoredItem(Item):
+class ScoredItem(ItemAnswer):
     """An item of an answer."""
 
     score: float
@@ -92,7 +92,7 @@ class ScoredItem(Item):
 class RecommendedItem(ScoredItem):
     """A recommendation."""
 
-    reasons: list[Reason]
+    reasons: list[ReasonAnswer]
 
 
 class RecommendAnswer(BaseModel):
@@ -139,7 +139,7 @@ class ItemPage(BaseModel):
     """A page of items, and how many there are."""
 
     total: int
-    items: list[Item]
+    items: list[ItemAnswer]
 
 
 class CategoryCount(BaseModel):
@@ -158,7 +158,7 @@ class CategoriesAnswer(BaseModel):
 class PutAnswer(BaseModel):
     """An item that is in: on the disk, and recommended from now on."""
 
-    item: Item
+    item: ItemAnswer
     model: str
     took_ms: float
 
@@ -176,8 +176,8 @@ class TestUser(BaseModel):
     __test__ = False  # no class of tests
 
     user_id: str
-    history: list[Item]
-    target: Item
+    history: list[ItemAnswer]
+    target: ItemAnswer
     rank: int | None
 
 

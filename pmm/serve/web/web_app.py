@@ -71,6 +71,9 @@ PathId = Annotated[
     ),
 ]
 
+PageStart = Annotated[int, Query(ge=0, le=OFFSET)]
+PageSize = Annotated[int, Query(ge=1, le=PAGE)]
+
 
 def make_app(
     serving: Serving,
@@ -105,6 +108,8 @@ def make_app(
     calls = _Calls(serving, metrics)
     _add_answers(app, calls)
     _add_items(app, calls)
+    _add_writing(app, calls)
+    _add_users(app, calls)
     _add_models(app, calls, place_of)
     _add_health(app, calls, page)
     if rules.origins:
@@ -286,16 +291,14 @@ def _reasons(
 
 def _add_items(app: FastAPI, calls: _Calls) -> None:
     now = Annotated[ServedModel, Depends(calls.now)]
-    page_start = Annotated[int, Query(ge=0, le=OFFSET)]
-    page_size = Annotated[int, Query(ge=1, le=PAGE)]
 
     @app.get("/items", response_model=forms.ItemPage, tags=["items"])
     def items(
         served: now,
         query: Annotated[str, Query(max_length=QUERY_CHARACTERS)] = "",
         category: Annotated[str, Query(max_length=CATEGORY_CHARACTERS)] = "",
-        offset: page_start = 0,
-        limit: page_size = 20,
+        offset: PageStart = 0,
+        limit: PageSize = 20,
     ) -> dict[str, Any]:
         """Items whose text or id has all words of a query; without one, the most frequent first."""
         total, ids = served.search.find(query, category, offset=offset, limit=limit)
@@ -307,7 +310,7 @@ def _add_items(app: FastAPI, calls: _Calls) -> None:
         listed = served.search.categories()
         return {"categories": [{"name": name, "items": n} for name, n in listed]}
 
-    @app.get("/items/{item_id}", response_model=forms.Item, tags=["items"])
+    @app.get("/items/{item_id}", response_model=forms.ItemAnswer, tags=["items"])
     def item(item_id: PathId, served: now) -> dict[str, Any]:
         """What is known of an item."""
         return calls.item(served, calls.known(served, item_id))
@@ -339,10 +342,12 @@ def _add_items(app: FastAPI, calls: _Calls) -> None:
         scored = [item | {"score": e.score} for item, e in zip(near, found, strict=True)]
         return {"model": served.version, "items": scored}
 
-    _add_writing(app, calls)
+
+def _add_users(app: FastAPI, calls: _Calls) -> None:
+    now = Annotated[ServedModel, Depends(calls.now)]
 
     @app.get("/users", response_model=forms.UserPage, tags=["items"])
-    def users(served: now, offset: page_start = 0, limit: page_size = 20) -> dict[str, Any]:
+    def users(served: now, offset: PageStart = 0, limit: PageSize = 20) -> dict[str, Any]:
         """Test users of the target, with the latest items of their histories."""
         rows = range(offset, min(offset + limit, len(served.users)))
         return {"total": len(served.users), "users": [_user(calls, served, row) for row in rows]}
