@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -109,6 +109,12 @@ def parts(options: PmmrecOptions) -> Mapping[Transfer, tuple[str, ...]]:
     }
 
 
+def training(options: PmmrecOptions) -> Mapping[str, Any]:
+    """Where nothing of an encoder trains, as the baselines: at the rate that suits encoders too it
+    would take ten times as many steps (docs/log.md)."""
+    return {"lr": 1e-3, "batch_users": 256} if options.items == "vectors" else {}
+
+
 def read_vectors(
     options: PmmrecOptions, shards: Sequence[Shards], device: torch.device | str
 ) -> ItemFeatures | None:
@@ -171,6 +177,7 @@ ENTRY = ModelEntry(
     read_vectors=read_vectors,
     transfers=PARTS,
     parts=parts,
+    training=training,
     at_stage=at_stage,
     of_run=of_run,
     objectives=("dap", "all"),
