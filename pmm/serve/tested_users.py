@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -10,6 +11,31 @@ import pyarrow.compute as pc
 from pmm.recommend.answers import MOST, Wanted
 from pmm.recommend.loaded_model import LoadedModel
 from pmm.serve.limits import CHECKED_DEPTH, CHECKED_USERS
+
+
+class TestedUser(Protocol):
+    """A test user by raw ids, as bundles keep them."""
+
+    @property
+    def user_id(self) -> str:
+        """The raw id."""
+        ...
+
+    @property
+    def history(self) -> Sequence[str]:
+        """What came before, oldest first."""
+        ...
+
+    @property
+    def target(self) -> str:
+        """The true next item."""
+        ...
+
+    @property
+    def rank(self) -> int | None:
+        """That the evaluation gave it."""
+        ...
+
 
 COLUMNS = ("user_id", "history", "target", "rank")
 
@@ -33,6 +59,23 @@ class TestedUsers:
 
     def __len__(self) -> int:
         return int(self._users.num_rows)
+
+    @classmethod
+    def of(cls, users: Sequence[TestedUser]) -> "TestedUsers":
+        """Users that are given one by one."""
+        number: dict[str, int] = {}
+        for user in users:
+            for item_id in (*user.history, user.target):
+                number.setdefault(item_id, len(number) + 1)
+        columns = {
+            "user_id": pa.array([user.user_id for user in users], pa.string()),
+            "history": pa.array(
+                [[number[each] for each in user.history] for user in users], pa.list_(pa.int32())
+            ),
+            "target": pa.array([number[user.target] for user in users], pa.int32()),
+            "rank": pa.array([user.rank for user in users], pa.int32()),
+        }
+        return cls(pa.table(columns), [*number])
 
     @classmethod
     def none(cls) -> "TestedUsers":

@@ -170,10 +170,8 @@ class WithdrawnAnswer(BaseModel):
     withdrawn: Literal[True] = True
 
 
-class TestUser(BaseModel):
+class UserAnswer(BaseModel):
     """A test user: the history, the true next item, and the rank that the evaluation gave it."""
-
-    __test__ = False  # no class of tests
 
     user_id: str
     history: list[ItemAnswer]
@@ -185,7 +183,7 @@ class UserPage(BaseModel):
     """A page of test users, and how many there are."""
 
     total: int
-    users: list[TestUser]
+    users: list[UserAnswer]
 
 
 class ModelInfo(BaseModel):

@@ -476,6 +476,14 @@ def _add_health(app: FastAPI, calls: _Calls, page: FilePath) -> None:
         return HTMLResponse(page.read_text(encoding="utf-8"), headers=headers)
 
 
+def _index(served: ServedModel) -> dict[str, Any]:
+    """How the best items are found; all are scanned where the model has no index of its own."""
+    index = getattr(served.model, "index", None)
+    if index is None:
+        return {"kind": "exact", "recall": 1.0}
+    return {"kind": "approximate", "recall": float(index.recall)}
+
+
 def _ready(serving: Serving) -> dict[str, Any]:
     if not serving.is_ready:
         state = "stopping" if serving.stopping else "loading"
@@ -487,6 +495,6 @@ def _ready(serving: Serving) -> dict[str, Any]:
         "model": served.version,
         "items": int(served.model.state.offered_N.sum()),
         "added": len(serving.log),
-        "index": {"kind": "exact", "recall": 1.0},
+        "index": _index(served),
         "search": served.search.is_whole,
     }
