@@ -11,6 +11,7 @@ from pathlib import Path
 
 import uvicorn
 
+from pmm.recommend.answers import NewItem
 from pmm.recommend.open_run import open_model
 from pmm.serve.load_served import ServedModel, users_of_run
 from pmm.serve.serving import Serving
@@ -23,6 +24,7 @@ from pmm.storage.home import Home
 def main() -> None:
     home, run, data = Home(Path(sys.argv[1])), Path(sys.argv[2]), Path(sys.argv[3])
     model = open_model(home, run, device="cpu")
+    model.encode_items([NewItem(item_id="first", text="loads the tokenizer, once for all")])
     users = users_of_run(run, home, model, None)
 
     def load(place: Path) -> ServedModel:

@@ -92,7 +92,9 @@ def forking(shop: Any, runs: Path, data: Path) -> Iterator[Forking]:
             process.kill()
 
 
-def write(port: int, seed: int, known: dict[str, Known], images: dict[int, bytes]) -> None:
+def write(
+    port: int, seed: int, known: dict[str, Known], images: dict[int, bytes], answered: Any
+) -> None:
     """Put and withdraw until the server dies. Each thread has items of its own."""
     generator = random.Random(seed)
     mine = NAMES[seed % 2 :: 2]
@@ -114,6 +116,7 @@ def write(port: int, seed: int, known: dict[str, Known], images: dict[int, bytes
             return
         assert status == 200
         state.acknowledged, state.tried = version, []
+        answered.release()
 
 
 def check(port: int, known: dict[str, Known], images: dict[int, bytes]) -> None:
@@ -148,10 +151,13 @@ def test_no_kill_loses_an_acknowledged_item_or_leaves_half_of_one(
         pid, port = servers.start()
         for turn in range(KILLS):
             failures: list[BaseException] = []
+            answered = threading.Semaphore(0)
 
-            def run(seed: int, port: int = port, failures: Any = failures) -> None:
+            def run(
+                seed: int, port: int = port, failures: Any = failures, a: Any = answered
+            ) -> None:
                 try:
-                    write(port, seed, known, images)
+                    write(port, seed, known, images, a)
                 except BaseException as error:
                     failures.append(error)
 
@@ -160,7 +166,8 @@ def test_no_kill_loses_an_acknowledged_item_or_leaves_half_of_one(
             ]
             for each in writers:
                 each.start()
-            time.sleep(generator.uniform(0.01, 0.4))
+            assert answered.acquire(timeout=60)  # the first call of a server takes longest
+            time.sleep(generator.uniform(0, 0.15))
             servers.kill(pid)
             for each in writers:
                 each.join()
