@@ -291,13 +291,10 @@ class _Try:
 
 def _add(served: ServedModel, items: Sequence[NewItem], vectors: Vectors) -> None:
     """Into the model and its search; pictures stay in the log, memory has none of them."""
-    light = [
-        NewItem(item_id=each.item_id, text=each.text, categories=each.categories) for each in items
-    ]
-    served.model.add_items(light, vectors)
+    served.model.add_items(items, vectors, keep_pictures=False)
     state = served.model.state
     listed = []
-    for each in light:
+    for each in items:
         row = state.find(each.item_id)
         assert row is not None
         listed.append(
