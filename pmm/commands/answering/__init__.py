@@ -1,0 +1,1 @@
+"""Commands that let a finished run answer, one file each."""
