@@ -32,7 +32,10 @@ FLAGS = (
 CONTRAST = """
 const light = (c) => { c /= 255; return c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4; };
 const of = (c) => 0.2126 * light(c[0]) + 0.7152 * light(c[1]) + 0.0722 * light(c[2]);
-const read = (text) => { const [r, g, b, a = 1] = text.match(/[\\d.]+/g).map(Number); return [r, g, b, a]; };
+const read = (text) => {
+  const [r, g, b, a = 1] = text.match(/[\\d.]+/g).map(Number);
+  return [r, g, b, a];
+};
 const behind = (node) => {
   for (let each = node; each; each = each.parentElement) {
     const colour = read(getComputedStyle(each).backgroundColor);
@@ -44,7 +47,7 @@ const found = [];
 for (const node of document.querySelectorAll("body *")) {
   const text = [...node.childNodes].filter((each) => each.nodeType === 3 && each.data.trim());
   const style = getComputedStyle(node);
-  if (!text.length || !node.checkVisibility() || node.disabled || ["SCRIPT", "STYLE"].includes(node.tagName)) continue;
+  if (!text.length || !node.checkVisibility() || node.disabled) continue;
   const [a, b] = [of(read(style.color)), of(behind(node))].sort((x, y) => y - x);
   found.push([text[0].data.trim().slice(0, 40), (a + 0.05) / (b + 0.05)]);
 }
@@ -141,12 +144,14 @@ class Browser:
         for _ in range(most):
             self.press(Keys.TAB)
             focused = self.driver.switch_to.active_element
+            if focused.tag_name == "body":  # past the end, before the beginning
+                continue
             seen = self.js(
                 "const s = getComputedStyle(arguments[0]);"
                 "return s.outlineStyle !== 'none' && parseFloat(s.outlineWidth) >= 2",
                 focused,
             )
-            assert seen, focused.get_attribute("outerHTML")
+            assert seen, str(focused.get_attribute("outerHTML"))[:300]
             if self.js("return arguments[0].matches(arguments[1])", focused, css):
                 return
         raise AssertionError(f"{css} is not reached by the Tab key")

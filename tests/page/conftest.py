@@ -17,7 +17,7 @@ HERE = Path(__file__).parent
 
 HOSTILE = {
     "<img src=x onerror=document.title=1>": "<script>document.title = 1</script>",
-    'a/b ../c?d=1#e"\'&': "</script><script>document.title = 1</script><!--",
+    "a/b ../c?d=1#e\"'&": "</script><script>document.title = 1</script><!--",
     "\u202ecod.exe": "right to left \u202e turned \u200f round",
     "bell\x07 and \x1b[31m": "control \x00\x07 characters\nand a second line",
     "%2e%2e%2fetc": "${document.title = 1} {{7*7}} `x`",

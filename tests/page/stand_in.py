@@ -123,9 +123,12 @@ class _Handler(BaseHTTPRequestHandler):
         (found,) = model.recommend([history], wanted)
         items = []
         for each in found.items:
-            told = [] if found.popular else model.explain(history, each.item_id)
+            explained = asked["reasons"] and not found.popular
+            told = model.explain(history, each.item_id) if explained else []
             reasons = [{"item_id": one.item_id, "effect": one.effect} for one in told]
-            items.append({**self.server.item(each.item_id), "score": each.score, "reasons": reasons})
+            items.append(
+                {**self.server.item(each.item_id), "score": each.score, "reasons": reasons}
+            )
         told = {"unknown": list(found.unknown), "popular": found.popular}
         return {"model": model.version, "items": items, "took_ms": 1.5, **told}
 

@@ -1,6 +1,6 @@
 // The page: what is chosen, what is shown of it, and what the controls do.
 
-const AT_ONCE = { items: 48, users: 12, answer: 10, similar: 8, history: 8 };
+const AT_ONCE = { items: 48, users: 12, answer: 10, similar: 8, history: 8, places: 500 };
 const MOST_CATEGORIES = 400;
 
 const embedded = JSON.parse(part("embedded").textContent);
@@ -100,7 +100,7 @@ function tile(item, { place = null, score = null, reasons = [], isNext = false, 
 
 /** The two items of the history that did most for a recommendation. */
 function reasonList(reasons) {
-  const best = reasons.filter((each) => each.effect > 0).slice(0, 2);
+  const best = reasons.filter((each) => each.effect >= 0.05).slice(0, 2);
   const known = new Map(chosen.history.map((item) => [item.item_id, item]));
   const rows = best.map(({ item_id, effect }) => {
     const item = known.get(item_id) ?? { item_id, text: "", has_picture: false };
@@ -110,7 +110,7 @@ function reasonList(reasons) {
       { title },
       element("span", { class: "unseen" }, title),
       likeness(item, "thumb"),
-      `+${effect.toFixed(2)}`,
+      `+${effect.toFixed(1)}`,
     );
   });
   return rows.length ? element("ul", { class: "reasons", "aria-label": "Because of" }, ...rows) : null;
@@ -202,23 +202,23 @@ function markChosen() {
 
 // --- Recommendations.
 
+/** What is asked of the model, as it is chosen now. */
+function question() {
+  return {
+    history: chosen.history.map((item) => item.item_id),
+    user: chosen.user?.user_id ?? null,
+    k: AT_ONCE.answer,
+    categories: chosen.category ? [chosen.category] : [],
+    popularity: chosen.popularity,
+  };
+}
+
 /** Ask for recommendations and show them; of several questions the last one is answered. */
 async function answer(said = "") {
   asking?.abort();
   const mine = (asking = new AbortController());
   part("answer").setAttribute("aria-busy", "true");
-  const found = await attempt(() =>
-    source.recommend(
-      {
-        history: chosen.history.map((item) => item.item_id),
-        user: chosen.user?.user_id ?? null,
-        k: AT_ONCE.answer,
-        categories: chosen.category ? [chosen.category] : [],
-        popularity: chosen.popularity,
-      },
-      mine.signal,
-    ),
-  );
+  const found = await attempt(() => source.recommend(question(), mine.signal));
   if (asking !== mine) return null;
   part("answer").removeAttribute("aria-busy");
   if (!found) return null;
@@ -228,7 +228,7 @@ async function answer(said = "") {
 
 function showAnswer(found, said) {
   const target = chosen.user?.target.item_id;
-  const scored = (item) => (found.popular ? counted(item.count, "time") : `score ${item.score.toFixed(2)}`);
+  const scored = (item) => (found.popular ? counted(item.count, "time") : `score ${item.score.toFixed(1)}`);
   const tiles = found.items.map((item, at) =>
     tile(item, { place: at + 1, score: scored(item), reasons: item.reasons ?? [], isNext: item.item_id === target, key: at }),
   );
@@ -402,16 +402,33 @@ async function addItem() {
   part("new-item").reset();
   choosePicture(null);
   await Promise.all([showItems(), showCategories()]);
-  const found = await answer();
-  const place = found ? found.items.findIndex((each) => each.item_id === item.item_id) : -1;
-  const where = place < 0
-    ? "It is not among the ten for this history; its details show what it is like."
-    : `It is recommended at place ${place + 1} for this history.`;
+  await answer();
+  const where = await placeOf(item);
   const took = took_ms === undefined ? "" : ` (${Math.max(1, Math.round(took_ms))} ms)`;
   const said = element("p", { tabindex: "-1" }, `In the catalogue${took}. ${where}`);
-  part("added").replaceChildren(said, element("ul", { class: "tiles" }, tile(item, { key: "added" })));
+  const alike = element("button", { type: "button", class: "quiet", onclick: () => tryAlike(item) }, "Try a history of items like it");
+  part("added").replaceChildren(said, element("ul", { class: "tiles" }, tile(item, { key: "added" })), alike);
   said.focus();
   return item;
+}
+
+/** In a sentence, where a new item stands for the history that is shown. */
+async function placeOf(item) {
+  if (!chosen.history.length) return "Choose a history to see it recommended: without one the popular items are shown.";
+  const asked = { ...question(), k: AT_ONCE.places, reasons: false };
+  const { items } = await source.recommend(asked);
+  const place = items.findIndex((each) => each.item_id === item.item_id) + 1;
+  if (!place) return `For this history it is not among the first ${AT_ONCE.places}.`;
+  return `For this history it is recommended at place ${place}.`;
+}
+
+/** A history of the two items that are most like one, in which it should be recommended. */
+async function tryAlike(item) {
+  const near = await attempt(() => source.similar(item.item_id, 2));
+  if (!near) return;
+  chosen.history = near.reverse();
+  changed("The history is now what is most like the new item.");
+  part("history-title").focus();
 }
 
 // --- Controls.

@@ -45,9 +45,9 @@ class Served {
     return this.#json(`users?${new URLSearchParams({ offset, limit })}`);
   }
 
-  recommend({ history, user, k, categories, popularity }, signal) {
+  recommend({ history, user, k, categories, popularity, reasons = true }, signal) {
     const whose = user === null ? { history } : { user_id: user };
-    const body = JSON.stringify({ ...whose, k, categories, popularity, reasons: true });
+    const body = JSON.stringify({ ...whose, k, categories, popularity, reasons });
     const headers = { "Content-Type": "application/json" };
     return this.#json("recommend", { method: "POST", body, headers, signal });
   }
