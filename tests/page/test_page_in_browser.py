@@ -10,6 +10,7 @@ from PIL import Image
 from pmm.recommend.answers import Wanted
 from pmm.serve.gallery_data import rank_of
 
+GREEN = "rgb(29, 122, 53) solid 3px"
 LIGHT_AND_DARK = ("light", "dark")
 
 
@@ -144,7 +145,7 @@ def test_a_test_users_true_next_item_is_framed_with_its_rank(page: Any, served: 
     assert page.ids("#answer").index(user.target) + 1 == rank
     (framed,) = page.all("#answer > li.next")
     assert "came next" in framed.text
-    assert page.js("return getComputedStyle(arguments[0]).borderTopWidth", framed) == "3px"
+    assert page.js("return getComputedStyle(arguments[0]).outline", framed) == GREEN
     assert f"rank {rank}." in page.text("#truth")
     assert served.asked[-1][2] is None or served.asked[-1][2].get("user_id") == user.user_id
     page.click_item("#history", user.history[-1], "[data-focus^=remove]")  # now it is another one
@@ -357,8 +358,10 @@ def test_no_script_can_make_html_or_code_of_a_text(page: Any, program: str) -> N
 def test_everything_is_done_by_keys_alone(page: Any, served: Any) -> None:
     from selenium.webdriver.common.keys import Keys
 
-    page.tab_to(".skip")
-    page.tab_to("#query")
+    page.tab_to(".skip", most=1)
+    page.press(Keys.ENTER)
+    page.tab_to("#tab-catalogue", most=1)
+    page.tab_to("#query", most=2)
     page.press("number 17 sort", Keys.ENTER)
     page.until(lambda: page.ids("#items") == ["0000000017"])
     page.tab_to("#items .pick")

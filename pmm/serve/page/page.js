@@ -157,6 +157,8 @@ function showHistory(focus = null) {
   keepingFocus(part("history"), part("history-title"), () => {
     part("history").replaceChildren(...history.map(step));
   }, focus);
+  // The last one counts most, so it is in sight.
+  if (!part("history").contains(document.activeElement)) part("history").scrollLeft = part("history").scrollWidth;
   showTruth();
   markChosen();
 }
