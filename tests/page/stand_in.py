@@ -25,7 +25,7 @@ class StandIn(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.model, self.users = model, users
         self.token = ""
-        self.reads_need_it = False
+        self.reads_need_it = self.refuses_writes = False
         self.asked: list[tuple[str, str, Any]] = []
         """Method, path and JSON of what came."""
         self.down = False
@@ -76,6 +76,9 @@ class _Handler(BaseHTTPRequestHandler):
         needed = self.server.token and (writes or self.server.reads_need_it)
         if needed and self.headers.get("Authorization") != f"Bearer {self.server.token}":
             self._json(401, {"error": "this call needs the token"})
+            return
+        if writes and self.server.refuses_writes:
+            self._json(403, {"error": "changes are taken from this machine alone"})
             return
         try:
             self._call(path, asked, body)

@@ -279,6 +279,16 @@ def test_a_token_is_asked_for_where_the_server_wants_one(page: Any, served: Any)
     assert stored == [0, 0, ""]
 
 
+def test_what_a_server_forbids_is_said_in_its_own_words(page: Any, served: Any) -> None:
+    served.refuses_writes = True
+    open_tab(page, "add")
+    page.type("#new-id", "from elsewhere")
+    page.type("#new-text", "a thing")
+    page.click("#new-item > button")
+    page.until(lambda: page.text("#trouble-text") == "changes are taken from this machine alone")
+    assert not page.one("#token-form").is_displayed()
+
+
 def test_reading_with_a_token_shows_pictures_too(browser: Any, served: Any) -> None:
     served.token, served.reads_need_it = "s3cret", True
     browser.look()

@@ -128,7 +128,7 @@ class Served {
     }
     if (answer.ok) return answer;
     const said = await answer.json().catch(() => ({}));
-    if (answer.status === 401 || answer.status === 403) {
+    if (answer.status === 401) {
       if (method === "GET" || address === "recommend") this.#readsNeedToken = true;
       this.#pictures.clear();
       this.onTokenWanted();
