@@ -1,1 +1,1 @@
-"""Commands that let a finished run answer, one file each."""
+"""The commands by which a finished run answers."""
