@@ -30,13 +30,11 @@ class Page:
 
     @property
     def headers(self) -> dict[str, str]:
-        """For a server: the policy, also against being framed, and no guessing of types."""
+        """For a server: the policy, which there also forbids frames around the page."""
         return {
             "Content-Security-Policy": f"{self.policy}; frame-ancestors 'none'",
             "Content-Type": "text/html; charset=utf-8",
             "Cache-Control": "no-cache",
-            "Referrer-Policy": "no-referrer",
-            "X-Content-Type-Options": "nosniff",
         }
 
 
