@@ -27,6 +27,7 @@ COMMANDS = {
     "encoders": "Which encoders of texts and pictures suit a target.",
     "evaluate": "Rank the whole catalogue for every user.",
     "compare": "The difference of two runs.",
+    "recommend": "The best items for many users, into a Parquet file.",
     "gallery": "A run as one HTML file to look at.",
     "inspect": "Show any artefact, run or file.",
     "check": "Verify all that is in a home, and make damaged things again.",
@@ -34,9 +35,8 @@ COMMANDS = {
     "world": "The embedded world as raw files.",
 }
 """Name -> one line on it, in the order of the data flow; `pmm/commands/` has a module of each."""
-
-ANSWERING = ("gallery",)
-"""Those whose modules stand in `pmm/commands/answering/`."""
+ANSWERING = ("recommend", "gallery")
+"""Those whose module stands in `pmm/commands/answering/`."""
 
 
 class _InOrderOfFlow(LazyGroup):

@@ -58,6 +58,7 @@ ROOMS = (
     "train",
     "tune",
     "recommend",
+    "recommend.batch",
     "serve",
     "inspect",
     "check",

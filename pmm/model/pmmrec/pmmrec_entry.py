@@ -145,7 +145,9 @@ SPACE: Space = {
     "train.weight_decay": DECAY,
     "model.dropout": DROPOUT,
     "model.dap_similarity": Choice(values=("dot", "cosine")),
-    "model.dap_tau": replace(TAU, only={"model.dap_similarity": ("cosine",)}),
+    "model.dap_tau": replace(
+        TAU, only={"model.dap_similarity": ("cosine",)}, instead_of_zero="temperature"
+    ),
     "model.dap_tau_learned": Choice(values=(False, True)),
     "model.dap_candidates": Choice(
         values=("batch", "catalogue"), only={"model.items": ("vectors",)}
