@@ -1,7 +1,7 @@
 """A run's folder -> a model that serves: what answers, what searches, and whom it was tested on."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,6 +25,8 @@ class ServedModel:
     name: str
     """Of its folder."""
     place: Path
+    target: str
+    """Whose items it answers with."""
     model: LoadedModel
     users: TestedUsers
     search: ItemSearch = field(default_factory=ItemSearch)
@@ -65,6 +67,15 @@ class ServedModel:
 def load_served(
     place: Path, home: Home, *, device: str = "auto", target: str | None = None
 ) -> ServedModel:
+    """A model by its folder, which begins to read its catalogue for searches; as `open_served`."""
+    served = open_served(place, home, device=device, target=target)
+    served.fill_search()
+    return served
+
+
+def open_served(
+    place: Path, home: Home, *, device: str = "auto", target: str | None = None
+) -> ServedModel:
     """A model by its folder.
 
     Args:
@@ -80,25 +91,31 @@ def load_served(
         made_by = command("train", target="NAME", name=place.name)
         raise MissingArtefact(f"{place} is no run: it has no recipe.toml. Run: {made_by}")
     from pmm.recommend.open_run import open_model
+    from pmm.runs.loading import targets_of
 
     model = open_model(home, place, device=device, target=target)
-    users = users_of_run(place, home, model, target)
-    served = ServedModel(name=place.name, place=place, model=model, users=users)
-    served.fill_search()
-    return served
-
-
-def users_of_run(place: Path, home: Home, model: LoadedModel, target: str | None) -> TestedUsers:
-    """The test users of the target that a run answers for; none where its tables are not here."""
-    from pmm.runs.loading import is_own, targets_of
-
     name = home.find_target(target or targets_of(place)[0])
-    table = home.target(name) / "sequences.parquet"
+    users = users_of_run(place, home, name, model.state.ids)
+    return ServedModel(name=place.name, place=place, target=name, model=model, users=users)
+
+
+def users_of_run(place: Path, home: Home, target: str, ids: Sequence[str]) -> TestedUsers:
+    """The test users of a target that a run answers for; none where its tables are not here.
+
+    Args:
+        place: the folder of the run, which may have evaluated them.
+        home: where the target is.
+        target: its name.
+        ids: raw ids of its items.
+    """
+    from pmm.runs.loading import is_own
+
+    table = home.target(target) / "sequences.parquet"
     if not table.is_file():
         return TestedUsers.none()
     read = read_table(table, SEQUENCES)
     ranks: dict[int, int] = {}
-    if is_own(place, name) and (place / "ranks.parquet").is_file():
+    if is_own(place, target) and (place / "ranks.parquet").is_file():
         known = read_table(place / "ranks.parquet", RANKS, ["user", "rank"])
         ranks = dict(zip(known["user"].to_pylist(), known["rank"].to_pylist(), strict=True))
     columns = {
@@ -107,7 +124,7 @@ def users_of_run(place: Path, home: Home, model: LoadedModel, target: str | None
         "target": read["test"],
         "rank": pa.array([ranks.get(each) for each in read["user"].to_pylist()], pa.int32()),
     }
-    return TestedUsers(pa.table(columns), model.state.ids, _kept_history(place))
+    return TestedUsers(pa.table(columns), ids, _kept_history(place))
 
 
 def _with_last(lists: pa.ChunkedArray, last: pa.ChunkedArray) -> pa.Array:

@@ -2,40 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pmm.recommend.answers import MOST, Wanted
+from pmm.recommend.answers import MOST, TestUser, Wanted
 from pmm.recommend.loaded_model import LoadedModel
 from pmm.serve.limits import CHECKED_DEPTH, CHECKED_USERS
-
-
-class TestedUser(Protocol):
-    """A test user by raw ids, as bundles keep them."""
-
-    @property
-    def user_id(self) -> str:
-        """The raw id."""
-        ...
-
-    @property
-    def history(self) -> Sequence[str]:
-        """What came before, oldest first."""
-        ...
-
-    @property
-    def target(self) -> str:
-        """The true next item."""
-        ...
-
-    @property
-    def rank(self) -> int | None:
-        """That the evaluation gave it."""
-        ...
-
 
 COLUMNS = ("user_id", "history", "target", "rank")
 
@@ -61,7 +35,7 @@ class TestedUsers:
         return int(self._users.num_rows)
 
     @classmethod
-    def of(cls, users: Sequence[TestedUser]) -> "TestedUsers":
+    def of(cls, users: Sequence[TestUser]) -> "TestedUsers":
         """Users that are given one by one."""
         number: dict[str, int] = {}
         for user in users:
@@ -83,6 +57,11 @@ class TestedUsers:
         types = (pa.string(), pa.list_(pa.int32()), pa.int32(), pa.int32())
         return cls(pa.table([pa.array([], each) for each in types], names=list(COLUMNS)), ())
 
+    def spread(self, most: int) -> list[TestUser]:
+        """Some users, spread over all, in their order."""
+        rows = np.unique(np.linspace(0, len(self) - 1, min(most, len(self))).astype(int))
+        return [self.user(row) for row in rows.tolist()]
+
     def find(self, user_id: str) -> int | None:
         """The row of a user."""
         row = int(pc.index(self._users["user_id"], pa.scalar(user_id, pa.string())).as_py())
@@ -92,6 +71,15 @@ class TestedUsers:
         """The raw id."""
         found: str = self._users["user_id"][row].as_py()
         return found
+
+    def user(self, row: int) -> TestUser:
+        """All that is known of one."""
+        return TestUser(
+            user_id=self.user_id(row),
+            history=tuple(self.history(row)),
+            target=self.target(row),
+            rank=self.rank(row),
+        )
 
     def history(self, row: int) -> list[str]:
         """Raw ids of what the user had before the item that was asked for, oldest first."""
@@ -122,15 +110,13 @@ def check_ranks(model: LoadedModel, users: TestedUsers) -> RankCheck:
     A rank counts as the same up to 2%: other devices and precisions round otherwise. Ranks beyond
     the depth that is looked at need only be beyond it here, too.
     """
-    rows = np.unique(np.linspace(0, len(users) - 1, min(CHECKED_USERS, len(users))).astype(int))
     compared = same = 0
-    for row in rows.tolist():
-        rank = users.rank(row)
+    for user in users.spread(CHECKED_USERS):
+        rank = user.rank
         if rank is None:
             continue
         compared += 1
-        history, target = users.history(row), users.target(row)
-        found = _served_rank(model, history, target, users.keep_history)
+        found = served_rank(model, user, depth=CHECKED_DEPTH, keep_history=users.keep_history)
         if found is None or rank > CHECKED_DEPTH:
             same += (found is None and rank > 0.98 * CHECKED_DEPTH) or found == rank
         else:
@@ -138,14 +124,25 @@ def check_ranks(model: LoadedModel, users: TestedUsers) -> RankCheck:
     return RankCheck(users=compared, same=same)
 
 
-def _served_rank(
-    model: LoadedModel, history: list[str], target: str, keep_history: bool
+def served_rank(
+    model: LoadedModel, user: TestUser, *, depth: int = MOST, keep_history: bool = False
 ) -> int | None:
-    """The rank among the items that are no history, ties against the model; None: beyond."""
-    wanted = Wanted(k=min(MOST, CHECKED_DEPTH + len(set(history))), keep_history=True)
-    scores = {each.item_id: each.score for each in model.recommend([history], wanted)[0].items}
-    if target not in scores:
+    """The rank of a test user's true next item, as `pmm evaluate` defines it.
+
+    It is 1 + the number of others that score as high or higher.
+
+    Args:
+        model: that answers.
+        user: whose item it is.
+        depth: None where the rank is beyond.
+        keep_history: whether items of the history count.
+    """
+    seen = set(user.history)
+    k = min(MOST, len(model.state), depth + len(seen))
+    found = model.recommend([user.history], Wanted(k=k, keep_history=True))[0]
+    scores = {each.item_id: each.score for each in found.items}
+    if user.target not in scores:
         return None
-    others = set(scores) if keep_history else set(scores) - set(history) | {target}
-    rank = sum(scores[each] >= scores[target] for each in others)
-    return None if rank > CHECKED_DEPTH else rank
+    others = set(scores) if keep_history else set(scores) - seen | {user.target}
+    rank = sum(scores[each] >= scores[user.target] for each in others)
+    return None if rank > depth else rank

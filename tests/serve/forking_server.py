@@ -7,13 +7,14 @@ its death the parent says "dead". What takes seconds, the model, is loaded once 
 import os
 import socket
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import uvicorn
 
 from pmm.recommend.answers import NewItem
-from pmm.recommend.open_run import open_model
-from pmm.serve.load_served import ServedModel, users_of_run
+from pmm.serve.item_search import ItemSearch
+from pmm.serve.load_served import ServedModel, open_served
 from pmm.serve.serving import Serving
 from pmm.serve.web.access import AccessRules
 from pmm.serve.web.http_server import PatientProtocol
@@ -23,12 +24,11 @@ from pmm.storage.home import Home
 
 def main() -> None:
     home, run, data = Home(Path(sys.argv[1])), Path(sys.argv[2]), Path(sys.argv[3])
-    model = open_model(home, run, device="cpu")
-    model.encode_items([NewItem(item_id="first", text="loads the tokenizer, once for all")])
-    users = users_of_run(run, home, model, None)
+    opened = open_served(run, home, device="cpu")
+    opened.model.encode_items([NewItem(item_id="first", text="loads the tokenizer, once for all")])
 
     def load(place: Path) -> ServedModel:
-        served = ServedModel(name=place.name, place=place, model=model, users=users)
+        served = replace(opened, place=place, search=ItemSearch())
         served.fill_search()
         return served
 

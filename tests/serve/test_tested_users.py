@@ -2,11 +2,11 @@
 
 import dataclasses
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from pmm.recommend.answers import TestUser
 from pmm.serve.tested_users import RankCheck, TestedUsers, check_ranks
 
 
@@ -15,17 +15,10 @@ def served(loaded: Callable[[str], Any]) -> Any:
     return loaded("first")
 
 
-def one_by_one(users: TestedUsers, shift: int = 0) -> list[Any]:
+def one_by_one(users: TestedUsers, shift: int = 0) -> list[TestUser]:
     """The same users as bundles give them."""
-    return [
-        SimpleNamespace(
-            user_id=users.user_id(row),
-            history=tuple(users.history(row)),
-            target=users.target(row),
-            rank=(users.rank(row) or 0) + shift,
-        )
-        for row in range(len(users))
-    ]
+    all_of_them = users.spread(len(users))
+    return [dataclasses.replace(each, rank=(each.rank or 0) + shift) for each in all_of_them]
 
 
 def test_users_that_are_given_one_by_one_are_the_same(served: Any) -> None:

@@ -35,6 +35,7 @@ from pmm.serve.limits import (
     SHOWN_HISTORY,
 )
 from pmm.serve.load_served import ServedModel
+from pmm.serve.page_file import served_page
 from pmm.serve.serving import Refused, Serving
 from pmm.serve.web import json_forms as forms
 from pmm.serve.web.access import Access, AccessRules
@@ -43,13 +44,6 @@ from pmm.serve.web.request_bodies import StrictRoute, decoded_id, picture_kind, 
 from pmm.serve.web.request_metrics import Measured, ServerMetrics
 from pmm.version import __version__
 
-PAGE_FILE = FilePath(__file__).with_name("page.html")
-_PAGE_RULES = (
-    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
-    "img-src 'self' data: blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
-    "frame-ancestors 'none'"
-)
-"""What the page may load: nothing of another host."""
 _STATUS: list[tuple[type[PmmError], int]] = [
     (DiskFull, 507),
     (NotYet, 503),
@@ -79,7 +73,6 @@ def make_app(
     serving: Serving,
     rules: AccessRules,
     *,
-    page: FilePath = PAGE_FILE,
     place_of: Callable[[str], FilePath] = FilePath,
     **bounds: Any,
 ) -> ASGIApp:
@@ -88,7 +81,6 @@ def make_app(
     Args:
         serving: the state.
         rules: who may call.
-        page: the file of the page at `/`.
         place_of: what a client calls a model -> its folder; PmmError: it may not be loaded.
         bounds: as of `Bounds`.
     """
@@ -111,7 +103,7 @@ def make_app(
     _add_writing(app, calls)
     _add_users(app, calls)
     _add_models(app, calls, place_of)
-    _add_health(app, calls, page)
+    _add_health(app, calls)
     if rules.origins:
         app.add_middleware(
             CORSMiddleware,
@@ -445,7 +437,7 @@ def _info(served: ServedModel) -> dict[str, str]:
     return {"version": served.version, "name": served.name, "since": served.since}
 
 
-def _add_health(app: FastAPI, calls: _Calls, page: FilePath) -> None:
+def _add_health(app: FastAPI, calls: _Calls) -> None:
     serving = calls.serving
 
     @app.get("/health/live", response_model=forms.LiveAnswer, tags=["health"])
@@ -470,10 +462,8 @@ def _add_health(app: FastAPI, calls: _Calls, page: FilePath) -> None:
 
     @app.get("/", include_in_schema=False)
     def the_page() -> HTMLResponse:
-        if not page.is_file():
-            raise HTTPException(404, "this installation has no page; the calls: /openapi.json")
-        headers = {"content-security-policy": _PAGE_RULES, "cache-control": "no-cache"}
-        return HTMLResponse(page.read_text(encoding="utf-8"), headers=headers)
+        page = served_page()
+        return HTMLResponse(page.html, headers=page.headers)
 
 
 def _index(served: ServedModel) -> dict[str, Any]:
