@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from pmm.bundle.bundle_tables import BundleItems, TestUser, read_users, read_vectors
+from pmm.bundle.bundle_tables import BundleItems, read_users, read_vectors
 from pmm.bundle.layout import (
     AGAIN,
     HEADER,
@@ -26,6 +26,7 @@ from pmm.bundle.layout import (
 from pmm.bundle.sums import verified_files
 from pmm.errors import BrokenArtefact, InputError
 from pmm.evaluate.popularity_mix import PopularityMix
+from pmm.recommend.answers import TestUser
 from pmm.recommend.catalogue_state import GrowingCatalogue
 from pmm.recommend.encoder import Encoder
 from pmm.recommend.loaded_model import LoadedModel
