@@ -4,7 +4,7 @@ Shape suffixes: B users, L positions of a window, W what the user encoder is giv
 items, D width.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from threading import Lock
 from typing import Protocol
 
@@ -17,6 +17,7 @@ from pmm.evaluate.popularity_mix import KAPPA, PopularityMix
 from pmm.recommend.answers import Contribution, ItemCard, NewItem, Recommended, Scored, Wanted
 from pmm.recommend.catalogue_state import CatalogueState, GrowingCatalogue
 from pmm.recommend.encoder import Encoder
+from pmm.recommend.item_index import IndexChoice, ItemIndex, open_index
 from pmm.recommend.top_k import defined_scores, top_k, top_of_scores
 
 ENCODED_USERS = 256
@@ -50,6 +51,8 @@ class LoadedModel:
         *,
         version: str,
         chosen: PopularityMix | None = None,
+        index: IndexChoice = "auto",
+        sample: Callable[[], Sequence[Int64s]] = tuple,
     ) -> None:
         """Put a model together.
 
@@ -59,6 +62,12 @@ class LoadedModel:
             source: what they look like.
             version: of the weights; answers of two versions are not alike.
             chosen: the share of popularity that the validation items chose, if they did.
+            index: how items are searched, as of `pmm.recommend.item_index`.
+            sample: gives histories of the target's users, by row, on which an approximate index is
+                measured; not asked for where all items are scanned.
+
+        Raises:
+            InputError: an approximate index is asked for and cannot be had.
         """
         self.version, self.encoder, self.chosen = version, encoder, chosen
         self._catalogue, self._source = catalogue, source
@@ -66,6 +75,16 @@ class LoadedModel:
         self._withdrawn: set[str] = set()
         self._writing = Lock()
         self._rows_of_category: dict[str, list[int]] | None = None
+        self._log_share: tuple[CatalogueState, Float32s] | None = None
+        self.index: ItemIndex | None = open_index(
+            index,
+            catalogue.state,
+            lambda: self._users(sample()),
+            by_product=encoder.by_product,
+            mix=chosen,
+            temperature=encoder.temperature,
+        )
+        """None: every answer looks at all items."""
 
     @property
     def state(self) -> CatalogueState:
@@ -80,13 +99,13 @@ class LoadedModel:
         """The best items for each history of raw ids, oldest first."""
         wanted, state = wanted or Wanted(), self.state
         allowed_N = self._allowed(state, wanted)
-        added_N = self._of_popularity(state, wanted)
+        factor, added_N = self._of_popularity(state, wanted)
         rows = [[state.find(each) for each in history] for history in histories]
         known = [np.array([r for r in each if r is not None], dtype=np.int64) for each in rows]
         answers: list[Recommended] = []
         for start in range(0, len(known), ENCODED_USERS):
             part = known[start : start + ENCODED_USERS]
-            scorer = _Scorer(self.encoder, state, part, added_N)
+            scorer = _Scorer(self.encoder, state, part, added_N, self.index, factor)
             for k, row_H in enumerate(part):
                 history = histories[start + k]
                 unknown = tuple(
@@ -99,7 +118,9 @@ class LoadedModel:
                     mine_N = allowed_N.copy()
                     mine_N[row_H] = False
                 if len(row_H):
-                    found = scorer.best(k, mine_N, wanted.k)
+                    # They are among the best, and what is wanted stands below them.
+                    hidden = len(wanted.exclude) + len(row_H) * (not wanted.keep_history)
+                    found = scorer.best(k, mine_N, wanted.k, hidden)
                 else:
                     found = top_of_scores(state.count_N.astype(np.float32), mine_N, wanted.k)
                 items = _scored(state, *found)
@@ -192,7 +213,9 @@ class LoadedModel:
         with self._writing:
             self._added |= {each.item_id: each for each in items}
             self._withdrawn -= set(ids)
-            self._catalogue.add(ids, input_RW, score_RD)
+            state = self._catalogue.add(ids, input_RW, score_RD)
+            if self.index is not None:
+                self.index.follow(state)
 
     def remove_items(self, ids: Sequence[str]) -> None:
         """Recommend items no more; histories keep them.
@@ -249,16 +272,32 @@ class LoadedModel:
                 found_N[place] = bool(set(each.categories) & set(names))
         return found_N
 
-    def _of_popularity(self, state: CatalogueState, wanted: Wanted) -> Float32s | None:
+    def _of_popularity(
+        self, state: CatalogueState, wanted: Wanted
+    ) -> tuple[float, Float32s | None]:
+        """What the log share is multiplied by, and the products."""
         mix = self.chosen or PopularityMix()
         if wanted.popularity != "chosen":
             mix = PopularityMix(
                 alpha=float(wanted.popularity), kappa=self.chosen.kappa if self.chosen else KAPPA
             )
         if mix.alpha == 0:
-            return None
-        factor = np.float32(mix.alpha * self.encoder.temperature)
-        return factor * mix.log_share(state.count_N)
+            return 0.0, None
+        kept = self._log_share  # counts change with a state alone, and a large log takes long
+        if kept is None or kept[0] is not state:
+            self._log_share = kept = state, mix.log_share(state.count_N)
+        factor = mix.alpha * self.encoder.temperature
+        return factor, np.float32(factor) * kept[1]
+
+    def _users(self, histories: Sequence[Int64s]) -> Float32s:
+        """Vectors of some users, [B, D]."""
+        state, longest = self.state, self.encoder.max_length
+        known = [each for each in histories if len(each)]
+        found = [np.zeros((0, state.score_ND.shape[1]), np.float32)]
+        for start in range(0, len(known), ENCODED_USERS):
+            windows = _windows(state, known[start : start + ENCODED_USERS], longest)
+            found.append(self.encoder.users(*windows))
+        return np.concatenate(found)
 
 
 class _Scorer:
@@ -270,8 +309,11 @@ class _Scorer:
         state: CatalogueState,
         histories: Sequence[Int64s],
         added_N: Float32s | None,
+        index: ItemIndex | None = None,
+        factor: float = 0.0,
     ) -> None:
         self._state, self._added = state, added_N
+        self._index, self._factor = index, factor
         windows = _windows(state, histories, encoder.max_length)
         if encoder.by_product:
             self._user_BD: Float32s | None = encoder.users(*windows)
@@ -280,11 +322,23 @@ class _Scorer:
             score_BN = encoder.scores(*windows, state.score_ND)
             self._score_BN = score_BN if added_N is None else score_BN + added_N
 
-    def best(self, k: int, allowed_N: NDArray[np.bool_], count: int) -> tuple[Int64s, Float32s]:
+    def best(
+        self, k: int, allowed_N: NDArray[np.bool_], count: int, hidden: int
+    ) -> tuple[Int64s, Float32s]:
         """The best rows of the k-th history, and their scores."""
         if self._user_BD is None:
             return top_of_scores(self._score_BN[k], allowed_N, count)
         state = self._state
+        if self._index is not None:
+            return self._index.best(
+                state,
+                self._user_BD[k],
+                allowed_N,
+                count,
+                hidden=hidden,
+                factor=self._factor,
+                added_N=self._added,
+            )
         return top_k(
             self._user_BD[k],
             state.score_ND,

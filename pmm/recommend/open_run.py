@@ -4,14 +4,17 @@ import hashlib
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import torch
 
 from pmm.advice import command
+from pmm.arrays import Int64s
 from pmm.errors import PmmError
 from pmm.evaluate.catalogue import embed_catalogue
 from pmm.ingest.targets.target_tables import open_target
 from pmm.recommend.catalogue_state import GrowingCatalogue
+from pmm.recommend.item_index import USERS, IndexChoice
 from pmm.recommend.loaded_model import LoadedModel, popularity_of
 from pmm.recommend.torch_encoder import TorchEncoder
 from pmm.runs.device import pick_precision
@@ -25,7 +28,12 @@ from pmm.storage.snapshot import Snapshot
 
 
 def open_model(
-    home: Home, run_dir: Path, *, device: str = "auto", target: str | None = None
+    home: Home,
+    run_dir: Path,
+    *,
+    device: str = "auto",
+    target: str | None = None,
+    index: IndexChoice = "auto",
 ) -> LoadedModel:
     """A run's best model with the catalogue of a target encoded, ready to answer.
 
@@ -34,9 +42,11 @@ def open_model(
         run_dir: the run's folder.
         device: where to compute.
         target: which; None = the run's own. Another one is answered for without training.
+        index: how items are searched.
 
     Raises:
-        PmmError: as `pmm.evaluate.evaluation.evaluate_run`.
+        PmmError: as `pmm.evaluate.evaluation.evaluate_run`; an approximate index is asked for and
+            cannot be had.
     """
     seen = Snapshot(run_dir / RECIPE, f"the run {run_dir}", command("recommend", run_dir))
     with seen.reading():
@@ -55,7 +65,17 @@ def open_model(
         source,
         version=version,
         chosen=popularity_of(about.get("popularity")),
+        index=index,
+        sample=lambda: _sample(shards),
     )
+
+
+def _sample(shards: Shards) -> list[Int64s]:
+    """Histories of some users before their test item, by row; the same ones every time."""
+    history = shards.sequences().history("test")
+    draw = np.random.default_rng(0)
+    users = draw.choice(len(history), min(USERS, len(history)), replace=False)
+    return [history[int(user)].astype(np.int64) - 1 for user in users]
 
 
 class ShardItems:

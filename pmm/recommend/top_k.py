@@ -73,6 +73,10 @@ def top_of_scores(
 ) -> tuple[Int64s, Float32s]:
     """The same of scores that are there, of models whose scores are no inner products."""
     k = min(k, int(allowed_N.sum()))
+    if k == 0:
+        return np.zeros(0, np.int64), score_N[:0]
     masked_N = np.where(allowed_N, score_N, np.float32(-np.inf))
-    rows_R = np.argsort(-masked_N, kind="stable")[:k]
+    worst = np.partition(masked_N, len(masked_N) - k)[len(masked_N) - k]
+    rows_R = np.flatnonzero(masked_N >= worst)  # few, where all would take long to sort
+    rows_R = rows_R[np.argsort(-masked_N[rows_R], kind="stable")[:k]]
     return rows_R, score_N[rows_R]
