@@ -58,7 +58,7 @@ class InvertedLists:
     """To which items are filled up."""
 
     def __len__(self) -> int:
-        return len(self.list_N)
+        return int(self.list_N.shape[0])
 
     @property
     def nbytes(self) -> int:

@@ -260,7 +260,7 @@ class ItemIndex:
         recall = None
         for attempt in zip(*attempts, strict=True):
             strength = stronger(attempt)
-            if min(strength.items_of.values()) > _MOST * len(state):
+            if min(strength.items_of.values()) > max(_MOST * len(state), self._few):
                 break
             self._strength_of[factors[-1]] = strength
             recall = min(

@@ -109,7 +109,7 @@ def share_found(found: Sequence[Float32s], true: Sequence[Float32s], slack: floa
         min(len(best), int((score >= best[-1] - slack).sum()))
         for score, best in zip(found, true, strict=True)
     )
-    return hits / sum(len(best) for best in true)
+    return float(hits / sum(len(best) for best in true))
 
 
 def slack_of(state: CatalogueState, users_QD: Float32s, added_N: Float32s | None) -> float:
