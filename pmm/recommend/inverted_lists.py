@@ -58,14 +58,14 @@ class InvertedLists:
     """To which items are filled up."""
 
     def __len__(self) -> int:
-        return int(self.list_N.shape[0])
+        return len(self.list_N)
 
     @property
     def nbytes(self) -> int:
         """Of memory, about: a byte a number, eight an id, and the lists' own numbers."""
         own = (self.centroid_CP, self.list_N, self.mean_CD)
         codes = len(self) * (self.centroid_CP.shape[1] + 8)
-        return codes + sum(each.nbytes for each in own)
+        return int(codes + sum(each.nbytes for each in own))
 
     def in_order(self, user_D: Float32s, factor: float) -> Int64s:
         """Lists, the one that may hold the best items first, [C]."""

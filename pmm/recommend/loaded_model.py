@@ -76,10 +76,12 @@ class LoadedModel:
         self._writing = Lock()
         self._rows_of_category: dict[str, list[int]] | None = None
         self._log_share: tuple[CatalogueState, Float32s] | None = None
+        self.sample = sample
+        """Histories of some of the target's users."""
         self.index: ItemIndex | None = open_index(
             index,
             catalogue.state,
-            lambda: self._users(sample()),
+            lambda: self.user_vectors(sample()),
             by_product=encoder.by_product,
             mix=chosen,
             temperature=encoder.temperature,
@@ -289,8 +291,8 @@ class LoadedModel:
         factor = mix.alpha * self.encoder.temperature
         return factor, np.float32(factor) * kept[1]
 
-    def _users(self, histories: Sequence[Int64s]) -> Float32s:
-        """Vectors of some users, [B, D]."""
+    def user_vectors(self, histories: Sequence[Int64s]) -> Float32s:
+        """What users are scored with, [B, D], of their histories by row; empty ones are skipped."""
         state, longest = self.state, self.encoder.max_length
         known = [each for each in histories if len(each)]
         found = [np.zeros((0, state.score_ND.shape[1]), np.float32)]

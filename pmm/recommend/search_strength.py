@@ -109,12 +109,12 @@ def share_found(found: Sequence[Float32s], true: Sequence[Float32s], slack: floa
         min(len(best), int((score >= best[-1] - slack).sum()))
         for score, best in zip(found, true, strict=True)
     )
-    return float(hits / sum(len(best) for best in true))
+    return hits / sum(len(best) for best in true)
 
 
 def slack_of(state: CatalogueState, users_QD: Float32s, added_N: Float32s | None) -> float:
     """What fp32 products of these users may be off by."""
-    size = float(np.linalg.norm(users_QD, axis=1).max(initial=0)) * state.longest
+    size: float = float(np.linalg.norm(users_QD, axis=1).max(initial=0)) * state.longest
     if added_N is not None:
         size += float(np.abs(added_N).max(initial=0))
-    return 2 * (users_QD.shape[1] + 2) * _EPS * size
+    return float(2 * (users_QD.shape[1] + 2) * _EPS * size)
