@@ -61,7 +61,7 @@ TRANSFERRED = tuple(name for name in SYSTEMS[1:] if registry.entry(name).transfe
 """Beside PMMRec those that pre-train and transfer."""
 VECTORS = "model.items=vectors"
 AS_BY_DEFAULT = {"model.logq=off": "logq", "model.dap_logq=off": "dap_logq"}
-AS_BY_DEFAULT |= {"model.residual=none": "residual_rate"}
+AS_BY_DEFAULT |= {"model.residual=none": "residual_rate", "model.dap_candidates=batch": "items"}
 """Not searched, for any system that has the option: these buy hits on popular items with hits on
 cold ones, and what popularity is worth is chosen when ranking."""
 PRESETS: dict[str, tuple[str, ...]] = {"encoders": (), "paper": ("--preset", "paper")}
@@ -425,8 +425,6 @@ def _arguments(home: Home, tuned: Home, seed: int, run: Run) -> list[str]:
         settings.append(f"train.patience={PATIENCE}")
     if not run.start and not _has_encoders(run):
         settings.append(f"model.width={WIDTH}")
-    if run.stage == "pretrain" and run.model == "pmmrec" and not run.preset:
-        settings.append("model.dap_candidates=batch")  # or the negatives would be of any category
     for setting in settings:
         arguments += ["--set", setting]
     return arguments

@@ -432,8 +432,8 @@ def draw_curves(rows: Rows, targets: Sequence[str], folder: Path) -> list[str]:
     Returns:
         the pictures as Markdown.
     """
-    shown = []
-    for target in targets:
+    shown: list[str] = []
+    for target in targets if rows.seeds else ():
         found = {
             name: [
                 {"kind": "evaluation", "epoch": epoch, "hr@10": value}

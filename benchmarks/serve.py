@@ -235,10 +235,9 @@ def main() -> None:
             "",
             *notes,
             "",
-            f"One thread, {ASKED} users one after the other. A scan of {SCAN_BYTES / 1e6:.0f} MB is "
-            f"the most that is done without an index. Other work ran on the machine (load {load:.0f} "
-            "on two cores at the end), so the clock's p99 is the scheduler's: compare by the "
-            "processor's time.",
+            f"One thread, {ASKED} users one after the other. Up to {SCAN_BYTES / 1e6:.0f} MB are "
+            f"scanned without an index. Other work ran meanwhile (load {load:.0f} on two cores "
+            "at the end), so the clock's p99 is the scheduler's: compare by the processor's time.",
         ]
     )
     if not given.no_record:

@@ -11,8 +11,9 @@ The stages are functions, with the options of the commands of the same names::
     run.metrics["model"]["hr@10"]
     run.ranks  # a Polars frame: user, target, rank, candidates, train_count
 
-`ingest`, `train`, `tune` and `evaluate` are rooms of the code, too (`pmm.train.trainer`): these
-packages can be called. Nothing heavy is imported before the first call.
+`ingest`, `train`, `tune`, `evaluate` and `recommend` are rooms of the code, too
+(`pmm.train.trainer`): these packages can be called. Nothing heavy is imported before the first
+call.
 """
 
 import importlib
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
         evaluate,
         ingest,
         load,
+        recommend,
         shard,
         train,
         tune,
@@ -48,6 +50,7 @@ __all__ = [
     "evaluate",
     "ingest",
     "load",
+    "recommend",
     "shard",
     "train",
     "tune",
@@ -73,7 +76,7 @@ def _of_api(name: str) -> Any:
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())  # a program that imports it decides
 
-for _name in ("ingest", "train", "tune", "evaluate"):
+for _name in ("ingest", "train", "tune", "evaluate", "recommend"):
     importlib.import_module(f"pmm.{_name}")
     sys.modules[f"pmm.{_name}"].__class__ = _Stage
 

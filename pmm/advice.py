@@ -81,7 +81,8 @@ def said_options(request: Any, leave_out: Collection[str] = ()) -> dict[str, Any
             default = field.default_factory()
         if field.name in leave_out or flag.argument or value is None or value == default:
             continue
-        name = (flag.name or field.name).strip("-_").replace("-", "_")
+        # Of a switch with a name for off beside it, the one for on: off is what needs no saying.
+        name = (flag.name.partition("/")[0] or field.name).strip("-_").replace("-", "_")
         found[name] = _whole(",".join(value) if flag.commas else value)
     return found
 

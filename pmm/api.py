@@ -21,6 +21,7 @@ from pmm.advice import command
 from pmm.errors import InputError, MissingArtefact, nearest
 from pmm.evaluate.evaluate_options import CompareRequest, EvaluateRequest
 from pmm.ingest.sources.source_registry import find_source, ingest_from
+from pmm.recommend.batch.recommend_options import RecommendRequest
 from pmm.runs.request import CacheRequest, EncodersRequest, TrainRequest, TuneRequest
 from pmm.shards.shard_options import ShardRequest
 from pmm.storage.home import Home, resolve_home
@@ -275,6 +276,29 @@ def compare(request: CompareRequest) -> "list[Difference]":
     from pmm.evaluate.compare import compare_as_asked
 
     return compare_as_asked(request)
+
+
+@_asked_as(RecommendRequest)
+def recommend(request: RecommendRequest) -> dict[str, Any]:
+    """The best items for many users, into a Parquet file (`pmm recommend`).
+
+    For a few histories at hand, `Run.recommend` answers at once.
+
+    Returns:
+        What `FILE.about.json` holds: users, rows, popular_users, unknown_ids and what the file was
+        made of.
+
+    Raises:
+        PmmError: no such run, histories that cannot be used, or a file that was made of another
+            request.
+
+    >>> told = pmm.recommend("shop-scratch-sasrec", out=home / "best.parquet", k=3, home=home)
+    >>> told["rows"] == 3 * told["users"]
+    True
+    """
+    from pmm.recommend.batch.recommend_all import recommend_as_asked
+
+    return recommend_as_asked(request)
 
 
 def load(

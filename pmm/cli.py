@@ -27,12 +27,15 @@ COMMANDS = {
     "encoders": "Which encoders of texts and pictures suit a target.",
     "evaluate": "Rank the whole catalogue for every user.",
     "compare": "The difference of two runs.",
+    "recommend": "The best items for many users, into a Parquet file.",
     "inspect": "Show any artefact, run or file.",
     "check": "Verify all that is in a home, and make damaged things again.",
     "demo": "The whole way on the embedded world.",
     "world": "The embedded world as raw files.",
 }
 """Name -> one line on it, in the order of the data flow; `pmm/commands/` has a module of each."""
+ANSWERING = ("recommend",)
+"""Those whose module stands in `pmm/commands/answering/`."""
 
 
 class _InOrderOfFlow(LazyGroup):
@@ -42,7 +45,8 @@ class _InOrderOfFlow(LazyGroup):
         return COMMANDS
 
     def make(self, name: str) -> Any:
-        return importlib.import_module(f"pmm.commands.{name}").command()
+        room = "pmm.commands.answering" if name in ANSWERING else "pmm.commands"
+        return importlib.import_module(f"{room}.{name}").command()
 
 
 app = typer.Typer(

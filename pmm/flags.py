@@ -32,7 +32,8 @@ class Flag:
 
     group: Group = "output"
     name: str = ""
-    """Of the option, "--from"; by default the field's name with dashes."""
+    """Of the option, "--from", or of a switch, "--on/--off"; by default the field's name with
+    dashes."""
     of: type | None = None
     """The dataclass whose field this option fills, if it is another one that reads the value; its
     docstring is the help then."""

@@ -73,6 +73,7 @@ def open_shop(root: Path, *, n_items: int = 30, n_users: int = 24, texts: str = 
     options = PmmrecOptions(
         text=TextSpec(encoder=str(text), train_blocks=1),
         vision=VisionSpec(encoder=str(vision), train_blocks=1),
+        dap_similarity="dot",  # what is on record was made before the cosine was the default
         max_length=6,
         user_blocks=1,
     )

@@ -14,18 +14,20 @@ import pmm
 from pmm import api
 from pmm.errors import InputError, MissingArtefact
 from pmm.flags import flags_of
+from pmm.recommend.batch.recommend_options import RecommendRequest
 from pmm.runs.request import CacheRequest, EncodersRequest, TrainRequest, TuneRequest
 from pmm.shards.shard_options import ShardRequest
 
 ROOT = Path(__file__).parents[1]
 EXPORTED = {"PmmError", "Run", "cache", "compare", "evaluate", "ingest", "load", "shard", "train"}
-EXPORTED |= {"compare_encoders"}
+EXPORTED |= {"compare_encoders", "recommend"}
 REQUESTS = {
     "shard": ShardRequest,
     "cache": CacheRequest,
     "train": TrainRequest,
     "tune": TuneRequest,
     "compare_encoders": EncodersRequest,
+    "recommend": RecommendRequest,
 }
 
 

@@ -58,11 +58,13 @@ ROOMS = (
     "train",
     "tune",
     "recommend",
+    "recommend.batch",
     "inspect",
     "check",
     "demo",
     "api",
     "commands",
+    "commands.answering",
     "cli",
 )
 """In the order in which data flows: a room imports only what stands before it, and itself."""

@@ -76,6 +76,10 @@ def _as_they_are(options: Any, *_: Any) -> Any:
     return options
 
 
+def _as_preset_says(_: Any) -> dict[str, Any]:
+    return {}
+
+
 def _no_vectors(*_: Any) -> None:
     return None
 
@@ -103,6 +107,8 @@ class ModelEntry:
     """(options, what is asked) -> the options of that stage."""
     of_run: OfRun = _as_they_are
     """(options of a pre-trained run, mode, its tensors on demand) -> where a fine-tuning starts."""
+    training: Callable[[Any], Mapping[str, Any]] = _as_preset_says
+    """Options -> how a model of these trains where neither its preset nor the user says."""
     objectives: tuple[Objectives, ...] = ()
     """Values of --objectives that it takes."""
     modalities: tuple[Modality, ...] = ()

@@ -125,9 +125,10 @@ def faults_of_sizes(options: Any, least: Mapping[str, float] | None = None) -> l
     ]
     if not 0 <= getattr(options, "dropout", 0) < 1:
         found.append("dropout must be at least 0 and below 1")
-    for name in ("tau", "dap_tau"):
-        if not 0 < getattr(options, name, 1) < math.inf:
-            found.append(f"{name} must be above 0")
+    if not 0 < getattr(options, "tau", 1) < math.inf:
+        found.append("tau must be above 0")
+    if not 0 <= getattr(options, "dap_tau", 0) < math.inf:
+        found.append("dap_tau must be at least 0")
     return found
 
 

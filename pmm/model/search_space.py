@@ -24,6 +24,9 @@ class Interval:
     high: float
     only: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     """Other values with which it counts; with others it is not searched, and stays as it was."""
+    instead_of_zero: str = ""
+    """Where 0 stands for a value that follows from others: the property of the model's options that
+    has it."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,7 @@ items, D width.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from threading import Lock
 from typing import Protocol
 
@@ -18,10 +19,8 @@ from pmm.recommend.answers import Contribution, ItemCard, NewItem, Recommended, 
 from pmm.recommend.catalogue_state import CatalogueState, GrowingCatalogue
 from pmm.recommend.encoder import Encoder
 from pmm.recommend.item_index import IndexChoice, ItemIndex, open_index
-from pmm.recommend.top_k import defined_scores, top_k, top_of_scores
-
-ENCODED_USERS = 256
-"""Histories that are encoded together."""
+from pmm.recommend.many_users import ENCODED_USERS, HistoryRanker, windows_of
+from pmm.recommend.top_k import defined_scores, top_k
 
 
 class ItemSource(Protocol):
@@ -99,35 +98,39 @@ class LoadedModel:
         self, histories: Sequence[Sequence[str]], wanted: Wanted | None = None
     ) -> list[Recommended]:
         """The best items for each history of raw ids, oldest first."""
-        wanted, state = wanted or Wanted(), self.state
-        allowed_N = self._allowed(state, wanted)
-        factor, added_N = self._of_popularity(state, wanted)
+        ranker = self.ranker(wanted or Wanted())
+        state = ranker.state
         rows = [[state.find(each) for each in history] for history in histories]
         known = [np.array([r for r in each if r is not None], dtype=np.int64) for each in rows]
         answers: list[Recommended] = []
-        for start in range(0, len(known), ENCODED_USERS):
-            part = known[start : start + ENCODED_USERS]
-            scorer = _Scorer(self.encoder, state, part, added_N, self.index, factor)
-            for k, row_H in enumerate(part):
-                history = histories[start + k]
-                unknown = tuple(
-                    item_id
-                    for item_id, row in zip(history, rows[start + k], strict=True)
-                    if row is None
-                )
-                mine_N = allowed_N
-                if len(row_H) and not wanted.keep_history:
-                    mine_N = allowed_N.copy()
-                    mine_N[row_H] = False
-                if len(row_H):
-                    # They are among the best, and what is wanted stands below them.
-                    hidden = len(wanted.exclude) + len(row_H) * (not wanted.keep_history)
-                    found = scorer.best(k, mine_N, wanted.k, hidden)
-                else:
-                    found = top_of_scores(state.count_N.astype(np.float32), mine_N, wanted.k)
-                items = _scored(state, *found)
-                answers.append(Recommended(items=items, unknown=unknown, popular=not len(row_H)))
+        for history, found, row_H, best in zip(
+            histories, rows, known, ranker.rank(known).each(), strict=True
+        ):
+            pairs = zip(history, found, strict=True)
+            unknown = tuple(item_id for item_id, row in pairs if row is None)
+            items = _scored(state, *best)
+            answers.append(Recommended(items=items, unknown=unknown, popular=not len(row_H)))
         return answers
+
+    def ranker(self, wanted: Wanted) -> HistoryRanker:
+        """What ranks histories of rows of the newest state, as wanted; for many of them.
+
+        Raises:
+            InputError: a category that no item has.
+        """
+        state = self.state
+        factor, added_N = self._of_popularity(state, wanted)
+        return HistoryRanker(
+            encoder=self.encoder,
+            state=state,
+            allowed_N=self._allowed(state, wanted),
+            added_N=added_N,
+            k=wanted.k,
+            keep_history=wanted.keep_history,
+            index=self.index,
+            factor=factor,
+            hidden=len(wanted.exclude),
+        )
 
     def similar(self, item_id: str, k: int = 10) -> list[Scored]:
         """The items nearest to one, by the cosine of what items are scored with.
@@ -197,8 +200,12 @@ class LoadedModel:
         row, added = self._row(item_id), self._added.get(item_id)
         return added.image if added else self._source.picture(row)
 
-    def add_items(self, items: Sequence[NewItem]) -> None:
+    def add_items(self, items: Sequence[NewItem], *, keep_pictures: bool = True) -> None:
         """Let items be recommended from now on; one that is there already gets new content.
+
+        Args:
+            items: what they are.
+            keep_pictures: hold their files for `picture`.
 
         Raises:
             InputError: an id is empty or there twice, the model knows items one by one, or it can
@@ -213,7 +220,8 @@ class LoadedModel:
         if not (np.isfinite(input_RW).all() and np.isfinite(score_RD).all()):
             raise InputError("the model makes no numbers of these items")
         with self._writing:
-            self._added |= {each.item_id: each for each in items}
+            kept = items if keep_pictures else [replace(each, image=None) for each in items]
+            self._added |= {each.item_id: each for each in kept}
             self._withdrawn -= set(ids)
             state = self._catalogue.add(ids, input_RW, score_RD)
             if self.index is not None:
@@ -285,19 +293,19 @@ class LoadedModel:
             )
         if mix.alpha == 0:
             return 0.0, None
-        kept = self._log_share  # counts change with a state alone, and a large log takes long
+        kept = self._log_share  # counts change with a state alone, and so many logs take long
         if kept is None or kept[0] is not state:
             self._log_share = kept = state, mix.log_share(state.count_N)
         factor = mix.alpha * self.encoder.temperature
         return factor, np.float32(factor) * kept[1]
 
     def user_vectors(self, histories: Sequence[Int64s]) -> Float32s:
-        """What users are scored with, [B, D], of their histories by row; empty ones are skipped."""
+        """What users are scored with, [B, D], of histories by row; empty ones are left out."""
         state, longest = self.state, self.encoder.max_length
         known = [each for each in histories if len(each)]
         found = [np.zeros((0, state.score_ND.shape[1]), np.float32)]
         for start in range(0, len(known), ENCODED_USERS):
-            windows = _windows(state, known[start : start + ENCODED_USERS], longest)
+            windows = windows_of(state, known[start : start + ENCODED_USERS], longest)
             found.append(self.encoder.users(*windows))
         return np.concatenate(found)
 
@@ -311,44 +319,15 @@ class _Scorer:
         state: CatalogueState,
         histories: Sequence[Int64s],
         added_N: Float32s | None,
-        index: ItemIndex | None = None,
-        factor: float = 0.0,
     ) -> None:
         self._state, self._added = state, added_N
-        self._index, self._factor = index, factor
-        windows = _windows(state, histories, encoder.max_length)
+        windows = windows_of(state, histories, encoder.max_length)
         if encoder.by_product:
             self._user_BD: Float32s | None = encoder.users(*windows)
         else:
             self._user_BD = None
             score_BN = encoder.scores(*windows, state.score_ND)
             self._score_BN = score_BN if added_N is None else score_BN + added_N
-
-    def best(
-        self, k: int, allowed_N: NDArray[np.bool_], count: int, hidden: int
-    ) -> tuple[Int64s, Float32s]:
-        """The best rows of the k-th history, and their scores."""
-        if self._user_BD is None:
-            return top_of_scores(self._score_BN[k], allowed_N, count)
-        state = self._state
-        if self._index is not None:
-            return self._index.best(
-                state,
-                self._user_BD[k],
-                allowed_N,
-                count,
-                hidden=hidden,
-                factor=self._factor,
-                added_N=self._added,
-            )
-        return top_k(
-            self._user_BD[k],
-            state.score_ND,
-            allowed_N,
-            count,
-            longest=state.longest,
-            added_N=self._added,
-        )
 
     def of_item(self, k: int, row: int) -> float:
         """The score of one item for the k-th history."""
@@ -357,21 +336,6 @@ class _Scorer:
         added = None if self._added is None else self._added[row : row + 1]
         item_1D = self._state.score_ND[row : row + 1]
         return float(defined_scores(self._user_BD[k], item_1D, added)[0])
-
-
-def _windows(
-    state: CatalogueState, histories: Sequence[Int64s], longest: int
-) -> tuple[Float32s, NDArray[np.bool_]]:
-    """The most recent items of each history, left-padded [B, L, W], and which are real [B, L]."""
-    recent = [each[-longest:] for each in histories]
-    length = max(1, max((len(each) for each in recent), default=1))
-    e_BLW = np.zeros((len(recent), length, state.input_NW.shape[1]), dtype=np.float32)
-    valid_BL = np.zeros((len(recent), length), dtype=np.bool_)
-    for row, each in enumerate(recent):
-        if len(each):
-            e_BLW[row, -len(each) :] = state.input_NW[each]
-            valid_BL[row, -len(each) :] = True
-    return e_BLW, valid_BL
 
 
 def _mask(state: CatalogueState, ids: Sequence[str]) -> NDArray[np.bool_]:

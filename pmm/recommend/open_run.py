@@ -1,6 +1,5 @@
 """A run's folder and the shards of its target -> a model that answers."""
 
-import hashlib
 from functools import cached_property
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from pmm.shards.read import Shards
 from pmm.storage.home import Home
 from pmm.storage.schemas import SOURCE_ITEMS, TARGET_ITEMS, read_table
 from pmm.storage.snapshot import Snapshot
+from pmm.storage.verify import sha256_of
 
 
 def open_model(
@@ -51,7 +51,7 @@ def open_model(
     seen = Snapshot(run_dir / RECIPE, f"the run {run_dir}", command("recommend", run_dir))
     with seen.reading():
         model, shards, about = load_run(home, run_dir, device=device, target=target)
-        version = _digest(run_dir / BEST)
+        version = version_of(run_dir)
     on = next(model.parameters()).device
     dtype: torch.dtype = pick_precision(about["precision"], on)
     found = embed_catalogue(model, shards, dtype=dtype)
@@ -126,7 +126,7 @@ class ShardItems:
         return [tuple(each or ()) for each in joined["categories"].to_list()]
 
 
-def _digest(path: Path) -> str:
-    """Of a file's bytes, twelve digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:12]
+def version_of(run_dir: Path) -> str:
+    """What tells a run's weights from others: twelve digits of their digest; "" without weights."""
+    path = run_dir / BEST
+    return sha256_of(path)[:12] if path.is_file() else ""

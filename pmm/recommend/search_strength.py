@@ -11,6 +11,7 @@ import numpy as np
 from pmm.arrays import Float32s, Int64s
 from pmm.recommend.catalogue_state import CatalogueState
 from pmm.recommend.inverted_lists import InvertedLists
+from pmm.recommend.top_k import rounding_slack
 
 DEPTHS = (10, 100, 1_000)
 """How deep answers go that lists are searched for; each depth has its own number of items to look
@@ -18,7 +19,6 @@ at. Items that are hidden from a user count too, since the others stand below th
 _ATTEMPTS = ((0.995, 2), (0.999, 4), (1.0, 8))
 _SCORES_AT_ONCE = 2**24
 """That are held together (64 MB)."""
-_EPS = float(np.finfo(np.float32).eps)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,4 +117,4 @@ def slack_of(state: CatalogueState, users_QD: Float32s, added_N: Float32s | None
     size: float = float(np.linalg.norm(users_QD, axis=1).max(initial=0)) * state.longest
     if added_N is not None:
         size += float(np.abs(added_N).max(initial=0))
-    return float(2 * (users_QD.shape[1] + 2) * _EPS * size)
+    return float(rounding_slack(size, users_QD.shape[1]))

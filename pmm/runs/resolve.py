@@ -72,6 +72,8 @@ def resolve_run(
     for part in (first, *others):
         require_content(part, recipe.model)
     base = merge(base, _groups(request, recipe, values, [first, *others]))
+    # What the options come to decides how they train, so it is known only now.
+    base = merge({"train": registry.entry(name).training(recipe.model)}, base)
     recipe = resolve(Recipe, merge(base, values, asked))
     if not _reads_texts_of_the_usual_encoder(recipe.model):
         return recipe

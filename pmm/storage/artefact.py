@@ -265,8 +265,12 @@ def write_json(path: Path, value: object) -> None:
 
 
 @contextmanager
-def storage_errors(place: Path) -> Iterator[None]:
+def storage_errors(place: Path, option: str = "--home") -> Iterator[None]:
     """Turn the operating system's complaints about a folder into errors a user can act on.
+
+    Args:
+        place: what is written.
+        option: by which another folder is chosen.
 
     Raises:
         StorageError: the disk is full, or the folder that holds `place` cannot be written.
@@ -278,7 +282,7 @@ def storage_errors(place: Path) -> Iterator[None]:
         if error.errno in _FULL:
             raise StorageError(
                 f"the disk that holds {place} is full ({error.strerror}). What was there before is "
-                "whole. Free some space, or choose another folder with --home, and run the same "
+                f"whole. Free some space, or choose another folder with {option}, and run the same "
                 "command again (a training with --resume): finished pieces are kept"
             ) from error
         if error.errno not in _DENIED | {errno.ENOTDIR, errno.EEXIST, errno.ENOENT}:
@@ -286,7 +290,7 @@ def storage_errors(place: Path) -> Iterator[None]:
         named = Path(error.filename) if error.filename else place
         if _is_beside(named, place):
             raise StorageError(
-                f"{named} cannot be written ({error.strerror}). Choose another folder with --home"
+                f"{named} cannot be written ({error.strerror}). Choose another folder with {option}"
             ) from error
         raise InputError(f"{named} cannot be read ({error.strerror})") from error
 

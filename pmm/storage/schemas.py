@@ -129,6 +129,23 @@ RANKS = _table(
     candidates=1,
     train_count=0,
 )
+HISTORIES = _table(
+    "histories",
+    [
+        ("user_id", pa.string(), False),
+        ("items", _TEXT_LIST, False),  # raw ids, oldest first
+    ],
+)
+RECOMMENDATIONS = _table(
+    "recommendations",
+    [
+        ("user_id", pa.string(), False),
+        ("item_id", pa.string(), False),
+        ("rank", pa.int32(), False),  # 1 is best
+        ("score", pa.float32(), False),
+    ],
+    rank=1,
+)
 
 
 def write_table(path: Path, table: pa.Table | Iterable[pa.RecordBatch], declared: Table) -> int:

@@ -30,7 +30,7 @@ def fit_space(space: Space, base: Recipe, given: set[str]) -> Space:
     for path, each in left.items():
         if not any(counts(each, chosen, base) for chosen in _ways(left, base)):
             continue
-        usual = [value_at(base, path)] if counts(each, {}, base) else []
+        usual = [_usual_value(path, each, base)] if counts(each, {}, base) else []
         if isinstance(each, Interval):
             bounds = [each.low, each.high, *usual]
             fitted[path] = replace(each, low=min(bounds), high=max(bounds))
@@ -44,6 +44,19 @@ def fit_space(space: Space, base: Recipe, given: set[str]) -> Space:
             f"({', '.join(space)}), so there is nothing to search: give fewer"
         )
     return fitted
+
+
+def stands_for_another(each: Interval | Choice) -> bool:
+    """Whether a 0 there means a value that follows from others."""
+    return isinstance(each, Interval) and bool(each.instead_of_zero)
+
+
+def _usual_value(path: str, each: Interval | Choice, base: Recipe) -> Any:
+    """What a recipe has there, be it that 0 stands for it."""
+    found = value_at(base, path)
+    if isinstance(each, Interval) and each.instead_of_zero and not found:
+        return getattr(base.model, each.instead_of_zero)
+    return found
 
 
 def _ways(space: Space, base: Recipe) -> Iterator[dict[str, Any]]:

@@ -9,7 +9,7 @@ from pmm.errors import InputError
 from pmm.model.search_space import Choice, Interval, Space
 from pmm.runs.recipe import Recipe
 from pmm.storage.dotted_names import value_at
-from pmm.tune.fitting import counts
+from pmm.tune.fitting import counts, stands_for_another
 from pmm.tune.trial_rows import value_of
 
 STARTUP = 10
@@ -31,8 +31,9 @@ def propose(
         seed: of the search.
     """
     if not rows:
-        active = {path for path, each in space.items() if counts(each, {}, base)}
-        return {path: value_at(base, path) for path in space if path in active}
+        # A 0 that stands for another value stays, so that the first trial is a run of the defaults.
+        active = {path: value_at(base, path) for path in space if counts(space[path], {}, base)}
+        return {p: v for p, v in active.items() if v or not stands_for_another(space[p])}
     optuna = load_optuna()
     digest = hashlib.sha256(f"tune {seed} {len(rows) + 1}".encode()).digest()
     sampler = optuna.samplers.TPESampler(

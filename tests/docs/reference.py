@@ -267,7 +267,7 @@ def python_page() -> str:
         "well. The examples below run in the tests, in a home folder that holds a tiny shop.",
     ]
     functions = ("ingest", "shard", "cache", "train", "tune", "compare_encoders")
-    functions += ("evaluate", "compare", "load")
+    functions += ("evaluate", "compare", "recommend", "load")
     for name in functions:
         function = getattr(pmm.api, name)
         lines += ["", f"## pmm.{name}", "", *code(signature_of(name, function))]

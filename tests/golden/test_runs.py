@@ -36,6 +36,7 @@ ADDED = {
         "residual_from",
         "residual_drop",
         "residual_rate",
+        "dap_candidates",
     },
     "corruption": {"last_item"},
 }

@@ -27,7 +27,9 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def options(small: tuple[Path, Path]) -> Callable[..., PmmrecOptions]:
     def make(**changes: object) -> PmmrecOptions:
         text, vision = TextSpec(encoder=str(small[0])), VisionSpec(encoder=str(small[1]))
-        return PmmrecOptions(**{"text": text, "vision": vision, "max_length": 5, **changes})
+        # The oracles are written for products, as the paper's equations are.
+        usual = {"text": text, "vision": vision, "max_length": 5, "dap_similarity": "dot"}
+        return PmmrecOptions(**{**usual, **changes})
 
     return make
 

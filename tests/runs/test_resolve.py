@@ -109,3 +109,19 @@ def test_a_run_of_another_version_is_read_by_name(shop: Any, start: Path) -> Non
     for model in (tuned, whole):
         held = dict(model.named_parameters())
         assert all(torch.equal(held[name], tensor) for name, tensor in tensors.items())
+
+
+@pytest.mark.parametrize("model", ["pmmrec", "morec"])
+def test_models_on_vectors_train_as_the_baselines_where_nobody_says(shop: Any, model: Any) -> None:
+    text = {"encoder": shop.options.text.encoder}
+    request = TrainRequest(target="HM", model=model)
+
+    def train(**given: Any) -> tuple[float, int]:
+        values = {"model": {"text": text, "items": given.pop("items", "vectors")}, "train": given}
+        found = resolve_run(shop.home, shop.home.run("new"), request, values).train
+        return found.lr, found.batch_users
+
+    assert train() == (1e-3, 256)
+    assert train(lr=2e-3) == (2e-3, 256)
+    assert train(batch_users=16) == (1e-3, 16)
+    assert train(items="encoders") == (1e-4, 64)

@@ -375,8 +375,44 @@ def stream_histories(
                 drop_counts["read"] += lines[reason]
 
 
+def stream_lists(
+    path: Path, layout: HistoryLayout, drop_counts: Counter[str]
+) -> Iterator[pa.RecordBatch]:
+    """One row a line: `user_id`, and `items`, its list, which is empty where it holds none.
+
+    Args:
+        path: the file.
+        layout: from `detect_histories`.
+        drop_counts: as `stream` has them.
+
+    Raises:
+        InputError: the file is damaged, or more than half of its lines are malformed.
+    """
+    wanted = {"items": layout.items}
+    if layout.user is not None:
+        wanted = {"user_id": layout.user, **wanted}
+    how: dict[str, Any] = {"header": layout.header, "drop_counts": drop_counts, "ids": wanted}
+    seen = 0
+    for batch in stream(path, layout.dialect, wanted, **how, notes={}):
+        users, line, item = _users(batch, layout, seen, *_split(batch, layout))
+        seen += batch.num_rows
+        counts = np.bincount(line.to_numpy(), minlength=batch.num_rows)
+        offsets = pa.array(np.concatenate([[0], np.cumsum(counts)]), pa.int32())
+        lists = pa.ListArray.from_arrays(offsets, item)
+        yield pa.RecordBatch.from_arrays([users.dictionary_decode(), lists], ["user_id", "items"])
+
+
 def _rows(batch: pa.RecordBatch, layout: HistoryLayout, seen: int) -> tuple[pa.RecordBatch, int]:
     """The items of a batch of lines with their users, and how many lines hold none."""
+    users, line, item = _users(batch, layout, seen, *_split(batch, layout))
+    rows = pa.RecordBatch.from_arrays(
+        [users.take(line), item.dictionary_encode()], ["user_id", "item_id"]
+    )
+    return rows, batch.num_rows - pc.count_distinct(line).as_py()
+
+
+def _split(batch: pa.RecordBatch, layout: HistoryLayout) -> tuple[pa.Array, pa.Array]:
+    """The words of a batch of lines, and in which line each stands."""
     values = batch["items"].dictionary_decode()
     if layout.brackets:
         values = pc.replace_substring_regex(values, _BRACKETS, "")
@@ -390,11 +426,7 @@ def _rows(batch: pa.RecordBatch, layout: HistoryLayout, seen: int) -> tuple[pa.R
     present = pc.not_equal(item, "")  # spaces at either end leave an empty piece
     if not pc.all(present).as_py():
         line, item = line.filter(present), item.filter(present)
-    users, line, item = _users(batch, layout, seen, line, item)
-    rows = pa.RecordBatch.from_arrays(
-        [users.take(line), item.dictionary_encode()], ["user_id", "item_id"]
-    )
-    return rows, batch.num_rows - pc.count_distinct(line).as_py()
+    return line, item
 
 
 def _users(

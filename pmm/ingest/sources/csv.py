@@ -187,7 +187,7 @@ def _raw(home: Home, name: str, files: CsvFiles) -> RawSource:
 def _read(files: CsvFiles, pictures: PictureFolder | None) -> Reading:
     listed = None
     if files.items is not None:
-        listed = _read_items(files.items, files.item_columns, pictures, files.encoding)
+        listed = read_items(files.items, files.item_columns, pictures, files.encoding)
     known = frozenset[str]() if listed is None else frozenset(listed[0]["item_id"].to_pylist())
     histories = detect_histories(files.interactions, known, files.columns, encoding=files.encoding)
     if histories is not None:
@@ -364,7 +364,7 @@ def _unknown_columns(path: Path, first: list[str], roles: dict[Role, int]) -> In
 def _bare_items(
     interactions: Iterable[pa.RecordBatch], pictures: PictureFolder | None
 ) -> tuple[pa.Table, dict[str, Any], dict[str, Any]]:
-    """The items that the interactions name, where no file lists them; as `_read_items`."""
+    """The items that the interactions name, where no file lists them; as `read_items`."""
     ids: set[str] = set()
     for batch in interactions:
         trimmed = pc.utf8_trim_whitespace(batch["item_id"].dictionary_decode())
@@ -376,10 +376,14 @@ def _bare_items(
     return *rows.finish(), {"from": "the ids of the interactions: there is no file of items"}
 
 
-def _read_items(
+def read_items(
     path: Path, columns: str | None, pictures: PictureFolder | None, encoding: str | None = None
 ) -> tuple[pa.Table, dict[str, Any], dict[str, Any]]:
-    """The items, their drop_counts, and what was detected."""
+    """The items of a file as `SOURCE_ITEMS`, their drop_counts, and what was detected.
+
+    Raises:
+        InputError: the file is missing, damaged or empty, or has no columns of items.
+    """
     named = len(columns.split(",")) if columns and "=" not in columns else None
     dialect, head = sniff(path, encoding=encoding, fields=named)
     layout = _item_layout(path, head, columns, pictures is not None)

@@ -17,6 +17,7 @@ from pmm.model.pmmrec.pmmrec_entry import (
     of_run,
     parts,
     read_vectors,
+    training,
     with_modality,
 )
 from pmm.model.pmmrec.pmmrec_options import Fusion, PmmrecOptions, Weights
@@ -61,6 +62,7 @@ ENTRY = ModelEntry(
     read_vectors=read_vectors,
     transfers=PARTS,
     parts=parts,
+    training=training,
     at_stage=at_stage,
     of_run=of_run,
     objectives=("dap",),

@@ -123,7 +123,7 @@ class Pmmrec(nn.Module, Recommender):
         """What trains at a rate of its own, where it is asked for."""
         self.log_tau: nn.Parameter | None = None
         if options.dap_tau_learned:
-            self.log_tau = nn.Parameter(torch.tensor(math.log(options.dap_tau)))
+            self.log_tau = nn.Parameter(torch.tensor(math.log(options.temperature)))
             self.own_rates = {"log_tau": 1.0}
         self.residual: ItemResidual | None = None
         if options.residual == "item":  # drawn last: the other weights of a seed are as without
@@ -297,13 +297,13 @@ class Pmmrec(nn.Module, Recommender):
     def temperature(self) -> float:
         """That of next-item prediction."""
         if self.log_tau is None:
-            return self.options.dap_tau
+            return self.options.temperature
         return float(self.log_tau.detach().exp().clamp(*TAUS))
 
     def _tau(self) -> float | Tensor:
         """The temperature as the loss has it: a tensor [] where it trains."""
         if self.log_tau is None:
-            return self.options.dap_tau
+            return self.options.temperature
         # The weight itself is put back, as behind a clamp it would have no gradient to come back.
         with torch.no_grad():
             self.log_tau.clamp_(*map(math.log, TAUS))

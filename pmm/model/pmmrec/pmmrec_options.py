@@ -101,9 +101,9 @@ class PmmrecOptions(UserEncoderOptions, ModelOptions):
     """Off, one model serves warm and cold items: how much popularity a ranking holds is chosen when
     ranking (`train.choose_popularity`)."""
     dap_reject: Reject = "same_ids"
-    dap_similarity: Similarity = "dot"
-    dap_tau: float = 1.0
-    """Divides the logits; with the cosine something like 0.05 to 0.1."""
+    dap_similarity: Similarity = "cosine"
+    dap_tau: float = 0.0
+    """Divides the logits. 0: what fits the similarity, 0.1 for the cosine and 1 for the product."""
     dap_tau_learned: bool = False
     """Whether it trains on from there, by its logarithm, between 0.01 and 10."""
     negatives: Negatives = "batch"
@@ -128,6 +128,11 @@ class PmmrecOptions(UserEncoderOptions, ModelOptions):
             found.append("residual_rate must be above 0")
         if found:
             raise ValueError("; ".join(found))
+
+    @property
+    def temperature(self) -> float:
+        """What divides the logits of next-item prediction, or is learned from there."""
+        return self.dap_tau or (0.1 if self.dap_similarity == "cosine" else 1.0)
 
     @property
     def reads(self) -> Reads:
@@ -167,6 +172,8 @@ def preset(name: PmmrecPreset) -> PmmrecOptions:
             return PmmrecOptions()
         case "paper":
             return PmmrecOptions(
+                dap_similarity="dot",
+                dap_tau=1.0,
                 fusion_pool="cls",
                 modality_pool="cls",
                 fusion_type_embedding=False,
@@ -180,6 +187,8 @@ def preset(name: PmmrecPreset) -> PmmrecOptions:
             vision = VisionSpec(image_norm="half")
             return PmmrecOptions(
                 vision=vision,
+                dap_similarity="dot",
+                dap_tau=1.0,
                 fusion_type_embedding=False,
                 user_positions="absolute",
                 user_convolution=0,
