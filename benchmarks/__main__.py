@@ -14,6 +14,7 @@ NO_BENCHMARKS = {
     "claims_page",
     "img2dataset_peer",
     "hm_systems",
+    "index_libraries",
     "recbole_parity",
     "recbole_peer",
     "recbole_sasrec",
