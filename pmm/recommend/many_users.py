@@ -49,6 +49,8 @@ class Ranked:
 
     def each(self) -> list[tuple[Int64s, Float32s]]:
         """Of each user, rows and scores."""
+        if not len(self.count_B):  # a split makes one piece at least
+            return []
         cuts = np.cumsum(self.count_B)[:-1]
         return list(zip(np.split(self.row_P, cuts), np.split(self.score_P, cuts), strict=True))
 

@@ -476,7 +476,7 @@ def test_damaged_items_read_as_a_slow_reading_says(tmp_path, small_blocks, seed)
         path.write_bytes(damage(raw, rng))
         small_blocks(rng)
         try:
-            items, drop_counts, notes = generic._read_items(path, columns, None)
+            items, drop_counts, notes = generic.read_items(path, columns, None)
         except PmmError:
             continue
         fields = len(columns.split(",")) if columns else None

@@ -108,6 +108,10 @@ def test_a_history_of_nothing_known_gets_the_popular_items(model: LoadedModel) -
         assert served == sorted(count.tolist(), reverse=True)[:4]
 
 
+def test_no_history_gets_no_answer(model: LoadedModel) -> None:
+    assert model.recommend([]) == []
+
+
 def test_only_the_most_recent_items_count_but_all_are_left_out(model: LoadedModel) -> None:
     every = list(model.state.ids)
     long, recent = every[:10], every[10 - model.encoder.max_length : 10]
