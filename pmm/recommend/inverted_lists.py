@@ -8,15 +8,16 @@ and three deviations above it.
 A share of popularity is one number more of each item, multiplied by what the query says.
 
 Nothing here changes once it is made, so that any number of threads search it; `grown` makes another
-one.
+one, whose lists are asked for what they hold by then.
 
-Shape suffixes: N items, R items that are added, D width, P width of what faiss holds (D, the length
-that is filled up, the share, zeros to a multiple of eight), C lists, L lists that are asked, S a
-sample of the items.
+Shape suffixes: N items, R items that are added, D width, W width of any values, P width of what
+faiss holds (D, the length that is filled up, the share, zeros to a multiple of eight), C lists, L
+lists that are asked, S a sample of the items.
 """
 
 import importlib
 from dataclasses import dataclass, replace
+from functools import cached_property
 from types import ModuleType
 from typing import Any
 
@@ -32,6 +33,8 @@ MOST_PER_ROOT = 2.0
 """Lists for each root of the number of items: of a million 2,000, made in half a minute."""
 SAMPLE = 64
 """Items for each list, of which the lists are learned."""
+MARGIN = 0.5
+"""Of the range of each number, that is left on both sides for items that are added."""
 ITEMS_AT_ONCE = 65_536
 DEVIATIONS = 3.0
 """Above its mean, for what a list may hold."""
@@ -46,14 +49,11 @@ class InvertedLists:
     centroid_CP: Float32s
     list_N: Int32s
     """The list of each item."""
-    size_C: Int64s
-    mean_CD: Float32s
-    """What the items of a list are on average."""
-    spread_C: Float32s
-    """Deviation of a list's items from their mean, in any direction."""
-    share_C: Float32s
-    """Their share of popularity on average."""
-    share_spread_C: Float32s
+    vectors: "Moments"
+    """Of the items' vectors."""
+    shares: "Moments"
+    """Of their shares of popularity, up to the most."""
+    most: float
     length: float
     """To which items are filled up."""
 
@@ -61,19 +61,24 @@ class InvertedLists:
         return len(self.list_N)
 
     @property
+    def size_C(self) -> Int64s:
+        """Items of each list."""
+        return self.vectors.count_C
+
+    @property
     def nbytes(self) -> int:
         """Of memory, about: a byte a number, eight an id, and the lists' own numbers."""
-        own = (self.centroid_CP, self.list_N, self.mean_CD)
+        own = (self.centroid_CP, self.list_N, self.vectors.mean_CW)
         codes = len(self) * (self.centroid_CP.shape[1] + 8)
         return int(codes + sum(each.nbytes for each in own))
 
     def in_order(self, user_D: Float32s, factor: float) -> Int64s:
         """Lists, the one that may hold the best items first, [C]."""
         length = float(np.linalg.norm(user_D))
-        near_C = self.mean_CD @ user_D + (DEVIATIONS * length) * self.spread_C
+        near_C = self.vectors.mean_CW @ user_D + (DEVIATIONS * length) * self.vectors.spread_C
         if factor:
-            near_C = near_C + factor * self.share_C
-            near_C = near_C + (DEVIATIONS * abs(factor)) * self.share_spread_C
+            near_C = near_C + factor * self.shares.mean_CW[:, 0]
+            near_C = near_C + (DEVIATIONS * abs(factor)) * self.shares.spread_C
         order_C: Int64s = np.argsort(-near_C)
         return order_C
 
@@ -125,10 +130,53 @@ class InvertedLists:
         """Lists that hold some items more, behind the others."""
         ivf = load_faiss().clone_index(self.ivf)
         list_R = _put(ivf, score_RD, share_R, self.length)
-        list_N = np.concatenate([self.list_N, list_R])
+        lists, most = len(self.size_C), np.minimum(share_R, self.most)[:, None]
         return replace(
-            self, ivf=ivf, list_N=list_N, size_C=np.bincount(list_N, minlength=len(self.size_C))
+            self,
+            ivf=ivf,
+            list_N=np.concatenate([self.list_N, list_R]),
+            vectors=self.vectors.joined(moments(score_RD, list_R, lists)),
+            shares=self.shares.joined(moments(most, list_R, lists)),
         )
+
+
+@dataclass(frozen=True)
+class Moments:
+    """How many values lists hold, where they lie, and how far from there."""
+
+    count_C: Int64s
+    mean_CW: Float32s
+    squares_C: Float32s
+    """Sum of the squared distances from the mean."""
+
+    @cached_property
+    def spread_C(self) -> Float32s:
+        """Deviation of a list's values from their mean, in any direction."""
+        values_C = np.maximum(1, self.count_C * self.mean_CW.shape[1])
+        spread_C: Float32s = np.sqrt(self.squares_C / values_C).astype(np.float32)
+        return spread_C
+
+    def joined(self, more: "Moments") -> "Moments":
+        """Of the values of both."""
+        count_C = self.count_C + more.count_C
+        part_C = more.count_C / np.maximum(1, count_C)
+        apart_CW = more.mean_CW - self.mean_CW
+        mean_CW = self.mean_CW + part_C[:, None] * apart_CW
+        between_C = self.count_C * part_C * _squares(apart_CW)
+        squares_C = self.squares_C + more.squares_C + between_C
+        return Moments(count_C, mean_CW.astype(np.float32), squares_C.astype(np.float32))
+
+
+def moments(x_RW: Float32s, list_R: Int32s, lists: int) -> Moments:
+    """Of values by the list of each."""
+    count_C = np.bincount(list_R, minlength=lists)
+    mean_CW, squares_C = np.zeros((lists, x_RW.shape[1]), np.float32), np.zeros(lists, np.float32)
+    for each, rows in enumerate(np.split(np.argsort(list_R, kind="stable"), count_C.cumsum()[:-1])):
+        if len(rows):
+            held = x_RW[rows]
+            mean_CW[each] = held.mean(0)
+            squares_C[each] = _squares(held - mean_CW[each]).sum()
+    return Moments(count_C, mean_CW, squares_C)
 
 
 def make_lists(
@@ -146,7 +194,7 @@ def make_lists(
         InputError: faiss is not installed.
     """
     faiss = load_faiss()
-    n, width = score_ND.shape
+    n = len(score_ND)
     length = float(np.sqrt(_squares(score_ND).max(initial=0.0)))
     lists = max(1, int(min(MOST_PER_ROOT * n**0.5, n / ITEMS_OF_A_LIST)))
     draw = np.random.default_rng(seed)
@@ -165,27 +213,16 @@ def make_lists(
         faiss.METRIC_INNER_PRODUCT,
         True,
     )
+    ivf.sq.rangestat_arg = MARGIN
     ivf.train(_filled(score_ND[rows_S], share_N[rows_S], length))
     list_N = _put(ivf, score_ND, share_N, length)
-    mean_CD, spread_C = np.zeros((lists, width), np.float32), np.zeros(lists, np.float32)
-    share_C, share_spread_C = np.zeros(lists, np.float32), np.zeros(lists, np.float32)
-    size_C = np.bincount(list_N, minlength=lists)
-    for each, rows in enumerate(np.split(np.argsort(list_N, kind="stable"), size_C.cumsum()[:-1])):
-        if len(rows):
-            held = score_ND[rows]
-            mean_CD[each] = held.mean(0)
-            spread_C[each] = np.sqrt(_squares(held - mean_CD[each]).mean() / width)
-            share = np.minimum(share_N[rows], most)
-            share_C[each], share_spread_C[each] = share.mean(), share.std()
     return InvertedLists(
         ivf=ivf,
         centroid_CP=means.centroids,
         list_N=list_N,
-        size_C=size_C,
-        mean_CD=mean_CD,
-        spread_C=spread_C,
-        share_C=share_C,
-        share_spread_C=share_spread_C,
+        vectors=moments(score_ND, list_N, lists),
+        shares=moments(np.minimum(share_N, most)[:, None], list_N, lists),
+        most=most,
         length=length,
     )
 

@@ -19,7 +19,7 @@ Shape suffixes: N items, D width, Q users, C lists, R rows of some items.
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +28,7 @@ from pmm.arrays import Float32s, Int64s
 from pmm.errors import InputError, PmmError
 from pmm.evaluate.popularity_mix import PopularityMix
 from pmm.recommend.catalogue_state import CatalogueState
-from pmm.recommend.inverted_lists import make_lists
+from pmm.recommend.inverted_lists import InvertedLists, make_lists
 from pmm.recommend.search_strength import (
     NOTHING,
     Strength,
@@ -65,6 +65,15 @@ class IndexRefused(InputError):
     """An index that would miss more than it may, or be no quicker than a scan."""
 
 
+class _Held(NamedTuple):
+    """What answers are found in, replaced as one."""
+
+    lists: InvertedLists
+    popular: Int64s
+    """Rows of the most popular items, rising."""
+    popular_items: Float32s
+
+
 class ItemIndex:
     """A user's best items by inverted lists; exact where those do not reach.
 
@@ -98,10 +107,10 @@ class ItemIndex:
         self._few = SCAN_BYTES // (4 * state.score_ND.shape[1]) // 8
         """Items that are gathered and scanned in little time."""
         share_N = self._share(state.count_N)
-        popular = np.argpartition(-share_N, min(self._few, len(share_N) - 1))[: self._few]
-        self._popular = np.sort(popular)
-        self._popular_items = state.score_ND[self._popular]
-        self._lists = make_lists(state.score_ND, share_N, most=float(share_N[popular].min()))
+        rows = self._most_popular(state)
+        lists = make_lists(state.score_ND, share_N, most=float(share_N[rows].min(initial=np.inf)))
+        self._held = _Held(lists, rows, state.score_ND[rows])
+        self._made_of = len(state)
         self._chosen = mix.alpha * temperature
         self._strength_of: dict[float, Strength] = {}
         """By the factor of the log share of popularity that was measured."""
@@ -121,12 +130,16 @@ class ItemIndex:
     @property
     def looks_at(self) -> float:
         """The share of the items that is looked at for an answer of ten."""
-        return min(self._strength_of[0.0].items_of.values()) / len(self._lists)
+        return min(self._strength_of[0.0].items_of.values()) / self._made_of
 
     @property
     def nbytes(self) -> int:
         """Of memory, about."""
-        return self._lists.nbytes
+        return self._held.lists.nbytes
+
+    def __len__(self) -> int:
+        """Items in the lists; those behind are scanned."""
+        return len(self._held.lists)
 
     # --- Answers.
 
@@ -188,10 +201,13 @@ class ItemIndex:
         deep = next((each for each in strength.items_of if each >= count + hidden), None)
         if deep is None:
             return None
-        lists, held = self._lists, len(self._lists)
+        now = self._held  # once: `follow` may put another in its place meanwhile
+        lists, held = now.lists, len(now.lists)
         order_C = lists.in_order(user_D, factor)
         looked_C = np.cumsum(lists.allowed_in(allowed_N[:held])[order_C])
-        last = int(np.searchsorted(looked_C, strength.items_of[deep]))
+        # A catalogue that has grown holds more items that are as near.
+        wanted = strength.items_of[deep] * max(1.0, held / self._made_of)
+        last = int(np.searchsorted(looked_C, wanted))
         spare = strength.spare * count + _SPARE
         found = lists.search(user_D, factor, order_C[: last + 1], allowed_N[:held], spare)
         if len(found) < min(count, looked_C[-1]):
@@ -205,7 +221,9 @@ class ItemIndex:
 
         parts = [found, held + scanned(state.score_ND[held:], slice(held, None))]
         if factor:
-            parts.append(self._popular[scanned(self._popular_items, self._popular)])
+            there = int(np.searchsorted(now.popular, len(state)))
+            popular = now.popular[:there]
+            parts.append(popular[scanned(now.popular_items[:there], popular)])
         return np.unique(np.concatenate(parts))
 
     def follow(self, state: CatalogueState) -> None:
@@ -213,10 +231,12 @@ class ItemIndex:
 
         Until then they are scanned with every answer.
         """
-        held = len(self._lists)
+        held = len(self)
         if len(state) - held > self._few:
             share_R = self._share(state.count_N[held:])
-            self._lists = self._lists.grown(state.score_ND[held:], share_R)
+            lists, rows = self._held.lists, self._most_popular(state)
+            lists = lists.grown(state.score_ND[held:], share_R)
+            self._held = _Held(lists, rows, state.score_ND[rows])
 
     # --- Making.
 
@@ -224,6 +244,14 @@ class ItemIndex:
         """The log of each item's share, less what is the same for all."""
         share_N: Float32s = (np.log(count_N + self._kappa) - self._centre).astype(np.float32)
         return share_N
+
+    def _most_popular(self, state: CatalogueState) -> Int64s:
+        """Rows of the items that are scanned where popularity is mixed in, rising."""
+        offered_R = np.flatnonzero(state.offered_N)
+        few = min(self._few, len(offered_R))
+        order_R = np.argsort(-state.count_N[offered_R], kind="stable")
+        rows: Int64s = np.sort(offered_R[order_R[:few]])
+        return rows
 
     def _strength(self, factor: float) -> Strength:
         """What was measured for a share of popularity."""
@@ -248,12 +276,12 @@ class ItemIndex:
         }
         attempts = [
             strengths(
-                self._lists,
+                self._held.lists,
                 state,
                 first,
                 factor=factor,
                 added_N=added_N,
-                scanned=self._popular if factor else None,
+                scanned=self._held.popular if factor else None,
             )
             for factor, added_N in added_of.items()
         ]

@@ -179,7 +179,7 @@ def test_new_items_are_found_at_once_and_withdrawn_ones_never() -> None:
             assert state.ids[rows[0]] == f"n{turn}-{k}"
             old, _ = index.best(before, user, before.offered_N, 5)
             assert old.max() < len(before)  # who began before does not see them
-    assert len(index._lists) > ITEMS
+    assert len(index) > ITEMS
     gone = np.flatnonzero(np.random.default_rng(3).random(len(state)) < 0.3)
     state = grown.withdraw(gone.tolist())
     for user in users:
@@ -190,6 +190,64 @@ def test_new_items_are_found_at_once_and_withdrawn_ones_never() -> None:
     rows, _ = index.best(again, users[0], again.offered_N, 100)
     assert again.ids[rows[0]] == "i5"
     assert 5 not in rows
+
+
+@pytest.mark.parametrize("far", [1.0, 3.0])
+def test_new_items_unlike_all_others_are_found_in_the_lists_too(far: float) -> None:
+    """Lists are asked for what they hold by then; a byte holds numbers beyond those there were."""
+    grown = catalogue()
+    index = ItemIndex(grown.state, drawn(400, 5))
+    draw = np.random.default_rng(6)
+    tastes = far * draw.standard_normal((4, WIDTH))
+
+    def alike(n: int, spread: float) -> Any:
+        noise = spread * draw.standard_normal((n, WIDTH))
+        return (tastes[np.arange(n) % 4] + noise).astype(np.float32)
+
+    new = alike(600, 0.6)
+    state = grown.add([f"n{k}" for k in range(len(new))], new, new)
+    index.follow(state)
+    assert len(index) == len(state)
+    hits = 0
+    for user in alike(80, 0.5):
+        found, _ = index.best(state, user, state.offered_N, 10)
+        hits += len(np.intersect1d(found, exact(state, user, state.offered_N, 10)[0]))
+    assert hits / 800 > 0.98
+
+
+def test_a_catalogue_that_has_grown_is_looked_at_as_far() -> None:
+    grown = catalogue()
+    index = ItemIndex(grown.state, drawn(400, 5))
+    for turn in range(3):
+        more = drawn(ITEMS, 20 + turn)
+        state = grown.add([f"n{turn}-{k}" for k in range(ITEMS)], more, more)
+        index.follow(state)
+    assert len(index) == 4 * ITEMS
+    assert found(SimpleNamespace(state=state, index=index), state.offered_N, 10) > 0.98
+
+
+def test_popular_items_with_new_content_are_found_by_popularity() -> None:
+    """They keep their count, and lie in lists of items that have none."""
+    grown = catalogue()
+    index = ItemIndex(grown.state, drawn(400, 5), mix=MIX, temperature=5.0)
+    before = grown.state
+    top = np.argsort(-before.count_N, kind="stable")[:FEW]
+    far = np.zeros((FEW, WIDTH), np.float32)
+    rest = drawn(2 * FEW, 12)
+    grown.add([f"i{k}" for k in top], far, far)
+    state = grown.add([f"n{k}" for k in range(2 * FEW)], rest, rest)
+    index.follow(state)
+    assert len(index) == len(state)
+    factor = MIX.alpha * 5.0
+    added = np.float32(factor) * MIX.log_share(state.count_N)
+    share = found(
+        SimpleNamespace(state=state, index=index), state.offered_N, 10, added, factor=factor
+    )
+    assert share > 0.98
+    old = np.float32(factor) * MIX.log_share(before.count_N)
+    for user in others()[:20]:  # who began before does not see them
+        rows, _ = index.best(before, user, before.offered_N, 10, factor=factor, added_N=old)
+        assert rows.max() < len(before)
 
 
 class _Means:
@@ -300,7 +358,7 @@ def test_answers_while_items_come_and_go() -> None:
         each.join()
     assert not wrong
     assert model.index is not None
-    assert len(model.index._lists) > ITEMS
+    assert len(model.index) > ITEMS
 
 
 # --- Which index is opened.
