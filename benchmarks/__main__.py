@@ -18,6 +18,7 @@ NO_BENCHMARKS = {
     "recbole_parity",
     "recbole_peer",
     "recbole_sasrec",
+    "serve_replay",
     "real_encoders",
 }
 """What the benchmarks share; the claims, which take hours; those beside RecBole, which
