@@ -18,6 +18,7 @@ NO_BENCHMARKS = {
     "recbole_parity",
     "recbole_peer",
     "recbole_sasrec",
+    "serve_http",
     "serve_replay",
     "real_encoders",
 }

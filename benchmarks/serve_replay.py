@@ -1,11 +1,14 @@
 """A user's encoding and ten best items: beside RePlay's SASRec, compiled by OpenVINO.
 
     python -m venv ENV && ENV/bin/pip install 'replay-rec[torch]' openvino onnx onnxscript
-    python -m benchmarks.serve_replay --python ENV/bin/python --run HOME/runs/RUN [--items 20000]
+    pmm export RUN --to BUNDLE --onnx
+    python -m benchmarks.serve_replay --python ENV/bin/python --run HOME/runs/RUN \\
+        [--onnx BUNDLE/onnx/user.onnx] [--items 20000]
 
 The run is a SASRec on ids; RePlay's gets its width, blocks, heads and length, and weights that are
-drawn, since they change no time. Ours is the run's own encoder in torch, over as many items, made
-from its items. Both answer one user at a time with one thread, histories as long as the window.
+drawn, since they change no time. Ours is the run's own encoder, in torch and as the ONNX graph that
+a bundle holds, over as many items, made from its items. Both answer one user at a time with one
+thread, histories as long as the window.
 RePlay's way to an answer is one graph, the encoding and all scores, and torch's topk; its encoding
 alone is the same graph with one item to score. This file is also the program that runs in ENV.
 """
@@ -87,7 +90,32 @@ def peer(job: dict[str, Any]) -> dict[str, list[float]]:
     }
 
 
-def ours(run: Path, items: int) -> tuple[dict[str, list[float]], dict[str, Any]]:
+class Onnx:
+    """The encoder of a run, its user's part by onnxruntime with one thread."""
+
+    def __init__(self, encoder: Any, graph: Path) -> None:
+        """Open the graph."""
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        self._session = onnxruntime.InferenceSession(
+            str(graph), options, providers=["CPUExecutionProvider"]
+        )
+        self._encoder = encoder
+
+    def __getattr__(self, name: str) -> Any:
+        """All else is the run's."""
+        return getattr(self._encoder, name)
+
+    def users(self, e_BLW: Any, valid_BL: Any) -> Any:
+        """What users are scored with."""
+        return self._session.run(["user"], {"e": e_BLW, "valid": valid_BL})[0]
+
+
+def ours(
+    run: Path, items: int, graph: Path | None
+) -> tuple[dict[str, list[float]], dict[str, Any]]:
     """Times of a run's encoder and answers, and the job for the peer."""
     import numpy as np
     import torch
@@ -108,7 +136,8 @@ def ours(run: Path, items: int) -> tuple[dict[str, list[float]], dict[str, Any]]
     made = grown(state.score_ND, items, 0.5, 1)
     ids = [str(row) for row in range(items)]
     catalogue = GrowingCatalogue(ids, made, made, np.ones(items, np.int64))
-    model = LoadedModel(opened.encoder, catalogue, opened._source, version="", index="exact")
+    encoder: Any = opened.encoder if graph is None else Onnx(opened.encoder, graph)
+    model = LoadedModel(encoder, catalogue, opened._source, version="", index="exact")
     draw = np.random.default_rng(0)
     asked = draw.integers(0, items, (FIRST + ASKED, options.max_length))
     wanted = Wanted(k=10)
@@ -129,10 +158,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--python", required=True, help="of the environment that has RePlay")
     parser.add_argument("--run", type=Path, required=True, help="folder of a SASRec on ids")
+    parser.add_argument("--onnx", type=Path, help="the user encoder of the run's bundle")
     parser.add_argument("--items", type=int, default=20_000)
     parser.add_argument("--no-record", action="store_true", help="print only")
     given = parser.parse_args()
-    mine, job = ours(given.run.resolve(), given.items)
+    mine, job = ours(given.run.resolve(), given.items, None)
+    beside = {"pmm, torch": mine}
     done = subprocess.run(
         [given.python, str(Path(__file__).resolve())],
         input=json.dumps(job),
@@ -143,15 +174,20 @@ def main() -> None:
     )
     if done.returncode:
         sys.exit(f"RePlay's side failed:\n{done.stderr[-3_000:]}")
-    theirs = json.loads(done.stdout.splitlines()[-1])
-    again, _ = ours(given.run.resolve(), given.items)
+    beside["RePlay, OpenVINO"] = json.loads(done.stdout.splitlines()[-1])
+    if given.onnx is not None:
+        beside["pmm, ONNX"], _ = ours(given.run.resolve(), given.items, given.onnx)
     lines = ["| | ms processor p50 | p99 | ms clock p50 | p99 |", "|---|---|---|---|---|"]
     for what in ("encoding", "answer"):
-        for name, found in (("pmm", mine), ("RePlay, OpenVINO", theirs), ("pmm again", again)):
+        for name, found in beside.items():
             cells = " | ".join(f"{each:.2f}" for each in found[what])
             lines.append(f"| {what}: {name} | {cells} |")
     shape = ", ".join(f"{key} {value}" for key, value in job.items())
-    lines += ["", f"SASRec, {shape}; one thread, one user at a time, {ASKED} users."]
+    lines += [
+        "",
+        f"SASRec, {shape}; one thread, one user at a time, {ASKED} users. "
+        "Other work ran meanwhile.",
+    ]
     table = "\n".join(lines)
     print(table)
     if not given.no_record:
