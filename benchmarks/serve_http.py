@@ -1,11 +1,11 @@
-"""`pmm serve` under load over HTTP: latency at a steady rate, requests a second, a new item, memory.
+"""`pmm serve` over HTTP: latency at a steady rate, requests a second, a new item, memory.
 
     python -m benchmarks.serve_http RUN --home HOME [--items 20000] [--rate 50] [--seconds 20]
 
-The server is started in a process of its own on a free port, with as many items as are wanted: those
-of the run, and others near them (`benchmarks.serve.grown`). This process asks: at a steady rate,
-where a late answer delays no other question and is measured from the moment it was due; then four
-clients, each as soon as it is answered. Both share the machine's cores.
+The server is started in a process of its own on a free port, with as many items as are wanted:
+those of the run, and others near them (`benchmarks.serve.grown`). This process asks: at a steady
+rate, where a late answer delays no other question and is measured from the moment it was due; then
+four clients, each as soon as it is answered. Both share the machine's cores.
 """
 
 import argparse
@@ -67,14 +67,15 @@ class Client:
     def put(self, item_id: str, text: str) -> Any:
         """Add an item by its text."""
         edge = uuid.uuid4().hex
-        form = f'--{edge}\r\nContent-Disposition: form-data; name="text"\r\n\r\n{text}\r\n--{edge}--\r\n'
+        head = f'--{edge}\r\nContent-Disposition: form-data; name="text"'
+        form = f"{head}\r\n\r\n{text}\r\n--{edge}--\r\n"
         kind = f"multipart/form-data; boundary={edge}"
         return self("PUT", f"/items/{item_id}", form.encode(), kind)
 
 
 def steady(ask: Callable[[], object], rate: float, seconds: float) -> list[float]:
     """Latencies in ms, from when each question was due."""
-    begun, took = time.perf_counter() + 0.1, []
+    begun = time.perf_counter() + 0.1
 
     def one(due: float) -> float:
         time.sleep(max(0.0, due - time.perf_counter()))
@@ -83,8 +84,7 @@ def steady(ask: Callable[[], object], rate: float, seconds: float) -> list[float
 
     with ThreadPoolExecutor(32) as pool:
         due = [begun + each / rate for each in range(int(rate * seconds))]
-        took = list(pool.map(one, due))
-    return took
+        return list(pool.map(one, due))
 
 
 def at_most(ask: Callable[[], object], seconds: float) -> float:
