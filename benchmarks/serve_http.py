@@ -190,7 +190,7 @@ def grow_models(items: int) -> None:
             sample=model.sample,
         )
 
-    open_run.open_model = larger
+    vars(open_run)["open_model"] = larger
 
 
 def serve(items: int, arguments: list[str]) -> None:

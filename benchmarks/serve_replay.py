@@ -14,6 +14,7 @@ alone is the same graph with one item to score. This file is also the program th
 """
 
 import argparse
+import importlib
 import json
 import os
 import subprocess
@@ -95,7 +96,7 @@ class Onnx:
 
     def __init__(self, encoder: Any, graph: Path) -> None:
         """Open the graph."""
-        import onnxruntime
+        onnxruntime = importlib.import_module("onnxruntime")
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
