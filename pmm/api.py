@@ -296,9 +296,10 @@ def recommend(request: RecommendRequest) -> dict[str, Any]:
     >>> told["rows"] == 3 * told["users"]
     True
     """
+    from pmm.bundle.open_bundle import bundle_at
     from pmm.recommend.batch.recommend_all import recommend_as_asked
 
-    return recommend_as_asked(request)
+    return recommend_as_asked(request, bundle_at(request.place()[1]))
 
 
 def load(
@@ -307,24 +308,37 @@ def load(
     *,
     target: str | None = None,
     device: str = "auto",
+    onnx: bool = False,
 ) -> "Run":
-    """A run by its folder, by its name in a home folder, or by how its name begins.
+    """A run by its folder, by its name in a home folder, or by how its name begins; or a bundle.
 
     Args:
-        run: which.
-        home: the home folder.
+        run: which; or the folder of a bundle (`pmm export`).
+        home: the home folder; a bundle needs none.
         target: whose items `Run.recommend` answers with; None: those that it was trained on.
         device: where that is computed.
+        onnx: answer by the ONNX graphs of a bundle, without torch.
 
     Raises:
         MissingArtefact: there is none.
-        InputError: several names begin so.
+        InputError: several names begin so, or a bundle is asked for another target, or a run for
+            ONNX.
 
     >>> pmm.load("shop-scratch-sasrec", home=home).recipe.model.name
     'sasrec'
     """
     place = resolve_home(None if home is None else Path(home))
     found = place.find_run(Path(run))
+    if _is_bundle(found):
+        if target is not None:
+            raise InputError(
+                f"{found} is a bundle, which has the items of one target: leave it out"
+            )
+        return Run(place=found, home=place, device=device, onnx=onnx)
+    if onnx:
+        raise InputError(
+            f"{found} is no bundle. Run: {command('export', found, to='DIR', onnx=True)}"
+        )
     if not (found / "recipe.toml").is_file():
         made_by = command("train", target="NAME", name=found.name)
         raise MissingArtefact(f"{found} is no run: it has no recipe.toml. Run: {made_by}")
@@ -336,6 +350,8 @@ def load(
 @dataclass(frozen=True, kw_only=True)
 class Run:
     """A run: the folder that a training makes, that an evaluation writes into, and that answers.
+
+    Or its bundle, which answers alike and knows the recipe and the metrics.
 
     The first answer loads the model and encodes the catalogue; then it takes milliseconds. Items
     that are added are there as long as this object is (`pmm serve` keeps them).
@@ -349,6 +365,8 @@ class Run:
     """Whose items it answers with; None: those that it was trained on."""
     device: str = "auto"
     """Where answers are computed."""
+    onnx: bool = False
+    """Answer by the ONNX graphs of a bundle, without torch."""
 
     @property
     def name(self) -> str:
@@ -412,8 +430,13 @@ class Run:
         """What answers, with all that can be asked of it; loaded once.
 
         Raises:
-            PmmError: it has no weights yet, or the shards are not those of the training.
+            PmmError: it has no weights yet, or the shards are not those of the training; a bundle
+                that is damaged.
         """
+        if _is_bundle(self.place):
+            from pmm.bundle.open_bundle import open_bundle
+
+            return open_bundle(self.place, self.device, onnx=self.onnx)
         from pmm.recommend.open_run import open_model
 
         return open_model(self.home, self.place, device=self.device, target=self.target)
@@ -512,10 +535,21 @@ class Run:
 
     def _evaluated(self, name: str) -> Path:
         path = self.place / name
+        if not path.is_file() and _is_bundle(self.place):
+            raise MissingArtefact(
+                f"the bundle {self.place} has no {name}: ask the run that it was made of"
+            )
         if not path.is_file():
             raise MissingArtefact(f"{path} is not there. Run: {command('evaluate', self.place)}")
         require_sealed(path, again=f"Run: {command('evaluate', self.place)}")
         return path
+
+
+def _is_bundle(place: Path) -> bool:
+    """Whether a folder is a bundle; a run's has none of its files."""
+    from pmm.bundle.open_bundle import is_bundle
+
+    return is_bundle(place)
 
 
 def _new_item(given: Mapping[str, Any]) -> "NewItem":

@@ -28,13 +28,16 @@ COMMANDS = {
     "evaluate": "Rank the whole catalogue for every user.",
     "compare": "The difference of two runs.",
     "recommend": "The best items for many users, into a Parquet file.",
+    "export": "A run as one folder that stands alone, to serve or to pass on.",
+    "serve": "A run behind HTTP: recommendations, new items, a page.",
+    "gallery": "A run as one HTML file to look at.",
     "inspect": "Show any artefact, run or file.",
     "check": "Verify all that is in a home, and make damaged things again.",
     "demo": "The whole way on the embedded world.",
     "world": "The embedded world as raw files.",
 }
 """Name -> one line on it, in the order of the data flow; `pmm/commands/` has a module of each."""
-ANSWERING = ("recommend",)
+ANSWERING = ("recommend", "export", "serve", "gallery")
 """Those whose module stands in `pmm/commands/answering/`."""
 
 

@@ -37,6 +37,9 @@ def test_the_distribution_is_called_pmmrec_and_is_typed(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert "pmm/py.typed" in names
     assert [n for n in names if n.startswith("pmm/world/encoders/") and n.endswith(".safetensors")]
+    page = {path.relative_to(ROOT).as_posix() for path in (ROOT / "pmm/serve/page").iterdir()}
+    assert page <= set(names)
+    assert any(name.endswith("page.html") for name in page)
     about = wheel.stem.partition("-py3")[0] + ".dist-info"
     assert {name.partition("/")[0] for name in names} == {"pmm", about}
     disk = {path.relative_to(ROOT).as_posix() for path in (ROOT / "pmm").rglob("*.py")}

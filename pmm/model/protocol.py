@@ -96,6 +96,22 @@ class Encoders:
         return (each for each in (self.text, self.vision) if each is not None)
 
 
+@dataclass(frozen=True, kw_only=True)
+class OneItem:
+    """An item encoder as plain modules for one item at a time, without packing: for export.
+
+    What a side makes goes into `item`; a side that the item lacks is zeros under a mask of False.
+    """
+
+    text: nn.Module | None = None
+    """int64 tokens [1, T], all real -> projected tokens [1, T, D]. None: no text is read."""
+    vision: nn.Module | None = None
+    """uint8 [1, 3, H, W] -> projected tokens [1, P, D]."""
+    item: nn.Module
+    """Of each side that is read, text first, tokens [1, K, D] and a bool mask [1, K] -> what
+    `encode_items` gives, [1, W]."""
+
+
 _LEAST = {"width": 1, "max_length": 1, "user_blocks": 0, "user_heads": 1, "inner": 1}
 _LEAST |= {"table_std": 0, "user_convolution": 0}
 _MOST = {"width": 1 << 16, "max_length": 1 << 16, "user_blocks": 1000, "user_heads": 1 << 16}
@@ -200,6 +216,10 @@ class Recommender(Protocol):
     def encoders(self) -> Encoders:
         """The encoders that run on an item's content."""
         return Encoders()
+
+    def one_item(self) -> OneItem | None:
+        """The item encoder of one item at a time; None: the model encodes no content itself."""
+        return None
 
     frozen_by: Mapping[str, str] = MappingProxyType({})
     """"text", "vision" -> digest of the encoder whose frozen vectors are read."""

@@ -87,6 +87,21 @@ class NewItem:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TestUser:
+    """A user of the test set, by raw ids."""
+
+    __test__ = False  # pytest would take the name for a test
+
+    user_id: str
+    history: tuple[str, ...]
+    """All before the true next item, oldest first."""
+    target: str
+    """The true next item."""
+    rank: int | None = None
+    """That the evaluation gave it, 1 is best; None: it was not evaluated."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ItemCard:
     """What is known of an item."""
 

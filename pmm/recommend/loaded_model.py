@@ -4,7 +4,11 @@ Shape suffixes: B users, L positions of a window, W what the user encoder is giv
 items, D width.
 """
 
+<<<<<<< HEAD
 from collections.abc import Callable, Mapping, Sequence
+=======
+from collections.abc import Iterator, Mapping, Sequence
+>>>>>>> main
 from dataclasses import replace
 from threading import Lock
 from typing import Protocol
@@ -155,7 +159,15 @@ class LoadedModel:
         Raises:
             InputError: there is no such item, or none of the history is known.
         """
-        state, row = self.state, self._row(item_id)
+        return self.reasons(history, [item_id])[0]
+
+    def reasons(self, history: Sequence[str], ids: Sequence[str]) -> list[list[Contribution]]:
+        """The same of several recommendations of one history, whose encodings they share.
+
+        Raises:
+            InputError: as `explain`.
+        """
+        state, rows = self.state, [self._row(each) for each in ids]
         found = [state.find(each) for each in history]
         known = [each for each in found if each is not None][-self.encoder.max_length :]
         if not known:
@@ -164,12 +176,15 @@ class LoadedModel:
         places = list(dict.fromkeys(known))
         without = [whole[whole != each] for each in places]
         scorer = _Scorer(self.encoder, state, [whole, *without], None)
-        score, *lower = (scorer.of_item(k, row) for k in range(1 + len(without)))
-        reasons = [
-            Contribution(state.ids[place], float(score - other))
-            for place, other in zip(places, lower, strict=True)
-        ]
-        return sorted(reasons, key=lambda each: -each.effect)
+        reasons = []
+        for row in rows:
+            score, *lower = (scorer.of_item(k, row) for k in range(1 + len(without)))
+            effects = [
+                Contribution(state.ids[place], float(score - other))
+                for place, other in zip(places, lower, strict=True)
+            ]
+            reasons.append(sorted(effects, key=lambda each: -each.effect))
+        return reasons
 
     # --- Items.
 
@@ -191,6 +206,19 @@ class LoadedModel:
             withdrawn=not state.offered_N[row],
         )
 
+    def require(self, item_id: str) -> None:
+        """Refuse an id that no item has.
+
+        Raises:
+            InputError: there is none.
+        """
+        self._row(item_id)
+
+    def trained_items(self) -> Iterator[tuple[str, str, tuple[str, ...]]]:
+        """Id, text and categories of the items that were trained on, by row; no picture is read."""
+        for row in range(self.state.trained):
+            yield self.state.ids[row], self._source.text(row), self._source.categories(row)
+
     def picture(self, item_id: str) -> bytes | None:
         """An item's picture file; None where it has none.
 
@@ -200,25 +228,44 @@ class LoadedModel:
         row, added = self._row(item_id), self._added.get(item_id)
         return added.image if added else self._source.picture(row)
 
-    def add_items(self, items: Sequence[NewItem], *, keep_pictures: bool = True) -> None:
+    def encode_items(self, items: Sequence[NewItem]) -> tuple[Float32s, Float32s]:
+        """What `add_items` would put in: what users read [R, W], and what is scored with [R, D].
+
+        Nothing is added, so that whoever keeps items can write them down in between.
+
+        Raises:
+            InputError: as `add_items`.
+        """
+        ids = [each.item_id for each in items]
+        if "" in ids or len(set(ids)) < len(ids):
+            raise InputError("new items need ids of their own: one is empty or there twice")
+        input_RW, score_RD = self.encoder.new_items(items)
+        if not (np.isfinite(input_RW).all() and np.isfinite(score_RD).all()):
+            raise InputError("the model makes no numbers of these items")
+        return input_RW, score_RD
+
+    def add_items(
+        self,
+        items: Sequence[NewItem],
+        encoded: tuple[Float32s, Float32s] | None = None,
+        *,
+        keep_pictures: bool = True,
+    ) -> None:
         """Let items be recommended from now on; one that is there already gets new content.
 
         Args:
-            items: what they are.
+            items: which.
+            encoded: what `encode_items` made of them, if it was asked before.
             keep_pictures: hold their files for `picture`.
 
         Raises:
             InputError: an id is empty or there twice, the model knows items one by one, or it can
                 make nothing of one; then none is added.
         """
-        ids = [each.item_id for each in items]
-        if "" in ids or len(set(ids)) < len(ids):
-            raise InputError("new items need ids of their own: one is empty or there twice")
         if not items:
             return
-        input_RW, score_RD = self.encoder.new_items(items)
-        if not (np.isfinite(input_RW).all() and np.isfinite(score_RD).all()):
-            raise InputError("the model makes no numbers of these items")
+        input_RW, score_RD = encoded or self.encode_items(items)
+        ids = [each.item_id for each in items]
         with self._writing:
             kept = items if keep_pictures else [replace(each, image=None) for each in items]
             self._added |= {each.item_id: each for each in kept}

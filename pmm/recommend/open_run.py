@@ -1,26 +1,41 @@
 """A run's folder and the shards of its target -> a model that answers."""
 
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 import torch
 
 from pmm.advice import command
+<<<<<<< HEAD
 from pmm.arrays import Int64s
 from pmm.errors import PmmError
 from pmm.evaluate.catalogue import embed_catalogue
+=======
+from pmm.errors import InputError, PmmError
+from pmm.evaluate.catalogue import Catalogue, embed_catalogue
+>>>>>>> main
 from pmm.ingest.targets.target_tables import open_target
+from pmm.model.features.frozen_vectors import own_tokenizer, vectors_trunk
+from pmm.model.protocol import ModelOptions
 from pmm.recommend.catalogue_state import GrowingCatalogue
+<<<<<<< HEAD
 from pmm.recommend.item_index import USERS, IndexChoice
+=======
+from pmm.recommend.item_reader import ContentReading
+>>>>>>> main
 from pmm.recommend.loaded_model import LoadedModel, popularity_of
 from pmm.recommend.torch_encoder import TorchEncoder
 from pmm.runs.device import pick_precision
 from pmm.runs.folder import RECIPE
-from pmm.runs.loading import load_run
+from pmm.runs.loading import LoadedRun, load_run_whole
+from pmm.runs.recipe import encoder_specs
 from pmm.runs.weights import BEST
 from pmm.shards.read import Shards
+from pmm.shards.tokens import load_tokenizer
 from pmm.storage.home import Home
 from pmm.storage.schemas import SOURCE_ITEMS, TARGET_ITEMS, read_table
 from pmm.storage.snapshot import Snapshot
@@ -48,10 +63,34 @@ def open_model(
         PmmError: as `pmm.evaluate.evaluation.evaluate_run`; an approximate index is asked for and
             cannot be had.
     """
+    return open_run(home, run_dir, device=device, target=target).answering
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenedRun:
+    """A run that answers, and all that it was made of."""
+
+    run: LoadedRun
+    answering: LoadedModel
+    catalogue: Catalogue
+    items: "ShardItems"
+    dtype: torch.dtype
+    """Of the matrix products."""
+
+    def reading(self) -> ContentReading:
+        """How the content of new items is read."""
+        return reading_of(self.run.model.options, self.run.shards)
+
+
+def open_run(
+    home: Home, run_dir: Path, *, device: str = "auto", target: str | None = None
+) -> OpenedRun:
+    """The same as `open_model`, with what it was made of."""
     seen = Snapshot(run_dir / RECIPE, f"the run {run_dir}", command("recommend", run_dir))
     with seen.reading():
-        model, shards, about = load_run(home, run_dir, device=device, target=target)
+        run = load_run_whole(home, run_dir, device=device, target=target)
         version = version_of(run_dir)
+    model, shards, about = run.model, run.shards, run.about
     on = next(model.parameters()).device
     dtype: torch.dtype = pick_precision(about["precision"], on)
     found = embed_catalogue(model, shards, dtype=dtype)
@@ -59,8 +98,15 @@ def open_model(
     input_NW = found.input_ND.cpu().numpy()
     same = found.score_ND is found.input_ND
     score_ND = input_NW if same else found.score_ND.float().cpu().numpy()
-    return LoadedModel(
-        TorchEncoder(model, shards, dtype),
+    plain, specs = shards.with_activations({}), encoder_specs(model.options)
+    answering = LoadedModel(
+        TorchEncoder(
+            model,
+            n_items=shards.n_items,
+            reading=lambda: reading_of(model.options, shards),
+            whole=lambda side: vectors_trunk(specs[side], plain, on)[0],
+            dtype=dtype,
+        ),
         GrowingCatalogue(source.ids, input_NW, score_ND, found.count_N),
         source,
         version=version,
@@ -68,6 +114,37 @@ def open_model(
         index=index,
         sample=lambda: _sample(shards),
     )
+    return OpenedRun(run=run, answering=answering, catalogue=found, items=source, dtype=dtype)
+
+
+def reading_of(options: ModelOptions, shards: Shards) -> ContentReading:
+    """How a model reads the content of an item: as the shards of its target were made.
+
+    Raises:
+        InputError: the tokenizer cannot be had, or is not the one of the shards.
+    """
+    pictures = options.content in ("vision", "both")
+    how: dict[str, Any] = {
+        "picture_size": shards.picture_size if pictures else 0,
+        "jpeg_quality": shards.jpeg_quality if pictures else 0,
+    }
+    if options.content not in ("text", "both"):
+        return ContentReading(tokenizer=None, **how)
+    made, spec = shards.tokenizer, encoder_specs(options)["text"]
+    how["max_tokens"] = made["max_tokens"]
+    # Frozen vectors may be of an encoder that has tokens of its own.
+    own = own_tokenizer(spec, shards) if options.reads == "none" else None
+    if own is not None:
+        return ContentReading(tokenizer=own, **how)
+    try:
+        tokenizer = load_tokenizer(spec.encoder)
+    except InputError:  # without tokenizer files it is taken to read those of the shards
+        tokenizer = load_tokenizer(shards.text_encoder)
+    if tokenizer.digest != made["sha256"]:
+        raise InputError(
+            f"the tokenizer of {spec.encoder} is not the one that made the tokens of {shards.place}"
+        )
+    return ContentReading(tokenizer=tokenizer, prefix=made.get("prefix", ""), **how)
 
 
 def _sample(shards: Shards) -> list[Int64s]:

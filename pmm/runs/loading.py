@@ -1,5 +1,6 @@
 """What a run reads: the shards that it is trained on; of a finished run its model."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ from pmm.errors import BrokenArtefact, InputError, MissingArtefact, PmmError, St
 from pmm.ingest.targets.target_tables import command_to_ingest
 from pmm.model.build import build_model, features_of
 from pmm.model.encoders.specs import TextSpec
+from pmm.model.features.item_features import ItemFeatures
 from pmm.model.features.trunks import with_activations
 from pmm.model.protocol import Recommender
 from pmm.runs.compatibility import require_content, require_pictures, require_tokens
@@ -147,6 +149,28 @@ def load_run(
     Raises:
         as `pmm.evaluate.evaluation.evaluate_run`.
     """
+    found = load_run_whole(home, run_dir, device=device, target=target)
+    return found.model, found.shards, found.about
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedRun:
+    """A run's best model, with all that it was built on."""
+
+    model: Recommender
+    """In eval mode."""
+    shards: Shards
+    """To rank."""
+    about: dict[str, Any]
+    """The header of its weights."""
+    features: ItemFeatures | None
+    """The frozen vectors that it reads, if any."""
+
+
+def load_run_whole(
+    home: Home, run_dir: Path, *, device: str = "auto", target: str | None = None
+) -> LoadedRun:
+    """The same with what the model was built on; arguments and errors as `load_run`."""
     recipe = saved_recipe(run_dir)
     own, options = recipe.names, recipe.model
     if target is None and len(own) > 1:
@@ -184,4 +208,5 @@ def load_run(
     require_pictures(shards, model)
     # A training that still runs may have replaced the file since: the header of these weights.
     about = load_weights(run_dir / BEST, model, made_by=again, without=left)
-    return model, with_activations(shards, model, None, write=False), about
+    read = with_activations(shards, model, None, write=False)
+    return LoadedRun(model=model, shards=read, about=about, features=features)

@@ -11,7 +11,7 @@ import hashlib
 import io
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,14 +20,14 @@ from typing import Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 import simplejpeg
-import torch
 from PIL import Image, UnidentifiedImageError
-from torch.nn import functional
 
 from pmm.shards.shard_options import MAX_PIXELS
 from pmm.storage.regular_file import open_below
 
 Pixels: TypeAlias = npt.NDArray[np.uint8]
+Squash: TypeAlias = Callable[[Pixels, int], Pixels]
+"""[H, W, 3] and a side -> [side, side, 3]: the antialiased bicubic resize."""
 
 Reason = Literal[
     "no-content",  # the shards hold no content of any item
@@ -130,10 +130,13 @@ def read_file(folder: Path, relative: str) -> bytes:
     return data
 
 
-def shrink(data: bytes, size: int, max_pixels: int = MAX_PIXELS) -> tuple[Pixels, tuple[int, int]]:
+def shrink(
+    data: bytes, size: int, max_pixels: int = MAX_PIXELS, squash: Squash | None = None
+) -> tuple[Pixels, tuple[int, int]]:
     """The picture in `data` as uint8 [size, size, 3], and (width, height) of the original.
 
-    Squashed, not cropped; antialiased bicubic; EXIF orientation applied; transparency over white.
+    Squashed, not cropped; antialiased bicubic, by torch where no other `squash` is given; EXIF
+    orientation applied; transparency over white.
     PictureError where Pillow finds no picture, or one of more than `max_pixels` (judged by its
     header, before anything is decoded; Pillow's own limit of 179 million pixels holds as well).
     """
@@ -147,7 +150,7 @@ def shrink(data: bytes, size: int, max_pixels: int = MAX_PIXELS) -> tuple[Pixels
             pixels, orientation = _decode(image, data, size)
         except PictureError as failure:
             raise PictureError(failure.reason, width, height) from None
-        return _upright(_squash(pixels, size), orientation), (width, height)
+        return _upright((squash or _squash)(pixels, size), orientation), (width, height)
 
 
 def encode(pixels: Pixels, quality: int) -> bytes:
@@ -223,6 +226,9 @@ def _rgb(image: Image.Image) -> Pixels:
 
 def _squash(pixels: Pixels, size: int) -> Pixels:
     """[H, W, 3] -> [size, size, 3]; equal to Pillow's bicubic within one level."""
+    import torch  # here, as who serves without torch resizes in another way
+    from torch.nn import functional
+
     pixels = np.require(pixels, requirements=("C", "W"))  # torch warns about read-only memory
     height, width, _ = pixels.shape
     # A view that torch knows as channels-last (permute leaves it in doubt): half the time.

@@ -27,13 +27,11 @@ from pmm.shards.kinds import Reads, Side
 from pmm.shards.sequence_shards import Lists, Sequences, read_sequences
 from pmm.shards.stream_items import (
     ill_typed_index,
-    no_tokens,
-    padded_tokens,
     stream_samples,
     token_list,
 )
 from pmm.shards.tars import map_tar
-from pmm.shards.tokens import TokenEncoder, Tokenizer, Tokens
+from pmm.shards.tokens import TokenEncoder, Tokenizer, Tokens, no_tokens, padded_tokens
 from pmm.shards.write import command, has_content, shards_manifest
 from pmm.storage.artefact import open_artefact, require_input, snapshot
 from pmm.storage.home import Home

@@ -25,6 +25,7 @@ from pmm.shards.jpeg import decode
 from pmm.shards.kinds import Reads
 from pmm.shards.sequence_shards import Lists
 from pmm.shards.tars import BLOCK, parse_header
+from pmm.shards.tokens import no_tokens, padded_tokens
 from pmm.storage.artefact import MANIFEST, open_artefact
 from pmm.storage.json_files import JSON_ERRORS, parse_json, told
 from pmm.storage.verify import require_whole
@@ -240,27 +241,6 @@ def assemble(
         has_text_I=torch.from_numpy(has_text_I),
         has_picture_I=torch.tensor([item in jpeg for item in numbers.tolist()], dtype=torch.bool),
     )
-
-
-def no_tokens(count: int, pad: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-    """What stands for the tokens where texts are not read: one of padding. [I, 1] both"""
-    return np.full((count, 1), pad, np.int64), np.ones((count, 1), np.bool_)
-
-
-def padded_tokens(
-    tokens: Lists, row_I: npt.NDArray[np.int64], has_text_I: npt.NDArray[np.bool_], pad: int
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-    """Tokens int64 [I, T] and which are real; of an item without text the first one only."""
-    starts, held = tokens.offsets[row_I], tokens.lengths_of(row_I)
-    lengths = np.where(has_text_I, held, 1)
-    column = np.arange(lengths.max(initial=1))
-    real = column < lengths[:, None]
-    index = (starts[:, None] + column)[real]
-    padded = np.full(real.shape, pad, dtype=np.int64)
-    # A tokenizer without special tokens leaves nothing of an empty text: its padding stands in.
-    stored = real & (column < held[:, None])
-    padded[stored] = tokens.values[index[stored[real]]]
-    return padded, real
 
 
 def token_list(npy: bytes | memoryview) -> npt.NDArray[np.int32]:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import tokenizers
 
 from pmm.errors import InputError
-from pmm.shards.hub import NO_CODE, cached_or_downloaded, local_folder, refuse_code
+from pmm.shards.sequence_shards import Lists
 
 Tokens: TypeAlias = npt.NDArray[np.int32]
 
@@ -48,6 +48,8 @@ def load_tokenizer(encoder: str) -> Tokenizer:
         InputError: there is none, the hub cannot be reached, or it is not of the fast kind.
     """
     from transformers import AutoTokenizer
+
+    from pmm.shards.hub import NO_CODE, cached_or_downloaded, local_folder, refuse_code
 
     folder = local_folder(encoder)
     if folder is not None:
@@ -135,6 +137,27 @@ class TokenEncoder:
             empty = self._backend.encode("").ids
             found = [empty if ids in self._nothing else ids for ids in found]
         return [np.array(ids, dtype=np.int32) for ids in found]
+
+
+def no_tokens(count: int, pad: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    """What stands for the tokens where texts are not read: one of padding. [I, 1] both"""
+    return np.full((count, 1), pad, np.int64), np.ones((count, 1), np.bool_)
+
+
+def padded_tokens(
+    tokens: Lists, row_I: npt.NDArray[np.int64], has_text_I: npt.NDArray[np.bool_], pad: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    """Tokens int64 [I, T] and which are real; of an item without text the first one only."""
+    starts, held = tokens.offsets[row_I], tokens.lengths_of(row_I)
+    lengths = np.where(has_text_I, held, 1)
+    column = np.arange(lengths.max(initial=1))
+    real = column < lengths[:, None]
+    index = (starts[:, None] + column)[real]
+    padded = np.full(real.shape, pad, dtype=np.int64)
+    # A tokenizer without special tokens leaves nothing of an empty text: its padding stands in.
+    stored = real & (column < held[:, None])
+    padded[stored] = tokens.values[index[stored[real]]]
+    return padded, real
 
 
 @contextmanager

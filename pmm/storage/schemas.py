@@ -147,6 +147,33 @@ RECOMMENDATIONS = _table(
     rank=1,
 )
 
+BUNDLE_ITEMS = _table(
+    "bundle items",
+    [
+        ("item_id", pa.string(), False),
+        ("text", pa.string(), False),
+        ("categories", _TEXT_LIST, False),
+        ("train_count", pa.int64(), False),
+        ("picture_offset", pa.int64(), False),  # in pictures.tar
+        ("picture_size", pa.int32(), False),  # in bytes; 0: there is none
+    ],
+    train_count=0,
+    picture_offset=0,
+    picture_size=0,
+)
+BUNDLE_USERS = _table(
+    "bundle users",
+    [
+        ("user_id", pa.string(), False),
+        ("history", _ITEM_LIST, False),  # rows of the bundle's items, oldest first
+        ("target", pa.int32(), False),  # the row of the true next item
+        ("rank", pa.int32(), False),  # of it by evaluation, 1 is best
+    ],
+    history=0,
+    target=0,
+    rank=1,
+)
+
 
 def write_table(path: Path, table: pa.Table | Iterable[pa.RecordBatch], declared: Table) -> int:
     """Write a checked Parquet file (zstd, plain column types, no varying metadata).

@@ -109,7 +109,11 @@ def option_row(param: Any, context: Any) -> tuple[str, ...]:
     if switch or "Sentinel" in default:
         default = ""
     values = "" if switch else values_of(param, context)
-    name = param.name.upper() if param.param_type_name == "argument" else " ".join(param.opts)
+    name = (
+        param.name.upper()
+        if param.param_type_name == "argument"
+        else " ".join([*param.opts, *param.secondary_opts])
+    )
     return f"`{name}`", values, default, told
 
 

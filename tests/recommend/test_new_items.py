@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from pmm.demo.small_encoders import save_small_encoders
 from pmm.errors import InputError
 from pmm.model import registry
 from pmm.recommend.answers import NewItem, Wanted
@@ -69,6 +70,27 @@ def test_a_new_item_gets_the_vector_that_shards_and_training_would_have_given_it
         else:
             assert np.array_equal(model.state.input_NW[row], input_1W[0])
             assert np.array_equal(model.state.score_ND[row], score_1D[0])
+
+
+def test_a_text_encoder_with_a_tokenizer_of_its_own_goes_with_pictures(
+    shop: Any, shop_maker: Any, opened: Open, tmp_path: Path
+) -> None:
+    """Of frozen vectors: the tokens of the shards are another encoder's, and no picture needs
+    them."""
+    other, _ = save_small_encoders(
+        tmp_path / "o", ["words of its own"], seed=2, sizes=shop_maker.SIZES
+    )
+    options = {"items": "vectors", "text": {"encoder": str(other), "train_blocks": 1}}
+    model, run = opened("pmmrec", **options)
+    trained, shards, _ = load_run(shop.home, run)
+    file = shop.home.root / "pictures" / "1.png"
+    model.add_items(
+        [NewItem(item_id="new", text=shards.record(1)["text"], image=file.read_bytes())]
+    )
+    with torch.inference_mode():
+        expected = trained.encode_items(shards.items(np.array([1]), read="none"))[0].numpy()
+    row = model.state.find("new")
+    np.testing.assert_allclose(model.state.input_NW[row], expected, atol=2e-3)
 
 
 @pytest.mark.parametrize("name", KNOW_ITEMS)

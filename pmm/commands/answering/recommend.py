@@ -12,9 +12,11 @@ def run(request: RecommendRequest) -> None:
     Users of the target, or histories from a file, also of people that training never saw. What is
     stopped goes on with the same command.
     """
+    from pmm.bundle.open_bundle import bundle_at
     from pmm.recommend.batch.recommend_all import recommend_as_asked
 
-    print("\n".join(summary(recommend_as_asked(request))))
+    bundle = bundle_at(request.place()[1])
+    print("\n".join(summary(recommend_as_asked(request, bundle))))
     print(f"Written to {request.out}: user_id, item_id, rank, score")
 
 

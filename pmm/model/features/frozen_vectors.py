@@ -11,6 +11,7 @@ import dataclasses
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -19,7 +20,9 @@ from torch import Tensor, nn
 
 from pmm.errors import InputError
 from pmm.model.encoders.specs import TextSpec, VisionSpec
+from pmm.model.encoders.text_encoder import TextEncoder
 from pmm.model.encoders.vision_encoder import (
+    VisionEncoder,
     load_open_clip_whole,
     load_vision,
     pixel_scale,
@@ -30,9 +33,9 @@ from pmm.model.text_encoders.load_text import load_text
 from pmm.model.text_encoders.text_pooling import POOLINGS, pooling_of
 from pmm.shards.activations import Activations, Trunk, write_activations
 from pmm.shards.items import Items
-from pmm.shards.kinds import Storage
+from pmm.shards.kinds import Side, Storage
 from pmm.shards.read import Shards
-from pmm.shards.tokens import load_tokenizer
+from pmm.shards.tokens import Tokenizer, load_tokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -120,17 +123,23 @@ def vectors_trunk(
     Raises:
         InputError: as of `text_vectors_trunk` and `picture_vectors_trunk`.
     """
-    trunk = _trunk_of(spec, device, shards)
-    if isinstance(spec, VisionSpec):
-        return trunk, shards
-    try:
-        own = load_tokenizer(spec.encoder)
-    except InputError:
-        return trunk, shards
-    if own.digest == shards.tokenizer["sha256"]:
+    trunk = trunk_of(whole_encoder(spec, device, shards.picture_size))
+    own = own_tokenizer(spec, shards)
+    if own is None:
         return trunk, shards
     about = {**trunk.about, "tokens": own.digest}
     return dataclasses.replace(trunk, about=about), shards.with_tokenizer(own)
+
+
+def own_tokenizer(spec: TextSpec | VisionSpec, shards: Shards) -> Tokenizer | None:
+    """A text encoder's tokenizer where it is another one than made the tokens of the shards."""
+    if isinstance(spec, VisionSpec):
+        return None
+    try:
+        own = load_tokenizer(spec.encoder)
+    except InputError:
+        return None
+    return None if own.digest == shards.tokenizer["sha256"] else own
 
 
 def text_vectors_trunk(spec: TextSpec, device: torch.device | str = "cpu") -> Trunk:
@@ -139,17 +148,7 @@ def text_vectors_trunk(spec: TextSpec, device: torch.device | str = "cpu") -> Tr
     Raises:
         InputError: as of `load_text` and `pooling_of`.
     """
-    whole = dataclasses.replace(spec, train_blocks=0)
-    encoder = load_text(whole).to(device).eval()
-    pooling = pooling_of(spec.encoder, causal=encoder.causal)
-
-    def run(items: Items) -> Tensor:
-        mask_IT = items.token_mask_IT.to(device)
-        hidden_ITD = encoder.trunk(items.token_IT.to(device), mask_IT)
-        return POOLINGS[pooling](hidden_ITD, mask_IT)[:, None]
-
-    about = {"vectors": pooling, "weights": _digest(encoder)}
-    return Trunk(side="text", run=run, about=about, tokens=1, width=encoder.width, **_size(encoder))
+    return trunk_of(whole_encoder(spec, device))
 
 
 def picture_vectors_trunk(
@@ -166,38 +165,37 @@ def picture_vectors_trunk(
         InputError: as of `load_vision`; or the tower makes more than one vector of a picture, or
             reads pictures of other sizes only.
     """
-    whole = load_open_clip_whole(spec)
-    if whole is None:
-        return _pooled_trunk(spec, device, side)
-    tower = EmbeddingTower(*whole).to(device).eval()
-
-    def run(items: Items) -> Tensor:
-        found_ID: Tensor = tower(items.picture_I3HW.to(device))
-        return found_ID[:, None]
-
-    about = {
-        "vectors": "image embedding",
-        "weights": _digest(tower),
-        "gelu": tower.gelu,  # the same weights mean something else with the other one
-    }
-    return Trunk(side="vision", run=run, about=about, tokens=1, width=tower.width, **_size(tower))
+    return trunk_of(whole_encoder(spec, device, side))
 
 
-def _pooled_trunk(spec: VisionSpec, device: torch.device | str, side: int) -> Trunk:
-    """The same of a tower of transformers or timm."""
-    encoder = load_vision(dataclasses.replace(spec, train_blocks=0), pools=True).to(device).eval()
-    if side:
-        encoder.fit(side)
+class TextVectors(nn.Module):
+    """A whole text encoder and the pooling that it was trained with; it never trains."""
+
+    def __init__(self, encoder: TextEncoder, pooling: str) -> None:
+        super().__init__()
+        self.encoder, self.pooling, self.width = encoder, pooling, encoder.width
 
     @torch.no_grad()
-    def run(items: Items) -> Tensor:
-        return encoder.pooled(items.picture_I3HW.to(device))[:, None]
+    def forward(self, token_IT: Tensor, mask_IT: Tensor) -> Tensor:
+        """Vectors [I, D] of right-padded tokens, of which each text has one at least."""
+        hidden_ITD = self.encoder.trunk(token_IT, mask_IT)
+        return POOLINGS[self.pooling](hidden_ITD, mask_IT)
 
-    about = {"vectors": "pooled by the library", "weights": _digest(encoder), **encoder.about}
-    none = torch.zeros(1, 3, *encoder.picture_size, dtype=torch.uint8, device=device)
-    with torch.no_grad():
-        width = encoder.pooled(none).shape[1]
-    return Trunk(side="vision", run=run, about=about, tokens=1, width=width, **_size(encoder))
+
+class PooledTower(nn.Module):
+    """A whole tower of transformers or timm with its library's pooling; it never trains."""
+
+    def __init__(self, encoder: VisionEncoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+        device = next(encoder.parameters()).device
+        none = torch.zeros(1, 3, *encoder.picture_size, dtype=torch.uint8, device=device)
+        self.width = int(self(none).shape[1])
+
+    @torch.no_grad()
+    def forward(self, picture_I3HW: Tensor) -> Tensor:
+        """Vectors [I, D] of uint8 RGB pictures."""
+        return self.encoder.pooled(picture_I3HW)
 
 
 class EmbeddingTower(nn.Module):
@@ -237,6 +235,52 @@ class EmbeddingTower(nn.Module):
         pixels_I3HW = (picture_I3HW * self.scale_311).add_(self.shift_311)
         found_ID: Tensor = self.tower(pixels_I3HW)
         return found_ID
+
+
+WholeEncoder: TypeAlias = TextVectors | EmbeddingTower | PooledTower
+"""What makes one frozen vector of a text or a picture."""
+
+
+def whole_encoder(
+    spec: TextSpec | VisionSpec, device: torch.device | str = "cpu", side: int = 0
+) -> WholeEncoder:
+    """The whole encoder of a spec, in eval mode; arguments and errors as `picture_vectors_trunk`
+    and `text_vectors_trunk`."""
+    if isinstance(spec, TextSpec):
+        text = load_text(dataclasses.replace(spec, train_blocks=0)).to(device).eval()
+        return TextVectors(text, pooling_of(spec.encoder, causal=text.causal)).eval()
+    whole = load_open_clip_whole(spec)
+    if whole is not None:
+        return EmbeddingTower(*whole).to(device).eval()
+    tower = load_vision(dataclasses.replace(spec, train_blocks=0), pools=True).to(device).eval()
+    if side:
+        tower.fit(side)
+    return PooledTower(tower).eval()
+
+
+def trunk_of(whole: WholeEncoder) -> Trunk:
+    """A whole encoder as a trunk that makes one vector of each item."""
+    device = next(whole.parameters()).device
+    inner = whole if isinstance(whole, EmbeddingTower) else whole.encoder
+    about: dict[str, Any] = {"weights": _digest(inner)}
+    match whole:
+        case TextVectors():
+            about = {"vectors": whole.pooling, **about}
+        case EmbeddingTower():  # the same weights mean something else with the other GELU
+            about = {"vectors": "image embedding", **about, "gelu": whole.gelu}
+        case PooledTower():
+            about = {"vectors": "pooled by the library", **about, **whole.encoder.about}
+
+    def run(items: Items) -> Tensor:
+        if isinstance(whole, TextVectors):
+            found_ID = whole(items.token_IT.to(device), items.token_mask_IT.to(device))
+        else:
+            found_ID = whole(items.picture_I3HW.to(device))
+        vector_I1D: Tensor = found_ID[:, None]
+        return vector_I1D
+
+    side: Side = "text" if isinstance(whole, TextVectors) else "vision"
+    return Trunk(side=side, run=run, about=about, tokens=1, width=whole.width, **_size(inner))
 
 
 def standardise(x_ND: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -298,14 +342,6 @@ def _rows(x_ND: Tensor, rows: Tensor) -> Tensor:
     if not len(fitted_RD):
         raise ValueError("there are no vectors to fit on")
     return fitted_RD
-
-
-def _trunk_of(spec: TextSpec | VisionSpec, device: torch.device | str, shards: Shards) -> Trunk:
-    match spec:
-        case TextSpec():
-            return text_vectors_trunk(spec, device)
-        case VisionSpec():
-            return picture_vectors_trunk(spec, device, shards.picture_size)
 
 
 def _stored(shards: Shards, trunk: Trunk, storage: Storage, items_at_once: int) -> Tensor:

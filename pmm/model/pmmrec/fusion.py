@@ -73,6 +73,17 @@ class FusionBlock(nn.Module):
         attended_IHE = attended_IHE + weight_IHK.sum(2)[:, :, None] * shift_HE
         return self._behind_attention(query_D.expand(count, -1), attended_IHE.flatten(1))
 
+    def padded(self, token_IKD: Tensor, mask_IK: Tensor) -> Tensor:
+        """The same as `forward` of tokens [I, K, D] that are not packed; True at real ones."""
+        query_IHKE, key_IHKE, value_IHKE = (
+            split_heads(projection(token_IKD), self.heads).transpose(1, 2)
+            for projection in (self.query, self.key, self.value)
+        )
+        attended_IHKE = functional.scaled_dot_product_attention(
+            query_IHKE, key_IHKE, value_IHKE, attn_mask=mask_IK[:, None, None, :]
+        )
+        return self._behind_attention(token_IKD, attended_IHKE.transpose(1, 2).flatten(2))
+
     def _attention_dropout(self) -> float:
         return self.dropout.p if self.training else 0.0
 
@@ -133,3 +144,23 @@ class MergeFusion(nn.Module):
         if self.mm_cls_D is not None:
             return self.block.of_one_query(self.mm_cls_D, token_ND, packing)
         return packing.mean(self.block(token_ND, packing))
+
+    def padded(
+        self, text_ITD: Tensor, text_IT: Tensor, picture_IPD: Tensor, picture_IP: Tensor
+    ) -> Tensor:
+        """The same in eval mode, of tokens that are not packed and masks that are True at real
+        ones; an item has at least one."""
+        if self.type_2D is not None:
+            text_ITD, picture_IPD = text_ITD + self.type_2D[0], picture_IPD + self.type_2D[1]
+        if self.mm_cls_D is None:
+            token_IKD = torch.cat([text_ITD, picture_IPD], dim=1)
+            mask_IK = torch.cat([text_IT, picture_IP], dim=1)
+            made_IKD = self.block.padded(token_IKD, mask_IK)
+            weight_IK = mask_IK / mask_IK.sum(1, keepdim=True)
+            return (made_IKD * weight_IK[:, :, None]).sum(1)
+        # The learned token takes the place of the encoders' own class tokens (R3).
+        first_I1D = self.mm_cls_D.expand(len(text_ITD), 1, -1)
+        token_IKD = torch.cat([first_I1D, text_ITD[:, 1:], picture_IPD[:, 1:]], dim=1)
+        seen_I1 = torch.ones_like(text_IT[:, :1])
+        mask_IK = torch.cat([seen_I1, text_IT[:, 1:], picture_IP[:, 1:]], dim=1)
+        return self.block.padded(token_IKD, mask_IK)[:, 0]

@@ -28,9 +28,10 @@ from pmm.model.losses.noised_items import corrupt, noised_item_detection, window
 from pmm.model.losses.of_baselines import full_softmax
 from pmm.model.pmmrec.fusion import MergeFusion
 from pmm.model.pmmrec.item_fusion import CoAttention, VectorFusion
+from pmm.model.pmmrec.one_item import one_item
 from pmm.model.pmmrec.pmmrec_options import PmmrecOptions
 from pmm.model.pmmrec.vector_items import VectorHead, VectorInput, vector_inputs
-from pmm.model.protocol import Encoders, Recommender
+from pmm.model.protocol import Encoders, OneItem, Recommender
 from pmm.model.text_encoders.load_text import load_text
 from pmm.model.user_encoders.choice import make_user_encoder
 from pmm.shards.items import Items
@@ -228,6 +229,17 @@ class Pmmrec(nn.Module, Recommender):
                 inner.append(side.of_vectors(x_RF, (x_RF != 0).any(1)))
         made_RD: Tensor = self.vector_head(*inner)
         return made_RD
+
+    def one_item(self) -> OneItem | None:
+        """Its encoders with their projections, and the fusion."""
+        if self.vector_head is not None:
+            return None
+        return one_item(
+            self.options,
+            text=(self.text, self.text_projection),
+            vision=(self.vision, self.vision_projection),
+            fusion=self.fusion,
+        )
 
     def _pooled(self, token_ND: Tensor, packing: Packing) -> Tensor:
         """An item's vector from the projected tokens of one modality (R4, R5). [I, D]

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -32,7 +32,7 @@ from pmm.recommend.loaded_model import LoadedModel
 from pmm.recommend.many_users import HistoryRanker
 from pmm.recommend.open_run import open_model, version_of
 from pmm.runs.loading import saved_recipe
-from pmm.storage.artefact import Manifest, read_manifest
+from pmm.storage.artefact import read_manifest
 from pmm.storage.home import Home, whole_path
 from pmm.storage.schemas import RECOMMENDATIONS
 from pmm.storage.snapshot import Snapshot
@@ -44,10 +44,35 @@ SHOWN = 5
 """Unknown ids that are named."""
 
 
-def recommend_as_asked(request: RecommendRequest) -> dict[str, Any]:
+class StandsAlone(Protocol):
+    """What answers without a home folder: a bundle."""
+
+    @property
+    def version(self) -> str:
+        """Of the weights."""
+
+    @property
+    def target(self) -> str:
+        """Whose items it has."""
+
+    @property
+    def shards(self) -> str:
+        """Fingerprint of what its items were made of."""
+
+    def load(self, device: str) -> LoadedModel:
+        """The model, ready to answer."""
+
+
+def recommend_as_asked(
+    request: RecommendRequest, bundle: StandsAlone | None = None
+) -> dict[str, Any]:
     """Write the recommendations that are asked for.
 
     A run that was stopped goes on with the first piece that is not there.
+
+    Args:
+        request: what is asked.
+        bundle: what `request.run` is where it is no run.
 
     Returns:
         What stands in `FILE.about.json` beside the file: users, rows, what was skipped, and what it
@@ -60,7 +85,7 @@ def recommend_as_asked(request: RecommendRequest) -> dict[str, Any]:
     out = whole_path(request.out)
     if out.is_dir():
         raise InputError(f"--out {out} is a folder; expected is the name of a file")
-    inputs = _Inputs.of(request)
+    inputs = _Inputs.of(request, bundle)
     pieces = PieceFolder(out, RECOMMENDATIONS, inputs.asked(), request.again("overwrite"))
     with pieces.held():
         if not request.overwrite and (found := pieces.found()) is not None:
@@ -76,10 +101,14 @@ def recommend_as_asked(request: RecommendRequest) -> dict[str, Any]:
 
 
 def _made(request: RecommendRequest, inputs: "_Inputs", pieces: PieceFolder) -> dict[str, Any]:
+<<<<<<< HEAD
     # Users together are ranked by one product with all items, so nothing is gained by an index.
     model = open_model(
         inputs.home, inputs.run, device=request.device, target=inputs.target, index="exact"
     )
+=======
+    model = inputs.open()
+>>>>>>> main
     if model.version != inputs.version:
         raise StaleArtefact(f"{inputs.run} was trained anew meanwhile. Run the same again")
     new = inputs.items.add_to(model) if inputs.items is not None else {}
@@ -95,21 +124,20 @@ class _Inputs:
     run: Path
     target: str
     version: str
-    shards: Manifest | None
+    shards: str | None
+    """Fingerprint; None where there are none."""
+    bundle: StandsAlone | None
     exclude: tuple[str, ...]
     items: NewItemFile | None
     digests: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, request: RecommendRequest) -> "_Inputs":
+    def of(cls, request: RecommendRequest, bundle: StandsAlone | None) -> "_Inputs":
         """Look at all that a request names, before anything is loaded."""
         home, run = request.place()
-        names = saved_recipe(run).names
-        if request.target is None and len(names) > 1:
-            raise InputError(
-                f"{run} was trained on {', '.join(names)}: say which one with --target"
-            )
-        target = home.find_target(request.target or names[0])
+        if bundle is not None:
+            _require_file(request)
+        target = bundle.target if bundle else _target_of(request, home, run)
         items = None if request.items is None else NewItemFile(request.items, request.images)
         digests = {}
         if request.users == EVERY_USER:
@@ -124,8 +152,9 @@ class _Inputs:
             home=home,
             run=run,
             target=target,
-            version=version_of(run),
-            shards=read_manifest(home.shards(target)),
+            version=bundle.version if bundle else version_of(run),
+            shards=bundle.shards if bundle else _fingerprint(home, target),
+            bundle=bundle,
             exclude=read_excluded(request.exclude),
             items=items,
             digests=digests,
@@ -145,9 +174,41 @@ class _Inputs:
             "popularity": request.popularity,
             "target": self.target,
             "model": self.version,
-            "shards": None if self.shards is None else self.shards.fingerprint,
+            "shards": self.shards,
             "users_per_piece": request.users_per_piece,
         }
+
+    def open(self) -> LoadedModel:
+        """What answers."""
+        device = self.request.device
+        if self.bundle is not None:
+            return self.bundle.load(device)
+        return open_model(self.home, self.run, device=device, target=self.target)
+
+
+def _require_file(request: RecommendRequest) -> None:
+    """Refuse what a bundle does not have."""
+    if request.target is not None:
+        raise InputError(
+            f"{request.run} is a bundle, which has the items of one target: leave out --target"
+        )
+    if request.users == EVERY_USER:
+        raise InputError(
+            f"{request.run} is a bundle, which does not have the histories of all users: name a "
+            "file of them with --users FILE"
+        )
+
+
+def _target_of(request: RecommendRequest, home: Home, run: Path) -> str:
+    names = saved_recipe(run).names
+    if request.target is None and len(names) > 1:
+        raise InputError(f"{run} was trained on {', '.join(names)}: say which one with --target")
+    return home.find_target(request.target or names[0])
+
+
+def _fingerprint(home: Home, target: str) -> str | None:
+    found = read_manifest(home.shards(target))
+    return None if found is None else found.fingerprint
 
 
 def _sha256(path: Path, option: str) -> str:

@@ -20,7 +20,7 @@ class RecommendRequest:
     """Recommendations of a run for many users."""
 
     run: Annotated[Path, Flag(argument=True)] = field(kw_only=False)
-    """Folder of a run, or its name."""
+    """Folder of a run, or its name; or the folder of a bundle."""
     out: Annotated[Path, Flag(metavar="FILE.parquet")]
     """Where the recommendations go: columns user_id, item_id, rank, score."""
     users: Annotated[str, Flag(group="data", metavar="FILE|all")] = EVERY_USER

@@ -1,0 +1,1 @@
+"""A finished run as one folder that stands alone: written, checked, opened, passed on."""

@@ -1,0 +1,1 @@
+"""A model behind HTTP: recommendations, items that come and go, other models without a gap."""
