@@ -56,13 +56,12 @@ class Client:
         return json.loads(read)
 
     def is_ready(self) -> bool:
-        """Whether there is a server and a model in it."""
+        """Whether there is a server, a model in it, and a catalogue that can be listed."""
         try:
-            self("GET", "/health/ready")
+            return bool(self("GET", "/health/ready")["search"])
         except (OSError, http.client.HTTPException, RuntimeError):
             self._of.__dict__.clear()
             return False
-        return True
 
     def put(self, item_id: str, text: str) -> Any:
         """Add an item by its text."""

@@ -4,11 +4,7 @@ Shape suffixes: B users, L positions of a window, W what the user encoder is giv
 items, D width.
 """
 
-<<<<<<< HEAD
-from collections.abc import Callable, Mapping, Sequence
-=======
-from collections.abc import Iterator, Mapping, Sequence
->>>>>>> main
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from threading import Lock
 from typing import Protocol

@@ -10,23 +10,15 @@ import polars as pl
 import torch
 
 from pmm.advice import command
-<<<<<<< HEAD
 from pmm.arrays import Int64s
-from pmm.errors import PmmError
-from pmm.evaluate.catalogue import embed_catalogue
-=======
 from pmm.errors import InputError, PmmError
 from pmm.evaluate.catalogue import Catalogue, embed_catalogue
->>>>>>> main
 from pmm.ingest.targets.target_tables import open_target
 from pmm.model.features.frozen_vectors import own_tokenizer, vectors_trunk
 from pmm.model.protocol import ModelOptions
 from pmm.recommend.catalogue_state import GrowingCatalogue
-<<<<<<< HEAD
 from pmm.recommend.item_index import USERS, IndexChoice
-=======
 from pmm.recommend.item_reader import ContentReading
->>>>>>> main
 from pmm.recommend.loaded_model import LoadedModel, popularity_of
 from pmm.recommend.torch_encoder import TorchEncoder
 from pmm.runs.device import pick_precision
@@ -63,7 +55,7 @@ def open_model(
         PmmError: as `pmm.evaluate.evaluation.evaluate_run`; an approximate index is asked for and
             cannot be had.
     """
-    return open_run(home, run_dir, device=device, target=target).answering
+    return open_run(home, run_dir, device=device, target=target, index=index).answering
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +75,12 @@ class OpenedRun:
 
 
 def open_run(
-    home: Home, run_dir: Path, *, device: str = "auto", target: str | None = None
+    home: Home,
+    run_dir: Path,
+    *,
+    device: str = "auto",
+    target: str | None = None,
+    index: IndexChoice = "auto",
 ) -> OpenedRun:
     """The same as `open_model`, with what it was made of."""
     seen = Snapshot(run_dir / RECIPE, f"the run {run_dir}", command("recommend", run_dir))
