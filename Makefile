@@ -9,10 +9,10 @@ DEMO_HOME ?= pmm-demo
 EMPTY := .venv-wheel
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fix docs bench wheel clean
+.PHONY: help demo serve-demo test fix docs bench wheel clean
 
 help:  ## this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -36,6 +36,13 @@ $(VENV)/.installed-docs: pyproject.toml constraints.txt | $(BIN)/python
 
 demo: $(VENV)/.installed  ## install, then raw data -> trained model -> metrics and pictures on the embedded world
 	$(BIN)/pmm demo --home $(DEMO_HOME)
+
+$(VENV)/.installed-serve: $(VENV)/.installed
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[serve]'
+	@touch $@
+
+serve-demo: $(VENV)/.installed-serve demo  ## the demo if it has not run, then its model behind HTTP, with a page to try it
+	$(BIN)/pmm serve demo-finetuned --home $(DEMO_HOME)
 
 test: $(VENV)/.installed-dev  ## install, then the gate: format, lint, types, tests, docs
 	$(BIN)/ruff format --check .

@@ -25,6 +25,7 @@ from pmm.bundle.layout import AGAIN, ITEMS, PICTURES, USERS, VECTORS, BundleHead
 from pmm.errors import BrokenArtefact, InputError
 from pmm.machine import free_bytes
 from pmm.progress import progress
+from pmm.recommend.answers import TestUser
 from pmm.recommend.loaded_model import ItemSource
 from pmm.shards.tars import BLOCK, TarWriter
 from pmm.storage.schemas import BUNDLE_ITEMS, BUNDLE_USERS, read_table, write_table
@@ -176,21 +177,6 @@ class BundleItems:
     def _pictures(self) -> mmap.mmap:
         with (self.place / PICTURES).open("rb") as file:
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-
-
-@dataclass(frozen=True, kw_only=True)
-class TestUser:
-    """A user of the test, by raw ids."""
-
-    __test__ = False  # pytest would take the name for a test
-
-    user_id: str
-    history: tuple[str, ...]
-    """Oldest first; what the ranking was asked with."""
-    target: str
-    """The true next item."""
-    rank: int
-    """Of the target among all items but the rest of the history; 1 is best, ties count against."""
 
 
 def write_users(

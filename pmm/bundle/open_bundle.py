@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from pmm.arrays import Int64s
-from pmm.bundle.bundle_tables import BundleItems, TestUser, read_users, read_vectors
+from pmm.bundle.bundle_tables import BundleItems, read_users, read_vectors
 from pmm.bundle.layout import (
     AGAIN,
     HEADER,
@@ -29,6 +29,7 @@ from pmm.bundle.layout import (
 from pmm.bundle.sums import verified_files
 from pmm.errors import BrokenArtefact, InputError
 from pmm.evaluate.popularity_mix import PopularityMix
+from pmm.recommend.answers import TestUser
 from pmm.recommend.catalogue_state import GrowingCatalogue
 from pmm.recommend.encoder import Encoder
 from pmm.recommend.item_index import USERS as MEASURED_BY

@@ -21,6 +21,7 @@ def run(request: EvaluateRequest) -> None:
         print("\n".join(["", *lines, ""]))
     look = command_line("inspect", run_dir)
     print(f"Written to {run_dir}: ranks, metrics, gallery. Look: {look}")
+    print(f"Next: {command_line('serve', run_dir)}")
 
 
 def command() -> GroupedCommand:

@@ -97,6 +97,10 @@ def run_demo(home: Home, *, size: Size, epochs: int | None, seed: int, command: 
             f"Validation by epoch, from scratch and pre-trained: {plot}",
             f"Histories, true next items and top tens: {home.run(FINETUNED) / 'gallery.png'}",
             f"{time.monotonic() - started:,.0f} s",
+            "",
+            "Next: " + command_line("serve", FINETUNED, home=home.option),
+            "It answers over HTTP, with a page to try it, also with items of your own. In a "
+            "checkout make serve-demo installs what that needs, and starts it.",
         ]
     )
 

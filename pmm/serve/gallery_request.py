@@ -19,7 +19,7 @@ class GalleryRequest:
     """What `pmm gallery` can be asked."""
 
     run: Annotated[Path, Flag(argument=True)] = field(kw_only=False)
-    """Folder of a run, or its name."""
+    """Folder of a run, or its name; or the folder of a bundle."""
     html: Annotated[Path, Flag(group="output", metavar="FILE")]
     """The file to write; one that is there is replaced."""
     items: Annotated[int, Flag(group="output")] = 500

@@ -1,4 +1,4 @@
-"""A run's folder -> a model that serves: what answers, what searches, and whom it was tested on."""
+"""The folder of a run or a bundle -> a model that serves, its search, and its test users."""
 
 import threading
 from collections.abc import Iterator, Sequence
@@ -9,7 +9,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from pmm.advice import command
-from pmm.errors import MissingArtefact
+from pmm.bundle.open_bundle import Bundle, bundle_at
+from pmm.errors import InputError, MissingArtefact
 from pmm.recommend.loaded_model import LoadedModel
 from pmm.serve.item_search import ItemSearch, ListedItem
 from pmm.serve.tested_users import TestedUsers
@@ -65,31 +66,37 @@ class ServedModel:
 
 
 def load_served(
-    place: Path, home: Home, *, device: str = "auto", target: str | None = None
+    place: Path, home: Home, *, device: str = "auto", target: str | None = None, onnx: bool = False
 ) -> ServedModel:
     """A model by its folder, which begins to read its catalogue for searches; as `open_served`."""
-    served = open_served(place, home, device=device, target=target)
+    served = open_served(place, home, device=device, target=target, onnx=onnx)
     served.fill_search()
     return served
 
 
 def open_served(
-    place: Path, home: Home, *, device: str = "auto", target: str | None = None
+    place: Path, home: Home, *, device: str = "auto", target: str | None = None, onnx: bool = False
 ) -> ServedModel:
     """A model by its folder.
 
     Args:
-        place: the folder of a run.
+        place: the folder of a run or of a bundle.
         home: where the shards of a run are.
         device: where to compute.
         target: whose items it answers with; None: its own.
+        onnx: answer from a bundle's graphs, without torch.
 
     Raises:
         PmmError: there is none, or it cannot be used; as `pmm.recommend.open_run.open_model`.
     """
+    if bundle := bundle_at(place):
+        return _of_bundle(bundle, device=device, target=target, onnx=onnx)
     if not (place / "recipe.toml").is_file():
         made_by = command("train", target="NAME", name=place.name)
-        raise MissingArtefact(f"{place} is no run: it has no recipe.toml. Run: {made_by}")
+        raise MissingArtefact(f"{place} is neither a run nor a bundle. Run: {made_by}")
+    if onnx:
+        made_by = command("export", place, to="DIR", onnx=True)
+        raise InputError(f"{place} is a run, which has no ONNX graphs. Run: {made_by}")
     from pmm.recommend.open_run import open_model
     from pmm.runs.loading import targets_of
 
@@ -97,6 +104,17 @@ def open_served(
     name = home.find_target(target or targets_of(place)[0])
     users = users_of_run(place, home, name, model.state.ids)
     return ServedModel(name=place.name, place=place, target=name, model=model, users=users)
+
+
+def _of_bundle(bundle: Bundle, *, device: str, target: str | None, onnx: bool) -> ServedModel:
+    place = bundle.place
+    if target is not None and target != bundle.target:
+        raise InputError(
+            f"{place} is a bundle, which has the items of {bundle.target}: leave out --target"
+        )
+    model = bundle.load(device, onnx=onnx)
+    users = TestedUsers.of(bundle.users())
+    return ServedModel(name=place.name, place=place, target=bundle.target, model=model, users=users)
 
 
 def users_of_run(place: Path, home: Home, target: str, ids: Sequence[str]) -> TestedUsers:

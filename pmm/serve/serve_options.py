@@ -14,7 +14,7 @@ class ServeRequest:
     """A model, where it is called, and by whom."""
 
     run: Annotated[Path, Flag(argument=True)] = field(kw_only=False)
-    """Folder of a run, or its name."""
+    """Folder of a run, or its name; or the folder of a bundle."""
     target: Annotated[str | None, Flag(group="data", shown="its own")] = None
     """Another dataset, whose items it answers with."""
     host: Annotated[str, Flag(group="output")] = "127.0.0.1"
@@ -34,6 +34,8 @@ class ServeRequest:
     """Folder below which POST /models may load."""
     device: Annotated[str, Flag(group="training")] = "auto"
     """auto, cpu, cuda, cuda:1, mps."""
+    onnx: Annotated[bool, Flag(group="training")] = False
+    """Compute with the ONNX graphs of a bundle, without torch."""
     home: Annotated[Path | None, Flag(group="output", shown="that of the run")] = None
     """Folder of all artefacts."""
 

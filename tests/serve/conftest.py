@@ -41,9 +41,17 @@ def _module(path: Path, name: str) -> ModuleType:
 
 
 @pytest.fixture(scope="session")
-def served_runs(shop: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def runs_of_tests() -> ModuleType:
+    """What makes small runs."""
+    return _module(HERE.parent / "recommend" / "conftest.py", "pmm_tests_runs")
+
+
+@pytest.fixture(scope="session")
+def served_runs(
+    shop: Any, runs_of_tests: ModuleType, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """A folder of runs: first and second (both take items), ids (does not), raw, wrong."""
-    made = _module(HERE.parent / "recommend" / "conftest.py", "pmm_tests_runs")
+    made = runs_of_tests
     folder = tmp_path_factory.mktemp("home") / "runs"
     options = {
         "first": made.options_of(shop, "pmmrec"),

@@ -109,7 +109,9 @@ def serve(request: ServeRequest) -> None:
     with contextlib.closing(listening):
         serving = Serving(
             request.folder(home, run),
-            lambda place: load_served(place, home, device=request.device, target=_target(place)),
+            lambda place: load_served(
+                place, home, device=request.device, target=_target(place), onnx=request.onnx
+            ),
         )
 
         def _target(place: Any) -> str | None:
