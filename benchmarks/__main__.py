@@ -14,9 +14,12 @@ NO_BENCHMARKS = {
     "claims_page",
     "img2dataset_peer",
     "hm_systems",
+    "index_libraries",
     "recbole_parity",
     "recbole_peer",
     "recbole_sasrec",
+    "serve_http",
+    "serve_replay",
     "real_encoders",
 }
 """What the benchmarks share; the claims, which take hours; those beside RecBole, which

@@ -4,6 +4,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+
+from pmm.arrays import Int64s
 from pmm.bundle.bundle_tables import BundleItems, read_users, read_vectors
 from pmm.bundle.layout import (
     AGAIN,
@@ -29,6 +32,8 @@ from pmm.evaluate.popularity_mix import PopularityMix
 from pmm.recommend.answers import TestUser
 from pmm.recommend.catalogue_state import GrowingCatalogue
 from pmm.recommend.encoder import Encoder
+from pmm.recommend.item_index import USERS as MEASURED_BY
+from pmm.recommend.item_index import IndexChoice
 from pmm.recommend.loaded_model import LoadedModel
 
 
@@ -90,15 +95,19 @@ class Bundle:
         """The test users, by which whoever loads it can check it."""
         return read_users(self.place, self.header, self.items.ids)
 
-    def load(self, device: str = "auto", *, onnx: bool = False) -> LoadedModel:
+    def load(
+        self, device: str = "auto", *, onnx: bool = False, index: IndexChoice = "auto"
+    ) -> LoadedModel:
         """The model, ready to answer.
 
         Args:
             device: where torch computes.
             onnx: compute with onnxruntime on the CPU; torch is not even imported.
+            index: how items are searched.
 
         Raises:
-            PmmError: its files do not fit one another, or it has no ONNX graphs.
+            PmmError: its files do not fit one another, it has no ONNX graphs, or an approximate
+                index is asked for and cannot be had.
         """
         header, items = self.header, self.items
         input_NW, score_ND = read_vectors(self.place, header)
@@ -109,7 +118,18 @@ class Bundle:
             items,
             version=header.version,
             chosen=PopularityMix(alpha=chosen.alpha, kappa=chosen.kappa) if chosen else None,
+            index=index,
+            sample=self._sample,
         )
+
+    def _sample(self) -> list[Int64s]:
+        """Histories of some test users, by row, on which an index is measured."""
+        row_of = {item_id: row for row, item_id in enumerate(self.items.ids)}
+        users = self.users()
+        step = max(1, len(users) // MEASURED_BY)
+        return [
+            np.array([row_of[each] for each in user.history], np.int64) for user in users[::step]
+        ]
 
     def _encoder(self, device: str, *, onnx: bool) -> Encoder:
         if onnx:

@@ -4,7 +4,7 @@ Shape suffixes: B users, L positions of a window, W what the user encoder is giv
 items, D width.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from threading import Lock
 from typing import Protocol
@@ -18,7 +18,8 @@ from pmm.evaluate.popularity_mix import KAPPA, PopularityMix
 from pmm.recommend.answers import Contribution, ItemCard, NewItem, Recommended, Scored, Wanted
 from pmm.recommend.catalogue_state import CatalogueState, GrowingCatalogue
 from pmm.recommend.encoder import Encoder
-from pmm.recommend.many_users import HistoryRanker, windows_of
+from pmm.recommend.item_index import IndexChoice, ItemIndex, open_index
+from pmm.recommend.many_users import ENCODED_USERS, HistoryRanker, windows_of
 from pmm.recommend.top_k import defined_scores, top_k
 
 
@@ -49,6 +50,8 @@ class LoadedModel:
         *,
         version: str,
         chosen: PopularityMix | None = None,
+        index: IndexChoice = "auto",
+        sample: Callable[[], Sequence[Int64s]] = tuple,
     ) -> None:
         """Put a model together.
 
@@ -58,6 +61,12 @@ class LoadedModel:
             source: what they look like.
             version: of the weights; answers of two versions are not alike.
             chosen: the share of popularity that the validation items chose, if they did.
+            index: how items are searched, as of `pmm.recommend.item_index`.
+            sample: gives histories of the target's users, by row, on which an approximate index is
+                measured; not asked for where all items are scanned.
+
+        Raises:
+            InputError: an approximate index is asked for and cannot be had.
         """
         self.version, self.encoder, self.chosen = version, encoder, chosen
         self._catalogue, self._source = catalogue, source
@@ -65,6 +74,18 @@ class LoadedModel:
         self._withdrawn: set[str] = set()
         self._writing = Lock()
         self._rows_of_category: dict[str, list[int]] | None = None
+        self._log_share: tuple[CatalogueState, Float32s] | None = None
+        self.sample = sample
+        """Histories of some of the target's users."""
+        self.index: ItemIndex | None = open_index(
+            index,
+            catalogue.state,
+            lambda: self.user_vectors(sample()),
+            by_product=encoder.by_product,
+            mix=chosen,
+            temperature=encoder.temperature,
+        )
+        """None: every answer looks at all items."""
 
     @property
     def state(self) -> CatalogueState:
@@ -98,13 +119,17 @@ class LoadedModel:
             InputError: a category that no item has.
         """
         state = self.state
+        factor, added_N = self._of_popularity(state, wanted)
         return HistoryRanker(
             encoder=self.encoder,
             state=state,
             allowed_N=self._allowed(state, wanted),
-            added_N=self._of_popularity(state, wanted),
+            added_N=added_N,
             k=wanted.k,
             keep_history=wanted.keep_history,
+            index=self.index,
+            factor=factor,
+            hidden=len(wanted.exclude),
         )
 
     def similar(self, item_id: str, k: int = 10) -> list[Scored]:
@@ -241,7 +266,9 @@ class LoadedModel:
             kept = items if keep_pictures else [replace(each, image=None) for each in items]
             self._added |= {each.item_id: each for each in kept}
             self._withdrawn -= set(ids)
-            self._catalogue.add(ids, input_RW, score_RD)
+            state = self._catalogue.add(ids, input_RW, score_RD)
+            if self.index is not None:
+                self.index.follow(state)
 
     def remove_items(self, ids: Sequence[str]) -> None:
         """Recommend items no more; histories keep them.
@@ -298,16 +325,32 @@ class LoadedModel:
                 found_N[place] = bool(set(each.categories) & set(names))
         return found_N
 
-    def _of_popularity(self, state: CatalogueState, wanted: Wanted) -> Float32s | None:
+    def _of_popularity(
+        self, state: CatalogueState, wanted: Wanted
+    ) -> tuple[float, Float32s | None]:
+        """What the log share is multiplied by, and the products."""
         mix = self.chosen or PopularityMix()
         if wanted.popularity != "chosen":
             mix = PopularityMix(
                 alpha=float(wanted.popularity), kappa=self.chosen.kappa if self.chosen else KAPPA
             )
         if mix.alpha == 0:
-            return None
-        factor = np.float32(mix.alpha * self.encoder.temperature)
-        return factor * mix.log_share(state.count_N)
+            return 0.0, None
+        kept = self._log_share  # counts change with a state alone, and so many logs take long
+        if kept is None or kept[0] is not state:
+            self._log_share = kept = state, mix.log_share(state.count_N)
+        factor = mix.alpha * self.encoder.temperature
+        return factor, np.float32(factor) * kept[1]
+
+    def user_vectors(self, histories: Sequence[Int64s]) -> Float32s:
+        """What users are scored with, [B, D], of histories by row; empty ones are left out."""
+        state, longest = self.state, self.encoder.max_length
+        known = [each for each in histories if len(each)]
+        found = [np.zeros((0, state.score_ND.shape[1]), np.float32)]
+        for start in range(0, len(known), ENCODED_USERS):
+            windows = windows_of(state, known[start : start + ENCODED_USERS], longest)
+            found.append(self.encoder.users(*windows))
+        return np.concatenate(found)
 
 
 class _Scorer:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from pmm.arrays import Float32s, Int64s
 from pmm.recommend.catalogue_state import CatalogueState
 from pmm.recommend.encoder import Encoder
+from pmm.recommend.item_index import ItemIndex
 from pmm.recommend.top_k import rounding_slack, scores_of_pairs, top_k, top_of_scores
 
 ENCODED_USERS = 256
@@ -66,6 +67,12 @@ class HistoryRanker:
     """Added to all scores, as of popularity."""
     k: int
     keep_history: bool
+    index: ItemIndex | None = None
+    """What proposes items; None: all are looked at."""
+    factor: float = 0.0
+    """Of the log share of popularity, in what is added."""
+    hidden: int = 0
+    """How many of the best may not come for anybody."""
 
     def rank(self, histories: Sequence[Int64s]) -> Ranked:
         """The best items for each history of rows, oldest first; the popular ones for an empty one.
@@ -132,7 +139,7 @@ class HistoryRanker:
         block = BLOCK
         while block >= SMALLEST_BLOCK and len(self.state) < block * BLOCKS_A_PLACE * self.k:
             block //= 2
-        if len(user_BD) == 1 or block < SMALLEST_BLOCK:
+        if self.index is not None or len(user_BD) == 1 or block < SMALLEST_BLOCK:
             both = zip(user_BD, histories, strict=True)
             return [self._alone(user_D, history_H) for user_D, history_H in both]
         found: list[tuple[Int64s, Float32s]] = []
@@ -146,14 +153,19 @@ class HistoryRanker:
         return found
 
     def _alone(self, user_D: Float32s, history_H: Int64s) -> tuple[Int64s, Float32s]:
-        state = self.state
+        state, mine_N = self.state, self._mine(history_H)
+        if self.index is not None:
+            return self.index.best(
+                state,
+                user_D,
+                mine_N,
+                self.k,
+                hidden=self.hidden + (0 if self.keep_history else len(history_H)),
+                factor=self.factor,
+                added_N=self.added_N,
+            )
         return top_k(
-            user_D,
-            state.score_ND,
-            self._mine(history_H),
-            self.k,
-            longest=state.longest,
-            added_N=self.added_N,
+            user_D, state.score_ND, mine_N, self.k, longest=state.longest, added_N=self.added_N
         )
 
     def _together(

@@ -5,16 +5,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import torch
 
 from pmm.advice import command
+from pmm.arrays import Int64s
 from pmm.errors import InputError, PmmError
 from pmm.evaluate.catalogue import Catalogue, embed_catalogue
 from pmm.ingest.targets.target_tables import open_target
 from pmm.model.features.frozen_vectors import own_tokenizer, vectors_trunk
 from pmm.model.protocol import ModelOptions
 from pmm.recommend.catalogue_state import GrowingCatalogue
+from pmm.recommend.item_index import USERS, IndexChoice
 from pmm.recommend.item_reader import ContentReading
 from pmm.recommend.loaded_model import LoadedModel, popularity_of
 from pmm.recommend.torch_encoder import TorchEncoder
@@ -32,7 +35,12 @@ from pmm.storage.verify import sha256_of
 
 
 def open_model(
-    home: Home, run_dir: Path, *, device: str = "auto", target: str | None = None
+    home: Home,
+    run_dir: Path,
+    *,
+    device: str = "auto",
+    target: str | None = None,
+    index: IndexChoice = "auto",
 ) -> LoadedModel:
     """A run's best model with the catalogue of a target encoded, ready to answer.
 
@@ -41,11 +49,13 @@ def open_model(
         run_dir: the run's folder.
         device: where to compute.
         target: which; None = the run's own. Another one is answered for without training.
+        index: how items are searched.
 
     Raises:
-        PmmError: as `pmm.evaluate.evaluation.evaluate_run`.
+        PmmError: as `pmm.evaluate.evaluation.evaluate_run`; an approximate index is asked for and
+            cannot be had.
     """
-    return open_run(home, run_dir, device=device, target=target).answering
+    return open_run(home, run_dir, device=device, target=target, index=index).answering
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +75,12 @@ class OpenedRun:
 
 
 def open_run(
-    home: Home, run_dir: Path, *, device: str = "auto", target: str | None = None
+    home: Home,
+    run_dir: Path,
+    *,
+    device: str = "auto",
+    target: str | None = None,
+    index: IndexChoice = "auto",
 ) -> OpenedRun:
     """The same as `open_model`, with what it was made of."""
     seen = Snapshot(run_dir / RECIPE, f"the run {run_dir}", command("recommend", run_dir))
@@ -93,6 +108,8 @@ def open_run(
         source,
         version=version,
         chosen=popularity_of(about.get("popularity")),
+        index=index,
+        sample=lambda: _sample(shards),
     )
     return OpenedRun(run=run, answering=answering, catalogue=found, items=source, dtype=dtype)
 
@@ -125,6 +142,14 @@ def reading_of(options: ModelOptions, shards: Shards) -> ContentReading:
             f"the tokenizer of {spec.encoder} is not the one that made the tokens of {shards.place}"
         )
     return ContentReading(tokenizer=tokenizer, prefix=made.get("prefix", ""), **how)
+
+
+def _sample(shards: Shards) -> list[Int64s]:
+    """Histories of some users before their test item, by row; the same ones every time."""
+    history = shards.sequences().history("test")
+    draw = np.random.default_rng(0)
+    users = draw.choice(len(history), min(USERS, len(history)), replace=False)
+    return [history[int(user)].astype(np.int64) - 1 for user in users]
 
 
 class ShardItems:

@@ -231,3 +231,23 @@ def test_pmm_load_says_what_a_bundle_cannot_do(made: tuple[Path, Path], shop: An
         open_bundle(place, onnx=True)
     with pytest.raises(MissingArtefact, match="ask the run"):
         _ = pmm.load(place).ranks
+
+
+def test_an_index_of_a_bundle_is_measured_by_its_test_users(
+    shop: Any, runs: Any, tmp_path: Path
+) -> None:
+    run = runs.make_run(shop, tmp_path / "run", runs.options_of(shop, "sasrec"))
+    export_run(shop.home, run, tmp_path / "bundle", BundleOptions())
+    bundle = Bundle(tmp_path / "bundle")
+    model = bundle.load()
+    assert model.index is None  # so few items are scanned
+    ids = model.state.ids
+    histories = [tuple(ids[row] for row in rows) for rows in model.sample()]
+    assert histories == [each.history for each in bundle.users()]
+    try:
+        indexed = bundle.load(index="approximate")
+    except InputError as error:
+        assert "an index of these items" in str(error)
+    else:
+        assert indexed.index is not None
+        assert indexed.recommend(histories) == model.recommend(histories)

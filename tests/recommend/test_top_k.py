@@ -57,3 +57,14 @@ def test_fewer_come_only_where_fewer_are_allowed(k: int) -> None:
     assert scores.tolist() == [2.0, 2.0, 1.0][:k]
     nothing, _ = top_k(np.ones(4, np.float32), items, allowed & False, k, longest=1.0)
     assert not len(nothing)
+
+
+@given(st.integers(0, 10_000), st.integers(1, 60), st.integers(1, 70))
+def test_the_best_of_scores_are_those_of_a_sort(seed: int, n: int, k: int) -> None:
+    draw = np.random.default_rng(seed)
+    scores, allowed = draw.integers(-3, 4, n).astype(np.float32), draw.random(n) < 0.7
+    order = [row for row in range(n) if allowed[row]]
+    order.sort(key=lambda row: (-scores[row], row))
+    rows, best = top_of_scores(scores, allowed, k)
+    assert rows.tolist() == order[:k]
+    assert best.tolist() == scores[rows].tolist()

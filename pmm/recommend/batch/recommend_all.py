@@ -28,6 +28,7 @@ from pmm.recommend.batch.history_spool import SpooledHistories, cut, spool
 from pmm.recommend.batch.new_item_file import NewItemFile
 from pmm.recommend.batch.piece_folder import HISTORIES_FOLDER, PieceFolder
 from pmm.recommend.batch.recommend_options import EVERY_USER, RecommendRequest
+from pmm.recommend.item_index import IndexChoice
 from pmm.recommend.loaded_model import LoadedModel
 from pmm.recommend.many_users import HistoryRanker
 from pmm.recommend.open_run import open_model, version_of
@@ -59,7 +60,7 @@ class StandsAlone(Protocol):
     def shards(self) -> str:
         """Fingerprint of what its items were made of."""
 
-    def load(self, device: str) -> LoadedModel:
+    def load(self, device: str, *, index: IndexChoice = "auto") -> LoadedModel:
         """The model, ready to answer."""
 
 
@@ -101,6 +102,7 @@ def recommend_as_asked(
 
 
 def _made(request: RecommendRequest, inputs: "_Inputs", pieces: PieceFolder) -> dict[str, Any]:
+    # Users together are ranked by one product with all items, so nothing is gained by an index.
     model = inputs.open()
     if model.version != inputs.version:
         raise StaleArtefact(f"{inputs.run} was trained anew meanwhile. Run the same again")
@@ -175,8 +177,8 @@ class _Inputs:
         """What answers."""
         device = self.request.device
         if self.bundle is not None:
-            return self.bundle.load(device)
-        return open_model(self.home, self.run, device=device, target=self.target)
+            return self.bundle.load(device, index="exact")
+        return open_model(self.home, self.run, device=device, target=self.target, index="exact")
 
 
 def _require_file(request: RecommendRequest) -> None:
