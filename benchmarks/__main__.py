@@ -16,6 +16,7 @@ NO_BENCHMARKS = {
     "hm_systems",
     "index_libraries",
     "recbole_parity",
+    "recommend_many",
     "recbole_peer",
     "recbole_sasrec",
     "serve_http",

@@ -46,14 +46,26 @@ class Client:
         self, method: str, path: str, body: bytes | None = None, kind: str = "application/json"
     ) -> Any:
         """The answer's JSON; anything but a success ends the benchmark."""
-        if not hasattr(self._of, "connection"):
-            self._of.connection = http.client.HTTPConnection(*self._place, timeout=60)
-        self._of.connection.request(method, path, body, {"Content-Type": kind} if body else {})
-        answer = self._of.connection.getresponse()
+        headers = {"Content-Type": kind} if body else {}
+        try:
+            answer = self._answer(method, path, body, headers)
+        except (
+            ConnectionError,
+            http.client.HTTPException,
+        ):  # closed, as nothing was asked for long
+            self._of.__dict__.clear()
+            answer = self._answer(method, path, body, headers)
         read = answer.read()
         if answer.status >= 300:
             raise RuntimeError(f"{method} {path}: {answer.status} {read[:300]!r}")
         return json.loads(read)
+
+    def _answer(self, *request: Any) -> http.client.HTTPResponse:
+        if not hasattr(self._of, "connection"):
+            self._of.connection = http.client.HTTPConnection(*self._place, timeout=60)
+        self._of.connection.request(*request)
+        found: http.client.HTTPResponse = self._of.connection.getresponse()
+        return found
 
     def is_ready(self) -> bool:
         """Whether there is a server, a model in it, and a catalogue that can be listed."""

@@ -49,5 +49,5 @@ def test_few_commands_of_the_pages_are_not_run_and_each_says_why(pages: ModuleTy
     ]
     left_out = [command for command in found if command.not_run is not None]
     assert len(found) > 60
-    assert len(left_out) <= 22
+    assert len(left_out) <= 24
     assert all(len(str(command.not_run)) > 10 for command in left_out)

@@ -254,7 +254,7 @@ def test_another_model_is_swapped_in_with_the_live_items_and_back(
         ("wrong", 409, "another rank than its evaluation"),
         ("raw", 409, "has no evaluated test users"),
         ("ids", 409, "cannot take an item that was added"),
-        ("nothing", 422, "is no run"),
+        ("nothing", 422, "is neither a run nor a bundle"),
     ],
 )
 def test_a_model_that_does_not_pass_is_not_served(

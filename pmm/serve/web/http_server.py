@@ -2,12 +2,14 @@
 
 import asyncio
 import contextlib
+import gc
 import ipaddress
 import logging
 import signal
 import socket
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -21,7 +23,7 @@ from pmm.serve.limits import (
     KEEP_ALIVE_SECONDS,
     STOP_SECONDS,
 )
-from pmm.serve.load_served import load_served
+from pmm.serve.load_served import ServedModel, load_served
 from pmm.serve.serve_options import ServeRequest
 from pmm.serve.serving import Serving
 from pmm.serve.web.access import LOCAL_NAMES, AccessRules, read_tokens
@@ -37,6 +39,11 @@ class PatientProtocol(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for the first head."""
+        # Head and body of an answer are two writes, and the second would wait for the client's
+        # acknowledgement of the first, 40 ms. asyncio does this for sockets that say TCP alone.
+        made = transport.get_extra_info("socket")
+        if made is not None and made.family in (socket.AF_INET, socket.AF_INET6):
+            made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         super().connection_made(transport)
         self._wait_for_head()
 
@@ -107,16 +114,19 @@ def serve(request: ServeRequest) -> None:
     rules = _rules(request)
     listening = _listen(request.host, request.port)
     with contextlib.closing(listening):
-        serving = Serving(
-            request.folder(home, run),
-            lambda place: load_served(
-                place, home, device=request.device, target=_target(place), onnx=request.onnx
-            ),
-        )
 
-        def _target(place: Any) -> str | None:
-            return request.target if place == run else None
+        def load_model(place: Path) -> ServedModel:
+            target = request.target if place == run else None
+            served = load_served(
+                place, home, device=request.device, target=target, onnx=request.onnx
+            )
+            # Ids of a million items are a million objects, and each round of the garbage collector
+            # would stop all answers to walk through them.
+            gc.collect()
+            gc.freeze()
+            return served
 
+        serving = Serving(request.folder(home, run), load_model)
         app = make_app(serving, rules, place_of=lambda name: request.place_of(name, run))
         server = _Server(_config(app), serving)
         failed: list[Exception] = []
