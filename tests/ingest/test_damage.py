@@ -435,7 +435,7 @@ def ends_in_time(start: float) -> bool:
     return time.monotonic() - start < PATIENCE_S
 
 
-@pytest.mark.parametrize("seed", range(6 * MORE))
+@pytest.mark.parametrize("seed", range(3 * MORE))
 def test_damaged_interactions_read_as_a_slow_reading_says(tmp_path, small_blocks, seed):
     rng, confirmed = random.Random(seed), 0
     files = CsvFiles(interactions=tmp_path / "inter.csv", items=tmp_path / "items.csv")
@@ -467,7 +467,7 @@ def test_damaged_interactions_read_as_a_slow_reading_says(tmp_path, small_blocks
     assert confirmed > 30
 
 
-@pytest.mark.parametrize("seed", range(4 * MORE))
+@pytest.mark.parametrize("seed", range(2 * MORE))
 def test_damaged_items_read_as_a_slow_reading_says(tmp_path, small_blocks, seed):
     rng, confirmed = random.Random(1000 + seed), 0
     path = tmp_path / "items.csv"
@@ -511,7 +511,7 @@ def article_text(row: dict[str, str]) -> tuple[str, str]:
     return repaired(row["article_id"].strip()), join_text(described, tags)
 
 
-@pytest.mark.parametrize("seed", range(6 * MORE))
+@pytest.mark.parametrize("seed", range(3 * MORE))
 def test_damaged_files_of_hm_read_as_a_slow_reading_says(tmp_path, small_blocks, seed):
     rng, confirmed = random.Random(2000 + seed), 0
     sales, listed = tmp_path / hm.TRANSACTIONS, tmp_path / hm.ARTICLES
@@ -543,7 +543,7 @@ def test_damaged_files_of_hm_read_as_a_slow_reading_says(tmp_path, small_blocks,
     assert confirmed > 30
 
 
-@pytest.mark.parametrize("seed", range(4 * MORE))
+@pytest.mark.parametrize("seed", range(2 * MORE))
 def test_a_whole_ingest_of_a_damaged_file_adds_up_or_is_refused(ingest_text, adds_up, seed):
     rng = random.Random(seed)
     try:
