@@ -367,7 +367,11 @@ def damage(raw, rng):
 
 
 def each_seed(seeds):
-    return [(layout, seed) for layout, count in seeds.items() for seed in range(max(1, count // 2) * MORE)]
+    return [
+        (layout, seed)
+        for layout, count in seeds.items()
+        for seed in range(max(1, count // 2) * MORE)
+    ]
 
 
 @pytest.fixture
