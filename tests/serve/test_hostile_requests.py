@@ -357,6 +357,19 @@ def test_a_site_that_is_let_in_may_call_where_reading_needs_a_token(
         assert found.status_code == 200
 
 
+def test_the_target_stays_with_the_run_however_its_folder_is_spelled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("first", "second"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+    (tmp_path / "linked").symlink_to(tmp_path / "runs")
+    monkeypatch.chdir(tmp_path)
+    for run in (Path("runs/first"), Path("linked/first"), tmp_path / "runs" / "first"):
+        request = ServeRequest(run, target="other")
+        assert request.target_of(request.place_of("first", run), run) == "other"
+        assert request.target_of(request.place_of("second", run), run) is None
+
+
 @pytest.mark.parametrize("text", ["", "\n\n", "short\n", "é" * 20, "x" * 5_000])
 def test_a_token_file_that_is_none(tmp_path: Path, text: str) -> None:
     path = tmp_path / "tokens"
