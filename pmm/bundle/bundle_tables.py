@@ -158,6 +158,8 @@ class BundleItems:
         known = (place / PICTURES).stat().st_size if header.pictures else 0
         if end > known or int((items.size_N > 0).sum()) != header.pictures:
             raise BrokenArtefact(f"{path}: its pictures are not those of {PICTURES}. {AGAIN}")
+        if header.pictures:
+            _ = items._pictures  # held open, so that a bundle that takes its place changes none
         return items
 
     def text(self, row: int) -> str:

@@ -24,12 +24,12 @@ def replaced_folder(place: Path, *, overwrite: bool) -> Iterator[Path]:
         StorageError: the folder cannot be written, the disk is full, or another process writes it.
     """
     draft, old = (place.with_name(f".{place.name}.{each}") for each in ("partial", "old"))
-    with storage_errors(place):
+    with storage_errors(place, "--to"):
         place.parent.mkdir(parents=True, exist_ok=True)
     taken = f"{place} is being written by another pmm process; wait for it, or end it"
     with (
         exclusive(place.with_name(f".{place.name}.lock"), taken),
-        storage_errors(place),
+        storage_errors(place, "--to"),
     ):
         if old.exists() and not place.exists():  # cut off between the two renames
             old.rename(place)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pmm.advice import command
-from pmm.errors import BrokenArtefact, RecipeError, StaleArtefact
+from pmm.errors import BrokenArtefact, PmmError, RecipeError, StaleArtefact
 from pmm.recommend.item_reader import ContentReading
 from pmm.shards.kinds import Side
 from pmm.shards.tokens import Tokenizer
@@ -190,6 +190,20 @@ def read_header(place: Path) -> BundleHeader:
         raise BrokenArtefact(f"{error}. {AGAIN}") from error
 
 
+def require_unchanged(place: Path, header: BundleHeader) -> None:
+    """Refuse to read on in a bundle that was replaced since it was opened.
+
+    Raises:
+        BrokenArtefact: another one stands there by now, or none.
+    """
+    try:
+        same = read_header(place) == header
+    except (OSError, PmmError):
+        same = False
+    if not same:
+        raise BrokenArtefact(f"{place} was replaced since this model was loaded: load it again")
+
+
 def header_of_reading(reading: ContentReading | None) -> ReadingHeader | None:
     """What the header says of how content is read; the tokenizer itself is a file."""
     if reading is None:
@@ -213,8 +227,10 @@ def reading_in(place: Path, header: BundleHeader) -> ContentReading:
     """The same read back.
 
     Raises:
-        BrokenArtefact: the tokenizer is larger than any, or cannot be read.
+        BrokenArtefact: the tokenizer is larger than any, or cannot be read, or the bundle was
+            replaced.
     """
+    require_unchanged(place, header)
     told = header.reading or ReadingHeader()
     tokenizer = None
     if told.tokenizer is not None:

@@ -22,6 +22,7 @@ from pmm.bundle.layout import (
     USER_GRAPH,
     BundleHeader,
     reading_in,
+    require_unchanged,
     side_graph,
 )
 from pmm.errors import BrokenArtefact, InputError
@@ -131,6 +132,7 @@ class OnnxEncoder:
         """A session, opened once."""
         with self._lock:
             if name not in self._graphs:
+                require_unchanged(self._place, self._header)
                 self._graphs[name] = _opened(self._place / name, self._threads)
             return self._graphs[name]
 

@@ -20,6 +20,7 @@ from pmm.bundle.layout import (
     BundleHeader,
     encoder_weights,
     reading_in,
+    require_unchanged,
 )
 from pmm.bundle.model_tensors import model_tensors, module_tensors, put_back, read_model_tensors
 from pmm.errors import BrokenArtefact, PmmError
@@ -51,6 +52,7 @@ def torch_encoder(place: Path, header: BundleHeader, count_N: Int64s, device: st
     model = model.to(on).eval()
 
     def whole(side: Side) -> Trunk:
+        require_unchanged(place, header)
         trunk = trunk_of(whole_encoder_in(place, header, options, side, on))
         known = {each.side: each.digest for each in header.features}
         if trunk.about["weights"] != known.get(side):

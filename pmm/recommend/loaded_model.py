@@ -138,7 +138,8 @@ class LoadedModel:
         Raises:
             InputError: there is no such item.
         """
-        state, row = self.state, self._row(item_id)
+        state = self.state
+        row = _row_of(state, item_id)
         length_N = np.sqrt(np.einsum("nd,nd->n", state.score_ND, state.score_ND))
         unit_ND = state.score_ND / np.maximum(length_N, 1e-12)[:, None]
         allowed_N = state.offered_N.copy()
@@ -163,7 +164,8 @@ class LoadedModel:
         Raises:
             InputError: as `explain`.
         """
-        state, rows = self.state, [self._row(each) for each in ids]
+        state = self.state
+        rows = [_row_of(state, each) for each in ids]
         found = [state.find(each) for each in history]
         known = [each for each in found if each is not None][-self.encoder.max_length :]
         if not known:
@@ -190,7 +192,8 @@ class LoadedModel:
         Raises:
             InputError: there is none.
         """
-        state, row = self.state, self._row(item_id)
+        state = self.state
+        row = _row_of(state, item_id)
         added = self._added.get(item_id)
         return ItemCard(
             item_id=item_id,
@@ -208,7 +211,7 @@ class LoadedModel:
         Raises:
             InputError: there is none.
         """
-        self._row(item_id)
+        _row_of(self.state, item_id)
 
     def trained_items(self) -> Iterator[tuple[str, str, tuple[str, ...]]]:
         """Id, text and categories of the items that were trained on, by row; no picture is read."""
@@ -221,7 +224,7 @@ class LoadedModel:
         Raises:
             InputError: there is no such item.
         """
-        row, added = self._row(item_id), self._added.get(item_id)
+        row, added = _row_of(self.state, item_id), self._added.get(item_id)
         return added.image if added else self._source.picture(row)
 
     def encode_items(self, items: Sequence[NewItem]) -> tuple[Float32s, Float32s]:
@@ -277,15 +280,9 @@ class LoadedModel:
             InputError: there is no such item; then none is removed.
         """
         with self._writing:
-            rows = [self._row(each) for each in ids]
+            rows = [_row_of(self.state, each) for each in ids]
             self._withdrawn |= set(ids)
             self._catalogue.withdraw(rows)
-
-    def _row(self, item_id: str) -> int:
-        row = self.state.find(item_id)
-        if row is None:
-            raise InputError(f'there is no item "{item_id}"')
-        return row
 
     # --- What may come.
 
@@ -312,14 +309,15 @@ class LoadedModel:
                     trained.setdefault(name, []).append(row)
             self._rows_of_category = trained
         found_N = np.zeros(len(state), dtype=np.bool_)
-        of_added = {name for each in self._added.values() for name in each.categories}
+        added = list(self._added.items())  # items may come meanwhile
+        of_added = {name for _, each in added for name in each.categories}
         for name in names:
             rows = self._rows_of_category.get(name, [])
             if not rows and name not in of_added:
                 known = sorted({*self._rows_of_category, *of_added})
                 raise InputError(f'no item is of the category "{name}" ({nearest(name, known)})')
             found_N[rows] = True
-        for item_id, each in list(self._added.items()):
+        for item_id, each in added:
             place = state.find(item_id)
             if place is not None:
                 found_N[place] = bool(set(each.categories) & set(names))
@@ -379,6 +377,14 @@ class _Scorer:
         added = None if self._added is None else self._added[row : row + 1]
         item_1D = self._state.score_ND[row : row + 1]
         return float(defined_scores(self._user_BD[k], item_1D, added)[0])
+
+
+def _row_of(state: CatalogueState, item_id: str) -> int:
+    """An item's row in the state that is asked: a newer one may have rows that this one has not."""
+    row = state.find(item_id)
+    if row is None:
+        raise InputError(f'there is no item "{item_id}"')
+    return row
 
 
 def _mask(state: CatalogueState, ids: Sequence[str]) -> NDArray[np.bool_]:

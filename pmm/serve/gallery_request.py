@@ -51,7 +51,7 @@ def write_gallery(request: GalleryRequest) -> dict[str, int]:
     """Write the page of a run.
 
     Returns:
-        "items", "users" and "pictures" in it, and its "bytes".
+        "items", "users" and "pictures" in it, its "bytes", and how many users had "no_room".
 
     Raises:
         PmmError: there is no such run, it does not fit its shards, or the file cannot be written.
@@ -63,9 +63,10 @@ def write_gallery(request: GalleryRequest) -> dict[str, int]:
     place = _writable(request)
     home, run_dir = request.place()
     served = open_served(run_dir, home, device=request.device, target=request.target)
+    users = served.users.spread(request.users)
     data = gallery_data(
         served.model,
-        served.users.spread(request.users),
+        users,
         run=served.name,
         target=served.target,
         most_items=request.items,
@@ -80,6 +81,7 @@ def write_gallery(request: GalleryRequest) -> dict[str, int]:
     return {
         "items": len(data["items"]),
         "users": len(data["users"]),
+        "no_room": len(users) - len(data["users"]),
         "pictures": pictures,
         "bytes": len(html),
     }

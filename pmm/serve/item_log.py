@@ -81,7 +81,7 @@ class ItemLog:
         self._sizes: dict[int, int] = {}
         """Offset of a record that counts -> its bytes."""
         self._broken = False
-        with storage_errors(path):
+        with storage_errors(path, "--data"):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.with_name(path.name + ".new").unlink(missing_ok=True)
             is_new = not path.exists()
@@ -274,14 +274,14 @@ class ItemLog:
         new = self.path.with_name(self.path.name + ".new")
         with self._lock:
             try:
-                with storage_errors(self.path), new.open("wb") as file:
+                with storage_errors(self.path, "--data"), new.open("wb") as file:
                     os.fchmod(file.fileno(), 0o600)
                     file.write(HEADER)
                     for payload in self._kept(encoded):
                         file.write(_FRAME.pack(MARK, len(payload), zlib.crc32(payload)) + payload)
                     file.flush()
                     os.fsync(file.fileno())
-                with storage_errors(self.path):
+                with storage_errors(self.path, "--data"):
                     new.replace(self.path)
                     sync(self.path.parent)
             except BaseException:

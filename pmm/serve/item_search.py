@@ -143,6 +143,7 @@ class ItemSearch:
             values.append(category)
         condition = f"FROM {source} WHERE {' AND '.join(where)}"
         with self._lock:
+            self._require_open()  # it may have been let go while this waited
             until = time.monotonic() + SEARCH_SECONDS
             self._base.set_progress_handler(lambda: time.monotonic() > until, 50_000)
             try:
@@ -161,14 +162,18 @@ class ItemSearch:
         """Each category with its listed items, the largest first; errors as `find`."""
         self._require_whole()
         with self._lock:
+            self._require_open()
             return self._base.execute(
                 "SELECT name, count(*) AS n FROM category JOIN item USING (row) WHERE listed "
                 "GROUP BY name ORDER BY n DESC, name"
             ).fetchall()
 
-    def _require_whole(self) -> None:
+    def _require_open(self) -> None:
         if self._closed:
             raise NotYet("another model serves by now; ask again")
+
+    def _require_whole(self) -> None:
+        self._require_open()
         if not self._whole.wait(SEARCH_SECONDS):
             raise NotYet("the catalogue is still being read for searches; ask again in a moment")
 

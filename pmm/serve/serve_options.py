@@ -60,6 +60,11 @@ class ServeRequest:
         """Where live items are kept."""
         return whole_path(self.data) if self.data else home.root / "serving" / run.name
 
+    def target_of(self, place: Path, run: Path) -> str | None:
+        """Whose items a model answers with: `target` is for the run that was asked for, however
+        its folder is spelled; None: its own."""
+        return self.target if place.resolve() == run.resolve() else None
+
     def place_of(self, name: str, run: Path) -> Path:
         """What `POST /models` names -> its folder.
 

@@ -16,7 +16,8 @@ from threading import Lock
 import numpy as np
 
 from pmm.advice import command
-from pmm.errors import InputError, PmmError
+from pmm.bundle.open_bundle import is_bundle
+from pmm.errors import InputError, PmmError, StorageError
 from pmm.recommend.answers import NewItem
 from pmm.serve.item_log import ItemLog, LoggedItem, Vectors
 from pmm.serve.item_search import ListedItem, NotYet
@@ -60,7 +61,7 @@ class Serving:
         """
         self._held, self._load = ExitStack(), load
         taken = f"another server holds {folder}; stop it, or choose another folder with --data"
-        with storage_errors(folder / LOG):
+        with storage_errors(folder / LOG, "--data"):
             folder.mkdir(parents=True, exist_ok=True)
         self._held.enter_context(exclusive(folder / ".lock", taken))
         try:
@@ -112,7 +113,10 @@ class Serving:
             ) from error
         if encoded:
             # So that the next start need not encode them again.
-            self.log.rewrite(lambda item_id: _vectors(served, item_id))
+            try:
+                self.log.rewrite(lambda item_id: _vectors(served, item_id))
+            except StorageError as error:  # all items are in, and on the disk as they were
+                logger.warning("The next start encodes %d items again: %s", encoded, error)
         served.begin()
         self._current = served
         return served
@@ -186,10 +190,7 @@ class Serving:
             try:
                 check = check_ranks(served.model, served.users)
                 if not check.users:
-                    raise Refused(
-                        f"{served.name} has no evaluated test users, by which it could be checked. "
-                        f"Run: {command('evaluate', served.place)}"
-                    )
+                    raise Refused(_unchecked(served))
                 if check.same < CHECKED_SHARE * check.users:
                     raise Refused(
                         f"{served.name} gives {check.users - check.same} of {check.users} test "
@@ -273,6 +274,19 @@ class Serving:
         both = np.stack([row[0] for row in rows]), np.stack([row[1] for row in rows])
         _add(served, [each[0] for each in found], both)
         return len(fresh)
+
+
+def _unchecked(served: ServedModel) -> str:
+    """Why a model cannot be checked, and what helps."""
+    if is_bundle(served.place):
+        return (
+            f"{served.name} is a bundle without test users, by which it could be checked: export "
+            "it again without --test-users 0"
+        )
+    return (
+        f"{served.name} has no evaluated test users, by which it could be checked. "
+        f"Run: {command('evaluate', served.place)}"
+    )
 
 
 class _Try:

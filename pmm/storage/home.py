@@ -107,9 +107,12 @@ class Home:
         Raises:
             InputError: several names begin so; the message lists them.
         """
+        if os.path.exists(run):  # noqa: PTH110  (no error for a name that no file can have)
+            # A folder may have any name; one that is only pointed at ("." or "..") has its own.
+            return run if run.name not in ("", "..") else run.resolve()
         named = self.run(run.name)
-        if run.exists() or named.exists():
-            return run if run.exists() else named
+        if named.exists():
+            return named
         folders = [run.parent, named.parent] if run.name != str(run) else [named.parent]
         every = (each for folder in folders for each in folder.glob(f"{named.name}-*"))
         begin = sorted({each.absolute() for each in every if each.is_dir()})

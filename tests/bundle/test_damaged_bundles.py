@@ -238,6 +238,23 @@ def test_a_pickle_beside_it_is_never_read(bundle: Path) -> None:
     assert model.state.find("new") is not None
 
 
+def test_what_takes_the_place_of_a_bundle_is_not_taken_for_it(bundle: Path) -> None:
+    model = open_bundle(bundle)
+    item = model.state.ids[0]
+    before = (bundle / "pictures.tar").read_bytes()
+    # As an export with --overwrite does while a server has the bundle open.
+    shutil.copytree(bundle, bundle.with_name("newer"))
+    bundle.rename(bundle.with_name("older"))
+    bundle.with_name("newer").rename(bundle)
+    change_header(bundle, version="of-other-weights")
+    (bundle / "pictures.tar").write_bytes(bytes(len(before)))
+    with pytest.raises(BrokenArtefact, match="was replaced since this model was loaded"):
+        model.add_items([NewItem(item_id="new", text="a red article")])
+    picture = model.picture(item)
+    assert picture is not None
+    assert picture in before
+
+
 def test_a_place_that_holds_something_else_is_left_alone(
     shop: Any, runs: Any, tmp_path: Path
 ) -> None:
@@ -247,6 +264,8 @@ def test_a_place_that_holds_something_else_is_left_alone(
     with pytest.raises(InputError, match="no bundle of pmm"):
         export_run(shop.home, run, tmp_path / "mine", overwrite=True)
     assert (tmp_path / "mine" / "letter.txt").read_text() == "dear"
+    with pytest.raises(StorageError, match="Choose another folder with --to"):
+        export_run(shop.home, run, tmp_path / "mine" / "letter.txt" / "bundle")
     export_run(shop.home, run, tmp_path / "bundle")
     with pytest.raises(InputError, match="--overwrite"):
         export_run(shop.home, run, tmp_path / "bundle")

@@ -211,6 +211,17 @@ def test_neither_torch_nor_transformers_is_imported(
     )
 
 
+def test_graphs_of_a_bundle_that_took_its_place_are_not_read(
+    exported: Callable[[str], Path], tmp_path: Path
+) -> None:
+    place = Path(shutil.copytree(exported("pmmrec"), tmp_path / "bundle"))
+    model = open_bundle(place, onnx=True)
+    header = json.loads((place / "bundle.json").read_bytes())
+    (place / "bundle.json").write_text(json.dumps(header | {"version": "of-other-weights"}))
+    with pytest.raises(BrokenArtefact, match="was replaced since this model was loaded"):
+        model.add_items([NewItem(item_id="new", text="a red article")])
+
+
 def test_a_graph_that_is_none_is_told(exported: Callable[[str], Path], tmp_path: Path) -> None:
     place = Path(shutil.copytree(exported("gru4rec"), tmp_path / "bundle"))
     bundle = Bundle(place)

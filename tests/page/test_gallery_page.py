@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from pmm.bundle.bundle_options import BundleOptions
+from pmm.bundle.make_bundle import export_run
 from pmm.cli import main
 from pmm.errors import InputError
 from pmm.recommend.answers import NewItem, TestUser, Wanted
@@ -130,6 +132,20 @@ def test_the_command_writes_the_page(
     (data,) = re.findall(r'id="embedded">(.*?)</script>', place.read_text(encoding="utf-8"), re.S)
     assert json.loads(data)["run"] == run_of_shop.name
     assert [each.name for each in tmp_path.iterdir()] == ["look.html"]  # nothing is left behind
+
+
+def test_room_is_missed_only_for_users_that_there_are(
+    shop: Any, run_of_shop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    export_run(shop.home, run_of_shop, tmp_path / "bundle", BundleOptions(test_users=0))
+    for place, users, missed in ((run_of_shop, "", True), (tmp_path / "bundle", "0", False)):
+        home = ["--home", str(shop.home.root), "--items", "12"]
+        with pytest.raises(SystemExit) as ended:
+            main(["gallery", str(place), "--html", str(tmp_path / "page.html"), *home])
+        assert ended.value.code == 0
+        said = capsys.readouterr().out
+        assert f"{users} test users" in said
+        assert ("there is room for more users" in said) == missed
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """Items that come and go after training; they are read as if shards had held them."""
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,51 @@ def opened(shop: Any, runs: Any, tmp_path: Path) -> Open:
         return open_model(shop.home, run), run
 
     return make
+
+
+@pytest.mark.parametrize("ask", ["similar", "card", "explain"])
+def test_an_answer_is_of_one_state_however_items_change_meanwhile(
+    opened: Open, monkeypatch: pytest.MonkeyPatch, ask: str
+) -> None:
+    model, _ = opened("pmmrec", modality="text")
+    item, other = model.state.ids[:2]
+    encoded = model.encode_items([NewItem(item_id=item, text="new content")])
+    read = LoadedModel.state.fget
+    assert read is not None
+
+    def then_changed(self: LoadedModel) -> Any:
+        """As if another thread gave the item new content after every look at the state."""
+        found = read(self)
+        monkeypatch.setattr(LoadedModel, "state", property(read))
+        self.add_items([NewItem(item_id=item, text="new content")], encoded)
+        monkeypatch.setattr(LoadedModel, "state", property(then_changed))
+        return found
+
+    monkeypatch.setattr(LoadedModel, "state", property(then_changed))
+    if ask == "similar":
+        assert len(model.similar(item, 3)) == 3
+    elif ask == "card":
+        assert model.card(item).item_id == item
+    else:
+        assert [each.item_id for each in model.explain([other], item)] == [other]
+
+
+def test_items_may_come_while_categories_are_looked_through(opened: Open) -> None:
+    model, _ = opened("pmmrec", modality="text")
+
+    class Adding(tuple[str, ...]):
+        """Categories during whose reading another item comes, as from another thread."""
+
+        def __iter__(self) -> Iterator[str]:
+            content = NewItem(item_id=f"late {len(model.state)}", text="late")
+            model.add_items([content], encoded)
+            return super().__iter__()
+
+    content = NewItem(item_id="a", text="hat", categories=Adding(["hats"]))
+    encoded = model.encode_items([content])
+    model.add_items([content], encoded)
+    found = model.recommend([["a"]], Wanted(k=5, categories=("hats",), keep_history=True))[0]
+    assert [each.item_id for each in found.items] == ["a"]
 
 
 @pytest.mark.parametrize(("name", "changes"), CASES)

@@ -98,6 +98,17 @@ def test_a_run_of_a_former_name_goes_on(tmp_path: Path) -> None:
     assert run_folder_of(home, TrainRequest(**asked, resume=True)).name == "hm-shoes-scratch"
 
 
+@pytest.mark.parametrize("pointer", [".", "inside/.."])
+def test_a_folder_is_found_by_any_path_and_under_any_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pointer: str
+) -> None:
+    home, place = Home(tmp_path / "home"), tmp_path / "bundle (2), ours"
+    (place / "inside").mkdir(parents=True)
+    assert home.find_run(place) == place
+    monkeypatch.chdir(place)
+    assert home.find_run(Path(pointer)) == place
+
+
 def test_a_run_is_found_by_how_its_name_begins(tmp_path: Path) -> None:
     home = Home(tmp_path)
     for name in ("hm-shoes-scratch-seed-1", "bili-scratch-seed-1", "bili-scratch-seed-2"):

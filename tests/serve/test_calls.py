@@ -10,10 +10,14 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
+from pmm.bundle.bundle_options import BundleOptions
+from pmm.bundle.make_bundle import export_run
 from pmm.errors import InputError, StorageError
 from pmm.recommend.answers import NewItem
+from pmm.serve.item_log import ItemLog
+from pmm.serve.load_served import load_served
 from pmm.serve.page_file import served_page
-from pmm.serve.serving import Serving
+from pmm.serve.serving import Refused, Serving
 from pmm.storage.schemas import RANKS, SEQUENCES, read_table
 
 K = 30
@@ -246,6 +250,35 @@ def test_another_model_is_swapped_in_with_the_live_items_and_back(
     assert ids(client.get("/items?query=hat")) == ["b"]
     assert client.post("/models/rollback").json()["serving"]["name"] == "second"
     assert ids(client.get("/items?query=hat")) == ["b"]
+
+
+def test_a_bundle_without_test_users_says_how_it_can_be_checked(
+    shop: Any, served_runs: Path, serving: Serving, tmp_path: Path
+) -> None:
+    place = tmp_path / "bundle"
+    export_run(shop.home, served_runs / "first", place, BundleOptions(test_users=0))
+    with pytest.raises(Refused, match=r"bundle without test users.* export it again"):
+        serving.swap(place)
+
+
+def test_a_folder_for_items_that_cannot_be_says_its_own_option(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="Choose another folder with --data"):
+        Serving(tmp_path / "file" / "data", load_served)  # type: ignore[arg-type]
+
+
+def test_a_start_needs_no_room_for_items_that_it_has_encoded_anew(
+    open_serving: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serving = open_serving("first")
+    serving.put(NewItem(item_id="a", text="red hat"))
+    serving.close()
+
+    def full(*_: Any) -> None:
+        raise StorageError("the disk is full")
+
+    monkeypatch.setattr(ItemLog, "rewrite", full)
+    assert open_serving("second").current.model.card("a").text == "red hat"
 
 
 @pytest.mark.parametrize(

@@ -329,6 +329,47 @@ def test_a_site_that_is_let_in_may_call(serving: Serving, make_client: Any) -> N
         assert client.options("/items/a", headers=asked).status_code == 200
 
 
+def test_a_site_that_is_let_in_may_call_where_reading_needs_a_token(
+    serving: Serving, make_client: Any, token_file: Path
+) -> None:
+    site, evil = "https://shop.example", "https://evil.example"
+    rules = AccessRules(tokens=read_tokens(token_file), reading_too=True, origins=frozenset({site}))
+    with make_client(serving, rules) as client:
+        # A browser asks before it sends a token, and without one.
+        for path, method in (("/items", "GET"), ("/recommend", "POST"), ("/items/a", "PUT")):
+            asked = {
+                "access-control-request-method": method,
+                "access-control-request-headers": "authorization",
+            }
+            allowed = client.options(path, headers=asked | {"origin": site})
+            assert allowed.status_code == 200
+            assert allowed.headers["access-control-allow-origin"] == site
+            refused = client.options(path, headers=asked | {"origin": evil})
+            assert refused.status_code == 400
+            assert "access-control-allow-origin" not in refused.headers
+        # What is refused can be read as well, by that site alone.
+        refused = client.get("/items", headers={"origin": site})
+        assert refused.headers["access-control-allow-origin"] == site
+        is_refused(refused, 401)
+        refused = client.get("/items", headers={"origin": evil})
+        assert "access-control-allow-origin" not in refused.headers
+        found = client.get("/items", headers=bearer("first-token-of-all") | {"origin": site})
+        assert found.status_code == 200
+
+
+def test_the_target_stays_with_the_run_however_its_folder_is_spelled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("first", "second"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+    (tmp_path / "linked").symlink_to(tmp_path / "runs")
+    monkeypatch.chdir(tmp_path)
+    for run in (Path("runs/first"), Path("linked/first"), tmp_path / "runs" / "first"):
+        request = ServeRequest(run, target="other")
+        assert request.target_of(request.place_of("first", run), run) == "other"
+        assert request.target_of(request.place_of("second", run), run) is None
+
+
 @pytest.mark.parametrize("text", ["", "\n\n", "short\n", "é" * 20, "x" * 5_000])
 def test_a_token_file_that_is_none(tmp_path: Path, text: str) -> None:
     path = tmp_path / "tokens"

@@ -1,6 +1,9 @@
 """Search over texts and ids: every word, in any script, and nothing that a query could break."""
 
 import sqlite3
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -99,6 +102,20 @@ def test_what_comes_while_the_catalogue_is_being_read_stays(
     search.fill(ListedItem(row=k, item_id=n, text="old", count=0) for k, n in enumerate(names))
     assert search.find() == (1, ["a"])
     assert search.find("old") == (0, [])
+
+
+@pytest.mark.parametrize("ask", [ItemSearch.find, ItemSearch.categories])
+def test_who_waits_for_a_search_that_is_let_go_is_asked_to_come_again(
+    ask: Callable[[ItemSearch], object],
+) -> None:
+    search = ItemSearch()
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(ask, search)
+        time.sleep(0.1)  # so that it waits for the catalogue
+        search.close()
+        search.fill([ListedItem(row=0, item_id="a", text="hat", count=0)])
+        with pytest.raises(NotYet, match="another model serves"):
+            asked.result()
 
 
 def test_a_search_that_takes_too_long_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ def run(request: GalleryRequest) -> None:
     """
     made = write_gallery(request)
     users = f"{made['users']:,} test users"
-    if made["users"] < request.users:
+    if made["no_room"]:
         users += " (with more --items there is room for more users)"
     print(
         f"{request.html}: {made['items']:,} items, {made['pictures']:,} pictures, {users}, "

@@ -116,7 +116,7 @@ def serve(request: ServeRequest) -> None:
     with contextlib.closing(listening):
 
         def load_model(place: Path) -> ServedModel:
-            target = request.target if place == run else None
+            target = request.target_of(place, run)
             served = load_served(
                 place, home, device=request.device, target=target, onnx=request.onnx
             )

@@ -104,14 +104,16 @@ def make_app(
     _add_users(app, calls)
     _add_models(app, calls, place_of)
     _add_health(app, calls)
+    behind: ASGIApp = Access(Bounds(app, **bounds), rules)
     if rules.origins:
-        app.add_middleware(
-            CORSMiddleware,
+        # In front of the token: browsers ask beforehand without one, and refusals are read, too.
+        behind = CORSMiddleware(
+            behind,
             allow_origins=sorted(rules.origins),
             allow_methods=["GET", "POST", "PUT", "DELETE"],
             allow_headers=["authorization", "content-type"],
         )
-    return Measured(Access(Bounds(app, **bounds), rules), metrics)
+    return Measured(behind, metrics)
 
 
 @asynccontextmanager
