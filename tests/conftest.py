@@ -3,8 +3,11 @@
 import hashlib
 import importlib.util
 import json
+import shutil
+import subprocess
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import ModuleType
 
@@ -21,15 +24,47 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
     return report
 
 
+def load_module(path: Path) -> ModuleType:
+    name = "pmm_tests_" + "_".join(path.relative_to(Path(__file__).parent).with_suffix("").parts)
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        spec.loader.exec_module(module)
+    return sys.modules[name]
+
+
 def load_shop() -> ModuleType:
-    path = Path(__file__).with_name("shop.py")
-    spec = importlib.util.spec_from_file_location("pmm_tests_shop", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return load_module(Path(__file__).with_name("shop.py"))
+
+
+@contextmanager
+def mounted(place: Path, size: int) -> Iterator[Path]:
+    """A file system of its own, of so many bytes; the test skips where none can be mounted."""
+    place.mkdir()
+    if sys.platform != "linux" or shutil.which("mount") is None:
+        pytest.skip("no small file system can be mounted here: not Linux")
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "pmm-test", str(place)]
+    made = subprocess.run(mount, capture_output=True, text=True, check=False)
+    if made.returncode:
+        pytest.skip(f"no small file system can be mounted here: {made.stderr.strip()}")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "-l", str(place)], check=False)
+
+
+@pytest.fixture(scope="session")
+def mount_disk() -> Callable[[Path, int], AbstractContextManager[Path]]:
+    return mounted
+
+
+@pytest.fixture(scope="session")
+def load_file() -> Callable[[Path], ModuleType]:
+    """A module by its place; loaded once."""
+    return load_module
 
 
 @pytest.fixture(scope="session")

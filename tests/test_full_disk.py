@@ -7,11 +7,10 @@ import hashlib
 import json
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -47,23 +46,14 @@ class Disk:
 
 
 @pytest.fixture(scope="module")
-def disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Disk]:
+def disk(tmp_path_factory: pytest.TempPathFactory, mount_disk: Any) -> Iterator[Disk]:
     root = tmp_path_factory.mktemp("disk")
     place, beside = root / "mounted", root / "beside"
-    place.mkdir()
     beside.mkdir()
-    if sys.platform != "linux" or shutil.which("mount") is None:
-        pytest.skip("no small file system can be mounted here: not Linux")
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "pmm-test", str(place)]
-    mounted = subprocess.run(mount, capture_output=True, text=True, check=False)
-    if mounted.returncode:
-        pytest.skip(f"no small file system can be mounted here: {mounted.stderr.strip()}")
-    try:
+    with mount_disk(place, SIZE):
         write_csv(generate("tiny"), "HM Shoes", beside / "raw")
         put_public_encoders(beside / "encoders")
         yield Disk(place / "home", beside)
-    finally:
-        subprocess.run(["umount", "-l", str(place)], check=False)
 
 
 Ask = Callable[[Disk, int], list[str]]

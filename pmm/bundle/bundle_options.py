@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pmm.errors import InputError
 from pmm.flags import Flag
-from pmm.storage.home import Home, resolve_home
+from pmm.storage.home import Home, place_of_run
 
 TEST_USERS = 10_000
 
@@ -50,7 +50,4 @@ class ExportRequest(BundleOptions):
 
     def place(self) -> tuple[Home, Path]:
         """The home folder and the run's folder."""
-        home = resolve_home(self.home)
-        if self.home is None and self.run.parent.exists():
-            home = Home.holding(self.run, "runs") or home
-        return home, home.find_run(self.run)
+        return place_of_run(self.home, self.run)

@@ -6,10 +6,7 @@ Shape suffixes: N items, W what the user encoder is given of an item, D width.
 """
 
 import mmap
-import os
-import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -28,6 +25,7 @@ from pmm.progress import progress
 from pmm.recommend.answers import TestUser
 from pmm.recommend.loaded_model import ItemSource
 from pmm.shards.tars import BLOCK, TarWriter
+from pmm.storage.safetensors_errors import system_errors
 from pmm.storage.schemas import BUNDLE_ITEMS, BUNDLE_USERS, read_table, write_table
 
 
@@ -67,19 +65,12 @@ def write_vectors(draft: Path, input_NW: Float32s, score_ND: Float32s) -> None:
         arrays["score"] = np.ascontiguousarray(score_ND)
     with system_errors(draft / VECTORS):
         save_file(arrays, draft / VECTORS)
+    make_readable(draft / VECTORS)
 
 
-@contextmanager
-def system_errors(path: Path) -> Iterator[None]:
-    """What safetensors says of a full disk as the system's own error; the file is readable."""
-    try:
-        yield
-    except SafetensorError as error:
-        number = re.search(r"os error (\d+)", str(error))
-        if number is None:
-            raise
-        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
-    path.chmod(0o644)  # safetensors leaves one that only its owner may read
+def make_readable(path: Path) -> None:
+    """For all: safetensors leaves a file that only its owner may read."""
+    path.chmod(0o644)
 
 
 def read_vectors(place: Path, header: BundleHeader) -> tuple[Float32s, Float32s]:

@@ -8,11 +8,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from pmm.bundle.bundle_tables import system_errors
+from pmm.bundle.bundle_tables import make_readable
 from pmm.bundle.layout import AGAIN
 from pmm.errors import BrokenArtefact, InputError
 from pmm.machine import free_bytes
 from pmm.model.protocol import Recommender
+from pmm.storage.safetensors_errors import system_errors
 
 
 def module_tensors(module: nn.Module) -> dict[str, Tensor]:
@@ -41,6 +42,7 @@ def write_model_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     held = {name: each.detach().cpu().contiguous().clone() for name, each in tensors.items()}
     with system_errors(path):
         save_file(held, path)
+    make_readable(path)
 
 
 def read_model_tensors(path: Path) -> dict[str, Tensor]:

@@ -8,7 +8,7 @@ from pmm.errors import InputError
 from pmm.evaluate.popularity_mix import KAPPA, PopularityMix
 from pmm.flags import Flag
 from pmm.shards.kinds import Split
-from pmm.storage.home import Home, resolve_home
+from pmm.storage.home import Home, place_of_run
 
 RankedPart = Literal["test", "valid", "cold", "cold-all"]
 """What is ranked: a split, or the cold cuts, those held out or all."""
@@ -72,10 +72,7 @@ class EvaluateRequest(EvaluateOptions):
 
     def place(self) -> tuple[Home, Path]:
         """The home folder and the run's folder."""
-        home = resolve_home(self.home)
-        if self.home is None and self.run.parent.exists():
-            home = Home.holding(self.run, "runs") or home
-        return home, home.find_run(self.run)
+        return place_of_run(self.home, self.run)
 
 
 @dataclass(frozen=True, kw_only=True)

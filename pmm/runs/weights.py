@@ -6,8 +6,6 @@ sha256 of their tensors, kept in the file's header, refuses others than those of
 
 import hashlib
 import json
-import os
-import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Set
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +22,7 @@ from pmm.model.features.trunks import tensors_digest
 from pmm.model.protocol import Recommender
 from pmm.storage.artefact import atomic_file, storage_errors
 from pmm.storage.json_files import JSON_ERRORS, parse_json, told
+from pmm.storage.safetensors_errors import system_errors
 
 BEST = "checkpoint/best.safetensors"
 """Below a run's folder: the weights of the best evaluation."""
@@ -112,21 +111,9 @@ def write_tensors(
             cpu = {name: each.detach().cpu().contiguous() for name, each in tensors.items()}
             sums = [_crc32_of_json(about), _crc32_of_tensors(cpu)]
             said = json.dumps({**about, _CHECKSUMS: sums}, sort_keys=True)
-            with _system_errors(temporary):
+            with system_errors(temporary):
                 save_file(cpu, temporary, metadata={_HEADER: said})
             temporary.chmod(mode)
-
-
-@contextmanager
-def _system_errors(path: Path) -> Iterator[None]:
-    """What safetensors says of a full disk, as the system's own error."""
-    try:
-        yield
-    except SafetensorError as error:
-        number = re.search(r"os error (\d+)", str(error))
-        if number is None:
-            raise
-        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
 
 
 def read_tensors(path: Path, *, made_by: str) -> tuple[dict[str, Tensor], dict[str, Any]]:

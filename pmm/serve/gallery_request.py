@@ -8,7 +8,7 @@ from pmm.advice import command
 from pmm.errors import InputError, StorageError
 from pmm.flags import Flag
 from pmm.storage.artefact import atomic_file
-from pmm.storage.home import Home, resolve_home
+from pmm.storage.home import Home, place_of_run
 
 MOST_ITEMS, MOST_USERS = 5_000, 1_000
 """Of a page; a browser opens it as a whole."""
@@ -41,10 +41,7 @@ class GalleryRequest:
 
     def place(self) -> tuple[Home, Path]:
         """The home folder and the run's folder."""
-        home = resolve_home(self.home)
-        if self.home is None and self.run.parent.exists():
-            home = Home.holding(self.run, "runs") or home
-        return home, home.find_run(self.run)
+        return place_of_run(self.home, self.run)
 
 
 def write_gallery(request: GalleryRequest) -> dict[str, int]:

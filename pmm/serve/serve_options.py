@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pmm.errors import InputError
 from pmm.flags import Flag
-from pmm.storage.home import Home, resolve_home, whole_path
+from pmm.storage.home import Home, place_of_run, whole_path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,10 +51,7 @@ class ServeRequest:
 
     def place(self) -> tuple[Home, Path]:
         """The home folder and the run's folder."""
-        home = resolve_home(self.home)
-        if self.home is None and self.run.parent.exists():
-            home = Home.holding(self.run, "runs") or home
-        return home, home.find_run(self.run)
+        return place_of_run(self.home, self.run)
 
     def folder(self, home: Home, run: Path) -> Path:
         """Where live items are kept."""

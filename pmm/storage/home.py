@@ -159,6 +159,20 @@ def resolve_home(option: Path | None) -> Home:
     return Home(whole_path(chosen))
 
 
+def place_of_run(option: Path | None, run: Path) -> tuple[Home, Path]:
+    """The home folder and a run's folder, from what a user gave as `--home` and as the run.
+
+    Without `--home` it is the home that the run lies in, if it lies in one.
+
+    Raises:
+        InputError: as `Home.find_run`.
+    """
+    home = resolve_home(option)
+    if option is None and run.parent.exists():
+        home = Home.holding(run, "runs") or home
+    return home, home.find_run(run)
+
+
 def expanded(path: Path) -> Path:
     """A path with `~` and `~user` replaced by their folders.
 

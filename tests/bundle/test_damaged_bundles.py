@@ -331,20 +331,10 @@ def test_a_kill_between_the_two_renames_is_put_right(shop: Any, runs: Any, tmp_p
 
 @pytest.mark.parametrize("kilobytes", [16, 160, 400])
 def test_a_full_disk_is_one_message_and_leaves_nothing(
-    shop: Any, runs: Any, tmp_path: Path, kilobytes: int
+    shop: Any, runs: Any, tmp_path: Path, mount_disk: Any, kilobytes: int
 ) -> None:
     run = runs.make_run(shop, tmp_path / "run", runs.options_of(shop, "pmmrec", items="vectors"))
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    if sys.platform != "linux" or shutil.which("mount") is None:
-        pytest.skip("no small file system can be mounted here: not Linux")
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "pmm-test", str(disk)]
-    mounted = subprocess.run(mount, capture_output=True, text=True, check=False)
-    if mounted.returncode:
-        pytest.skip(f"no small file system can be mounted here: {mounted.stderr.strip()}")
-    try:
+    with mount_disk(tmp_path / "disk", kilobytes << 10) as disk:
         with pytest.raises(StorageError, match="is full"):
             export_run(shop.home, run, disk / "bundle")
         assert [each.name for each in disk.iterdir()] == [".bundle.lock"]
-    finally:
-        subprocess.run(["umount", "-l", str(disk)], check=False)

@@ -1,10 +1,7 @@
 """A real browser, and a small server over the model of a tiny shop; where there is none, why."""
 
-import importlib.util
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -29,23 +26,10 @@ HOSTILE = {
 """Ids and texts that would like to be more than text."""
 
 
-def load(path: Path) -> ModuleType:
-    """A module by its place."""
-    known = f"pmm_page_{path.parent.name}_{path.stem}"
-    if known not in sys.modules:
-        spec = importlib.util.spec_from_file_location(known, path)
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[known] = module
-        spec.loader.exec_module(module)
-    return sys.modules[known]
-
-
 @pytest.fixture(scope="session")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+def browser(tmp_path_factory: pytest.TempPathFactory, load_file: Any) -> Iterator[Any]:
     pytest.importorskip("selenium", reason="selenium is not installed")
-    clicks = load(HERE / "clicks.py")
+    clicks = load_file(HERE / "clicks.py")
     if why := clicks.why_none():
         pytest.skip(why)
     made = clicks.Browser(tmp_path_factory.mktemp("profile"))
@@ -54,9 +38,9 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 
 @pytest.fixture(scope="session")
-def run_of_shop(shop: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run_of_shop(shop: Any, load_file: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run on the small shop, with the weights of the start, evaluated."""
-    runs = load(HERE.parent / "recommend" / "conftest.py")
+    runs = load_file(HERE.parent / "recommend" / "conftest.py")
     place = tmp_path_factory.mktemp("page") / "run"
     made: Path = runs.make_run(shop, place, runs.options_of(shop, "pmmrec"))
     evaluate_run(shop.home, made, EvaluateOptions(gallery_users=0))
@@ -64,11 +48,11 @@ def run_of_shop(shop: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def served(shop: Any, run_of_shop: Path, tmp_path: Path) -> Iterator[Any]:
+def served(shop: Any, run_of_shop: Path, load_file: Any, tmp_path: Path) -> Iterator[Any]:
     """A server of that run that has just started."""
     serving = Serving(tmp_path / "serving", lambda place: load_served(place, shop.home))
     serving.start(run_of_shop)
-    server = load(HERE / "served_shop.py").ServedShop(serving)
+    server = load_file(HERE / "served_shop.py").ServedShop(serving)
     yield server
     server.stop()
     serving.close()

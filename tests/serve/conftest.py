@@ -1,10 +1,8 @@
 """A small server: runs of the small shop behind the calls, in this process or in one of its own."""
 
-import importlib.util
 import io
 import shutil
 import socket
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -29,21 +27,10 @@ HERE = Path(__file__).parent
 LOCAL = ("127.0.0.1", 50_000)
 
 
-def _module(path: Path, name: str) -> ModuleType:
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, path)
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module
-        spec.loader.exec_module(module)
-    return sys.modules[name]
-
-
 @pytest.fixture(scope="session")
-def runs_of_tests() -> ModuleType:
+def runs_of_tests(load_file: Callable[[Path], ModuleType]) -> ModuleType:
     """What makes small runs."""
-    return _module(HERE.parent / "recommend" / "conftest.py", "pmm_tests_runs")
+    return load_file(HERE.parent / "recommend" / "conftest.py")
 
 
 @pytest.fixture(scope="session")

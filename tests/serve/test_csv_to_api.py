@@ -1,6 +1,5 @@
 """The tutorial "From a CSV to an API": every command and every call, as a reader types them."""
 
-import importlib.util
 import json
 import os
 import re
@@ -13,7 +12,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -21,15 +19,6 @@ import pytest
 HERE = Path(__file__).parent
 PAGE = HERE.parents[1] / "docs" / "tutorials" / "csv-to-api.md"
 HOST = "http://127.0.0.1:8000"
-
-
-def _pages() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("pmm_pages", HERE.parent / "docs" / "pages.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @contextmanager
@@ -62,10 +51,11 @@ def called(words: tuple[str, ...], address: str, folder: Path) -> Any:
     return None if "--output" in words else json.loads(done.stdout)
 
 
-def test_a_shops_csv_becomes_an_api(tmp_path: Path) -> None:
+def test_a_shops_csv_becomes_an_api(tmp_path: Path, load_file: Any) -> None:
     if shutil.which("curl") is None:
         pytest.skip("there is no curl here")
-    pages, started, answers = _pages(), time.monotonic(), list[Any]()
+    pages = load_file(HERE.parent / "docs" / "pages.py")
+    started, answers = time.monotonic(), list[Any]()
     commands = [each.words for each in pages.commands_of(PAGE) if each.not_run is None]
     at = next(k for k, words in enumerate(commands) if words[:2] == ("pmm", "serve"))
     for words in commands[:at]:

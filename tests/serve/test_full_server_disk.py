@@ -1,9 +1,6 @@
 """A server whose disk is full: it says so, loses nothing, and goes on answering."""
 
 import os
-import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,20 +11,10 @@ SIZE = 4 << 20
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
+def small_disk(tmp_path: Path, mount_disk: Any) -> Iterator[Path]:
     """A file system of its own."""
-    place = tmp_path / "mounted"
-    place.mkdir()
-    if sys.platform != "linux" or shutil.which("mount") is None:
-        pytest.skip("no small file system can be mounted here: not Linux")
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "pmm-test", str(place)]
-    mounted = subprocess.run(mount, capture_output=True, text=True, check=False)
-    if mounted.returncode:
-        pytest.skip(f"no small file system can be mounted here: {mounted.stderr.strip()}")
-    try:
+    with mount_disk(tmp_path / "mounted", SIZE) as place:
         yield place
-    finally:
-        subprocess.run(["umount", "-l", str(place)], check=False)
 
 
 def fill(disk: Path, free: int) -> None:

@@ -9,7 +9,7 @@ from pmm.advice import command, said_options
 from pmm.errors import InputError
 from pmm.flags import Flag
 from pmm.recommend.answers import Share, Wanted
-from pmm.storage.home import Home, resolve_home, whole_path
+from pmm.storage.home import Home, place_of_run, whole_path
 
 EVERY_USER = "all"
 """In place of a file of histories."""
@@ -88,10 +88,7 @@ class RecommendRequest:
 
     def place(self) -> tuple[Home, Path]:
         """The home folder and the run's folder."""
-        home = resolve_home(self.home)
-        if self.home is None and self.run.parent.exists():
-            home = Home.holding(self.run, "runs") or home
-        return home, home.find_run(self.run)
+        return place_of_run(self.home, self.run)
 
     def again(self, how: Literal["", "overwrite"] = "") -> str:
         """The command that asks for the same."""

@@ -469,11 +469,11 @@ def _add_health(app: FastAPI, calls: _Calls) -> None:
 
 
 def _index(served: ServedModel) -> dict[str, Any]:
-    """How the best items are found; all are scanned where the model has no index of its own."""
-    index = getattr(served.model, "index", None)
+    """How the best items are found; all are scanned where the model has no index."""
+    index = served.model.index
     if index is None:
         return {"kind": "exact", "recall": 1.0}
-    return {"kind": "approximate", "recall": float(index.recall)}
+    return {"kind": "approximate", "recall": index.recall}
 
 
 def _ready(serving: Serving) -> dict[str, Any]:
