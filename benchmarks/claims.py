@@ -61,7 +61,8 @@ TRANSFERRED = tuple(name for name in SYSTEMS[1:] if registry.entry(name).transfe
 """Beside PMMRec those that pre-train and transfer."""
 VECTORS = "model.items=vectors"
 AS_BY_DEFAULT = {"model.logq=off": "logq", "model.dap_logq=off": "dap_logq"}
-AS_BY_DEFAULT |= {"model.residual=none": "residual_rate", "model.dap_candidates=batch": "items"}
+AS_BY_DEFAULT |= {"model.residual=none": "residual_rate", "model.dap_candidates=auto": "items"}
+AS_BY_DEFAULT |= {"model.dap_prior=0.5": "dap_prior"}
 """Not searched, for any system that has the option: these buy hits on popular items with hits on
 cold ones, and what popularity is worth is chosen when ranking."""
 PRESETS: dict[str, tuple[str, ...]] = {"encoders": (), "paper": ("--preset", "paper")}
@@ -77,9 +78,14 @@ EVALUATIONS, PATIENCE = 12, 4
 """Evaluations of a run, and how many of them without a better one end it; the best is kept."""
 BATCH_USERS = 32
 PRETRAIN_EPOCHS = 3
-TUNED_ON, TUNED_IN, TRIALS = "HM Shoes", 0, 6
-"""The target and the seed of the searches, whose best options all seeds, all targets and the
-pre-trainings have."""
+SPARSE = ("Kwai Movie", "Amazon Clothes", "Amazon Shoes")
+"""Targets with a fifth or more cold items among the test items; the others are dense."""
+TUNED_ON = {"": "HM Shoes", "-sparse": "Kwai Movie"}
+"""The targets of the two searches of each system, by the end of the search's name."""
+TUNED_IN, TRIALS = 0, 6
+"""The seed of the searches: all seeds have the best options of the dense search on dense targets
+and in pre-training, those of the sparse one on sparse targets; a fine-tuning has those of its
+start."""
 
 ABLATIONS: dict[str, tuple[str, ...]] = {
     "all": (),
@@ -141,7 +147,8 @@ def plan() -> Iterator[Run]:
         for transfer in ("item", "user", "text", "vision"):
             yield _fine(2, target, transfer, "pre", transfer=transfer)
         for modality in ("text", "vision"):
-            yield _on(2, target, f"tuned-{modality}", modality=modality, tuned="tune-pmmrec")
+            tuned = _search("pmmrec", target)
+            yield _on(2, target, f"tuned-{modality}", modality=modality, tuned=tuned)
     yield from _with_encoders()
     yield from _ablations()
     for source in SOURCES:
@@ -158,13 +165,18 @@ def plan() -> Iterator[Run]:
 
 
 def _systems(targets: list[str]) -> Iterator[Run]:
-    for model in SYSTEMS:
-        yield Run(claim=1, name=f"tune-{model}", stage="tune", target=TUNED_ON, model=model)
+    for kind, target in TUNED_ON.items():
+        for model in SYSTEMS:
+            yield Run(claim=1, name=f"tune-{model}{kind}", stage="tune", target=target, model=model)
     yield _pretraining(1, "pre")
     for target in targets:
         yield _fine(1, target, "full", "pre")
         for model in SYSTEMS:
-            yield _on(1, target, f"tuned-{model}", model=model, tuned=f"tune-{model}")
+            yield _on(1, target, f"tuned-{model}", model=model, tuned=_search(model, target))
+
+
+def _search(model: str, target: str) -> str:
+    return f"tune-{model}{'-sparse' if target in SPARSE else ''}"
 
 
 def _with_noise() -> Iterator[Run]:
@@ -445,7 +457,8 @@ def _model_arguments(encoders: Path, tuned: Home, run: Run) -> list[str]:
     if run.model not in ("pmmrec", "morec"):
         arguments += ["--batch-users", str(BATCH_USERS)]
     if run.tuned:
-        arguments += ["--recipe", str(tuned.tuning(TUNED_ON) / run.model / "best.toml")]
+        searched = TUNED_ON["-sparse" if run.tuned.endswith("-sparse") else ""]
+        arguments += ["--recipe", str(tuned.tuning(searched) / run.model / "best.toml")]
     elif run.model in ("pmmrec", "morec"):
         arguments += ["--recipe", str(encoders / "recipe.toml")]
     if run.stage == "tune":

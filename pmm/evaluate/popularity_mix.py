@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 KAPPA = 5.0
 """Occurrences added to those of each item: a new item is rare, not impossible."""
-ALPHAS = (-1.0, -0.75, -0.5, -0.25, 0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
+ALPHAS = (-1.0, -0.75, -0.5, -0.25, 0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0)
 """Shares that are tried on the validation items."""
 WITHIN = 0.02
 """What of the hit ratio a "balanced" ranking may give up."""

@@ -61,7 +61,13 @@ def without_former_options(values: dict[str, Any], *, origin: str) -> dict[str, 
 
 _DEFAULTS_BEFORE: Mapping[str, Mapping[str, Any]] = {
     "train": {"choose_popularity": False},
-    "model": {"user_positions": "absolute", "user_convolution": 0},
+    "model": {
+        "user_encoder": "transformer",
+        "user_positions": "absolute",
+        "user_convolution": 0,
+        "dap_candidates": "batch",
+        "dap_prior": 0.0,
+    },
 }
 """What a run's recipe did not say before it could be chosen, and what was so then."""
 

@@ -37,6 +37,7 @@ ADDED = {
         "residual_drop",
         "residual_rate",
         "dap_candidates",
+        "dap_prior",
     },
     "corruption": {"last_item"},
 }

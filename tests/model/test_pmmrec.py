@@ -47,7 +47,7 @@ def test_every_trained_tensor_gets_a_gradient_and_no_frozen_one_does_for_pmmrec(
 
 
 def test_names_of_what_trains(build) -> None:
-    names = build().trained_names()
+    names = build(user_encoder="transformer", user_blocks=2).trained_names()
     encoders = {".".join(n.split(".")[:3]) for n in names if n.startswith(("text.", "vision."))}
     assert encoders == {"text.blocks.1", "text.blocks.2", "vision.blocks.1", "vision.blocks.2"}
     assert len([n for n in names if n.startswith("user_encoder.")]) == 28
@@ -237,7 +237,7 @@ PRESETS = [
     ("dap_reject", "same_ids", "same_ids", "same_ids"),
     ("dap_similarity", "dot", "dot", "cosine"),
     ("temperature", 1, 1, 0.1),
-    ("dap_candidates", "batch", "batch", "batch"),
+    ("dap_candidates", "batch", "batch", "auto"),
     ("nicl.family", "nicl", "nicl", "nicl"),
     ("nicl.form", "sum", "sum", "sum"),
     ("nicl.tau", 1, 1, 1),
@@ -254,9 +254,9 @@ PRESETS = [
     ("vision.train_blocks", 2, 2, 2),
     ("text.train_blocks", 2, 2, 2),
     ("max_length", 20, 20, 20),
-    ("user_blocks", 2, 2, 2),
+    ("user_blocks", 2, 2, 1),
     ("user_heads", 2, 2, 2),
-    ("user_encoder", "transformer", "transformer", "transformer"),
+    ("user_encoder", "transformer", "transformer", "hstu"),
     ("user_positions", "absolute", "absolute", "rope"),
     ("user_convolution", 0, 0, 3),
     ("user_norm", "post", "post", "post"),

@@ -29,11 +29,12 @@ def features(modality: str = "both") -> ItemFeatures:
     return ItemFeatures(fields, trained, {"text": "a" * 64, "vision": "b" * 64})
 
 
-def made(**changes: object) -> Pmmrec:
+def made(count_N: Tensor | None = None, **changes: object) -> Pmmrec:
     options = PmmrecOptions(items="vectors", width=16, max_length=5)
     torch.manual_seed(0)
     whole = dataclasses.replace(options, **changes)  # type: ignore[arg-type]
-    return Pmmrec(whole, features(whole.modality))
+    counts = None if count_N is None else count_N.numpy()
+    return Pmmrec(whole, features(whole.modality), count_N=counts)
 
 
 @pytest.fixture
@@ -136,11 +137,18 @@ def test_without_vectors_it_cannot_be_built() -> None:
 
 @pytest.mark.parametrize("similarity", ["dot", "cosine"])
 @pytest.mark.parametrize("learned", [False, True])
+@pytest.mark.parametrize("prior", [0.0, 0.5])
 def test_the_softmax_over_the_catalogue_is_that_of_each_row_over_all_items(
-    similarity: str, learned: bool, batch: Batch
+    similarity: str, learned: bool, prior: float, batch: Batch
 ) -> None:
+    counts = torch.arange(N)[torch.randperm(N, generator=torch.Generator().manual_seed(1))]
     model = made(
-        dap_candidates="catalogue", dap_similarity=similarity, dap_tau=0.3, dap_tau_learned=learned
+        counts,
+        dap_candidates="catalogue",
+        dap_similarity=similarity,
+        dap_tau=0.3,
+        dap_tau_learned=learned,
+        dap_prior=prior,
     ).eval()
     found = model(batch)["loss"]
     every = torch.stack([literal(model, features(), item) for item in range(1, N + 1)])
@@ -155,6 +163,8 @@ def test_the_softmax_over_the_catalogue_is_that_of_each_row_over_all_items(
                     z = functional.cosine_similarity(every, user[None]) / 0.3
                 else:
                     z = every @ user / 0.3
+                seen = counts.double() + 1  # none of them is never seen
+                z = z + (prior * torch.log(seen / seen.sum())).float()
                 losses.append(-z.log_softmax(0)[row[at + 1] - 1])
     torch.testing.assert_close(found, torch.stack(losses).mean(), atol=1e-4, rtol=1e-4)
     found.backward()

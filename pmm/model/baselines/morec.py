@@ -15,6 +15,7 @@ from pmm.model.pmmrec.pmmrec_entry import (
     SPACE,
     build,
     of_run,
+    on_sources,
     parts,
     read_vectors,
     training,
@@ -48,10 +49,7 @@ class MorecOptions(PmmrecOptions):
 def at_stage(options: MorecOptions, asked: Asked) -> MorecOptions:
     """The modality that is asked for; the objective is the same in every stage, and pre-training
     has no residuals."""
-    reads = with_modality(options, asked)
-    if asked.stage == "pretrain":
-        reads = reads.elsewhere()
-    return replace(reads, weights=Weights())
+    return replace(on_sources(with_modality(options, asked), asked), weights=Weights())
 
 
 ENTRY = ModelEntry(

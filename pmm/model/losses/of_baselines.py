@@ -53,6 +53,7 @@ def full_softmax(
     *,
     similarity: Similarity = "dot",
     tau: float | Tensor = 1.0,
+    prior_I: Tensor | None = None,
     logits_at_once: int = LOGITS_AT_ONCE,
 ) -> Tensor:
     """Softmax of each row's target over all items of the catalogue.
@@ -67,6 +68,7 @@ def full_softmax(
             slots are numbers within the batch: `functional.pad(item_I, (1, 0))[slot_BS]`.
         similarity: raw dot product, or cosine.
         tau: logits are divided by it; a tensor [] may learn.
+        prior_I: what is added to the logits of each item, divided by no temperature; None: nothing.
         logits_at_once: a group has at least one row all the same.
 
     Returns:
@@ -77,6 +79,8 @@ def full_softmax(
 
     def cross_entropy(user_nD: Tensor, item_ID: Tensor, target_n: Tensor) -> Tensor:
         z_nI = similarities(user_nD, item_ID, similarity) / tau
+        if prior_I is not None:
+            z_nI = z_nI + prior_I
         return functional.cross_entropy(z_nI, target_n, reduction="sum")
 
     if len(rows.target_N) <= step:

@@ -57,6 +57,8 @@ class Pmmrec(nn.Module, Recommender):
     """The backbone with its objectives; all its weights are float32."""
 
     options: PmmrecOptions
+    prior_N: Tensor | None
+    """What is added to the logit of each item of the catalogue while training."""
 
     def __init__(
         self,
@@ -70,7 +72,8 @@ class Pmmrec(nn.Module, Recommender):
         Args:
             options: see there.
             features: the items' frozen vectors, where items are made of them.
-            count_N: how often each item of the catalogue occurs in training; asked for residuals.
+            count_N: how often each item of the catalogue occurs in training, for residuals, which
+                need it, and for the share of popularity in the softmax; None: all as popular.
 
         Raises:
             InputError: an encoder cannot be had, or options do not fit each other.
@@ -116,12 +119,16 @@ class Pmmrec(nn.Module, Recommender):
         if self.detector is not None:
             nn.init.xavier_normal_(self.detector.weight)
             nn.init.zeros_(self.detector.bias)
-        self._add_temperature_and_residuals(options, count_N)
+        self._add_what_next_item_prediction_asks_for(options, count_N)
 
-    def _add_temperature_and_residuals(
+    def _add_what_next_item_prediction_asks_for(
         self, options: PmmrecOptions, count_N: Int64s | None
     ) -> None:
-        """What trains at a rate of its own, where it is asked for."""
+        """The share of popularity, and what trains at a rate of its own."""
+        prior_N: Tensor | None = None
+        if count_N is not None and options.candidates == "catalogue" and options.dap_prior:
+            prior_N = _prior(options.dap_prior, count_N)
+        self.register_buffer("prior_N", prior_N, persistent=False)
         self.log_tau: nn.Parameter | None = None
         if options.dap_tau_learned:
             self.log_tau = nn.Parameter(torch.tensor(math.log(options.temperature)))
@@ -370,13 +377,14 @@ class Pmmrec(nn.Module, Recommender):
         return parts
 
     def _next_item(self, user_BLD: Tensor, item_ID: Tensor, batch: Batch) -> Tensor:
-        if self.options.dap_candidates == "catalogue":
+        if self.options.candidates == "catalogue":
             return full_softmax(
                 user_BLD,
                 self._catalogue(),
                 batch.numbers(),
                 similarity=self.options.dap_similarity,
                 tau=self._tau(),
+                prior_I=self.prior_N,
             )
         return in_batch_softmax(
             user_BLD,
@@ -440,6 +448,12 @@ def _require_poolable(text: TextEncoder | None, options: PmmrecOptions) -> None:
             f"the text encoder {text.source!r} reads from left to right, so a text's first token "
             'knows nothing of the others: set model.modality_pool = "mean"'
         )
+
+
+def _prior(share: float, count_N: Int64s) -> Tensor:
+    """That share of ln p of each item, float32 [N], where each item counts as seen once more."""
+    seen_N = torch.from_numpy(count_N).double() + 1
+    return (share * (seen_N / seen_N.sum()).log()).float()
 
 
 def _projection(encoder: nn.Module | None, width: int) -> nn.Linear | None:

@@ -45,16 +45,21 @@ def with_modality(options: AnyPmmrec, asked: Asked) -> AnyPmmrec:
     return replace(options, modality=asked.modality) if asked.modality else options
 
 
+def on_sources(options: AnyPmmrec, asked: Asked) -> AnyPmmrec:
+    """In pre-training nothing of one catalogue: no residuals, and the items of a batch as
+    candidates, among which those of other categories can be left out."""
+    if asked.stage != "pretrain":
+        return options
+    return replace(options.elsewhere(), dap_candidates="batch")
+
+
 def at_stage(options: PmmrecOptions, asked: Asked) -> PmmrecOptions:
     """The modality that is asked for, and the stage's objectives; pre-training has no residuals."""
-    reads = with_modality(options, asked)
-    if asked.stage == "pretrain":
-        reads = reads.elsewhere()
+    reads = on_sources(with_modality(options, asked), asked)
     weights = objectives_of(asked, reads.modality)
     # A fine-tuning has one target; groups were for telling apart the sources before it.
     negatives = options.negatives if asked.stage == "pretrain" else "batch"
-    candidates = "batch" if asked.stage == "pretrain" else options.dap_candidates
-    return replace(reads, weights=weights, negatives=negatives, dap_candidates=candidates)
+    return replace(reads, weights=weights, negatives=negatives)
 
 
 def of_run(
@@ -134,7 +139,7 @@ def read_vectors(
 def build(options: PmmrecOptions, inputs: BuildInputs) -> Pmmrec:
     """With fresh weights."""
     count_N = inputs.train_count
-    if count_N is None:  # nobody says: none is rare
+    if count_N is None:  # nobody says: none is rare, all are as popular
         count_N = np.full(inputs.n_items, options.residual_from)
     return Pmmrec(options, inputs.features, count_N=count_N)
 
@@ -152,7 +157,11 @@ SPACE: Space = {
     "model.dap_candidates": Choice(
         values=("batch", "catalogue"), only={"model.items": ("vectors",)}
     ),
-    "model.dap_logq": Choice(values=LOGQ, only={"model.dap_candidates": ("batch",)}),
+    "model.dap_prior": Choice(
+        values=(0.0, 0.5, 1.0),
+        only={"model.items": ("vectors",), "model.dap_candidates": ("auto", "catalogue")},
+    ),
+    "model.dap_logq": Choice(values=LOGQ, only={"model.dap_candidates": ("auto", "batch")}),
     "model.residual": Choice(values=("none", "item")),
     "model.residual_drop": replace(DROPOUT, only={"model.residual": ("item",)}),
     "model.residual_rate": Interval(low=0.1, high=10.0, only={"model.residual": ("item",)}),

@@ -12,7 +12,7 @@ from pmm.model.losses.next_item import LogQ, Reject, Similarity
 from pmm.model.losses.noised_items import CorruptionOptions
 from pmm.model.pmmrec.fusion import Pool
 from pmm.model.protocol import ModelOptions, faults_of_sizes
-from pmm.model.user_encoders.choice import UserEncoderOptions
+from pmm.model.user_encoders.choice import UserEncoderKind, UserEncoderOptions
 from pmm.model.user_encoders.transformer import UserPositions
 from pmm.shards.kinds import Modality, Reads
 
@@ -23,9 +23,10 @@ ItemPart = Literal["encoders", "vectors"]
 """What an item's vector comes from: encoders whose top blocks train, or vectors that whole frozen
 encoders made of it once (`pmm.model.pmmrec.vector_items`)."""
 Residual = Literal["none", "item"]
-Candidates = Literal["batch", "catalogue"]
+Candidates = Literal["auto", "batch", "catalogue"]
 """Among which items the next one is told apart: the softmax over the items of a batch, or over all
-of the catalogue."""
+of the catalogue. "auto": the catalogue for items of vectors, the batch for encoders, which cannot
+encode the whole catalogue at each step."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,13 +91,20 @@ class PmmrecOptions(UserEncoderOptions, ModelOptions):
     """Share of a batch's items that are without it while training."""
     residual_rate: float = 1.0
     """Its learning rate, as a multiple of train.lr; it has no weight decay."""
-    user_blocks: int = 2
+    user_encoder: UserEncoderKind = "hstu"
+    user_blocks: int = 1
     user_heads: int = 2
     user_positions: UserPositions = "rope"
     user_convolution: int = 3
-    dap_candidates: Candidates = "batch"
-    """"catalogue" needs items of vectors; what is said of logq, reject and negatives then counts
-    for NICL alone. Pre-training takes "batch"."""
+    dap_candidates: Candidates = "auto"
+    """Among the catalogue what is said of logq, reject and negatives counts for NICL alone.
+    Pre-training takes "batch"."""
+    dap_prior: float = 0.5
+    """Among the catalogue: this share of the logarithm of an item's popularity in training is added
+    to its logit while training. What the scores learn is then how well an item fits beyond that, so
+    items that nobody had are not pushed down; ranking gives popularity back
+    (`train.choose_popularity`). 1 is what a batch's items amount to, which are drawn by their
+    popularity; 0 learns the whole of it."""
     dap_logq: LogQ = "off"
     """Off, one model serves warm and cold items: how much popularity a ranking holds is chosen when
     ranking (`train.choose_popularity`)."""
@@ -122,12 +130,21 @@ class PmmrecOptions(UserEncoderOptions, ModelOptions):
         found = faults_of_sizes(self, {"width": 0, "residual_from": 0})
         if self.dap_candidates == "catalogue" and self.items != "vectors":
             found.append('dap_candidates = "catalogue" needs items = "vectors"')
+        if not 0 <= self.dap_prior < math.inf:
+            found.append("dap_prior must be 0 or above")
         if not 0 <= self.residual_drop < 1:
             found.append("residual_drop must be at least 0 and below 1")
         if not 0 < self.residual_rate < math.inf:
             found.append("residual_rate must be above 0")
         if found:
             raise ValueError("; ".join(found))
+
+    @property
+    def candidates(self) -> Literal["batch", "catalogue"]:
+        """Among which items the next one is told apart."""
+        if self.dap_candidates == "auto":
+            return "catalogue" if self.items == "vectors" else "batch"
+        return self.dap_candidates
 
     @property
     def temperature(self) -> float:
@@ -172,11 +189,14 @@ def preset(name: PmmrecPreset) -> PmmrecOptions:
             return PmmrecOptions()
         case "paper":
             return PmmrecOptions(
+                dap_candidates="batch",
                 dap_similarity="dot",
                 dap_tau=1.0,
                 fusion_pool="cls",
                 modality_pool="cls",
                 fusion_type_embedding=False,
+                user_encoder="transformer",
+                user_blocks=2,
                 user_positions="absolute",
                 user_convolution=0,
                 corruption=CorruptionOptions(last_item=True),
@@ -187,9 +207,12 @@ def preset(name: PmmrecPreset) -> PmmrecOptions:
             vision = VisionSpec(image_norm="half")
             return PmmrecOptions(
                 vision=vision,
+                dap_candidates="batch",
                 dap_similarity="dot",
                 dap_tau=1.0,
                 fusion_type_embedding=False,
+                user_encoder="transformer",
+                user_blocks=2,
                 user_positions="absolute",
                 user_convolution=0,
                 dap_logq="on",
