@@ -1,4 +1,4 @@
-"""A shop of the embedded world with clean times, texts and pictures, into which leaks are planted."""
+"""A shop of the embedded world, clean in times, texts and pictures, to plant leaks into."""
 
 import csv
 import dataclasses

@@ -1,4 +1,4 @@
-"""`pmm audit` finds each leak that was planted in a clean shop, in its number, and cries not wolf."""
+"""`pmm audit` finds each leak that was planted in a clean shop, in its number, and no other."""
 
 import json
 from collections.abc import Callable
@@ -15,7 +15,6 @@ from pmm.audit.audit_target import Audit, audit_target
 from pmm.audit.findings import Finding
 from pmm.cli import main
 from pmm.errors import InputError, MissingArtefact
-from pmm.evaluate.ranking import count_candidates
 from pmm.runs.recipe import Recipe
 from pmm.storage.schemas import RANKS, SEQUENCES, read_table, write_table
 from pmm.storage.toml import dump
@@ -203,7 +202,8 @@ def test_the_same_seed_gives_the_same_audit_and_another_one_other_draws(shop_to_
         for seed in (1, 1, 2)
     )
     assert one.as_json() == same.as_json()
-    assert one.ties is not None and other.ties is not None
+    assert one.ties is not None
+    assert other.ties is not None
     assert one.ties.spread != other.ties.spread
 
 
