@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from pmm.arrays import Int64s
+from pmm.arrays import Float64s, Int32s, Int64s
 from pmm.audit.floors import asked_of, floor_ranks
 from pmm.audit.timed_rows import TimedRows
 from pmm.evaluate.metrics import measure
@@ -78,7 +79,7 @@ def tie_order(
     )
 
 
-def _measured(rows: TimedRows, n_items: int, key_R: np.ndarray) -> dict[str, dict[str, Any]]:
+def _measured(rows: TimedRows, n_items: int, key_R: Float64s) -> dict[str, dict[str, Any]]:
     """The floors where rows of the same time are ordered by a key.
 
     Which places are trained on, validated and tested stays: it follows from users and times alone.
@@ -106,9 +107,10 @@ def _tie_of(rows: TimedRows) -> Int64s:
     return np.cumsum(new)
 
 
-def _has_another_item(tie_R: Int64s, item_R: np.ndarray) -> np.ndarray:
+def _has_another_item(tie_R: Int64s, item_R: Int32s) -> NDArray[np.bool_]:
     """Whether a row's tie holds an item beside the row's own. [R]"""
     low, high = np.full(int(tie_R.max()) + 1, item_R.max()), np.zeros(int(tie_R.max()) + 1, int)
     np.minimum.at(low, tie_R, item_R)
     np.maximum.at(high, tie_R, item_R)
-    return low[tie_R] != high[tie_R]
+    found: NDArray[np.bool_] = low[tie_R] != high[tie_R]
+    return found
