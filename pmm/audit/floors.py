@@ -17,7 +17,7 @@ from pmm.shards.sequence_shards import Lists
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class SplitQuestions:
     """A split as it is asked for its test items."""
 
     train: Lists
@@ -31,7 +31,7 @@ class Asked:
         return np.bincount(self.train.values, minlength=self.n_items + 1)[1:]
 
 
-def asked_of(user: Int32s, item: Int32s, parts: Parts, n_items: int) -> Asked:
+def asked_of(user: Int32s, item: Int32s, parts: Parts, n_items: int) -> SplitQuestions:
     """The test questions of R rows by user and time; each user of a part has all three.
 
     Args:
@@ -43,7 +43,7 @@ def asked_of(user: Int32s, item: Int32s, parts: Parts, n_items: int) -> Asked:
     stays = parts != LEFT_OUT
     codes, number = np.unique(user[stays], return_inverse=True)
     item, parts = item[stays], parts[stays]
-    return Asked(
+    return SplitQuestions(
         train=_lists(number, item, parts == TRAIN, len(codes)),
         queries=Queries(
             user_U=np.arange(len(codes), dtype=np.int32),
@@ -59,7 +59,7 @@ def _lists(user: Int64s, item: Int32s, mask: NDArray[np.bool_], n_users: int) ->
     return Lists(offsets=np.concatenate([[0], np.cumsum(lengths)]), values=item[mask])
 
 
-def floor_ranks(asked: Asked, *, keep_history: bool = False) -> dict[str, Int32s]:
+def floor_ranks(asked: SplitQuestions, *, keep_history: bool = False) -> dict[str, Int32s]:
     """Ranks of the test items by what needs no training, by name. [U]"""
     near = item_neighbours(asked.train, asked.n_items)
     return {

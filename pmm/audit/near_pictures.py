@@ -116,7 +116,8 @@ def _same(codes: PictureCodes) -> tuple[Int64s, Int64s]:
     """The group of each picture [N], and the first picture of each group [G]."""
     order = np.argsort(codes.code, kind="stable")
     bounds = np.flatnonzero(np.diff(codes.code[order])) + 1
-    group, firsts = np.zeros(len(order), np.int64), []
+    group = np.zeros(len(order), np.int64)
+    firsts: list[int] = []
     for rows in np.split(order, bounds) if len(order) else []:
         left = rows
         while len(left):  # once, but where pictures of one code differ in colour

@@ -17,7 +17,7 @@ from pmm.ingest.targets.split import TEST
 
 
 @dataclass(frozen=True, kw_only=True)
-class Spread:
+class TieSpread:
     """A metric over the orders that were drawn, and beside them. Fractions."""
 
     in_file_order: float
@@ -38,7 +38,7 @@ class TieOrder:
     """Share of users of whose rows at the time of the test item one is of another item: the order
     alone says which of them is asked for."""
     draws: int
-    spread: dict[str, dict[str, Spread]]
+    spread: dict[str, dict[str, TieSpread]]
     """Floor -> metric -> its spread."""
 
 
@@ -90,8 +90,8 @@ def _measured(rows: TimedRows, n_items: int, key_R: Float64s) -> dict[str, dict[
     return {name: measure(rank_U) for name, rank_U in floor_ranks(asked).items()}
 
 
-def _spread(value: float, drawn: list[float], by_id: float) -> Spread:
-    return Spread(
+def _spread(value: float, drawn: list[float], by_id: float) -> TieSpread:
+    return TieSpread(
         in_file_order=value,
         mean=float(np.mean(drawn)),
         low=min(drawn),
