@@ -112,13 +112,16 @@ def _popularity(time: TimeLeak) -> AuditFinding:
 def _ties(ties: TieOrder) -> AuditFinding:
     level: Level = "fine" if not ties.decided_users else "note"
     level = "warning" if ties.decided_users > DECIDED else level
-    spread = ties.spread["item kNN"]["hr@10"]
+    moved = " ".join(
+        f"HR@10 of {floor} goes from {100 * each.low:.2f} to {100 * each.high:.2f}, in the order "
+        f"of the file it is {100 * each.in_file_order:.2f}, sorted by item "
+        f"{100 * each.by_item_id:.2f}."
+        for floor, each in ((floor, found["hr@10"]) for floor, found in ties.spread.items())
+    )
     said = (
         f"{per_cent(ties.tied_rows)} of the rows have another one of their user at the same time. "
         f"Of {per_cent(ties.decided_users)} of the users the order of such rows alone says what "
-        f"the test item is. Over {ties.draws} drawn orders HR@10 of item kNN goes from "
-        f"{100 * spread.low:.2f} to {100 * spread.high:.2f}; in the order of the file it is "
-        f"{100 * spread.in_file_order:.2f}, sorted by item {100 * spread.by_item_id:.2f}."
+        f"the test item is. Over {ties.draws} drawn orders {moved}"
     )
     to_do = (
         "Compare only figures of one and the same order: published ones were made with another. "
