@@ -54,6 +54,7 @@ ROOMS = (
     "model.registry",
     "model.build",
     "runs",
+    "statistics",
     "evaluate",
     "train",
     "tune",

@@ -1,9 +1,7 @@
 """Two rankings of the same questions: the difference of their metrics, with a bootstrap interval.
 
-Users are drawn again with replacement, both rankings of all of a user's questions together (Efron
-and Tibshirani 1993, chapter 13): of cold cuts a user may have several, which are not independent. A
-user counts only through the sums of what he adds to the metrics, so the draws are multinomial over
-the distinct sums: exact, and as fast for a million users as for a thousand.
+Users are drawn again with replacement (`pmm.statistics.paired`), both rankings of all of a user's
+questions together: of cold cuts a user may have several, which are not independent.
 """
 
 from dataclasses import dataclass
@@ -19,15 +17,12 @@ from pmm.errors import InputError, MissingArtefact
 from pmm.evaluate.evaluate_options import CompareRequest, RankedPart
 from pmm.evaluate.evaluation import ranks_file
 from pmm.evaluate.metrics import CUTOFFS
+from pmm.statistics.paired import DRAWS, LEVEL, drawn_means, tails
+from pmm.statistics.values import gains, hits
 from pmm.storage.home import resolve_home
 from pmm.storage.schemas import RANKS, read_table
 from pmm.storage.seal import require_sealed
 from pmm.text_table import text_table
-
-DRAWS = 10_000
-LEVEL = 0.95
-COUNTS_AT_ONCE = 4_000_000
-"""Numbers of users that are drawn together: 32 MB of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,42 +108,23 @@ def compare_ranks(
     ('hr@10', 0.5, 0.75, True)
     """
     beyond = max(CUTOFFS) + 1
-    gains = _gains(beyond)
+    gain_of = _gains(beyond)
     first_MQ, second_MQ = (
-        np.stack([gain[np.minimum(rank_Q, beyond)] for gain in gains.values()])
+        np.stack([gain[np.minimum(rank_Q, beyond)] for gain in gain_of.values()])
         for rank_Q in (first_Q, second_Q)
     )
     _, index_Q = np.unique(
         np.arange(len(first_Q)) if user_Q is None else user_Q, return_inverse=True
     )
     sums = [np.bincount(index_Q, weights=each_Q) for each_Q in second_MQ - first_MQ]
-    tail = 100 * (1 - LEVEL) / 2
-    drawn = _drawn_means(np.stack([np.bincount(index_Q), *sums], 1), seed, draws)
-    low, high = np.percentile(drawn, [tail, 100 - tail], axis=0)
+    drawn = drawn_means(np.stack([np.bincount(index_Q), *sums], 1), seed, draws)
+    low, high = np.percentile(drawn, tails(LEVEL), axis=0)
     return [
         Difference(name=name, first=first, second=second, low=float(below), high=float(above))
         for name, first, second, below, above in zip(
-            gains, first_MQ.mean(1).tolist(), second_MQ.mean(1).tolist(), low, high, strict=True
+            gain_of, first_MQ.mean(1).tolist(), second_MQ.mean(1).tolist(), low, high, strict=True
         )
     ]
-
-
-def _drawn_means(user_U: NDArray[Any], seed: int, draws: int) -> NDArray[Any]:
-    """Mean differences of a question in users drawn again, [draws, M].
-
-    Args:
-        user_U: [U, 1 + M], a user's number of questions, then the sums of his M differences.
-        seed: of the draws.
-        draws: of U users each.
-    """
-    kinds, counts = np.unique(user_U, axis=0, return_counts=True)
-    rng = np.random.default_rng(seed)
-    found, step = [], max(1, COUNTS_AT_ONCE // len(kinds))
-    for start in range(0, draws, step):
-        size = min(step, draws - start)
-        total = rng.multinomial(len(user_U), counts / len(user_U), size=size) @ kinds
-        found.append(total[:, 1:] / total[:, :1])
-    return np.concatenate(found)
 
 
 def comparison_table(first: str, second: str, differences: list[Difference]) -> str:
@@ -170,9 +146,8 @@ def comparison_table(first: str, second: str, differences: list[Difference]) -> 
 def _gains(beyond: int) -> dict[str, NDArray[np.float64]]:
     """Metric -> what a rank of 0 .. beyond adds to it."""
     rank = np.arange(beyond + 1)
-    gains = {f"hr@{k}": ((rank >= 1) & (rank <= k)).astype(np.float64) for k in CUTOFFS}
-    discount = 1 / np.log2(np.maximum(rank, 1) + 1.0)
-    return gains | {f"ndcg@{k}": gains[f"hr@{k}"] * discount for k in CUTOFFS}
+    found = {f"hr@{k}": hits(rank, k) for k in CUTOFFS}
+    return found | {f"ndcg@{k}": gains(rank, k) for k in CUTOFFS}
 
 
 def _require_same_questions(first: Path, second: Path, one: pa.Table, other: pa.Table) -> None:
