@@ -57,6 +57,7 @@ ROOMS = (
     "statistics",
     "evaluate",
     "train",
+    "comparison",
     "tune",
     "recommend",
     "recommend.batch",
@@ -69,6 +70,7 @@ ROOMS = (
     "api",
     "commands",
     "commands.answering",
+    "commands.reporting",
     "cli",
 )
 """In the order in which data flows: a room imports only what stands before it, and itself."""
