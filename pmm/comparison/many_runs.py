@@ -115,8 +115,8 @@ def _one_target(target: str, runs: Runs, request: CompareManyRequest) -> OneTarg
     }
     reference, *others = tables
     for name in others:
-        both = (runs[each][1] for each in (reference, name))
-        require_same_questions(*both, tables[reference], tables[name])
+        places = runs[reference][1], runs[name][1]
+        require_same_questions(*places, tables[reference], tables[name])
     floors = floors_of(runs, tables, request.split, request.target)
     metrics = request.metrics or USUAL
     strongest = floors[0] if floors else None

@@ -30,8 +30,10 @@ from pmm.storage.home import slug
 from pmm.text_table import text_table
 
 NOISE = 0.05
-SAME_RESULT = ("device", "ahead", "log_every", "save_every", "trackers", "cache", "recompute")
-SAME_RESULT += ("eval_start", "eval_test")
+SAME_RESULT = (
+    *("device", "ahead", "log_every", "save_every", "trackers", "cache", "recompute"),
+    *("eval_start", "eval_test"),
+)
 """Training options that do not tell two results apart."""
 
 
@@ -203,7 +205,7 @@ def _same(one: Questions, other: Questions) -> bool:
 def terminal_text(table: RunsTable) -> str:
     """Aligned columns, with a note on what is marked."""
     header, rows = _cells(table, "{} *")
-    return "\n".join([text_table(header, rows), "", *notes(table)])
+    return "\n".join([text_table(list(map(str, header)), rows), "", *notes(table)])
 
 
 def markdown_text(table: RunsTable) -> str:
