@@ -54,8 +54,10 @@ ROOMS = (
     "model.registry",
     "model.build",
     "runs",
+    "statistics",
     "evaluate",
     "train",
+    "comparison",
     "tune",
     "recommend",
     "recommend.batch",
@@ -68,6 +70,7 @@ ROOMS = (
     "api",
     "commands",
     "commands.answering",
+    "commands.reporting",
     "cli",
 )
 """In the order in which data flows: a room imports only what stands before it, and itself."""
