@@ -1,9 +1,7 @@
 """Two rankings of the same questions: the difference of their metrics, with a bootstrap interval.
 
-Users are drawn again with replacement, both rankings of all of a user's questions together (Efron
-and Tibshirani 1993, chapter 13): of cold cuts a user may have several, which are not independent. A
-user counts only through the sums of what he adds to the metrics, so the draws are multinomial over
-the distinct sums: exact, and as fast for a million users as for a thousand.
+Users are drawn again with replacement (`pmm.statistics.paired`), both rankings of all of a user's
+questions together: of cold cuts a user may have several, which are not independent.
 """
 
 from dataclasses import dataclass
@@ -15,19 +13,17 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pmm.advice import command
-from pmm.errors import InputError, MissingArtefact
+from pmm.errors import InputError, MissingArtefact, PmmError
 from pmm.evaluate.evaluate_options import CompareRequest, RankedPart
 from pmm.evaluate.evaluation import ranks_file
 from pmm.evaluate.metrics import CUTOFFS
+from pmm.runs.loading import targets_of
+from pmm.statistics.paired import DRAWS, LEVEL, drawn_means, tails, two_sided
+from pmm.statistics.values import gains, hits
 from pmm.storage.home import resolve_home
 from pmm.storage.schemas import RANKS, read_table
 from pmm.storage.seal import require_sealed
 from pmm.text_table import text_table
-
-DRAWS = 10_000
-LEVEL = 0.95
-COUNTS_AT_ONCE = 4_000_000
-"""Numbers of users that are drawn together: 32 MB of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +35,8 @@ class Difference:
     second: float
     low: float
     high: float
+    p: float | None = None
+    """How often chance alone would differ so much; None where no draws said it."""
 
     @property
     def difference(self) -> float:
@@ -76,18 +74,42 @@ def compare_runs(
     Raises:
         MissingArtefact: one has not been evaluated. InputError: they ranked different splits.
     """
-    tables = []
-    for run in (first, second):
-        path = run / ranks_file(run, asked, target)
-        if not path.is_file():
-            split, cold = "valid" if asked == "valid" else None, asked not in ("test", "valid")
-            again = command("evaluate", run.absolute(), split=split, cold=cold, target=target)
-            raise MissingArtefact(f"{path} is not there. Run: {again}")
-        require_sealed(path, again=f"Run: {command('evaluate', run.absolute())}")
-        tables.append(read_table(path, RANKS))
-    _require_same_questions(first, second, *tables)
+    tables = [read_ranks(run, asked, target) for run in (first, second)]
+    require_same_questions(first, second, *tables)
     ranks = [table["rank"].to_numpy() for table in tables]
     return compare_ranks(*ranks, user_Q=tables[0]["user"].to_numpy(), seed=seed, draws=draws)
+
+
+def read_ranks(run: Path, asked: RankedPart, target: str | None) -> pa.Table:
+    """The ranks that `pmm evaluate` wrote into a run's folder (schemas.RANKS); arguments as of
+    `compare_runs`.
+
+    Raises:
+        MissingArtefact: it has not been evaluated. BrokenArtefact: the file is damaged.
+        InputError: it was trained on several sources, and none is named.
+    """
+    path = run / ranks_file(run, asked, target)
+    if not path.is_file():
+        require_one_target(run, target)
+        split, cold = "valid" if asked == "valid" else None, asked not in ("test", "valid")
+        again = command("evaluate", run.absolute(), split=split, cold=cold, target=target)
+        raise MissingArtefact(f"{path} is not there. Run: {again}")
+    require_sealed(path, again=f"Run: {command('evaluate', run.absolute())}")
+    return read_table(path, RANKS)
+
+
+def require_one_target(run: Path, target: str | None) -> None:
+    """Refuse a run on several sources whose evaluation is asked for without naming one of them.
+
+    Raises:
+        InputError: names the sources.
+    """
+    try:
+        names = targets_of(run) if target is None else []
+    except PmmError:  # the caller's message says what is missing
+        return
+    if len(names) > 1:
+        raise InputError(f"{run} was trained on {', '.join(names)}: say which one with --target")
 
 
 def compare_ranks(
@@ -113,42 +135,29 @@ def compare_ranks(
     ('hr@10', 0.5, 0.75, True)
     """
     beyond = max(CUTOFFS) + 1
-    gains = _gains(beyond)
+    gain_of = _gains(beyond)
     first_MQ, second_MQ = (
-        np.stack([gain[np.minimum(rank_Q, beyond)] for gain in gains.values()])
+        np.stack([gain[np.minimum(rank_Q, beyond)] for gain in gain_of.values()])
         for rank_Q in (first_Q, second_Q)
     )
     _, index_Q = np.unique(
         np.arange(len(first_Q)) if user_Q is None else user_Q, return_inverse=True
     )
     sums = [np.bincount(index_Q, weights=each_Q) for each_Q in second_MQ - first_MQ]
-    tail = 100 * (1 - LEVEL) / 2
-    drawn = _drawn_means(np.stack([np.bincount(index_Q), *sums], 1), seed, draws)
-    low, high = np.percentile(drawn, [tail, 100 - tail], axis=0)
+    drawn = drawn_means(np.stack([np.bincount(index_Q), *sums], 1), seed, draws)
+    low, high = np.percentile(drawn, tails(LEVEL), axis=0)
+    first_M, second_M = first_MQ.mean(1).tolist(), second_MQ.mean(1).tolist()
     return [
-        Difference(name=name, first=first, second=second, low=float(below), high=float(above))
-        for name, first, second, below, above in zip(
-            gains, first_MQ.mean(1).tolist(), second_MQ.mean(1).tolist(), low, high, strict=True
+        Difference(
+            name=name,
+            first=first_M[m],
+            second=second_M[m],
+            low=float(low[m]),
+            high=float(high[m]),
+            p=two_sided(drawn[:, m]),
         )
+        for m, name in enumerate(gain_of)
     ]
-
-
-def _drawn_means(user_U: NDArray[Any], seed: int, draws: int) -> NDArray[Any]:
-    """Mean differences of a question in users drawn again, [draws, M].
-
-    Args:
-        user_U: [U, 1 + M], a user's number of questions, then the sums of his M differences.
-        seed: of the draws.
-        draws: of U users each.
-    """
-    kinds, counts = np.unique(user_U, axis=0, return_counts=True)
-    rng = np.random.default_rng(seed)
-    found, step = [], max(1, COUNTS_AT_ONCE // len(kinds))
-    for start in range(0, draws, step):
-        size = min(step, draws - start)
-        total = rng.multinomial(len(user_U), counts / len(user_U), size=size) @ kinds
-        found.append(total[:, 1:] / total[:, :1])
-    return np.concatenate(found)
 
 
 def comparison_table(first: str, second: str, differences: list[Difference]) -> str:
@@ -170,12 +179,16 @@ def comparison_table(first: str, second: str, differences: list[Difference]) -> 
 def _gains(beyond: int) -> dict[str, NDArray[np.float64]]:
     """Metric -> what a rank of 0 .. beyond adds to it."""
     rank = np.arange(beyond + 1)
-    gains = {f"hr@{k}": ((rank >= 1) & (rank <= k)).astype(np.float64) for k in CUTOFFS}
-    discount = 1 / np.log2(np.maximum(rank, 1) + 1.0)
-    return gains | {f"ndcg@{k}": gains[f"hr@{k}"] * discount for k in CUTOFFS}
+    found = {f"hr@{k}": hits(rank, k) for k in CUTOFFS}
+    return found | {f"ndcg@{k}": gains(rank, k) for k in CUTOFFS}
 
 
-def _require_same_questions(first: Path, second: Path, one: pa.Table, other: pa.Table) -> None:
+def require_same_questions(first: Path, second: Path, one: pa.Table, other: pa.Table) -> None:
+    """Refuse the ranks of two runs that are not of the same users, items and options.
+
+    Raises:
+        InputError: names both runs.
+    """
     if one.num_rows != other.num_rows:
         raise InputError(
             f"{first} ranked {one.num_rows:,} users and {second} {other.num_rows:,}: they were "

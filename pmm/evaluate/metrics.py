@@ -7,6 +7,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from pmm.statistics.values import gains, hits
+
 CUTOFFS = (10, 20, 50)
 
 BUCKETS: tuple[tuple[str, int, int | None], ...] = (
@@ -29,7 +31,7 @@ def hit_rate(rank_U: NDArray[Any], k: int) -> float:
     >>> hit_rate(np.array([1, 3, 11, 40]), 10)
     0.5
     """
-    return float(np.mean(rank_U <= k)) if len(rank_U) else 0.0
+    return float(hits(rank_U, k).mean()) if len(rank_U) else 0.0
 
 
 def ndcg(rank_U: NDArray[Any], k: int) -> float:
@@ -40,8 +42,7 @@ def ndcg(rank_U: NDArray[Any], k: int) -> float:
     >>> round(ndcg(np.array([1, 3, 11]), 10), 4)
     0.5
     """
-    gain_U = np.where(rank_U <= k, 1 / np.log2(rank_U.astype(np.float64) + 1), 0.0)
-    return float(gain_U.mean()) if len(rank_U) else 0.0
+    return float(gains(rank_U, k).mean()) if len(rank_U) else 0.0
 
 
 def summarise(ranks: pa.Table, repeated_U: NDArray[np.bool_] | None = None) -> dict[str, Any]:
