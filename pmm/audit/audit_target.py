@@ -13,10 +13,10 @@ from pmm.audit.audit_request import AuditOptions
 from pmm.audit.beside_floors import BesideFloor, Repeats, beside_run, repeats_of
 from pmm.audit.concentration import Concentration, concentration
 from pmm.audit.findings import AuditFinding, findings_of
-from pmm.audit.floors import SplitQuestions, asked_of, floor_ranks
 from pmm.audit.near_items import Duplicates, duplicates
 from pmm.audit.near_pictures import near_pictures
 from pmm.audit.near_texts import near_texts
+from pmm.audit.split_questions import SplitQuestions, asked_of, floor_ranks
 from pmm.audit.tie_order import TieOrder, tie_order
 from pmm.audit.time_leak import TimeLeak, time_leak
 from pmm.audit.timed_rows import AuditedTarget, read_audited

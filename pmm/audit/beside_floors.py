@@ -11,7 +11,7 @@ import numpy as np
 
 from pmm.advice import command
 from pmm.arrays import Int32s
-from pmm.audit.floors import SplitQuestions, floor_ranks
+from pmm.audit.split_questions import SplitQuestions, floor_ranks
 from pmm.errors import InputError, MissingArtefact
 from pmm.evaluate.compare import Difference, compare_ranks
 from pmm.evaluate.evaluation import ranks_file

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pmm.arrays import Float64s, Int32s, Int64s
-from pmm.audit.floors import asked_of, floor_ranks
+from pmm.audit.split_questions import asked_of, floor_ranks
 from pmm.audit.timed_rows import TimedRows
 from pmm.evaluate.metrics import measure
 from pmm.ingest.targets.split import TEST

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from pmm.arrays import Int32s, Int64s
-from pmm.audit.floors import SplitQuestions, asked_of, floor_ranks
+from pmm.audit.split_questions import SplitQuestions, asked_of, floor_ranks
 from pmm.audit.timed_rows import TimedRows
 from pmm.errors import InputError
 from pmm.evaluate.compare import compare_ranks

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pmm.audit.concentration import concentration
-from pmm.audit.floors import SplitQuestions, asked_of, floor_ranks
+from pmm.audit.split_questions import SplitQuestions, asked_of, floor_ranks
 from pmm.audit.tie_order import tie_order
 from pmm.audit.time_leak import rank_by_past_popularity, time_leak
 from pmm.audit.timed_rows import TimedRows
