@@ -31,6 +31,7 @@ COMMANDS = {
     "export": "A run as one folder that stands alone, to serve or to pass on.",
     "serve": "A run behind HTTP: recommendations, new items, a page.",
     "gallery": "A run as one HTML file to look at.",
+    "report": "Runs as one page: tables, curves, best and worst users, data, recipes.",
     "inspect": "Show any artefact, run or file.",
     "check": "Verify all that is in a home, and make damaged things again.",
     "demo": "The whole way on the embedded world.",
@@ -39,6 +40,8 @@ COMMANDS = {
 """Name -> one line on it, in the order of the data flow; `pmm/commands/` has a module of each."""
 ANSWERING = ("recommend", "export", "serve", "gallery")
 """Those whose module stands in `pmm/commands/answering/`."""
+REPORTING = ("report",)
+"""Those whose module stands in `pmm/commands/reporting/`."""
 
 
 class _InOrderOfFlow(LazyGroup):
@@ -48,7 +51,8 @@ class _InOrderOfFlow(LazyGroup):
         return COMMANDS
 
     def make(self, name: str) -> Any:
-        room = "pmm.commands.answering" if name in ANSWERING else "pmm.commands"
+        room = "pmm.commands"
+        room += ".answering" if name in ANSWERING else ".reporting" if name in REPORTING else ""
         return importlib.import_module(f"{room}.{name}").command()
 
 

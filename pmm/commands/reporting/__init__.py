@@ -1,0 +1,1 @@
+"""The commands that collect finished runs into tables and pages."""

@@ -1,0 +1,85 @@
+"""A report as Markdown: the same tables, without pictures."""
+
+import re
+from collections.abc import Iterator, Sequence
+
+from pmm.report.blocks import (
+    Block,
+    Chart,
+    Command,
+    DataTable,
+    Report,
+    UserGallery,
+    UserRow,
+    written,
+)
+from pmm.report.html_page import is_numeric
+from pmm.terminal import one_line
+
+_SPECIAL = re.compile(r"([\\`*_{}\[\]<>()#+!|~&$-])")
+
+
+def markdown_page(report: Report) -> str:
+    """The text of the file."""
+    return "\n".join(_lines(report)) + "\n"
+
+
+def _lines(report: Report) -> Iterator[str]:
+    yield f"# {plain(report.title)}"
+    yield f"\n{plain(report.about)}"
+    for part in report.parts:
+        yield f"\n## {plain(part.title)}"
+        for section in part.sections:
+            yield f"\n### {plain(section.title)}"
+            for block in section.blocks:
+                yield from _block(block)
+
+
+def _block(block: Block) -> Iterator[str]:
+    match block:
+        case str():
+            yield f"\n{plain(block)}"
+        case Command():
+            yield f"\n```bash\n{one_line(block.text)}\n```"
+        case DataTable():
+            yield f"\n**{plain(block.title)}**\n"
+            numbers = [is_numeric([row[k] for row in block.rows]) for k in range(len(block.header))]
+            cells = [[written(cell) for cell in row] for row in block.rows]
+            yield from _table(block.header, cells, numbers)
+        case Chart():
+            pass  # its numbers stand in a table
+        case UserGallery():
+            yield f"\n**{plain(block.title)}**\n"
+            if block.note:
+                yield plain(block.note)
+            users = [*block.best, *block.worst]
+            if users:
+                header = ["User", "Last had", "Came next", "Recommended"]
+                yield from _table(header, [_user(each) for each in users], [False] * 4)
+
+
+def _user(row: UserRow) -> list[str]:
+    groups = (row.history, [row.target], row.recommended)
+    return [row.heading, *("; ".join(tile.text for tile in tiles) for tiles in groups)]
+
+
+def _table(
+    header: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[bool]
+) -> Iterator[str]:
+    yield _row(header)
+    yield "|" + "|".join("---:" if number else "---" for number in numbers) + "|"
+    yield from map(_row, rows)
+
+
+def _row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(plain(cell) for cell in cells) + " |"
+
+
+def plain(text: str) -> str:
+    r"""A text that Markdown shows as it is, on one line.
+
+    >>> plain("a|b <img>\n# c")
+    'a\\|b \\<img\\>\\n\\# c'
+    """
+    # What is not for reading is written out first, its backslashes then shown as they are.
+    return _SPECIAL.sub(r"\\\1", " ".join(one_line(text).split(" ")))

@@ -1,0 +1,118 @@
+"""The sections of a report on the runs themselves: their recipes, and on what they ran, how long."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from pmm.report.blocks import Block, Cell, DataTable, Section
+from pmm.report.reported_run import ReportedRun
+
+_ABSENT = object()
+
+
+def recipes(runs: Sequence[ReportedRun]) -> Section:
+    """The values in which the recipes differ; what all share is not listed."""
+    names = list(dict.fromkeys(name for run in runs for name in run.recipe))
+    rows: list[list[Cell]] = []
+    for name in names:
+        values = [run.recipe.get(name, _ABSENT) for run in runs]
+        if any(value != values[0] for value in values):
+            rows.append([name, *(_written(value) for value in values)])
+    if len(runs) == 1:
+        only = runs[0].recipe
+        shown = DataTable(
+            title="All values",
+            header=["Value", runs[0].name],
+            rows=[[name, _written(only[name])] for name in names],
+            folded=True,
+        )
+        return Section("Recipe", [f"The recipe of {runs[0].name}.", shown])
+    if not rows:
+        return Section("Differences of the recipes", ["There is none."])
+    about = f"{len(rows)} of {len(names)} values differ. - stands for what a model does not have."
+    table = DataTable(title="What differs", header=["Value", *(r.name for r in runs)], rows=rows)
+    return Section("Differences of the recipes", [about, table])
+
+
+def _written(value: Any) -> str:
+    if value is _ABSENT:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, tuple | list):
+        return ", ".join(map(str, value)) or "none"
+    return f"{value:g}" if isinstance(value, float) else "none" if value is None else str(value)
+
+
+def costs(runs: Sequence[ReportedRun]) -> Section:
+    """Steps, time, hardware and software of each run, as far as they were recorded."""
+    rows = [_cost(run) for run in runs]
+    header = ["Run", "Seed", "Parameters", "Trained", "Steps", "Epochs", "Best epoch"]
+    header += ["Training, min", "Validation, min", "Users/s", "Waiting, %", "Hardware", "Software"]
+    about = (
+        "Time is that of the logged steps and of ranking the validation items, without starting and "
+        "saving. Waiting: share of the time in which a step waited for data. What a run has not "
+        "recorded is empty; memory and energy are not recorded by training."
+    )
+    blocks: list[Block] = [about, DataTable(title="By run", header=header, rows=rows)]
+    made = [[run.name, str(run.about["command"])] for run in runs if run.about.get("command")]
+    if made:
+        blocks.append(DataTable(title="How they were made", header=["Run", "Command"], rows=made))
+    return Section("Time and hardware", blocks)
+
+
+def _cost(run: ReportedRun) -> list[Cell]:
+    about = run.about
+    steps = list(_steps(run))
+    training = sum(seconds for seconds, _ in steps)
+    asked = [each for each in run.log if each.get("kind") == "evaluation"]
+    last = run.log[-1] if run.log else {}
+    metrics = run.evaluations[0].metrics
+    waited = sum(seconds * share for seconds, share in steps)
+    users = sum(
+        seconds * float(each["users_per_s"])
+        for (seconds, _), each in zip(steps, _log_of(run), strict=True)
+    )
+    return [
+        run.name,
+        about.get("seed", run.recipe.get("train.seed")),
+        about.get("parameters"),
+        about.get("trained"),
+        last.get("step"),
+        max((each["epoch"] for each in asked), default=None),
+        metrics.get("epoch"),
+        training / 60 if steps else None,
+        sum(float(each.get("seconds", 0)) for each in asked) / 60 if asked else None,
+        users / training if training else None,
+        100 * waited / training if training else None,
+        _hardware(about),
+        ", ".join(
+            f"{name} {about[key]}"
+            for name, key in (("pmm", "pmm"), ("torch", "torch"), ("Python", "python"))
+            if key in about
+        ),
+    ]
+
+
+def _log_of(run: ReportedRun) -> list[dict[str, Any]]:
+    """The records of steps with a speed; of steps that were taken again after a stop, the last."""
+    records = [each for each in run.log if each.get("kind") == "step" and each.get("users_per_s")]
+    by_step = {int(each["step"]): each for each in records}
+    return [by_step[step] for step in sorted(by_step)]
+
+
+def _steps(run: ReportedRun) -> Iterator[tuple[float, float]]:
+    """Seconds and share of waiting of each record of the log."""
+    batch, before = int(run.recipe.get("train.batch_users", 0)), 0
+    for record in _log_of(run):
+        seconds = (record["step"] - before) * batch / float(record["users_per_s"])
+        yield seconds, float(record.get("waiting", 0.0))
+        before = record["step"]
+
+
+def _hardware(about: dict[str, Any]) -> str:
+    machine = about.get("hardware") or {}
+    graphics = list(machine.get("accelerators") or ())
+    parts = [about.get("device"), *graphics, machine.get("system")]
+    parts += [f"{machine['cores']} cores"] if "cores" in machine else []
+    parts += [f"{machine['threads']} threads"] if "threads" in machine else []
+    return ", ".join(str(each) for each in parts if each)
