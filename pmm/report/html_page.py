@@ -24,6 +24,7 @@ from pmm.report.blocks import (
 from pmm.report.html_text import Markup, element, joined, text
 from pmm.report.line_chart import chart_markup
 from pmm.serve.page_file import content_policy, page_source
+from pmm.statistics.over_seeds import Spread
 
 MOST_BYTES = 5_000_000
 """Of a page; with more, fewer users are shown."""
@@ -131,7 +132,7 @@ def _table(table: DataTable) -> Markup:
 def is_numeric(cells: Sequence[Cell]) -> bool:
     """Whether all cells of a column that hold something are numbers."""
     told = [cell for cell in cells if cell is not None]
-    return bool(told) and all(order_of(cell) is not None for cell in told)
+    return bool(told) and all(isinstance(cell, int | float | Spread) for cell in told)
 
 
 def _cells(row: Sequence[Cell], numeric: Sequence[bool]) -> Iterator[Markup]:

@@ -12,6 +12,8 @@ from pmm.statistics.over_seeds import Spread
 
 FLOORS = ("item kNN", "content kNN", "popularity", "random")
 """What metrics.json may hold beside the model."""
+SHORT = 12
+"""Rows of a table below a chart that are shown without being asked for."""
 _UNIT = "Metrics are times 100, over the whole catalogue."
 _SEEDS = "± is half the width of the 95% interval of the mean over seeds (Student's t)."
 _HEADINGS = tuple(name.upper() for name in MEASURES)
@@ -255,12 +257,13 @@ def _slices_table(heading: str, sliced: Sequence[Sliced], floors: Sequence[_Floo
         alpha = each.system.alpha(each.share)
         found = zip(each.names, each.users, each.summaries, strict=True)
         for k, (name, users, summaries) in enumerate(found):
-            values = measures_of(summaries) if users else [None] * len(MEASURES)
-            rows.append([each.system.name, alpha, Ordered(name, k), users, *values])
+            if users:
+                values = measures_of(summaries)
+                rows.append([each.system.name, alpha, Ordered(name, k), users, *values])
     for floor, classes in floors:
         for k, (name, summaries_of) in enumerate(zip(sliced[0].names, classes, strict=True)):
             if users := users_of(summaries_of):
                 values = measures_of(summaries_of)
                 rows.append([floor, "", Ordered(name, k), users, *values])
     header = ["System", "Share", heading, "Users", *_HEADINGS]
-    return DataTable(title="All metrics", header=header, rows=rows)
+    return DataTable(title="All metrics", header=header, rows=rows, folded=len(rows) > SHORT)

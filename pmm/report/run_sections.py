@@ -1,4 +1,4 @@
-"""The sections of a report on the runs themselves: their recipes, and on what they ran, how long."""
+"""The sections of a report on the runs themselves: recipes, time and hardware."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -49,8 +49,8 @@ def costs(runs: Sequence[ReportedRun]) -> Section:
     header = ["Run", "Seed", "Parameters", "Trained", "Steps", "Epochs", "Best epoch"]
     header += ["Training, min", "Validation, min", "Users/s", "Waiting, %", "Hardware", "Software"]
     about = (
-        "Time is that of the logged steps and of ranking the validation items, without starting and "
-        "saving. Waiting: share of the time in which a step waited for data. What a run has not "
+        "Time is that of the logged steps and of ranking the validation items, without starting "
+        "and saving. Waiting: share of the time in which a step waited for data. What was not "
         "recorded is empty; memory and energy are not recorded by training."
     )
     blocks: list[Block] = [about, DataTable(title="By run", header=header, rows=rows)]

@@ -45,7 +45,7 @@ class Sliced:
 
 
 def slice_systems(systems: Sequence[System], classes: Classes) -> list[Sliced]:
-    """The metrics of all systems in each class; with the chosen share, too, where all seeds have it."""
+    """The metrics of all systems in each class, without and with the chosen share of popularity."""
     found = []
     for system in systems:
         for share in ("none", "chosen"):

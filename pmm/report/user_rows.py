@@ -44,8 +44,9 @@ def galleries(systems: Sequence[System], wish: GalleryWish) -> Section:
     """The best and worst users of the first seed of each system."""
     blocks = [_gallery(*system.runs[0], wish) for system in systems]
     about = (
-        "The users whose true next item the run ranks best and worst, drawn by lot among equals. "
-        "From left to right: the last items that the user had, the item that came next (framed), "
+        "The users whose true next item the run ranks best and worst, drawn by lot among equals, "
+        "without a share of popularity. From left to right: the last items that the user had, the "
+        "item that came next (framed), "
         f"and the {TOP} that the model ranks highest. Of several seeds the first is shown."
     )
     return Section("Best and worst users", [about, *blocks])
@@ -114,7 +115,8 @@ class _Tiles:
         """A user's row."""
         history = [item for item in list(row.history)[-HISTORY:] if item]
         earlier = len(row.history) - len(history)
-        more = f" ({earlier:,} earlier items are not shown)" if earlier > 0 else ""
+        items = "1 earlier item is" if earlier == 1 else f"{earlier:,} earlier items are"
+        more = f" ({items} not shown)" if earlier > 0 else ""
         return UserRow(
             heading=f"User {row.user:,}: rank {row.rank:,} of {row.candidates:,}{more}",
             history=[self._tile(item) for item in history],

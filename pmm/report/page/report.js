@@ -114,7 +114,12 @@ for (const chart of document.querySelectorAll("svg.chart")) {
   chart.addEventListener("blur", hide);
   chart.addEventListener("keydown", (event) => step(chart, event));
 }
-document.addEventListener("scroll", hide, { passive: true, capture: true });
+const stay = () => {
+  const point = document.querySelector(".point.now");
+  if (point) show(point, point.closest("svg"));
+};
+document.addEventListener("scroll", stay, { passive: true, capture: true });
+window.addEventListener("resize", stay);
 
 // --- Paper: what is folded is printed, too.
 
