@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from pmm.advice import command
-from pmm.report.blocks import Block, Cell, Command, DataTable, Section
+from pmm.report.report_blocks import ReportBlock, Cell, Command, DataTable, Section
 from pmm.storage.dotted_names import flat
 from pmm.storage.home import Home
 from pmm.storage.json_files import JSON_ERRORS, parse_json
@@ -27,7 +27,7 @@ def data_card(home: Home, target: str) -> Section:
         return Section(
             "Data", [f"The card of {target} is not there, so nothing is said of its data."]
         )
-    blocks: list[Block] = [_statistics(card)]
+    blocks: list[ReportBlock] = [_statistics(card)]
     rules = [str(each) for each in card.get("rules") or ()]
     if rules:
         blocks.append(

@@ -6,14 +6,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
 
-from pmm.report.blocks import (
-    Block,
+from pmm.report.report_blocks import (
+    ReportBlock,
     Cell,
     Chart,
     Command,
     DataTable,
     Part,
-    Report,
+    RunReport,
     Section,
     Tile,
     UserGallery,
@@ -34,7 +34,7 @@ LONG = 40
 _MARK = re.compile(r"/\*(policy|title|style|body|script)\*/")
 
 
-def html_page(report: Report, most_bytes: int = MOST_BYTES) -> str:
+def html_page(report: RunReport, most_bytes: int = MOST_BYTES) -> str:
     """The page; where it would be larger than it may be, with fewer of the best and worst users."""
     users = _most_users(report)
     for kept in range(users, -1, -1):
@@ -47,7 +47,7 @@ def html_page(report: Report, most_bytes: int = MOST_BYTES) -> str:
     return page
 
 
-def _page(report: Report, left: str) -> str:
+def _page(report: RunReport, left: str) -> str:
     style, script = (page_source("pmm.report", f"report.{kind}") for kind in ("css", "js"))
     policy = content_policy(style, script, pictures="data:", asks="'none'")
     body = joined(
@@ -66,7 +66,7 @@ def _page(report: Report, left: str) -> str:
     return page(f"{len(page('0.00 MB').encode()) / 1e6:.2f} MB")
 
 
-def _contents(report: Report) -> Markup:
+def _contents(report: RunReport) -> Markup:
     def link(k: int, part: Part) -> Markup:
         inner = [
             element("li", element("a", section.title, href=f"#part-{k}-{n}"))
@@ -92,7 +92,7 @@ def _section(section: Section, name: str) -> Markup:
     return element("section", *made, aria_labelledby=name)
 
 
-def _block(block: Block) -> Markup:
+def _block(block: ReportBlock) -> Markup:
     match block:
         case str():
             return element("p", block)
@@ -189,19 +189,19 @@ def _tile(tile: Tile) -> Markup:
     return element("li", picture, label, class_="hit" if tile.hit else None)
 
 
-def _most_users(report: Report) -> int:
+def _most_users(report: RunReport) -> int:
     shown = [each for each in _blocks(report) if isinstance(each, UserGallery)]
     return max((max(len(each.best), len(each.worst)) for each in shown), default=0)
 
 
-def _blocks(report: Report) -> Iterator[Block]:
+def _blocks(report: RunReport) -> Iterator[ReportBlock]:
     for part in report.parts:
         for section in part.sections:
             yield from section.blocks
 
 
-def _with_users(report: Report, most: int) -> Report:
-    def fewer(block: Block) -> Block:
+def _with_users(report: RunReport, most: int) -> RunReport:
+    def fewer(block: ReportBlock) -> ReportBlock:
         if not isinstance(block, UserGallery):
             return block
         return replace(block, best=block.best[:most], worst=block.worst[:most])

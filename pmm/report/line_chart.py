@@ -6,7 +6,7 @@ Without a script each point has its title, which browsers show as well.
 import math
 from collections.abc import Sequence
 
-from pmm.report.blocks import Chart, Line, Point
+from pmm.report.report_blocks import Chart, Line, Point
 from pmm.report.html_text import Markup, element, joined
 
 WIDTH, HEIGHT = 560, 320

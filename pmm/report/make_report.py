@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import pyarrow as pa
 
 from pmm.errors import PmmError
-from pmm.report.blocks import Part, Report, Section
+from pmm.report.report_blocks import Part, RunReport, Section
 from pmm.report.data_sections import data_card, leak_audit
 from pmm.report.reported_run import ReportedRun
 from pmm.report.result_sections import (
@@ -26,7 +26,7 @@ from pmm.storage.schemas import SEQUENCES, read_table
 
 def make_report(
     runs: Sequence[ReportedRun], *, users: int, split: Split, device: str = "auto"
-) -> tuple[Report, int]:
+) -> tuple[RunReport, int]:
     """The report of runs, and how many targets it is about.
 
     Args:
@@ -42,7 +42,7 @@ def make_report(
     names = ", ".join(run.name for run in runs)
     title = runs[0].name if len(runs) == 1 else f"{len(runs)} runs on {', '.join(targets)}"
     about = f"The {split} items of {', '.join(targets)}, ranked by {names}."
-    return Report(title=title, about=about, parts=parts), len(targets)
+    return RunReport(title=title, about=about, parts=parts), len(targets)
 
 
 def _sections(systems: Sequence[System], wish: GalleryWish) -> Iterator[Section]:

@@ -3,12 +3,12 @@
 import re
 from collections.abc import Iterator, Sequence
 
-from pmm.report.blocks import (
-    Block,
+from pmm.report.report_blocks import (
+    ReportBlock,
     Chart,
     Command,
     DataTable,
-    Report,
+    RunReport,
     UserGallery,
     UserRow,
     written,
@@ -19,12 +19,12 @@ from pmm.terminal import one_line
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>()#+!|~&$-])")
 
 
-def markdown_page(report: Report) -> str:
+def markdown_page(report: RunReport) -> str:
     """The text of the file."""
     return "\n".join(_lines(report)) + "\n"
 
 
-def _lines(report: Report) -> Iterator[str]:
+def _lines(report: RunReport) -> Iterator[str]:
     yield f"# {plain(report.title)}"
     yield f"\n{plain(report.about)}"
     for part in report.parts:
@@ -35,7 +35,7 @@ def _lines(report: Report) -> Iterator[str]:
                 yield from _block(block)
 
 
-def _block(block: Block) -> Iterator[str]:
+def _block(block: ReportBlock) -> Iterator[str]:
     match block:
         case str():
             yield f"\n{plain(block)}"

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pmm.evaluate.metrics import COLD_BELOW
-from pmm.report.blocks import Block, Cell, Chart, DataTable, Line, Ordered, Point, Section
+from pmm.report.report_blocks import ReportBlock, Cell, Chart, DataTable, Line, Ordered, Point, Section
 from pmm.report.reported_run import Evaluation
 from pmm.report.slices import Classes, Sliced, slice_systems
 from pmm.report.systems import MEASURES, System, measures_of, per_cent, picked, users_of
@@ -57,7 +57,7 @@ def _floors(systems: Sequence[System]) -> list[str]:
 
 def curves(systems: Sequence[System]) -> Section:
     """Metrics on the validation items by epoch, a line a run."""
-    blocks: list[Block] = []
+    blocks: list[ReportBlock] = []
     rows: list[list[Cell]] = []
     for measure in ("hr@10", "ndcg@10"):
         lines = []

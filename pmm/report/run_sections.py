@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from pmm.report.blocks import Block, Cell, DataTable, Section
+from pmm.report.report_blocks import ReportBlock, Cell, DataTable, Section
 from pmm.report.reported_run import ReportedRun
 
 _ABSENT = object()
@@ -53,7 +53,7 @@ def costs(runs: Sequence[ReportedRun]) -> Section:
         "and saving. Waiting: share of the time in which a step waited for data. What was not "
         "recorded is empty; memory and energy are not recorded by training."
     )
-    blocks: list[Block] = [about, DataTable(title="By run", header=header, rows=rows)]
+    blocks: list[ReportBlock] = [about, DataTable(title="By run", header=header, rows=rows)]
     made = [[run.name, str(run.about["command"])] for run in runs if run.about.get("command")]
     if made:
         blocks.append(DataTable(title="How they were made", header=["Run", "Command"], rows=made))

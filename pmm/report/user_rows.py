@@ -13,7 +13,7 @@ import numpy as np
 from pmm.arrays import Int32s
 from pmm.errors import PmmError
 from pmm.evaluate.gallery import HISTORY, Row
-from pmm.report.blocks import Section, Tile, UserGallery, UserRow
+from pmm.report.report_blocks import Section, Tile, UserGallery, UserRow
 from pmm.report.reported_run import Evaluation, ReportedRun
 from pmm.report.systems import System
 from pmm.shards.jpeg import PictureError, encode, shrink

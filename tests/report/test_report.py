@@ -13,7 +13,7 @@ import pytest
 from pmm.cli import main
 from pmm.errors import BrokenArtefact, InputError, MissingArtefact
 from pmm.evaluate.metrics import summarise
-from pmm.report.blocks import Chart, DataTable, Report, Section, UserGallery, written
+from pmm.report.report_blocks import Chart, DataTable, RunReport, Section, UserGallery, written
 from pmm.report.make_report import make_report
 from pmm.report.report_request import ReportRequest, write_report
 from pmm.report.reported_run import Evaluation, ReportedRun, read_runs
@@ -27,18 +27,18 @@ from pmm.storage.schemas import RANKS, SEQUENCES, read_table
 
 
 @pytest.fixture(scope="module")
-def report(reported: Any) -> Report:
+def report(reported: Any) -> RunReport:
     places = [(reported.home, each) for each in (reported.first, reported.second, reported.ids)]
     return make_report(read_runs(places, "test"), users=2, split="test", device="cpu")[0]
 
 
-def section(report: Report, title: str) -> Section:
+def section(report: RunReport, title: str) -> Section:
     found = [s for part in report.parts for s in part.sections if s.title == title]
     assert len(found) == 1, title
     return found[0]
 
 
-def table(report: Report, title: str, which: int = 0) -> DataTable:
+def table(report: RunReport, title: str, which: int = 0) -> DataTable:
     blocks = [each for each in section(report, title).blocks if isinstance(each, DataTable)]
     return blocks[which]
 
@@ -59,7 +59,7 @@ def close(cells: Any) -> list[Any]:
 
 
 def test_two_seeds_are_one_row_with_the_interval_of_their_mean(
-    report: Report, reported: Any
+    report: RunReport, reported: Any
 ) -> None:
     found = table(report, "Results")
     assert found.header[4:] == [name.upper() for name in MEASURES]
@@ -80,7 +80,7 @@ def test_two_seeds_are_one_row_with_the_interval_of_their_mean(
     assert {"popularity", "random"} <= {name for name, _ in rows}
 
 
-def test_classes_of_users_are_those_of_a_literal_loop(report: Report, reported: Any) -> None:
+def test_classes_of_users_are_those_of_a_literal_loop(report: RunReport, reported: Any) -> None:
     run = reported.ids
     ranks = read_table(run / "ranks.parquet", RANKS).to_pylist()
     users = read_table(reported.home.target("HM") / "sequences.parquet", SEQUENCES).to_pylist()
@@ -138,7 +138,7 @@ def test_lengths_and_repeats_of_both_splits(reported: Any, split: Any) -> None:
     assert repeated_targets(sequences, split).tolist() == repeats
 
 
-def test_curves_are_those_of_the_logs(report: Report) -> None:
+def test_curves_are_those_of_the_logs(report: RunReport) -> None:
     charts = [
         each for each in section(report, "Validation by epoch").blocks if isinstance(each, Chart)
     ]
@@ -151,7 +151,7 @@ def test_curves_are_those_of_the_logs(report: Report) -> None:
     assert charts[1].lines[2].points[1].said == "ids: epoch 1, NDCG@10 11.00"
 
 
-def test_only_what_differs_in_the_recipes_is_listed(report: Report) -> None:
+def test_only_what_differs_in_the_recipes_is_listed(report: RunReport) -> None:
     rows = {row[0]: row[1:] for row in table(report, "Differences of the recipes").rows}
     assert rows["train.seed"] == ["0", "1", "0"]
     assert rows["model.name"] == ["pmmrec", "pmmrec", "sasrec"]
@@ -160,7 +160,7 @@ def test_only_what_differs_in_the_recipes_is_listed(report: Report) -> None:
     assert all(len(set(values)) > 1 for values in rows.values())
 
 
-def test_time_is_counted_from_the_log(report: Report) -> None:
+def test_time_is_counted_from_the_log(report: RunReport) -> None:
     found = table(report, "Time and hardware")
     row = dict(zip(found.header, found.rows[0], strict=True))
     assert row["Steps"] == 20
@@ -171,7 +171,7 @@ def test_time_is_counted_from_the_log(report: Report) -> None:
     assert row["Waiting, %"] == pytest.approx(25)
 
 
-def test_galleries_show_the_best_and_the_worst_users(report: Report, reported: Any) -> None:
+def test_galleries_show_the_best_and_the_worst_users(report: RunReport, reported: Any) -> None:
     blocks = section(report, "Best and worst users").blocks
     galleries = [each for each in blocks if isinstance(each, UserGallery)]
     assert len(galleries) == 2  # of two seeds the first

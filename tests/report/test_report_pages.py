@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from pmm.report.blocks import (
-    Block,
+from pmm.report.report_blocks import (
+    ReportBlock,
     Chart,
     Command,
     DataTable,
@@ -18,7 +18,7 @@ from pmm.report.blocks import (
     Ordered,
     Part,
     Point,
-    Report,
+    RunReport,
     Section,
     Tile,
     UserGallery,
@@ -43,11 +43,11 @@ HOSTILE = (
 )
 
 
-def hostile_report(jpeg: bytes = b"\xff\xd8", users: int = 2) -> Report:
+def hostile_report(jpeg: bytes = b"\xff\xd8", users: int = 2) -> RunReport:
     """Texts that would like to be more, wherever a text can stand."""
     tiles = [Tile(text=each, jpeg=jpeg if k % 2 else None) for k, each in enumerate(HOSTILE)]
     row = UserRow(heading=HOSTILE[0], history=tiles, target=tiles[1], recommended=tiles[:3])
-    blocks: list[Block] = []
+    blocks: list[ReportBlock] = []
     for each in HOSTILE:
         point = Point(x=0, y=1.0, half=0.5, said=each)
         line = Line(name=each, points=[point], style=11)
@@ -61,7 +61,7 @@ def hostile_report(jpeg: bytes = b"\xff\xd8", users: int = 2) -> Report:
             UserGallery(title=each, note=each, best=[row] * users, worst=[row] * users),
         ]
     sections = [Section(each, blocks if not k else []) for k, each in enumerate(HOSTILE)]
-    return Report(title=HOSTILE[1], about=HOSTILE[0], parts=[Part(HOSTILE[0], sections)])
+    return RunReport(title=HOSTILE[1], about=HOSTILE[0], parts=[Part(HOSTILE[0], sections)])
 
 
 class Parts(html.parser.HTMLParser):
@@ -130,7 +130,7 @@ def test_texts_are_escaped_once() -> None:
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.name)
-def test_no_source_of_the_page_makes_html_of_texts(source: Path) -> None:
+def test_no_source_of_the_report_makes_html_of_texts(source: Path) -> None:
     text = source.read_text(encoding="utf-8")
     made = r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function|DOMParser"
     assert re.findall(made, text) == []
@@ -159,7 +159,7 @@ def test_an_empty_chart_and_an_empty_table_are_shown() -> None:
         Chart(title="t", x_label="x", y_label="y", lines=[]),
         DataTable(title="t", header=["a", "b"], rows=[]),
     ]
-    report = Report(title="t", about="", parts=[Part("p", [Section("s", blocks)])])
+    report = RunReport(title="t", about="", parts=[Part("p", [Section("s", blocks)])])
     assert "<svg" in html_page(report)
     assert "| a | b |" in markdown_page(report)
 

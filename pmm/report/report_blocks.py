@@ -104,7 +104,7 @@ class Command:
     text: str
 
 
-Block: TypeAlias = str | DataTable | Chart | UserGallery | Command
+ReportBlock: TypeAlias = str | DataTable | Chart | UserGallery | Command
 """A paragraph is a text."""
 
 
@@ -113,7 +113,7 @@ class Section:
     """Blocks under a heading."""
 
     title: str
-    blocks: Sequence[Block]
+    blocks: Sequence[ReportBlock]
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ class Part:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Report:
+class RunReport:
     """The whole page."""
 
     title: str
