@@ -33,6 +33,7 @@ COMMANDS = {
     "gallery": "A run as one HTML file to look at.",
     "report": "Runs as one page: tables, curves, best and worst users, data, recipes.",
     "inspect": "Show any artefact, run or file.",
+    "audit": "What leaks in a target, before anybody believes a number.",
     "check": "Verify all that is in a home, and make damaged things again.",
     "demo": "The whole way on the embedded world.",
     "world": "The embedded world as raw files.",
@@ -40,7 +41,7 @@ COMMANDS = {
 """Name -> one line on it, in the order of the data flow; `pmm/commands/` has a module of each."""
 ANSWERING = ("recommend", "export", "serve", "gallery")
 """Those whose module stands in `pmm/commands/answering/`."""
-REPORTING = ("report",)
+REPORTING = ("report", "audit")
 """Those whose module stands in `pmm/commands/reporting/`."""
 
 

@@ -65,6 +65,7 @@ ROOMS = (
     "serve.web",
     "inspect",
     "check",
+    "audit",
     "report",
     "demo",
     "api",

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from pmm.advice import command
+from pmm.errors import PmmError
 from pmm.report.report_blocks import ReportBlock, Cell, Command, DataTable, Section
 from pmm.storage.dotted_names import flat
 from pmm.storage.home import Home
@@ -75,25 +76,39 @@ def _number(value: Any) -> Cell:
     return value if isinstance(value, int | float) else None
 
 
-def leak_audit(home: Home, target: str) -> Section:
-    """What `pmm audit` found of a target, or how to ask it."""
-    audit = _read(audit_file(home, target))
-    if audit is None:
-        again = command("audit", target, home=home.option)
-        about = f"{target} has not been audited: what leaks, how far ties in time, duplicates and "
-        return Section(
-            "Leaks", [f"{about}repeats could move the metrics, is not known. Run:", Command(again)]
+def leak_audit(home: Home, target: str, *, asked: bool) -> Section:
+    """What `pmm audit` finds in a target, or how to ask it.
+
+    Args:
+        home: where the target is.
+        target: which.
+        asked: whether to audit it; that ranks all its users by neighbours several times.
+    """
+    again = command("audit", target, home=home.option)
+    if not asked:
+        why = (
+            "Whether training saw test items at a later time, how much tied timestamps could move "
+            "the metrics, which texts and pictures are the same: an audit tells. Add --audit to "
+            "the command of this report, or run:"
         )
-    rows: list[list[Cell]] = [
-        [name, value if isinstance(value, int | float | str) else str(value)]
-        for name, value in flat(audit).items()
+        return Section("Leaks", [why, Command(again)])
+    from pmm.audit.audit_target import audit_target
+
+    try:
+        audit = audit_target(home, target)
+    except PmmError as error:  # the target is not there any more, or is damaged
+        return Section("Leaks", [f"{target} cannot be audited: {error}"])
+    found: list[list[Cell]] = [
+        [each.about, _LEVELS.get(each.level, each.level), each.said, each.to_do]
+        for each in audit.findings
     ]
-    return Section("Leaks", [DataTable(title="Audit", header=["What", "Found"], rows=rows)])
+    found += [[about, "not known", why, ""] for about, why in audit.not_looked_at.items()]
+    header = ["About", "Verdict", "What was found", "What to do"]
+    table = DataTable(title="What an audit found", header=header, rows=found)
+    return Section("Leaks", [table, "Its figures:", Command(again)])
 
 
-def audit_file(home: Home, target: str) -> Path:
-    """Where the audit of a target is kept."""
-    return home.target(target) / "audit.json"
+_LEVELS = {"warning": "look at this", "note": "to know", "fine": "fine"}
 
 
 def _read(path: Path) -> dict[str, Any] | None:

@@ -25,7 +25,12 @@ from pmm.storage.schemas import SEQUENCES, read_table
 
 
 def make_report(
-    runs: Sequence[ReportedRun], *, users: int, split: Split, device: str = "auto"
+    runs: Sequence[ReportedRun],
+    *,
+    users: int,
+    split: Split,
+    device: str = "auto",
+    audit: bool = False,
 ) -> tuple[RunReport, int]:
     """The report of runs, and how many targets it is about.
 
@@ -34,10 +39,14 @@ def make_report(
         users: best and worst users to show of a run; with 0 no model is loaded.
         split: whose evaluations these are.
         device: where models run.
+        audit: whether each target is audited, too.
     """
     wish = GalleryWish(users=users, split=split, device=device)
     targets = systems_by_target(runs)
-    parts = [Part(target, list(_sections(systems, wish))) for target, systems in targets.items()]
+    parts = [
+        Part(target, list(_sections(systems, wish, audit=audit)))
+        for target, systems in targets.items()
+    ]
     parts.append(Part("The runs", [recipes(runs), costs(runs)]))
     names = ", ".join(run.name for run in runs)
     title = runs[0].name if len(runs) == 1 else f"{len(runs)} runs on {', '.join(targets)}"
@@ -45,7 +54,7 @@ def make_report(
     return RunReport(title=title, about=about, parts=parts), len(targets)
 
 
-def _sections(systems: Sequence[System], wish: GalleryWish) -> Iterator[Section]:
+def _sections(systems: Sequence[System], wish: GalleryWish, *, audit: bool) -> Iterator[Section]:
     run, evaluation = systems[0].runs[0]
     ranks = evaluation.ranks["none"]
     yield results(systems)
@@ -66,7 +75,7 @@ def _sections(systems: Sequence[System], wish: GalleryWish) -> Iterator[Section]
     if wish.users:
         yield galleries(systems, wish)
     yield data_card(run.home, evaluation.target)
-    yield leak_audit(run.home, evaluation.target)
+    yield leak_audit(run.home, evaluation.target, asked=audit)
 
 
 def _sequences(run: ReportedRun, target: str, ranks: pa.Table, split: Split) -> pa.Table | None:

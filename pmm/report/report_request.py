@@ -25,6 +25,8 @@ class ReportRequest:
     """The file to write, ending in .html or .md; one that is there is replaced."""
     users: Annotated[int, Flag(group="output")] = 3
     """Best and worst users shown of a run, so many of each; 0 loads no model."""
+    audit: Annotated[bool, Flag(group="data")] = False
+    """Also audit each target for leaks, which ranks all its users by neighbours some times."""
     split: Annotated[Split, Flag(group="data")] = "test"
     """Which of the runs' evaluations."""
     device: Annotated[str, Flag(group="training")] = "auto"
@@ -52,7 +54,11 @@ def write_report(request: ReportRequest) -> dict[str, int]:
 
     runs = read_runs([place_of_run(request.home, each) for each in request.runs], request.split)
     report, targets = make_report(
-        runs, users=request.users, split=request.split, device=request.device
+        runs,
+        users=request.users,
+        split=request.split,
+        device=request.device,
+        audit=request.audit,
     )
     if place.suffix == ".md":
         from pmm.report.markdown_page import markdown_page

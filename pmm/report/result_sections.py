@@ -4,7 +4,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pmm.evaluate.metrics import COLD_BELOW
-from pmm.report.report_blocks import ReportBlock, Cell, Chart, DataTable, Line, Ordered, Point, Section
+from pmm.report.report_blocks import (
+    ReportBlock,
+    Cell,
+    Chart,
+    DataTable,
+    Line,
+    Ordered,
+    Point,
+    Section,
+)
 from pmm.report.reported_run import Evaluation
 from pmm.report.slices import Classes, Sliced, slice_systems
 from pmm.report.systems import MEASURES, System, measures_of, per_cent, picked, users_of

@@ -13,7 +13,15 @@ import pytest
 from pmm.cli import main
 from pmm.errors import BrokenArtefact, InputError, MissingArtefact
 from pmm.evaluate.metrics import summarise
-from pmm.report.report_blocks import Chart, DataTable, RunReport, Section, UserGallery, written
+from pmm.report.report_blocks import (
+    Chart,
+    Command,
+    DataTable,
+    RunReport,
+    Section,
+    UserGallery,
+    written,
+)
 from pmm.report.make_report import make_report
 from pmm.report.report_request import ReportRequest, write_report
 from pmm.report.reported_run import Evaluation, ReportedRun, read_runs
@@ -229,6 +237,22 @@ def test_targets_stand_apart_and_so_do_other_users_of_the_same_target(
     assert targets == 3
     lengths = [s for s in found.parts[1].sections if s.title == "By length of the history"]
     assert "The tables of Shop 2 are not there" in str(lengths[0].blocks[0])
+
+
+def test_an_audit_is_made_where_it_is_asked_for_and_named_where_not(
+    report: RunReport, reported: Any, tmp_path: Path
+) -> None:
+    asked = section(report, "Leaks").blocks
+    assert isinstance(asked[1], Command)
+    assert asked[1].text.startswith("pmm audit HM")
+    runs = read_runs([(reported.home, reported.ids)], "test")
+    found, _ = make_report(runs, users=0, split="test", audit=True)
+    rows = {row[0]: row[1:] for row in table(found, "Leaks").rows}
+    assert "repeats" in " ".join(map(str, rows))
+    assert {row[0] for row in rows.values()} <= {"look at this", "to know", "fine", "not known"}
+    elsewhere = read_runs([(Home(tmp_path), reported.ids)], "test")
+    without, _ = make_report(elsewhere, users=0, split="test", audit=True)
+    assert "HM cannot be audited: " in str(section(without, "Leaks").blocks[0])
 
 
 # --- The command.
