@@ -153,8 +153,9 @@ def _unlikeness(one_PC: Float32s, other_PC: Float32s) -> Float32s:
     high_mean = (told * high_PC).sum(1, keepdims=True) / many
     low_rest, high_rest = told * (low_PC - low_mean), told * (high_PC - high_mean)
     square = (low_rest**2).sum(1, keepdims=True)
-    gain = (low_rest * high_rest).sum(1, keepdims=True) / np.maximum(square, 1)
-    gain = np.clip(gain, LEAST_GAIN, MOST_GAIN)
+    both = (low_rest * high_rest).sum(1, keepdims=True)
+    plain = square <= many  # of one colour, so nothing tells a factor from a shift
+    gain = np.where(plain, 1, np.clip(both / np.maximum(square, 1), LEAST_GAIN, MOST_GAIN))
     shift = np.clip(high_mean - gain * low_mean, -MOST_SHIFT, MOST_SHIFT)
     made = np.clip(gain * low_PC + shift, 0, 255)
     apart: Float32s = np.abs(made - high_PC).mean(1)

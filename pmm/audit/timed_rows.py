@@ -129,8 +129,10 @@ def _timed(
     rows = every.at((user >= 0) & (item >= 0)).ordered()
     if manifest.config["repeats"] == "first":
         rows = rows.at(rows.first_of_pairs())
-    place_of = _whole_histories if manifest.config["split"] == "leave-one-out" else _spans
-    found = place_of(rows, held)
+    if manifest.config["split"] == "leave-one-out":
+        found = _whole_histories(rows, held)
+    else:
+        found = _spans(_ends(rows, held, manifest.config.get("last")), held)
     if found is None:
         raise BrokenArtefact(
             f"the tables of {source} do not hold the rows of {manifest.config['target']}. "
@@ -157,6 +159,26 @@ def _whole_histories(rows: InteractionRows, held: TimedRows) -> TimedRows | None
     if not np.array_equal(rows.item, held.item):
         return None
     return TimedRows(user=rows.user, item=rows.item, parts=held.parts, moment=_moments(rows))
+
+
+def _ends(rows: InteractionRows, held: TimedRows, last: int | None) -> InteractionRows:
+    """Of each user the rows from the first that his sequence holds on, where --last has cut.
+
+    The oldest of the last rows from which on his training and validation items follow; of a history
+    that repeats itself within them that may be too old a one.
+    """
+    if last is None:
+        return rows
+    n_users, stays = int(held.user[-1]) + 1, np.zeros(len(rows.user), np.bool_)
+    ends_U = np.cumsum(np.bincount(rows.user, minlength=n_users)).tolist()
+    known_U = np.split(held.item, np.cumsum(np.bincount(held.user))[:-1])
+    for end, start, known in zip(ends_U, [0, *ends_U], known_U, strict=False):
+        wanted = known[:-1]  # without the test item, which others may precede
+        for first in range(max(start, end - last), end - len(wanted) + 1):
+            if np.array_equal(rows.item[first : first + len(wanted)], wanted):
+                stays[first:end] = True
+                break
+    return rows.at(stays)
 
 
 def _spans(rows: InteractionRows, held: TimedRows) -> TimedRows | None:
