@@ -6,7 +6,7 @@ from typing import Any
 
 from pmm.advice import command
 from pmm.errors import PmmError
-from pmm.report.report_blocks import ReportBlock, Cell, Command, DataTable, Section
+from pmm.report.report_blocks import Cell, Command, DataTable, ReportBlock, Section
 from pmm.storage.dotted_names import flat
 from pmm.storage.home import Home
 from pmm.storage.json_files import JSON_ERRORS, parse_json

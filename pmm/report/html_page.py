@@ -6,13 +6,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
 
+from pmm.report.html_text import Markup, element, joined, text
+from pmm.report.line_chart import chart_markup
 from pmm.report.report_blocks import (
-    ReportBlock,
     Cell,
     Chart,
     Command,
     DataTable,
     Part,
+    ReportBlock,
     RunReport,
     Section,
     Tile,
@@ -21,8 +23,6 @@ from pmm.report.report_blocks import (
     order_of,
     written,
 )
-from pmm.report.html_text import Markup, element, joined, text
-from pmm.report.line_chart import chart_markup
 from pmm.serve.page_file import content_policy, page_source
 from pmm.statistics.over_seeds import Spread
 

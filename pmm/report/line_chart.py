@@ -6,8 +6,8 @@ Without a script each point has its title, which browsers show as well.
 import math
 from collections.abc import Sequence
 
-from pmm.report.report_blocks import Chart, Line, Point
 from pmm.report.html_text import Markup, element, joined
+from pmm.report.report_blocks import Chart, Line, Point
 
 WIDTH, HEIGHT = 560, 320
 LEFT, RIGHT, TOP, BOTTOM = 52, 14, 14, 50

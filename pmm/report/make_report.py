@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 import pyarrow as pa
 
 from pmm.errors import PmmError
-from pmm.report.report_blocks import Part, RunReport, Section
 from pmm.report.data_sections import data_card, leak_audit
+from pmm.report.report_blocks import Part, RunReport, Section
 from pmm.report.reported_run import ReportedRun
 from pmm.report.result_sections import (
     by_history,

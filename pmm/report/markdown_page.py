@@ -3,17 +3,17 @@
 import re
 from collections.abc import Iterator, Sequence
 
+from pmm.report.html_page import is_numeric
 from pmm.report.report_blocks import (
-    ReportBlock,
     Chart,
     Command,
     DataTable,
+    ReportBlock,
     RunReport,
     UserGallery,
     UserRow,
     written,
 )
-from pmm.report.html_page import is_numeric
 from pmm.terminal import one_line
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>()#+!|~&$-])")

@@ -5,13 +5,13 @@ from typing import Any
 
 from pmm.evaluate.metrics import COLD_BELOW
 from pmm.report.report_blocks import (
-    ReportBlock,
     Cell,
     Chart,
     DataTable,
     Line,
     Ordered,
     Point,
+    ReportBlock,
     Section,
 )
 from pmm.report.reported_run import Evaluation
@@ -33,11 +33,11 @@ def results(systems: Sequence[System]) -> Section:
     rows: list[list[Cell]] = []
     for system in systems:
         for share in system.shares():
-            found = picked(system, lambda each, share=share: mixed(each, share))
+            found = picked(system, mixed, share)
             rows.append([system.name, system.alpha(share), system.seeds, users_of(found)])
             rows[-1] += measures_of(found)
     for floor in _floors(systems):
-        found = picked(systems[0], lambda each, floor=floor: each.metrics.get(floor))
+        found = picked(systems[0], _floor, floor)
         rows.append([floor, "", None, users_of(found), *measures_of(found)])
     about = _UNIT
     if any(system.seeds > 1 for system in systems):
@@ -57,6 +57,10 @@ def mixed(evaluation: Evaluation, share: str) -> Mapping[str, Any] | None:
     if share == "none":
         return evaluation.metrics["model"]  # type: ignore[no-any-return]
     return (evaluation.metrics.get("popularity_mix") or {}).get(share)
+
+
+def _floor(evaluation: Evaluation, floor: str) -> Mapping[str, Any] | None:
+    return evaluation.metrics.get(floor)
 
 
 def _floors(systems: Sequence[System]) -> list[str]:
@@ -112,17 +116,11 @@ def warm_and_cold(systems: Sequence[System]) -> Section:
         for share in system.shares():
             alpha = system.alpha(share)
             for what, pick in _PARTS.items():
-                found = picked(system, lambda each, share=share, pick=pick: pick(each, share))
-                add(system.name, alpha, what, found)
+                add(system.name, alpha, what, picked(system, pick, share))
     for floor in _floors(systems):
-        cold = picked(systems[0], lambda each, floor=floor: each.metrics[floor].get("cold"))
-        add(floor, "", "cold", cold)
+        add(floor, "", "cold", picked(systems[0], _floor_cold, floor))
         for name, what in (("held_out", "cold cuts, held out"), ("all", "cold cuts, all (paper)")):
-            found = picked(
-                systems[0],
-                lambda each, name=name, floor=floor: _cuts(each, name).get(floor),
-            )
-            add(floor, "", what, found)
+            add(floor, "", what, picked(systems[0], _floor_cut, name, floor))
     about = (
         f"Cold: the true next item occurs fewer than {COLD_BELOW} times in the training part. Cold "
         "cuts: every place in a sequence that ends on such an item; of those held out, training "
@@ -138,6 +136,14 @@ def warm_and_cold(systems: Sequence[System]) -> Section:
 
 def _cuts(evaluation: Evaluation, name: str) -> Mapping[str, Any]:
     return (evaluation.metrics.get("cold_start") or {}).get(name) or {}
+
+
+def _floor_cold(evaluation: Evaluation, floor: str) -> Mapping[str, Any] | None:
+    return evaluation.metrics[floor].get("cold")  # type: ignore[no-any-return]
+
+
+def _floor_cut(evaluation: Evaluation, name: str, floor: str) -> Mapping[str, Any] | None:
+    return _cuts(evaluation, name).get(floor)
 
 
 def _warm(evaluation: Evaluation, share: str) -> Mapping[str, Any] | None:
@@ -270,9 +276,8 @@ def _slices_table(heading: str, sliced: Sequence[Sliced], floors: Sequence[_Floo
                 values = measures_of(summaries)
                 rows.append([each.system.name, alpha, Ordered(name, k), users, *values])
     for floor, classes in floors:
-        for k, (name, summaries_of) in enumerate(zip(sliced[0].names, classes, strict=True)):
-            if users := users_of(summaries_of):
-                values = measures_of(summaries_of)
-                rows.append([floor, "", Ordered(name, k), users, *values])
+        for k, (name, measured) in enumerate(zip(sliced[0].names, classes, strict=True)):
+            if n := users_of(measured):
+                rows.append([floor, "", Ordered(name, k), n, *measures_of(measured)])
     header = ["System", "Share", heading, "Users", *_HEADINGS]
     return DataTable(title="All metrics", header=header, rows=rows, folded=len(rows) > SHORT)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from pmm.report.report_blocks import ReportBlock, Cell, DataTable, Section
+from pmm.report.report_blocks import Cell, DataTable, ReportBlock, Section
 from pmm.report.reported_run import ReportedRun
 
 _ABSENT = object()

@@ -100,9 +100,8 @@ def users_of(summaries: Sequence[Mapping[str, Any] | None]) -> int | None:
     return found[0] if found else None
 
 
-Pick = Callable[[Evaluation], Mapping[str, Any] | None]
-
-
-def picked(system: System, pick: Pick) -> list[Mapping[str, Any] | None]:
-    """Something of each run's evaluation."""
-    return [pick(evaluation) for _, evaluation in system.runs]
+def picked(
+    system: System, pick: Callable[..., Mapping[str, Any] | None], *how: str
+) -> list[Mapping[str, Any] | None]:
+    """Something of each run's evaluation: what `pick` finds of it and of the words behind."""
+    return [pick(evaluation, *how) for _, evaluation in system.runs]

@@ -13,6 +13,8 @@ import pytest
 from pmm.cli import main
 from pmm.errors import BrokenArtefact, InputError, MissingArtefact
 from pmm.evaluate.metrics import summarise
+from pmm.report.data_sections import leak_audit
+from pmm.report.make_report import make_report
 from pmm.report.report_blocks import (
     Chart,
     Command,
@@ -22,7 +24,6 @@ from pmm.report.report_blocks import (
     UserGallery,
     written,
 )
-from pmm.report.make_report import make_report
 from pmm.report.report_request import ReportRequest, write_report
 from pmm.report.reported_run import Evaluation, ReportedRun, read_runs
 from pmm.report.result_sections import warm_and_cold
@@ -245,14 +246,22 @@ def test_an_audit_is_made_where_it_is_asked_for_and_named_where_not(
     asked = section(report, "Leaks").blocks
     assert isinstance(asked[1], Command)
     assert asked[1].text.startswith("pmm audit HM")
-    runs = read_runs([(reported.home, reported.ids)], "test")
-    found, _ = make_report(runs, users=0, split="test", audit=True)
-    rows = {row[0]: row[1:] for row in table(found, "Leaks").rows}
-    assert "repeats" in " ".join(map(str, rows))
-    assert {row[0] for row in rows.values()} <= {"look at this", "to know", "fine", "not known"}
     elsewhere = read_runs([(Home(tmp_path), reported.ids)], "test")
     without, _ = make_report(elsewhere, users=0, split="test", audit=True)
     assert "HM cannot be audited: " in str(section(without, "Leaks").blocks[0])
+    rows = [f"u{u},i{(u + k) % 9},{100 * u + k}" for u in range(12) for k in range(6)]
+    (tmp_path / "taken.csv").write_text("\n".join(["user,item,timestamp", *rows]))
+    columns = ["--columns", "user,item,timestamp"]
+    taken = ["--interactions", str(tmp_path / "taken.csv"), *columns, "--missing-image", "keep"]
+    with pytest.raises(SystemExit) as ended:
+        main(["ingest", "csv", "--name", "tiny", *taken, "--home", str(tmp_path / "home")])
+    assert ended.value.code == 0
+    found = leak_audit(Home(tmp_path / "home"), "tiny", asked=True)
+    assert isinstance(found.blocks[0], DataTable)
+    verdicts = {str(row[0]): row[1] for row in found.blocks[0].rows}
+    assert {"later in time", "repeats", "pictures"} <= verdicts.keys()
+    assert set(verdicts.values()) <= {"look at this", "to know", "fine", "not known"}
+    assert verdicts["pictures"] == "not known"
 
 
 # --- The command.

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from pmm.report.html_page import html_page
+from pmm.report.line_chart import ticks
+from pmm.report.markdown_page import markdown_page, plain
 from pmm.report.report_blocks import (
-    ReportBlock,
     Chart,
     Command,
     DataTable,
@@ -18,15 +20,13 @@ from pmm.report.report_blocks import (
     Ordered,
     Part,
     Point,
+    ReportBlock,
     RunReport,
     Section,
     Tile,
     UserGallery,
     UserRow,
 )
-from pmm.report.html_page import html_page
-from pmm.report.line_chart import ticks
-from pmm.report.markdown_page import markdown_page, plain
 from pmm.statistics.over_seeds import Spread
 
 SOURCES = sorted((Path(__file__).parents[2] / "pmm" / "report" / "page").iterdir())
