@@ -31,9 +31,8 @@ def data_card(home: Home, target: str) -> Section:
     blocks: list[ReportBlock] = [_statistics(card)]
     rules = [str(each) for each in card.get("rules") or ()]
     if rules:
-        blocks.append(
-            DataTable(title="How it was made", header=["Rule"], rows=[[r] for r in rules])
-        )
+        steps: list[list[Cell]] = [[k, rule] for k, rule in enumerate(rules, start=1)]
+        blocks.append(DataTable(title="How it was made", header=["Step", "Rule"], rows=steps))
     rows = card.get("rows") or {}
     dropped: list[list[Cell]] = [["rows read", rows.get("read")]]
     dropped += [[f"dropped: {why}", n] for why, n in (rows.get("dropped") or {}).items()]

@@ -12,25 +12,28 @@ _ABSENT = object()
 def recipes(runs: Sequence[ReportedRun]) -> Section:
     """The values in which the recipes differ; what all share is not listed."""
     names = list(dict.fromkeys(name for run in runs for name in run.recipe))
-    rows: list[list[Cell]] = []
+    header = ["Value", *(run.name for run in runs)]
+    shared: list[list[Cell]] = []
+    lacking: list[list[Cell]] = []
     for name in names:
         values = [run.recipe.get(name, _ABSENT) for run in runs]
-        if any(value != values[0] for value in values):
-            rows.append([name, *(_written(value) for value in values)])
+        row: list[Cell] = [name, *(_written(value) for value in values)]
+        if _ABSENT in values:
+            lacking.append(row)
+        elif len(runs) == 1 or any(value != values[0] for value in values):
+            shared.append(row)
     if len(runs) == 1:
-        only = runs[0].recipe
-        shown = DataTable(
-            title="All values",
-            header=["Value", runs[0].name],
-            rows=[[name, _written(only[name])] for name in names],
-            folded=True,
-        )
-        return Section("Recipe", [f"The recipe of {runs[0].name}.", shown])
-    if not rows:
+        table = DataTable(title="All values", header=header, rows=shared, folded=True)
+        return Section("Recipe", [table])
+    if not shared and not lacking:
         return Section("Differences of the recipes", ["There is none."])
-    about = f"{len(rows)} of {len(names)} values differ. - stands for what a model does not have."
-    table = DataTable(title="What differs", header=["Value", *(r.name for r in runs)], rows=rows)
-    return Section("Differences of the recipes", [about, table])
+    blocks: list[ReportBlock] = [f"{len(shared) + len(lacking)} of {len(names)} values differ."]
+    if shared:
+        blocks.append(DataTable(title="What differs", header=header, rows=shared))
+    if lacking:
+        title = "What only some of the runs have"
+        blocks.append(DataTable(title=title, header=header, rows=lacking, folded=True))
+    return Section("Differences of the recipes", blocks)
 
 
 def _written(value: Any) -> str:

@@ -167,6 +167,10 @@ def test_only_what_differs_in_the_recipes_is_listed(report: RunReport) -> None:
     assert "train.lr" not in rows
     assert "target" not in rows
     assert all(len(set(values)) > 1 for values in rows.values())
+    some = {row[0]: row[1:] for row in table(report, "Differences of the recipes", 1).rows}
+    assert all("-" in values for values in some.values())
+    assert some["model.modality"][2] == "-"
+    assert not rows.keys() & some.keys()
 
 
 def test_time_is_counted_from_the_log(report: RunReport) -> None:
