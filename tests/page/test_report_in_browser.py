@@ -118,6 +118,28 @@ def test_the_report_fits_the_screen_and_can_be_read(
     assert report.js(broken) == 0
 
 
+def test_on_paper_it_is_light_nothing_is_cut_off_and_all_is_unfolded(
+    report: Any, report_file: Path
+) -> None:
+    report.look(width=720, scheme="dark")
+    report.open(report_file.as_uri())
+    folded = "return document.querySelectorAll('details:not([open])').length"
+    assert report.js(folded) > 0
+    features = [{"name": "prefers-color-scheme", "value": "dark"}]
+    asked = {"media": "print", "features": features}
+    report.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", asked)
+    report.js("window.dispatchEvent(new Event('beforeprint'))")
+    try:
+        assert report.js(folded) == 0
+        assert report.overflow() == 0
+        paper = "return getComputedStyle(document.body).backgroundColor"
+        assert report.js(paper) == "rgb(255, 255, 255)"
+        cut = "return [...document.querySelectorAll('.wide')].filter((e) => e.scrollWidth > 720)"
+        assert report.js(f"{cut}.length") == 0
+    finally:
+        report.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "", "features": []})
+
+
 def test_hostile_texts_stay_texts(browser: Any, load_file: Any, tmp_path: Path) -> None:
     pages = load_file(REPORTS / "test_report_pages.py")
     made = tmp_path / "hostile.html"
