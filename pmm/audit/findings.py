@@ -133,7 +133,7 @@ def _duplicates(found: Duplicates, what: str) -> Finding:
     level = "warning" if found.lookup_share > LOOKED_UP else level
     said = (
         f"{found.items:,} of {found.looked_at:,} items have nearly the {what} of another id "
-        f"({found.pairs:,} pairs, the largest group of the same has {found.largest:,}). "
+        f"(pairs: {found.pairs:,}; the largest group of the same: {found.largest:,}). "
         f"{found.lookups:,} test items ({per_cent(found.lookup_share)}) have such a one in their "
         "user's own history."
     )
