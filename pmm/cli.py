@@ -26,7 +26,9 @@ COMMANDS = {
     "tune": "Search a model's hyper-parameters; the same budget for every model.",
     "encoders": "Which encoders of texts and pictures suit a target.",
     "evaluate": "Rank the whole catalogue for every user.",
-    "compare": "The difference of two runs.",
+    "compare": "The differences of runs, beyond noise or not.",
+    "table": "Any runs in one table.",
+    "curves": "Any runs' curves in one picture.",
     "recommend": "The best items for many users, into a Parquet file.",
     "export": "A run as one folder that stands alone, to serve or to pass on.",
     "serve": "A run behind HTTP: recommendations, new items, a page.",
@@ -41,8 +43,9 @@ COMMANDS = {
 """Name -> one line on it, in the order of the data flow; `pmm/commands/` has a module of each."""
 ANSWERING = ("recommend", "export", "serve", "gallery")
 """Those whose module stands in `pmm/commands/answering/`."""
-REPORTING = ("report", "audit")
+REPORTING = ("report", "table", "curves", "audit")
 """Those whose module stands in `pmm/commands/reporting/`."""
+_ROOMS = dict.fromkeys(ANSWERING, "answering") | dict.fromkeys(REPORTING, "reporting")
 
 
 class _InOrderOfFlow(LazyGroup):
@@ -52,8 +55,7 @@ class _InOrderOfFlow(LazyGroup):
         return COMMANDS
 
     def make(self, name: str) -> Any:
-        room = "pmm.commands"
-        room += ".answering" if name in ANSWERING else ".reporting" if name in REPORTING else ""
+        room = f"pmm.commands.{_ROOMS[name]}" if name in _ROOMS else "pmm.commands"
         return importlib.import_module(f"{room}.{name}").command()
 
 

@@ -26,7 +26,10 @@ from pmm.storage.home import Home, slug
 
 _TOLD = ("seed", "epochs", "patience", "max_steps", "max_minutes", "eval_every")
 """Training options in which the two may differ; the report says so."""
-_SAME_RESULT = ("log_every", "save_every", "ahead", "trackers", "device", "cache", "recompute")
+_SAME_RESULT = (
+    *("log_every", "save_every", "ahead", "trackers", "device", "cache", "recompute"),
+    *("eval_start", "eval_test"),
+)
 """Those that change nothing of what is learnt, but for rounding."""
 _Z = 1.959964
 """Of the normal distribution: 95% lie within so many deviations."""

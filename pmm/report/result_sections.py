@@ -11,10 +11,9 @@ from pmm.report.report_blocks import (
     Line,
     Ordered,
     Point,
-    ReportBlock,
     Section,
 )
-from pmm.report.reported_run import Evaluation
+from pmm.report.reported_run import Evaluation, ReportedRun
 from pmm.report.slices import Classes, Sliced, slice_systems
 from pmm.report.systems import MEASURES, System, measures_of, per_cent, picked, users_of
 from pmm.statistics.over_seeds import Spread
@@ -69,39 +68,39 @@ def _floors(systems: Sequence[System]) -> list[str]:
 
 
 def curves(systems: Sequence[System]) -> Section:
-    """Metrics on the validation items by epoch, a line a run."""
-    blocks: list[ReportBlock] = []
+    """Metrics by epoch, a line a run: of the validation items, and of test items where recorded."""
+    charts: list[Chart] = []
     rows: list[list[Cell]] = []
-    for measure in ("hr@10", "ndcg@10"):
-        lines = []
-        for system in systems:
-            for run, _ in system.runs:
-                points = [
-                    (float(each["epoch"]), 100 * float(each[measure]))
-                    for each in run.log
-                    if each.get("kind") == "evaluation" and measure in each
-                ]
-                told = [
-                    Point(x=x, y=y, said=f"{run.name}: epoch {x:g}, {measure.upper()} {y:.2f}")
-                    for x, y in points
-                ]
-                if told:
-                    lines.append(Line(name=run.name, points=told, style=system.style))
-                rows += [[run.name, measure.upper(), x, y] for x, y in points]
-        if lines:
-            blocks.append(
-                Chart(
-                    title=f"{measure.upper()} on the validation items",
-                    x_label="epoch",
-                    y_label=f"{measure.upper()}, per cent",
-                    lines=lines,
-                )
-            )
-    if not blocks:
-        return Section("Validation by epoch", ["The runs' logs hold no evaluation."])
+    for before, what in (("", "validation items"), ("test_", "test items")):
+        for measure in ("hr@10", "ndcg@10"):
+            name, lines = measure.upper(), []
+            for system in systems:
+                for run, _ in system.runs:
+                    points = _curve(run, f"{before}{measure}")
+                    rows += [[run.name, f"{name}, {what}", x, y] for x, y in points]
+                    told = [
+                        Point(x=x, y=y, said=f"{run.name}: epoch {x:g}, {name} {y:.2f}")
+                        for x, y in points
+                    ]
+                    if told:
+                        lines.append(Line(name=run.name, points=told, style=system.style))
+            if lines:
+                about = {"x_label": "epoch", "y_label": f"{name}, per cent"}
+                charts.append(Chart(title=f"{name} on the {what}", lines=lines, **about))
+    if not charts:
+        return Section("Metrics by epoch", ["The runs' logs hold no evaluation."])
     header = ["Run", "Metric", "Epoch", "Per cent"]
-    blocks.append(DataTable(title="The numbers", header=header, rows=rows, folded=True))
-    return Section("Validation by epoch", blocks)
+    numbers = DataTable(title="The numbers", header=header, rows=rows, folded=True)
+    return Section("Metrics by epoch", [*charts, numbers])
+
+
+def _curve(run: ReportedRun, name: str) -> list[tuple[float, float]]:
+    """Epoch and per cent of each evaluation of a log that has the metric."""
+    return [
+        (float(each["epoch"]), 100 * float(each[name]))
+        for each in run.log
+        if each.get("kind") == "evaluation" and name in each
+    ]
 
 
 def warm_and_cold(systems: Sequence[System]) -> Section:

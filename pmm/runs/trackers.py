@@ -132,11 +132,26 @@ def scalars_of(record: Mapping[str, Any]) -> dict[str, float]:
     {'train/loss': 2.5, 'speed/waiting': 0.25}
     >>> scalars_of({"kind": "evaluation", "step": 9, "hr@10": 0.5, "cold_hr@10": None})
     {'valid/hr_at_10': 0.5}
+    >>> scalars_of({"kind": "evaluation", "step": 9, "test_hr@10": 0.5})
+    {'test_by_epoch/hr_at_10': 0.5}
     """
     values = {name: each for name, each in record.items() if name not in ("kind", "step", "epoch")}
     speed = {name: values.pop(name) for name in _SPEED if name in values}
     group = "train/" if record["kind"] == "step" else "valid/"
-    return {**_numbers(values, group), **_numbers(speed, "speed/")}
+    # Not "test/", which has what `pmm evaluate` says of the best weights.
+    test = {name: values.pop(f"{_TEST}{name}") for name in _of_test(values)}
+    return {
+        **_numbers(values, group),
+        **_numbers(test, "test_by_epoch/"),
+        **_numbers(speed, "speed/"),
+    }
+
+
+_TEST = "test_"
+
+
+def _of_test(values: Mapping[str, Any]) -> list[str]:
+    return [name.removeprefix(_TEST) for name in values if name.startswith(_TEST)]
 
 
 _SPEED = ("users_per_s", "waiting", "seconds")

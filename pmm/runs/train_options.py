@@ -73,6 +73,12 @@ class TrainOptions:
     best weights (`pmm.evaluate.popularity_mix`)."""
     eval_every: int = 1
     """Epochs between evaluations."""
+    eval_start: bool = False
+    """Also rank the validation items before the first step, as epoch 0 of the curves. It is only
+    recorded: neither the best weights nor the end of a run depend on it."""
+    eval_test: bool = False
+    """Each evaluation also ranks the test items, recorded as test_hr@10 and the like. They are
+    never chosen by: not the best weights, nor a share of popularity, nor when a run ends."""
     precision: Precision = "auto"
     """Of the matrix products; weights and optimiser state are always float32."""
     device: str = "auto"

@@ -25,7 +25,7 @@ from pmm.data.batch import Batch
 from pmm.data.loader import BatchLoader, steps_per_epoch, train_batches
 from pmm.data.training_set import TrainingSet
 from pmm.errors import PmmError
-from pmm.evaluate.catalogue import embed_catalogue
+from pmm.evaluate.catalogue import Catalogue, embed_catalogue
 from pmm.evaluate.evaluate_options import EvaluateOptions
 from pmm.evaluate.evaluation import drop_evaluations, evaluate_mixes, references
 from pmm.evaluate.metrics import headline, mean_summary, summarise
@@ -71,9 +71,11 @@ logger = logging.getLogger(__name__)
 Ended = Literal["", "epochs", "patience", "max_steps", "max_minutes", "interrupted"]
 
 
-VALID = EvaluateOptions(split="valid")
+VALID, TEST = EvaluateOptions(split="valid"), EvaluateOptions(split="test")
 MIXED = PopularityMix(alpha=0.75)
 """What validation ranks with beside no share of popularity: best on most dense targets."""
+_APART = ("cold", "buckets", "mixed", "test")
+"""Parts of a summary that have no entry of their own in a record of the log."""
 
 
 class Trainer:
@@ -152,6 +154,7 @@ class Trainer:
                 encoder.release_trunk()
         if self.state.best_epoch >= 0 and not (self.run_dir / BEST).exists():
             self._replace_lost_best(log, interrupt)
+        self._record_start(log, interrupt)
         while not (ended := self._why_over()):
             if interrupt.asked:
                 break
@@ -186,6 +189,23 @@ class Trainer:
         state.waited = waited  # a run that was over by patience stays so
         if state.best_epoch >= 0:
             self._save(log)
+
+    def _record_start(self, log: TrackedLog, interrupt: Interrupt) -> None:
+        """Where that is asked for and not done yet, record what the weights reach before any step;
+        nothing is chosen by it."""
+        if not self.options.eval_start or self.state.step or self.state.evaluated_step == 0:
+            return
+        start = time.perf_counter()
+        try:
+            with interrupt.at_once():
+                found = self._validate()
+        except KeyboardInterrupt:
+            return  # and the resumed run does it
+        self.state.evaluated_step = 0
+        self.state.seconds += time.perf_counter() - start
+        logger.info("epoch 0, validation: %s (before the first step)", headline(found))
+        self._log_evaluation(log, found, best=None, seconds=time.perf_counter() - start)
+        self._save(log)
 
     def _why_over(self) -> Ended:
         state, options = self.state, self.options
@@ -360,14 +380,19 @@ class Trainer:
         mark = "best so far" if better else f"best {100 * state.best:.2f}"
         mixed_too = f"; with popularity {_told(found['mixed'])}" if "mixed" in found else ""
         logger.info("epoch %.4g, validation: %s%s (%s)", epoch, headline(found), mixed_too, mark)
+        self._log_evaluation(log, found, best=state.best, seconds=seconds)
+
+    def _log_evaluation(
+        self, log: TrackedLog, found: Mapping[str, Any], *, best: float | None, seconds: float
+    ) -> None:
+        """One line for an evaluation, where the run stands."""
+        state, test = self.state, found.get("test", {})
         log.write(
             {
                 "kind": "evaluation",
                 "step": state.step,
-                "epoch": round(epoch, 4),
-                **{
-                    name: v for name, v in found.items() if name not in ("cold", "buckets", "mixed")
-                },
+                "epoch": round(state.epoch + state.index / self.steps_per_epoch, 4),
+                **{name: v for name, v in found.items() if name not in _APART},
                 **{
                     f"mixed_{name}": found["mixed"][name]
                     for name in ("hr@10", "ndcg@10")
@@ -375,7 +400,8 @@ class Trainer:
                 },
                 "cold_hr@10": found["cold"].get("hr@10"),
                 "popularity_hr@10": self.popularity["hr@10"],
-                "best": state.best,
+                **{f"test_{name}": v for name, v in test.items() if name not in _APART},
+                "best": best,
                 "waited": state.waited,
                 "seconds": round(seconds, 2),
             }
@@ -384,30 +410,50 @@ class Trainer:
     def _validate(self) -> Mapping[str, Any]:
         """The metrics on the validation items; of several sources their mean.
 
-        Under "mixed" those with a share of popularity, where that counts too.
+        Under "mixed" those with a share of popularity, where that counts too; under "test" those
+        on the test items, where they are recorded.
         """
         mixes = [NO_POPULARITY, *([MIXED] if self.options.choose_popularity else [])]
-        found, *mixed_ones = self._rank_validation(mixes)
-        return {**found, **({"mixed": mixed_ones[0]} if mixed_ones else {})}
+        asked = [(VALID, mixes)]
+        if self.options.eval_test:
+            asked.append((TEST, [NO_POPULARITY]))
+        (found, *mixed_ones), *tested = self._rank(asked)
+        mixed_too = {"mixed": mixed_ones[0]} if mixed_ones else {}
+        return {**found, **mixed_too, **({"test": tested[0][0]} if tested else {})}
 
-    def _rank_validation(self, mixes: Sequence[PopularityMix]) -> list[dict[str, Any]]:
-        """The summary of each share of popularity; of several sources their mean."""
-        tables = {
-            part.target: self._ranks(k, part, mixes) for k, part in enumerate(self.data.parts)
-        }
+    def _rank(
+        self, asked: Sequence[tuple[EvaluateOptions, Sequence[PopularityMix]]]
+    ) -> list[list[dict[str, Any]]]:
+        """Of each split that is asked for the summary of each of its shares of popularity; of
+        several sources their mean. Items are encoded once."""
+        tables: list[dict[str, list[pa.Table]]] = [{} for _ in asked]
+        for k, part in enumerate(self.data.parts):
+            before = int(self.data.first[k])
+            catalogue = embed_catalogue(self.model, part, dtype=self.dtype, before=before)
+            for of_part, (options, mixes) in zip(tables, asked, strict=True):
+                of_part[part.target] = self._ranks(k, part, options, mixes, catalogue)
         return [
-            mean_summary({target: summarise(each[k]) for target, each in tables.items()})
-            for k in range(len(mixes))
+            [
+                mean_summary({target: summarise(each[n]) for target, each in of_part.items()})
+                for n in range(len(mixes))
+            ]
+            for of_part, (_, mixes) in zip(tables, asked, strict=True)
         ]
 
-    def _ranks(self, k: int, part: Shards, mixes: Sequence[PopularityMix]) -> list[pa.Table]:
-        """Of a part's validation items, by each share; inside categories if it is trained so."""
-        of_N, before = self._split_by(k), int(self.data.first[k])
-        catalogue = embed_catalogue(self.model, part, dtype=self.dtype, before=before)
+    def _ranks(
+        self,
+        k: int,
+        part: Shards,
+        options: EvaluateOptions,
+        mixes: Sequence[PopularityMix],
+        catalogue: Catalogue,
+    ) -> list[pa.Table]:
+        """Of a part's items of a split, by each share; inside categories if it is trained so."""
+        of_N = self._split_by(k)
         how: dict[str, Any] = {"dtype": self.dtype, "catalogue": catalogue}
         if of_N is None:
-            return evaluate_mixes(self.model, part, VALID, mixes, **how)
-        return rank_inside(self.model, part, of_N, VALID, mixes, **how)
+            return evaluate_mixes(self.model, part, options, mixes, **how)
+        return rank_inside(self.model, part, of_N, options, mixes, **how)
 
     def _popularity(self, k: int, part: Shards) -> dict[str, Any]:
         """What popularity reaches on the same questions."""
@@ -433,7 +479,7 @@ class Trainer:
         try:
             with interrupt.at_once():
                 mixes = [PopularityMix(alpha=alpha) for alpha in ALPHAS]
-                summaries = self._rank_validation(mixes)
+                (summaries,) = self._rank([(VALID, mixes)])
         except KeyboardInterrupt:
             self._put(last)
             return

@@ -62,7 +62,11 @@ logger = logging.getLogger(__name__)
 TIMED_ITEMS = 256
 """Of a catalogue whose vectors are there already: so many are made again, to know the time."""
 _SAME_RESULT = frozenset(
-    f"train.{name}" for name in ("device", "ahead", "log_every", "save_every", "trackers")
+    f"train.{name}"
+    for name in (
+        *("device", "ahead", "log_every", "save_every", "trackers"),
+        *("eval_start", "eval_test"),
+    )
 )
 """Values of a recipe that change nothing of what comes out."""
 

@@ -22,7 +22,10 @@ from pmm_golden_subjects import (
 )
 
 ADDED = {
-    "train": {"trackers", "windows", "choose_popularity", "sequences"},
+    "train": {
+        *("trackers", "windows", "choose_popularity", "sequences"),
+        *("eval_start", "eval_test"),
+    },
     "model": {
         "modality_gelu",
         "user_encoder",

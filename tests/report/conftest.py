@@ -60,7 +60,8 @@ def _write_log(path: Path) -> None:
             step = {"kind": "step", "step": 10 * epoch, "epoch": epoch, "loss": 3.0}
             log.write({**step, "users_per_s": 100.0, "waiting": 0.25})
         about = {"kind": "evaluation", "step": 10 * epoch, "epoch": float(epoch), "seconds": 1.5}
-        log.write({**about, "hr@10": hits, "ndcg@10": gains})
+        test = {"test_hr@10": 0.09} if epoch == 2 else {}
+        log.write({**about, "hr@10": hits, "ndcg@10": gains, **test})
     log.close()
 
 

@@ -149,9 +149,16 @@ def test_lengths_and_repeats_of_both_splits(reported: Any, split: Any) -> None:
 
 def test_curves_are_those_of_the_logs(report: RunReport) -> None:
     charts = [
-        each for each in section(report, "Validation by epoch").blocks if isinstance(each, Chart)
+        each for each in section(report, "Metrics by epoch").blocks if isinstance(each, Chart)
     ]
-    assert [each.title[:7] for each in charts] == ["HR@10 o", "NDCG@10"]
+    assert [each.title for each in charts] == [
+        "HR@10 on the validation items",
+        "NDCG@10 on the validation items",
+        "HR@10 on the test items",
+    ]
+    assert [(line.name, [p.y for p in line.points]) for line in charts[2].lines] == [
+        (name, [pytest.approx(9.0)]) for name in ("model-seed-0", "model-seed-1", "ids")
+    ]
     names = ["model-seed-0", "model-seed-1", "ids"]
     assert [line.name for line in charts[0].lines] == names
     assert [line.style for line in charts[0].lines] == [0, 0, 1]
