@@ -16,7 +16,10 @@ from pmm.report.report_blocks import (
 )
 from pmm.terminal import one_line
 
-_SPECIAL = re.compile(r"([\\`*_{}\[\]<>()#+!|~&$-])")
+_SPECIAL = re.compile(r"[\\`*_\[\]<>|~&$]|:(?=//)|(?<=www)\.", re.IGNORECASE)
+"""What would be markup or a link, wherever it stands."""
+_FIRST = re.compile(r"^([#+=-]|\d+(?=[.)]))")
+"""What begins a heading, a list or a line across, where a line begins."""
 
 
 def markdown_page(report: RunReport) -> str:
@@ -72,14 +75,23 @@ def _table(
 
 
 def _row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(plain(cell) for cell in cells) + " |"
+    return "| " + " | ".join(_inside(cell) for cell in cells) + " |"
 
 
 def plain(text: str) -> str:
     r"""A text that Markdown shows as it is, on one line.
 
-    >>> plain("a|b <img>\n# c")
-    'a\\|b \\<img\\>\\n\\# c'
+    >>> plain("a|b (c-d) <img>\n# c"), plain("# e"), plain("1. f"), plain("http://www.g")
+    ('a\\|b (c-d) \\<img\\>\\\\n# c', '\\# e', '1\\. f', 'http\\://www\\.g')
     """
-    # What is not for reading is written out first, its backslashes then shown as they are.
-    return _SPECIAL.sub(r"\\\1", " ".join(one_line(text).split(" ")))
+    told = _inside(text)
+    found = _FIRST.match(told)
+    if found is None:
+        return told
+    at = found.end() if found[0].isdigit() else 0
+    return f"{told[:at]}\\{told[at:]}"
+
+
+def _inside(text: str) -> str:
+    """The same behind something else: nothing begins there."""
+    return _SPECIAL.sub(r"\\\g<0>", one_line(text))

@@ -153,6 +153,15 @@ def written(cell: Cell) -> str:
     return cell
 
 
+def as_count(value: float) -> float | int:
+    """A number as it is counted: an epoch that is whole without decimals.
+
+    >>> as_count(3.0), as_count(2.5)
+    (3, 2.5)
+    """
+    return int(value) if float(value).is_integer() else float(value)
+
+
 def order_of(cell: Cell) -> float | None:
     """The number that a cell is sorted by; None of texts and of nothing."""
     match cell:

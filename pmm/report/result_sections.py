@@ -12,6 +12,7 @@ from pmm.report.report_blocks import (
     Ordered,
     Point,
     Section,
+    as_count,
 )
 from pmm.report.reported_run import Evaluation, ReportedRun
 from pmm.report.slices import Classes, Sliced, slice_systems
@@ -77,7 +78,7 @@ def curves(systems: Sequence[System]) -> Section:
             for system in systems:
                 for run, _ in system.runs:
                     points = _curve(run, f"{before}{measure}")
-                    rows += [[run.name, f"{name}, {what}", x, y] for x, y in points]
+                    rows += [[run.name, f"{name}, {what}", as_count(x), y] for x, y in points]
                     told = [
                         Point(x=x, y=y, said=f"{run.name}: epoch {x:g}, {name} {y:.2f}")
                         for x, y in points

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from pmm.report.report_blocks import Cell, DataTable, ReportBlock, Section
+from pmm.report.report_blocks import Cell, DataTable, ReportBlock, Section, as_count
 from pmm.report.reported_run import ReportedRun
 
 _ABSENT = object()
@@ -81,8 +81,8 @@ def _cost(run: ReportedRun) -> list[Cell]:
         about.get("parameters"),
         about.get("trained"),
         last.get("step"),
-        max((each["epoch"] for each in asked), default=None),
-        metrics.get("epoch"),
+        max((as_count(each["epoch"]) for each in asked), default=None),
+        as_count(metrics["epoch"]) if "epoch" in metrics else None,
         training / 60 if steps else None,
         sum(float(each.get("seconds", 0)) for each in asked) / 60 if asked else None,
         users / training if training else None,

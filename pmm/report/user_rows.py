@@ -70,15 +70,14 @@ def extreme_users(rank_U: Int32s, n: int) -> tuple[list[int], list[int]]:
 
 def _gallery(run: ReportedRun, evaluation: Evaluation, wish: GalleryWish) -> UserGallery:
     best, worst = extreme_users(evaluation.ranks["none"]["rank"].to_numpy(), wish.users)
-    title = f"{run.name}: {len(best)} best and {len(worst)} worst users"
     try:
         shards, rows = _rows(run, evaluation, [*best, *worst], wish)
     except PmmError as error:  # the model or the shards are not there any more, or are others
         logger.warning("no gallery of %s: %s", run.name, error)
-        return UserGallery(title=title, note=f"Not shown: {error}", best=(), worst=())
+        return UserGallery(title=run.name, note=f"Not shown: {error}", best=(), worst=())
     tiles = _Tiles(shards)
     shown = [tiles.row(row) for row in rows]
-    return UserGallery(title=title, note="", best=shown[: len(best)], worst=shown[len(best) :])
+    return UserGallery(title=run.name, note="", best=shown[: len(best)], worst=shown[len(best) :])
 
 
 def _rows(

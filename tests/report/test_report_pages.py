@@ -190,4 +190,5 @@ def test_markdown_holds_the_same_tables_and_no_picture() -> None:
 
 
 def test_a_text_is_no_markdown_and_one_line() -> None:
-    assert plain("a_b|c\n# d") == r"a\_b\|c\\n\# d"
+    assert plain("a_b|c-d\n# d") == r"a\_b\|c-d\\n# d"
+    assert [plain(each) for each in ("# a", "- a", "1. a")] == [r"\# a", r"\- a", r"1\. a"]
