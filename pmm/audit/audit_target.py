@@ -12,8 +12,8 @@ import numpy as np
 from pmm.audit.audit_request import AuditOptions
 from pmm.audit.beside_floors import BesideFloor, Repeats, beside_run, repeats_of
 from pmm.audit.concentration import Concentration, concentration
-from pmm.audit.findings import Finding, findings_of
-from pmm.audit.floors import Asked, asked_of, floor_ranks
+from pmm.audit.findings import AuditFinding, findings_of
+from pmm.audit.floors import SplitQuestions, asked_of, floor_ranks
 from pmm.audit.near_items import Duplicates, duplicates
 from pmm.audit.near_pictures import near_pictures
 from pmm.audit.near_texts import near_texts
@@ -55,7 +55,7 @@ class Audit:
     beside_run: list[BesideFloor] = field(default_factory=list)
     not_looked_at: dict[str, str] = field(default_factory=dict)
     """What of it could not be measured -> why, and what to run."""
-    findings: list[Finding] = field(default_factory=list)
+    findings: list[AuditFinding] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
         """What `audit.json` holds."""
@@ -89,20 +89,17 @@ def audit_target(
     beside = beside_run(run, name, asked, options.seed) if run is not None else []
     ranks = floor_ranks(asked)
     floors = {floor: measure(rank_U) for floor, rank_U in ranks.items()}
-    time, ties = None, None
     if rows.moment is None:
         missing["time"] = missing["ties"] = read.no_times
-    else:
-        time = time_leak(rows, asked, ranks["popularity"], seed=options.seed)
-        ties = tie_order(rows, read.n_items, floors, draws=options.draws, seed=options.seed)
-    texts = _texts(read, asked, options, missing)
-    pictures = _pictures(home, read, asked, options, missing)
+    seed, timed = options.seed, rows.moment is not None
     stays = rows.parts != LEFT_OUT
     measured: dict[str, Any] = {
-        "time": time,
-        "ties": ties,
-        "texts": texts,
-        "pictures": pictures,
+        "time": time_leak(rows, asked, ranks["popularity"], seed=seed) if timed else None,
+        "ties": tie_order(rows, read.n_items, floors, draws=options.draws, seed=seed)
+        if timed
+        else None,
+        "texts": _texts(read, asked, options, missing),
+        "pictures": _pictures(home, read, asked, options, missing),
         "repeats": repeats_of(asked, ranks),
         "by_user": concentration(np.bincount(rows.user[stays])),
         "by_item": concentration(np.bincount(rows.item[stays])),
@@ -126,7 +123,7 @@ def audit_target(
     )
 
 
-def _chance(asked: Asked) -> dict[str, Any]:
+def _chance(asked: SplitQuestions) -> dict[str, Any]:
     """The expected share of hits among equally likely places."""
     candidates_U = count_candidates(asked.queries, asked.n_items)
     hits = {f"hr@{k}": float(np.minimum(1, k / candidates_U).mean()) for k in (10, 20, 50)}
@@ -134,7 +131,7 @@ def _chance(asked: Asked) -> dict[str, Any]:
 
 
 def _texts(
-    read: AuditedTarget, asked: Asked, options: AuditOptions, missing: dict[str, str]
+    read: AuditedTarget, asked: SplitQuestions, options: AuditOptions, missing: dict[str, str]
 ) -> Duplicates | None:
     near = near_texts(read.texts)
     if not near.n_groups:
@@ -144,7 +141,11 @@ def _texts(
 
 
 def _pictures(
-    home: Home, read: AuditedTarget, asked: Asked, options: AuditOptions, missing: dict[str, str]
+    home: Home,
+    read: AuditedTarget,
+    asked: SplitQuestions,
+    options: AuditOptions,
+    missing: dict[str, str],
 ) -> Duplicates | None:
     if not home.shards(read.name).exists():
         again = command_to_shard(read.name, home)

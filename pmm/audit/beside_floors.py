@@ -11,7 +11,7 @@ import numpy as np
 
 from pmm.advice import command
 from pmm.arrays import Int32s
-from pmm.audit.floors import Asked, floor_ranks
+from pmm.audit.floors import SplitQuestions, floor_ranks
 from pmm.errors import InputError, MissingArtefact
 from pmm.evaluate.compare import Difference, compare_ranks
 from pmm.evaluate.evaluation import ranks_file
@@ -40,7 +40,7 @@ class BesideFloor:
     """Of the floor (first) and the run (second), for each metric."""
 
 
-def repeats_of(asked: Asked, ranks: dict[str, Int32s]) -> Repeats:
+def repeats_of(asked: SplitQuestions, ranks: dict[str, Int32s]) -> Repeats:
     """Whose test item stands in the history, and the floors' metrics of the others."""
     repeated_U = asked.queries.repeated()
     return Repeats(
@@ -50,7 +50,7 @@ def repeats_of(asked: Asked, ranks: dict[str, Int32s]) -> Repeats:
     )
 
 
-def beside_run(run: Path, target: str, asked: Asked, seed: int) -> list[BesideFloor]:
+def beside_run(run: Path, target: str, asked: SplitQuestions, seed: int) -> list[BesideFloor]:
     """A run's ranks of the target's test items beside those of the floors.
 
     Args:

@@ -25,7 +25,7 @@ Level = Literal["warning", "note", "fine"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finding:
+class AuditFinding:
     """One thing that was looked at."""
 
     about: str
@@ -47,7 +47,7 @@ def findings_of(
     by_user: Concentration,
     by_item: Concentration,
     beside_run: list[BesideFloor],
-) -> list[Finding]:
+) -> list[AuditFinding]:
     """All findings, in the order in which they are measured. What was not measured has none."""
     found = []
     if time is not None:
@@ -71,11 +71,11 @@ def per_cent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
-def _finding(about: str, level: Level, said: str, to_do: str) -> Finding:
-    return Finding(about=about, level=level, said=said, to_do="" if level == "fine" else to_do)
+def _finding(about: str, level: Level, said: str, to_do: str) -> AuditFinding:
+    return AuditFinding(about=about, level=level, said=said, to_do="" if level == "fine" else to_do)
 
 
-def _time(time: TimeLeak, split: str) -> Finding:
+def _time(time: TimeLeak, split: str) -> AuditFinding:
     level: Level = "fine" if not time.later_targets else "note"
     level = "warning" if time.later_targets > LATER else level
     said = (
@@ -91,7 +91,7 @@ def _time(time: TimeLeak, split: str) -> Finding:
     return _finding("later in time", level, said, to_do)
 
 
-def _popularity(time: TimeLeak) -> Finding:
+def _popularity(time: TimeLeak) -> AuditFinding:
     low, high = (100 * each for each in time.gain)
     ahead, before = (
         100 * each["hr@10"] for each in (time.popularity_of_all_time, time.popularity_before)
@@ -109,7 +109,7 @@ def _popularity(time: TimeLeak) -> Finding:
     return _finding("future popularity", "warning" if low > 0 else "fine", said, to_do)
 
 
-def _ties(ties: TieOrder) -> Finding:
+def _ties(ties: TieOrder) -> AuditFinding:
     level: Level = "fine" if not ties.decided_users else "note"
     level = "warning" if ties.decided_users > DECIDED else level
     spread = ties.spread["item kNN"]["hr@10"]
@@ -128,7 +128,7 @@ def _ties(ties: TieOrder) -> Finding:
     return _finding("tied times", level, said, to_do)
 
 
-def _duplicates(found: Duplicates, what: str) -> Finding:
+def _duplicates(found: Duplicates, what: str) -> AuditFinding:
     level: Level = "fine" if not found.items else "note"
     level = "warning" if found.lookup_share > LOOKED_UP else level
     said = (
@@ -146,7 +146,7 @@ def _duplicates(found: Duplicates, what: str) -> Finding:
     return _finding(f"near-duplicate {what}s", level, said, to_do)
 
 
-def _repeats(repeats: Repeats) -> Finding:
+def _repeats(repeats: Repeats) -> AuditFinding:
     level: Level = "fine" if not repeats.users else "note"
     level = "warning" if repeats.share > REPEATED else level
     new = repeats.new["item kNN"]
@@ -167,7 +167,7 @@ def _repeats(repeats: Repeats) -> Finding:
     return _finding("repeats", level, said, to_do)
 
 
-def _concentration(by_user: Concentration, by_item: Concentration) -> Finding:
+def _concentration(by_user: Concentration, by_item: Concentration) -> AuditFinding:
     uneven = by_user.top_share > TOP_USERS or by_item.top_share > TOP_ITEMS
     said = (
         f"The busiest 1 % of the users have {per_cent(by_user.top_share)} of the rows (Gini "
@@ -181,7 +181,7 @@ def _concentration(by_user: Concentration, by_item: Concentration) -> Finding:
     return _finding("who dominates", "warning" if uneven else "fine", said, to_do)
 
 
-def _beside(found: BesideFloor) -> Finding:
+def _beside(found: BesideFloor) -> AuditFinding:
     hr = next(each for each in found.differences if each.name == "hr@10")
     said = (
         f"The run has HR@10 {100 * hr.second:.2f}, {found.floor} {100 * hr.first:.2f}: a "
@@ -196,6 +196,6 @@ def _beside(found: BesideFloor) -> Finding:
     return _finding(f"a run beside {found.floor}", "fine" if hr.low > 0 else "warning", said, to_do)
 
 
-def warnings_of(found: list[Finding]) -> Iterator[Finding]:
+def warnings_of(found: list[AuditFinding]) -> Iterator[AuditFinding]:
     """Those that need doing something about."""
     return (each for each in found if each.level == "warning")

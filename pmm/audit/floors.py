@@ -6,6 +6,7 @@ Shape legend: U users of the split, N items; items are 1..N.
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pmm.arrays import Int32s, Int64s
 from pmm.evaluate.neighbours import item_neighbours, rank_by_neighbours
@@ -16,7 +17,7 @@ from pmm.shards.sequence_shards import Lists
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class SplitQuestions:
     """A split as it is asked for its test items."""
 
     train: Lists
@@ -30,7 +31,7 @@ class Asked:
         return np.bincount(self.train.values, minlength=self.n_items + 1)[1:]
 
 
-def asked_of(user: Int32s, item: Int32s, parts: Parts, n_items: int) -> Asked:
+def asked_of(user: Int32s, item: Int32s, parts: Parts, n_items: int) -> SplitQuestions:
     """The test questions of R rows by user and time; each user of a part has all three.
 
     Args:
@@ -40,25 +41,25 @@ def asked_of(user: Int32s, item: Int32s, parts: Parts, n_items: int) -> Asked:
         n_items: N.
     """
     stays = parts != LEFT_OUT
-    codes, user = np.unique(user[stays], return_inverse=True)
+    codes, number = np.unique(user[stays], return_inverse=True)
     item, parts = item[stays], parts[stays]
-    return Asked(
-        train=_lists(user, item, parts == TRAIN, len(codes)),
+    return SplitQuestions(
+        train=_lists(number, item, parts == TRAIN, len(codes)),
         queries=Queries(
             user_U=np.arange(len(codes), dtype=np.int32),
             target_U=item[parts == TEST],
-            history=_lists(user, item, parts != TEST, len(codes)),
+            history=_lists(number, item, parts != TEST, len(codes)),
         ),
         n_items=n_items,
     )
 
 
-def _lists(user: Int64s, item: Int32s, mask: np.ndarray, n_users: int) -> Lists:
+def _lists(user: Int64s, item: Int32s, mask: NDArray[np.bool_], n_users: int) -> Lists:
     lengths = np.bincount(user[mask], minlength=n_users)
     return Lists(offsets=np.concatenate([[0], np.cumsum(lengths)]), values=item[mask])
 
 
-def floor_ranks(asked: Asked, *, keep_history: bool = False) -> dict[str, Int32s]:
+def floor_ranks(asked: SplitQuestions, *, keep_history: bool = False) -> dict[str, Int32s]:
     """Ranks of the test items by what needs no training, by name. [U]"""
     near = item_neighbours(asked.train, asked.n_items)
     return {

@@ -116,7 +116,8 @@ def _same(codes: PictureCodes) -> tuple[Int64s, Int64s]:
     """The group of each picture [N], and the first picture of each group [G]."""
     order = np.argsort(codes.code, kind="stable")
     bounds = np.flatnonzero(np.diff(codes.code[order])) + 1
-    group, firsts = np.zeros(len(order), np.int64), []
+    group = np.zeros(len(order), np.int64)
+    firsts: list[int] = []
     for rows in np.split(order, bounds) if len(order) else []:
         left = rows
         while len(left):  # once, but where pictures of one code differ in colour
@@ -195,7 +196,7 @@ def _pieces(code_G: Codes64, pieces: int) -> Iterator[Codes64]:
         yield (code_G >> np.uint64(low)) & np.uint64((1 << (high - low)) - 1)
 
 
-def _ones(code_P: Codes64) -> NDArray[np.uint64]:
+def _ones(code_P: Codes64) -> Codes64:
     """How many bits are 1: added up in fields of 2, 4 and 8 bits, then all (Warren, 2002)."""
     two, four, eight = (
         np.uint64(each) for each in (0x5555555555555555, 0x3333333333333333, 0x0F0F0F0F0F0F0F0F)
@@ -203,4 +204,5 @@ def _ones(code_P: Codes64) -> NDArray[np.uint64]:
     found = code_P - ((code_P >> np.uint64(1)) & two)
     found = (found & four) + ((found >> np.uint64(2)) & four)
     found = (found + (found >> np.uint64(4))) & eight
-    return (found * np.uint64(0x0101010101010101)) >> np.uint64(56)
+    ones: Codes64 = (found * np.uint64(0x0101010101010101)) >> np.uint64(56)
+    return ones

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from pmm.arrays import Int64s
+from pmm.arrays import Float64s, Int32s, Int64s
 from pmm.audit.floors import asked_of, floor_ranks
 from pmm.audit.timed_rows import TimedRows
 from pmm.evaluate.metrics import measure
@@ -16,7 +17,7 @@ from pmm.ingest.targets.split import TEST
 
 
 @dataclass(frozen=True, kw_only=True)
-class Spread:
+class TieSpread:
     """A metric over the orders that were drawn, and beside them. Fractions."""
 
     in_file_order: float
@@ -37,7 +38,7 @@ class TieOrder:
     """Share of users of whose rows at the time of the test item one is of another item: the order
     alone says which of them is asked for."""
     draws: int
-    spread: dict[str, dict[str, Spread]]
+    spread: dict[str, dict[str, TieSpread]]
     """Floor -> metric -> its spread."""
 
 
@@ -78,7 +79,7 @@ def tie_order(
     )
 
 
-def _measured(rows: TimedRows, n_items: int, key_R: np.ndarray) -> dict[str, dict[str, Any]]:
+def _measured(rows: TimedRows, n_items: int, key_R: Float64s) -> dict[str, dict[str, Any]]:
     """The floors where rows of the same time are ordered by a key.
 
     Which places are trained on, validated and tested stays: it follows from users and times alone.
@@ -89,8 +90,8 @@ def _measured(rows: TimedRows, n_items: int, key_R: np.ndarray) -> dict[str, dic
     return {name: measure(rank_U) for name, rank_U in floor_ranks(asked).items()}
 
 
-def _spread(value: float, drawn: list[float], by_id: float) -> Spread:
-    return Spread(
+def _spread(value: float, drawn: list[float], by_id: float) -> TieSpread:
+    return TieSpread(
         in_file_order=value,
         mean=float(np.mean(drawn)),
         low=min(drawn),
@@ -106,9 +107,10 @@ def _tie_of(rows: TimedRows) -> Int64s:
     return np.cumsum(new)
 
 
-def _has_another_item(tie_R: Int64s, item_R: np.ndarray) -> np.ndarray:
+def _has_another_item(tie_R: Int64s, item_R: Int32s) -> NDArray[np.bool_]:
     """Whether a row's tie holds an item beside the row's own. [R]"""
     low, high = np.full(int(tie_R.max()) + 1, item_R.max()), np.zeros(int(tie_R.max()) + 1, int)
     np.minimum.at(low, tie_R, item_R)
     np.maximum.at(high, tie_R, item_R)
-    return low[tie_R] != high[tie_R]
+    found: NDArray[np.bool_] = low[tie_R] != high[tie_R]
+    return found

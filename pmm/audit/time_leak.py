@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from pmm.arrays import Int32s, Int64s
-from pmm.audit.floors import Asked, asked_of, floor_ranks
+from pmm.audit.floors import SplitQuestions, asked_of, floor_ranks
 from pmm.audit.timed_rows import TimedRows
 from pmm.errors import InputError
 from pmm.evaluate.compare import compare_ranks
@@ -37,7 +37,7 @@ class TimeLeak:
     """The floors under a temporal split of the same rows; empty where that leaves nobody."""
 
 
-def time_leak(rows: TimedRows, asked: Asked, popular_U: Int32s, *, seed: int) -> TimeLeak:
+def time_leak(rows: TimedRows, asked: SplitQuestions, popular_U: Int32s, *, seed: int) -> TimeLeak:
     """Measure it; memory is about 40 bytes a row beside that of the floors.
 
     Args:
@@ -64,7 +64,7 @@ def time_leak(rows: TimedRows, asked: Asked, popular_U: Int32s, *, seed: int) ->
     )
 
 
-def rank_by_past_popularity(rows: TimedRows, asked: Asked) -> Int32s:
+def rank_by_past_popularity(rows: TimedRows, asked: SplitQuestions) -> Int32s:
     """Ranks by how often training had an item before the moment of the test item. [U]
 
     As in all rankings ties count against the target, and the history is masked. One pass through

@@ -12,7 +12,7 @@ import pytest
 from pmm.audit.audit_page import audit_page
 from pmm.audit.audit_request import AuditOptions
 from pmm.audit.audit_target import Audit, audit_target
-from pmm.audit.findings import Finding
+from pmm.audit.findings import AuditFinding
 from pmm.cli import main
 from pmm.errors import InputError, MissingArtefact
 from pmm.runs.recipe import Recipe
@@ -23,7 +23,7 @@ PLANTED = 12
 WAYS = ("compressed", "smaller", "brighter")
 
 
-def finding(audit: Audit, about: str) -> Finding:
+def finding(audit: Audit, about: str) -> AuditFinding:
     return next(each for each in audit.findings if each.about == about)
 
 

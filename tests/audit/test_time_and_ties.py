@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pmm.audit.concentration import concentration
-from pmm.audit.floors import Asked, asked_of, floor_ranks
+from pmm.audit.floors import SplitQuestions, asked_of, floor_ranks
 from pmm.audit.tie_order import tie_order
 from pmm.audit.time_leak import rank_by_past_popularity, time_leak
 from pmm.audit.timed_rows import TimedRows
@@ -19,7 +19,7 @@ Seen = list[tuple[int, int, int]]
 """(user, item, moment) of each row."""
 
 
-def draw(seed: int, users: int = 25, moments: int = 12) -> tuple[TimedRows, Asked]:
+def draw(seed: int, users: int = 25, moments: int = 12) -> tuple[TimedRows, SplitQuestions]:
     """Histories of 3 to 8 rows with ties in time and repeats."""
     rng = np.random.default_rng(seed)
     user = np.repeat(np.arange(users, dtype=np.int32), rng.integers(3, 9, users))
