@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pmm.advice import command
 from pmm.comparison.comparison_options import PARTS, SHARES, TableRequest
 from pmm.errors import BrokenArtefact, MissingArtefact
-from pmm.evaluate.compare import read_ranks
+from pmm.evaluate.compare import read_ranks, require_one_target
 from pmm.evaluate.evaluate_options import RankedPart
 from pmm.evaluate.evaluation import ranks_file
 from pmm.evaluate.metrics import COLD_BELOW
@@ -65,6 +65,7 @@ class EvaluatedRun:
 
     Raises (of every property and method):
         MissingArtefact: that is not there. BrokenArtefact: it is damaged.
+        InputError: it was trained on several sources, and none is named.
     """
 
     name: str
@@ -94,6 +95,7 @@ class EvaluatedRun:
         ranks = ranks_file(self.place, self.split, self.asked)
         path = self.place / f"metrics{ranks.removeprefix('ranks').removesuffix('.parquet')}.json"
         if not path.is_file():
+            require_one_target(self.place, self.asked)
             raise MissingArtefact(f"{path} is not there. Run: {self._again()}")
         require_sealed(path, again=f"Run: {self._again()}")
         try:

@@ -13,10 +13,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pmm.advice import command
-from pmm.errors import InputError, MissingArtefact
+from pmm.errors import InputError, MissingArtefact, PmmError
 from pmm.evaluate.evaluate_options import CompareRequest, RankedPart
 from pmm.evaluate.evaluation import ranks_file
 from pmm.evaluate.metrics import CUTOFFS
+from pmm.runs.loading import targets_of
 from pmm.statistics.paired import DRAWS, LEVEL, drawn_means, tails, two_sided
 from pmm.statistics.values import gains, hits
 from pmm.storage.home import resolve_home
@@ -85,14 +86,30 @@ def read_ranks(run: Path, asked: RankedPart, target: str | None) -> pa.Table:
 
     Raises:
         MissingArtefact: it has not been evaluated. BrokenArtefact: the file is damaged.
+        InputError: it was trained on several sources, and none is named.
     """
     path = run / ranks_file(run, asked, target)
     if not path.is_file():
+        require_one_target(run, target)
         split, cold = "valid" if asked == "valid" else None, asked not in ("test", "valid")
         again = command("evaluate", run.absolute(), split=split, cold=cold, target=target)
         raise MissingArtefact(f"{path} is not there. Run: {again}")
     require_sealed(path, again=f"Run: {command('evaluate', run.absolute())}")
     return read_table(path, RANKS)
+
+
+def require_one_target(run: Path, target: str | None) -> None:
+    """Refuse a run on several sources whose evaluation is asked for without naming one of them.
+
+    Raises:
+        InputError: names the sources.
+    """
+    try:
+        names = targets_of(run) if target is None else []
+    except PmmError:  # the caller's message says what is missing
+        return
+    if len(names) > 1:
+        raise InputError(f"{run} was trained on {', '.join(names)}: say which one with --target")
 
 
 def compare_ranks(

@@ -153,16 +153,19 @@ def _draw_ranking(axes: "Axes", records: list[dict[str, Any]]) -> None:
     axes.plot(epoch, gains, "s-", color=ORANGE, label="NDCG@10", markersize=4)
     floor = 100 * records[-1]["popularity_hr@10"]
     axes.axhline(floor, color=GREY, linestyle="--", linewidth=1.2, label="HR@10 of popularity")
-    best = int(np.argmax(hits))
-    axes.annotate(
-        f"{hits[best]:.1f}",
-        (epoch[best], hits[best]),
-        textcoords="offset points",
-        xytext=(0, 7),
-        ha="center",
-        color=INK,
-        fontsize=9,
-    )
+    # Epoch 0 is only recorded: its weights are never kept as the best.
+    kept = [k for k, record in enumerate(records) if record.get("step") != 0]
+    if kept:
+        best = max(kept, key=lambda k: hits[k])
+        axes.annotate(
+            f"{hits[best]:.1f}",
+            (epoch[best], hits[best]),
+            textcoords="offset points",
+            xytext=(0, 7),
+            ha="center",
+            color=INK,
+            fontsize=9,
+        )
     axes.set_ylim(bottom=0, top=1.12 * max(*hits, *gains, floor, 1e-3))
     axes.locator_params(axis="x", integer=True)
     axes.legend(frameon=False, fontsize=9)

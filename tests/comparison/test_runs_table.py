@@ -176,5 +176,10 @@ def test_what_is_not_there_says_what_makes_it(make_run: Any, tmp_path: Path) -> 
         make_table(TableRequest(runs=(make_run("none", None),)))
     with pytest.raises(MissingArtefact, match=r"Run: pmm evaluate .*one --cold$"):
         make_table(TableRequest(runs=(make_run("one", weak()),), on=("cold-cuts",)))
+    both = make_run("both", None)
+    sources = 'stage = "pretrain"\nsources = ["HM", "Bili"]\n[model]\nname = "unisrec"\n'
+    (both / "recipe.toml").write_text(sources)
+    with pytest.raises(InputError, match="say which one with --target"):
+        make_table(TableRequest(runs=(both,)))
     with pytest.raises(InputError, match="there is no folder"):
         table_as_asked(TableRequest(runs=(tmp_path,), to=tmp_path / "no" / "table.md"))
