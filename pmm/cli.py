@@ -33,6 +33,7 @@ COMMANDS = {
     "export": "A run as one folder that stands alone, to serve or to pass on.",
     "serve": "A run behind HTTP: recommendations, new items, a page.",
     "gallery": "A run as one HTML file to look at.",
+    "report": "Runs as one page: tables, curves, best and worst users, data, recipes.",
     "inspect": "Show any artefact, run or file.",
     "audit": "What leaks in a target, before anybody believes a number.",
     "check": "Verify all that is in a home, and make damaged things again.",
@@ -42,7 +43,7 @@ COMMANDS = {
 """Name -> one line on it, in the order of the data flow; `pmm/commands/` has a module of each."""
 ANSWERING = ("recommend", "export", "serve", "gallery")
 """Those whose module stands in `pmm/commands/answering/`."""
-REPORTING = ("table", "curves", "audit")
+REPORTING = ("report", "table", "curves", "audit")
 """Those whose module stands in `pmm/commands/reporting/`."""
 _ROOMS = dict.fromkeys(ANSWERING, "answering") | dict.fromkeys(REPORTING, "reporting")
 

@@ -67,6 +67,7 @@ ROOMS = (
     "inspect",
     "check",
     "audit",
+    "report",
     "demo",
     "api",
     "commands",

@@ -36,6 +36,7 @@ def test_the_distribution_is_called_pmmrec_and_is_typed(wheel: Path) -> None:
     assert wheel.name.startswith("pmmrec-")
     names = zipfile.ZipFile(wheel).namelist()
     assert "pmm/py.typed" in names
+    assert {f"pmm/report/page/report.{kind}" for kind in ("css", "html", "js")} <= set(names)
     assert [n for n in names if n.startswith("pmm/world/encoders/") and n.endswith(".safetensors")]
     page = {path.relative_to(ROOT).as_posix() for path in (ROOT / "pmm/serve/page").iterdir()}
     assert page <= set(names)

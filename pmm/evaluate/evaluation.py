@@ -396,15 +396,29 @@ def gallery_rows(
     dtype: torch.dtype = torch.float32,
 ) -> list[gallery.Row]:
     """Users to show, drawn by seed: half of them hits (rank <= 10) where there are so many."""
-    asked, rank_U = questions(shards, options.split), ranks["rank"].to_numpy()
+    rank_U = ranks["rank"].to_numpy()
     generator = np.random.default_rng(options.seed)
     order = generator.permutation(len(rank_U))
     hit = rank_U[order] <= gallery.TOP
     wanted = options.gallery_users
     n_hits = min(int(hit.sum()), max(wanted // 2, wanted - int((~hit).sum())))
     chosen = np.concatenate([order[hit][:n_hits], order[~hit][: wanted - n_hits]])
-    rows = []
-    for user in chosen.tolist():
+    return rows_of_users(model, shards, ranks, chosen.tolist(), options, catalogue, dtype=dtype)
+
+
+def rows_of_users(
+    model: Recommender,
+    shards: Shards,
+    ranks: pa.Table,
+    users: Sequence[int],
+    options: EvaluateOptions,
+    catalogue: Catalogue,
+    *,
+    dtype: torch.dtype = torch.float32,
+) -> list[gallery.Row]:
+    """What these users (rows of `ranks`) had, would do next, and are offered."""
+    asked, rows = questions(shards, options.split), []
+    for user in users:
         part = asked.rows(user, user + 1)
         score_1N = score_catalogue(model, catalogue, part.history, dtype=dtype)
         top = top_items(score_1N, part, k=gallery.TOP, keep_history=options.keep_history)
@@ -413,7 +427,7 @@ def gallery_rows(
                 user=user,
                 history=part.history[0].tolist(),
                 target=int(part.target_U[0]),
-                rank=int(rank_U[user]),
+                rank=ranks["rank"][user].as_py(),
                 candidates=ranks["candidates"][user].as_py(),
                 top=top[0].tolist(),
             )

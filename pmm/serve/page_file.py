@@ -72,8 +72,24 @@ def embeddable(data: Any) -> str:
 
 
 def _joined(data: Mapping[str, Any] | None, *, pictures: str, asks: str) -> Page:
-    style = _source("page.css")
-    script = "\n".join(_source(name) for name in SCRIPTS)
+    style = page_source("pmm.serve", "page.css")
+    script = "\n".join(page_source("pmm.serve", name) for name in SCRIPTS)
+    policy = content_policy(style, script, pictures=pictures, asks=asks)
+    parts = {"policy": policy, "style": style, "script": script, "data": embeddable(data)}
+    # In one pass, so that a mark inside of a part stays what it is.
+    html = _MARK.sub(lambda found: parts[found[1]], page_source("pmm.serve", "page.html"))
+    return Page(html=html, policy=policy)
+
+
+def content_policy(style: str, script: str, *, pictures: str, asks: str) -> str:
+    """A Content-Security-Policy under which a page's own style and script run, and nothing else.
+
+    Args:
+        style: the page's one style, as it stands in its tag.
+        script: its one script.
+        pictures: where pictures may come from ("data:").
+        asks: whom the script may ask ("'none'").
+    """
     rules = {
         "default-src": "'none'",
         "script-src": f"'sha256-{_digest(script)}'",
@@ -85,16 +101,13 @@ def _joined(data: Mapping[str, Any] | None, *, pictures: str, asks: str) -> Page
         "require-trusted-types-for": "'script'",
         "trusted-types": "'none'",
     }
-    policy = "; ".join(f"{name} {value}" for name, value in rules.items())
-    parts = {"policy": policy, "style": style, "script": script, "data": embeddable(data)}
-    # In one pass, so that a mark inside of a part stays what it is.
-    html = _MARK.sub(lambda found: parts[found[1]], _source("page.html"))
-    return Page(html=html, policy=policy)
+    return "; ".join(f"{name} {value}" for name, value in rules.items())
 
 
 @functools.cache
-def _source(name: str) -> str:
-    text = (files("pmm.serve") / "page" / name).read_text(encoding="utf-8")
+def page_source(package: str, name: str) -> str:
+    """A file of a package's folder `page/`; no style or script of it ends its own tag."""
+    text = (files(package) / "page" / name).read_text(encoding="utf-8")
     if name.endswith((".js", ".css")) and re.search(r"</(script|style)", text, re.IGNORECASE):
         raise ValueError(f"{name} would end its own tag")
     return text
