@@ -66,6 +66,12 @@ def read_audited(home: Home, name: str) -> AuditedTarget:
     place, again = home.target(name), command_to_ingest(home, name)
     with snapshot(place, f"the target {name}", again).reading():
         manifest = open_target(home, name)
+        unsaid = {"source", "split", "repeats", "target"} - manifest.config.keys()
+        if unsaid:
+            raise BrokenArtefact(
+                f"the manifest of {place} does not say {' and '.join(sorted(unsaid))}: it was not "
+                f"made by pmm ingest. Run: {again}"
+            )
         require_whole(place, manifest.files, ["items.parquet", "sequences.parquet"], made_by=again)
         items = read_table(place / "items.parquet", TARGET_ITEMS, ["item_id", "text"])
         sequences = read_table(place / "sequences.parquet", SEQUENCES)

@@ -1,5 +1,6 @@
 """A target's rows are found again in its source's tables, with their times, whatever was asked."""
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -140,3 +141,14 @@ def test_damaged_tables_are_refused(tmp_path: Path) -> None:
     path.write_bytes(content)
     with pytest.raises(PmmError, match="Run: pmm ingest"):
         audit_target(home, "shop")
+
+
+def test_a_manifest_that_does_not_say_how_it_was_made_is_told_of(tmp_path: Path) -> None:
+    home = ingest(tmp_path, draw(0))
+    path = home.target("shop") / "manifest.json"
+    manifest = json.loads(path.read_text())
+    del manifest["config"]["split"]
+    manifest.pop("checksum", None)  # as those of former versions are without one
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(PmmError, match=r"does not say split: .* Run: pmm ingest"):
+        read_audited(home, "shop")
