@@ -27,6 +27,7 @@ COMMANDS = {
     "encoders": "Which encoders of texts and pictures suit a target.",
     "evaluate": "Rank the whole catalogue for every user.",
     "compare": "The difference of two runs.",
+    "paper": "The paper's tables: what they need, running it, a report, checking it.",
     "recommend": "The best items for many users, into a Parquet file.",
     "export": "A run as one folder that stands alone, to serve or to pass on.",
     "serve": "A run behind HTTP: recommendations, new items, a page.",
@@ -39,6 +40,8 @@ COMMANDS = {
 """Name -> one line on it, in the order of the data flow; `pmm/commands/` has a module of each."""
 ANSWERING = ("recommend", "export", "serve", "gallery")
 """Those whose module stands in `pmm/commands/answering/`."""
+REPORTING = ("paper",)
+"""Those whose module stands in `pmm/commands/reporting/`."""
 
 
 class _InOrderOfFlow(LazyGroup):
@@ -49,6 +52,7 @@ class _InOrderOfFlow(LazyGroup):
 
     def make(self, name: str) -> Any:
         room = "pmm.commands.answering" if name in ANSWERING else "pmm.commands"
+        room = "pmm.commands.reporting" if name in REPORTING else room
         return importlib.import_module(f"{room}.{name}").command()
 
 

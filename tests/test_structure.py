@@ -65,10 +65,12 @@ ROOMS = (
     "serve.web",
     "inspect",
     "check",
+    "paper",
     "demo",
     "api",
     "commands",
     "commands.answering",
+    "commands.reporting",
     "cli",
 )
 """In the order in which data flows: a room imports only what stands before it, and itself."""

@@ -1,0 +1,1 @@
+"""The commands that tell what runs came to, for people to read."""
