@@ -42,9 +42,7 @@ def cell_parts(kind: str, cell: Mapping[str, Any]) -> tuple[str, str, str]:
     ('20.00 ± 1.00', '22.67', '-2.67')
     """
     found, paper = cell["found"], cell["paper"]
-    printed = "" if paper is None else f"{paper:,.0f}" if paper > 1000 else f"{paper:,.2f}"
-    if 0 < (paper or 0) < 1:
-        printed = f"{paper:.4f}"
+    printed = _as_printed(paper)
     if not found:
         return "", printed, ""
     if kind == "statistics":
@@ -54,6 +52,17 @@ def cell_parts(kind: str, cell: Mapping[str, Any]) -> tuple[str, str, str]:
     ours = f"{100 * found['mean']:.2f}"
     ours += f" ± {100 * found['half']:.2f}" if found["half"] is not None else ""
     return ours, printed, f"{found['difference']:+.2f}" if "difference" in found else ""
+
+
+def _as_printed(paper: float | None) -> str:
+    """With as many places as the paper has: counts, per cent, and cold items' per cent.
+
+    >>> [_as_printed(each) for each in (None, 200000.0, 8.2, 1.1476)]
+    ['', '200,000', '8.20', '1.1476']
+    """
+    if paper is None:
+        return ""
+    return f"{paper:,.0f}" if paper > 1000 else f"{paper:.{2 if round(paper, 2) == paper else 4}f}"
 
 
 def mark_of(cell: Mapping[str, Any]) -> str:
@@ -115,7 +124,8 @@ def markdown_page(facts: Mapping[str, Any]) -> str:
     lines = ["# The paper's tables", "", *_spaced(legend(facts))]
     lines += [f"Made by `{facts['command']}`, commit {facts['commit']}.", ""]
     lines += [line for table in facts["tables"] for line in _markdown_table(table)]
-    lines += _markdown_floors(facts)
+    for title, header, rows in [(_FLOOR_TITLE, _FLOOR_HEADER, list(_floor_rows(facts))), *_former(facts)]:
+        lines += _markdown_rows(title, header, rows)
     if facts["stale"]:
         lines += [f"Left out, as the data have changed since: {', '.join(facts['stale'])}.", ""]
     lines += ["## Runs", ""]
@@ -204,13 +214,24 @@ _FLOOR_HEADER = ("dataset", "floors, HR@10", "the strongest", "our best", "effec
 _FLOOR_TITLE = "Against the strongest floor"
 
 
-def _markdown_floors(facts: Mapping[str, Any]) -> Iterator[str]:
-    rows = list(_floor_rows(facts))
+_FORMER_HEADER = ("dataset", "run", "seeds", "HR@10", "NDCG@10", "HR@10, chosen share")
+
+
+def _former(facts: Mapping[str, Any]) -> Iterator[tuple[str, tuple[str, ...], list[list[str]]]]:
+    """Figures of former campaigns: title, header and rows of each."""
+    for each in facts.get("former", ()):
+        title = f"Of a former campaign, not checked by its ranks: {each['name']}"
+        yield title, _FORMER_HEADER, each["rows"]
+
+
+def _markdown_rows(
+    title: str, header: Sequence[str], rows: Sequence[Sequence[str]]
+) -> Iterator[str]:
     if rows:
-        yield f"## {_FLOOR_TITLE}"
+        yield f"## {title}"
         yield ""
-        yield f"| {' | '.join(_FLOOR_HEADER)} |"
-        yield "|---" * len(_FLOOR_HEADER) + "|"
+        yield f"| {' | '.join(header)} |"
+        yield "|---" * len(header) + "|"
         yield from (f"| {' | '.join(row)} |" for row in rows)
         yield ""
 
@@ -229,10 +250,9 @@ def html_page(facts: Mapping[str, Any]) -> str:
     parts.append(f"<p>{made} A click on a heading sorts.</p>")
     for table in facts["tables"]:
         parts += _html_table(table)
-    rows = list(_floor_rows(facts))
-    if rows:
-        parts.append(f"<h2>{_FLOOR_TITLE}</h2>")
-        parts.append(_plain_table(_FLOOR_HEADER, rows))
+    for title, header, rows in [(_FLOOR_TITLE, _FLOOR_HEADER, list(_floor_rows(facts))), *_former(facts)]:
+        if rows:
+            parts.append(f"<h2>{html.escape(title)}</h2>{_plain_table(header, rows)}")
     if facts["stale"]:
         names = html.escape(", ".join(facts["stale"]))
         parts.append(f"<p>Left out, as the data have changed since: {names}.</p>")

@@ -7,6 +7,7 @@ from typing import Any
 from pmm.errors import PmmError
 from pmm.paper.cells import KIND, Files, curve_of, fill
 from pmm.paper.datasets import Datasets, digest
+from pmm.paper.former_rows import former_rows
 from pmm.paper.paper_request import Ranking, ReportRequest
 from pmm.paper.printed import SOURCE, printed
 from pmm.paper.result_rows import FLOORS, ResultRows, commit
@@ -48,6 +49,7 @@ def make_report(home: Home, request: ReportRequest, command: str) -> dict[str, A
         "runs": collected.runs,
         "floors": _floors(made, rows, datasets),
         "stale": sorted(collected.stale),
+        "former": [{"name": path.name, "rows": former_rows(path)} for path in request.rows],
     }
 
 

@@ -86,7 +86,7 @@ def report(request: ReportRequest) -> None:
     from pmm.paper.report import make_report, write_report
 
     home = request.place()
-    facts = make_report(home, request, typed_command())
+    facts = make_report(home, request, _to("report", request))
     if not request.to:
         print(markdown_page(facts))
     for path in request.to:
@@ -116,8 +116,10 @@ def verify(request: VerifyRequest) -> None:
 
 
 def _to(step: str, request: PaperRequest) -> str:
-    own = ("measure", "jobs", "max_minutes", "to", "ranking", "rows")
-    shared = said_options(request, leave_out=own)
+    own = ("measure", "jobs", "max_minutes", "to", "rows")
+    shared = said_options(request, leave_out=("table", *own))
+    if step != "report":
+        shared.pop("ranking", None)
     return command_line("paper", step, request.table, **shared)
 
 
