@@ -66,6 +66,8 @@ ROOMS = (
     "inspect",
     "check",
     "paper",
+    "paper.running",
+    "paper.reporting",
     "demo",
     "api",
     "commands",

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,18 @@ class Experiment:
         """All data that decide it: its own, and those of the run that it starts from."""
         own = self.sources if self.stage == "pretrain" else (self.dataset,)
         return tuple(dict.fromkeys([*own, *(self.start.datasets if self.start else ())]))
+
+    @property
+    def kind(self) -> str:
+        """What decides how long a step takes, but for the data.
+
+        >>> Experiment(model="unisrec", dataset="HM").kind
+        'unisrec'
+        """
+        modality = self.transfer if self.transfer in ("text", "vision") else self.modality
+        every = [self.model, modality, self.objectives, dict(self.values).get("model.items")]
+        stage = "pretrain" if self.stage == "pretrain" else None
+        return " ".join(str(each) for each in [*every, stage] if each)
 
     def name(self, home: Home) -> str:
         """Of its run: `pmm.runs.names` in words, then a digest of every value.
@@ -123,8 +135,6 @@ def fitting(model: str, values: Mapping[str, Any]) -> tuple[tuple[str, Any], ...
     >>> fitting("sasrec", {"model.items": "vectors", "model.width": 32, "train.epochs": 1})
     (('model.width', 32), ('train.epochs', 1))
     """
-    from dataclasses import fields
-
     known = {each.name for each in fields(registry.entry(model).options)}
     return tuple(
         (path, value)

@@ -1,17 +1,18 @@
 """The paper's tables: which column is which run, on which datasets, against what it is held."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import Any
 
 from pmm.errors import InputError, nearest
 from pmm.evaluate.metrics import CUTOFFS
 from pmm.model import registry
-from pmm.paper.datasets import Datasets
 from pmm.paper.experiment import Experiment, fitting
+from pmm.paper.paper_datasets import Datasets, find_datasets
 from pmm.paper.paper_request import PaperRequest
 from pmm.paper.printed import STATISTICS, printed
+from pmm.runs.train_options import TrainOptions
 from pmm.storage.dotted_names import flat
 from pmm.storage.home import Home
 from pmm.storage.toml import merge, parse_assignments, read_recipe_beside
@@ -188,8 +189,6 @@ def _only(models: Sequence[str], table: PaperTable) -> PaperTable:
     """The table with the columns of some systems."""
     if not models or table.kind == "statistics" or not table.datasets:
         return table
-    from dataclasses import replace
-
     kept = tuple(
         column
         for column in table.columns
@@ -206,7 +205,7 @@ def _needs(sources: Sequence[str]) -> tuple[str, ...]:
     return () if sources else ("pre-trained columns: there are no sources here (--sources)",)
 
 
-def _table2(makers: Makers, datasets: Datasets) -> PaperTable:
+def _table2(_: Makers, datasets: Datasets) -> PaperTable:
     columns = tuple(Column(key=name) for name in STATISTICS)
     return PaperTable(
         name="table2",
@@ -291,13 +290,13 @@ def _pair(makers: Makers, name: str, model: str) -> list[Column]:
 
 def _possible(columns: Sequence[Column], makers: Makers) -> Iterator[Column]:
     """Without sources only what starts from scratch."""
-    from dataclasses import replace
-
     for column in columns:
         pretrained = getattr(column.make, "func", column.make) == makers.finetuned
         if makers.sources or not pretrained:
-            yield column if makers.sources or "w. PT" not in column.against else replace(
-                column, against=""
+            yield (
+                column
+                if makers.sources or "w. PT" not in column.against
+                else replace(column, against="")
             )
 
 
@@ -415,7 +414,7 @@ def _table8(makers: Makers, datasets: Datasets) -> PaperTable:
         name="table8",
         title="Table VIII: pre-training without one objective",
         caption='"only NCL" is ICL (Eq. 7): section IV-G calls it NCL, "removing the next-item '
-        'positive samples", and no equation defines an NCL. The paper\'s rows HM Shoes and '
+        "positive samples\", and no equation defines an NCL. The paper's rows HM Shoes and "
         "Amazon Shoes end at Table IV's figures of HM Clothes and Amazon Clothes: they are "
         "mislabelled there, and stand here as printed.",
         datasets=targets if makers.sources else (),
@@ -440,9 +439,6 @@ def _figure3(makers: Makers, datasets: Datasets) -> PaperTable:
 
 def _by_epoch() -> dict[str, Any]:
     """Evaluation of the start and of the test items, where the trainer has it."""
-    from dataclasses import fields
-
-    from pmm.runs.train_options import TrainOptions
 
     known = {each.name for each in fields(TrainOptions)}
     return {f"train.{name}": True for name in ("eval_start", "eval_test") if name in known}
@@ -461,8 +457,6 @@ _BUILDERS: dict[str, Callable[[Makers, Datasets], PaperTable]] = {
 
 
 def asked_tables(home: Home, request: PaperRequest) -> tuple[Datasets, list[PaperTable]]:
-    """The datasets of a home and the tables of a request; errors as `find_datasets`, `tables_of`."""
-    from pmm.paper.datasets import find_datasets
-
+    """What a home holds, and the tables of a request; errors as `find_datasets`, `tables_of`."""
     datasets = find_datasets(home, request.sources, request.targets)
     return datasets, tables_of(request, datasets)

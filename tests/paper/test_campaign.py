@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from pmm.errors import BrokenArtefact
-from pmm.paper.campaign import Campaign
 from pmm.paper.experiment import Experiment
-from pmm.paper.result_rows import ResultRows
+from pmm.paper.running.campaign import Campaign
+from pmm.paper.running.result_rows import ResultRows
 from pmm.storage.home import Home
 
 ASKED = ("table3", "--models", "gru4rec")

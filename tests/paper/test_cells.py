@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from pmm.errors import InputError
-from pmm.paper.cells import Files, fill
-from pmm.paper.former_rows import former_rows
-from pmm.paper.verify_report import read_facts
+from pmm.paper.reporting.cells import CellFiles, fill
+from pmm.paper.reporting.former_rows import former_rows
+from pmm.paper.reporting.verify_report import read_facts
 from pmm.storage.schemas import RANKS
 
 CLAIMS = Path(__file__).parents[2] / "benchmarks"
@@ -35,15 +35,13 @@ def filled(root: Path, columns: dict[str, list[dict[str, str]]], against: str = 
     table = {"kind": "ranks", "datasets": ["d"], "metrics": ["hr@10"], "cells": cells}
     table |= {"columns": [{"key": key, "ranked": "test"} for key in columns]}
     table |= {"ours": "", "rivals": []}
-    fill(table, Files(root))
+    fill(table, CellFiles(root))
     return {cell["column"]: cell["found"] for cell in cells}
 
 
 def test_mean_and_interval_over_seeds(tmp_path: Path) -> None:
     hits = (20, 30, 40)
-    files = [
-        ranks(tmp_path, f"{n}.parquet", np.where(np.arange(100) < n, 1, 50)) for n in hits
-    ]
+    files = [ranks(tmp_path, f"{n}.parquet", np.where(np.arange(100) < n, 1, 50)) for n in hits]
     found = filled(tmp_path, {"one": files})["one"]
     assert found["mean"] == pytest.approx(0.3)
     assert found["half"] == pytest.approx(4.3027 * 0.1 / 3**0.5, rel=1e-4)
@@ -119,5 +117,5 @@ def test_rows_of_former_campaigns_are_read(tmp_path: Path) -> None:
     path.write_text("\n".join(map(json.dumps, lines)))
     assert former_rows(path) == [["HM Shoes", "hm-shoes-full", "3", "30.00 ± 24.84", "", ""]]
     path.write_text("[]\n")
-    with pytest.raises(InputError, match="rows.jsonl:1 is no row"):
+    with pytest.raises(InputError, match=r"rows.jsonl:1 is no row"):
         former_rows(path)

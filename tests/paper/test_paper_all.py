@@ -12,15 +12,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pmm.paper.pages import html_page
-from pmm.paper.verify_report import read_facts, verify
+from pmm.paper.reporting.pages import html_page
+from pmm.paper.reporting.verify_report import read_facts, verify
 from pmm.storage.home import Home
 
 ASKED = ("all", "--models", "pmmrec,sasrec")
 
 
 @pytest.fixture(scope="module")
-def made(paper_home: Home, small: list[str], pmm: Any, tmp_path_factory: Any) -> Path:
+def made(small: list[str], pmm: Any, tmp_path_factory: Any) -> Path:
     """A folder with the report of everything, in all forms."""
     planned = pmm("paper", "plan", *ASKED, *small, "--no-measure").stdout
     count, to_do = map(int, re.findall(r"(\d+) runs, (\d+) of them to do", planned)[0])
@@ -73,9 +73,7 @@ def test_the_figures_are_those_of_the_evaluations(made: Path, paper_home: Home) 
 
 def test_what_decides_a_run_stands_in_its_recipe(made: Path, paper_home: Home) -> None:
     _, facts = read_facts(made / "r.html")
-    cells = {
-        (c["id"].split("-")[0], c["column"]): c for t in facts["tables"] for c in t["cells"]
-    }
+    cells = {(c["id"].split("-")[0], c["column"]): c for t in facts["tables"] for c in t["cells"]}
 
     def recipe(table: str, column: str) -> str:
         return (paper_home.run(cells[table, column]["files"][0]["run"]) / "recipe.toml").read_text()
@@ -103,7 +101,8 @@ def test_fig_3_begins_before_the_first_step_and_has_test_items(made: Path) -> No
     assert all(test is not None for curve in curves for _, _, test in curve["points"])
 
 
-def test_a_row_has_what_somebody_needs_to_make_it_again(made: Path, paper_home: Home) -> None:
+@pytest.mark.usefixtures("made")
+def test_a_row_has_what_somebody_needs_to_make_it_again(paper_home: Home) -> None:
     lines = (paper_home.root / "paper" / "results.jsonl").read_text().splitlines()
     rows = [json.loads(line) for line in lines]
     assert len({row["run"] for row in rows}) == len(rows)
@@ -183,9 +182,7 @@ def test_a_cell_that_only_shows_something_else_is_found(
     assert "1 faults" in said
 
 
-def test_changed_and_missing_ranks_are_found(
-    made: Path, paper_home: Home, tmp_path: Path
-) -> None:
+def test_changed_and_missing_ranks_are_found(made: Path, paper_home: Home, tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
     shutil.copytree(paper_home.root / "runs", home.root / "runs")
     shutil.copytree(paper_home.root / "targets", home.root / "targets")
@@ -214,7 +211,8 @@ def test_the_page_asks_no_other_host_and_is_csv_too(made: Path) -> None:
     assert len(lines) == 1 + sum(len(table["cells"]) for table in facts["tables"])
 
 
-def test_what_is_missing_is_empty(made: Path, small: list[str], pmm: Any) -> None:
+@pytest.mark.usefixtures("made")
+def test_what_is_missing_is_empty(small: list[str], pmm: Any) -> None:
     asked = ("table4", "--models", "pmmrec,sasrec,unisrec", "--seeds", 2)
     text = pmm("paper", "report", *asked, *small).stdout
     row = next(line for line in text.splitlines() if line.startswith("| HM Shoes, HR@10"))

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from pmm.errors import InputError, MissingArtefact
-from pmm.paper.datasets import Datasets, find_datasets
 from pmm.paper.experiment import Experiment, with_starts
+from pmm.paper.paper_datasets import Datasets, find_datasets
 from pmm.paper.paper_request import PaperRequest
 from pmm.paper.printed import printed
 from pmm.paper.tables import SYSTEMS, TABLES, asked_tables, tables_of

@@ -57,7 +57,7 @@ def plan(request: PlanRequest) -> None:
 
     The estimate is from runs that are there already, else from a few steps of each kind of run.
     """
-    from pmm.paper.plan import plan_lines
+    from pmm.paper.running.paper_plan import plan_lines
 
     print("\n".join(plan_lines(request)))
     print(f"Next: {_to('run', request)}")
@@ -69,7 +69,7 @@ def run(request: CampaignRequest) -> None:
     One row a finished run in paper/results.jsonl of the home folder: command, commit, seed, digests
     of its data and ranks, hardware, times and figures. Each command's output is in paper/logs.
     """
-    from pmm.paper.plan import run_as_asked
+    from pmm.paper.running.paper_plan import run_as_asked
 
     done = run_as_asked(request)
     print("All runs are there." if done else f"Time is up. Go on: {typed_command()}")
@@ -82,8 +82,8 @@ def report(request: ReportRequest) -> None:
     Ours with mean and interval over the seeds, the paper's figure, the difference; what is missing
     is empty. Tests over users with Holm's correction; every cell leads to its run.
     """
-    from pmm.paper.pages import markdown_page
-    from pmm.paper.report import make_report, write_report
+    from pmm.paper.reporting.pages import markdown_page
+    from pmm.paper.reporting.paper_report import make_report, write_report
 
     home = request.place()
     facts = make_report(home, request, _to("report", request))
@@ -104,7 +104,7 @@ def verify(request: VerifyRequest) -> None:
     Nothing is trained and no torch is loaded. Says each cell that does not fit its files, the
     paper's figures or what the page shows; the exit status is then 1.
     """
-    from pmm.paper.verify_report import verify as verify_page
+    from pmm.paper.reporting.verify_report import verify as verify_page
 
     cells, faults = verify_page(resolve_home(request.home), request.report)
     for fault in faults:

@@ -1,16 +1,16 @@
-"""`pmm paper report`: the tables from the rows and ranks that are there; what is missing is empty."""
+"""`pmm paper report`: tables from the rows and ranks that are there; what is missing is empty."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pmm.errors import PmmError
-from pmm.paper.cells import KIND, Files, curve_of, fill
-from pmm.paper.datasets import Datasets, digest
-from pmm.paper.former_rows import former_rows
+from pmm.paper.paper_datasets import Datasets, digest
 from pmm.paper.paper_request import Ranking, ReportRequest
 from pmm.paper.printed import SOURCE, printed
-from pmm.paper.result_rows import FLOORS, ResultRows, commit
+from pmm.paper.reporting.cells import KIND, CellFiles, curve_of, fill
+from pmm.paper.reporting.former_rows import former_rows
+from pmm.paper.running.result_rows import FLOORS, ResultRows, commit
 from pmm.paper.tables import FLOOR, Column, PaperTable, asked_tables
 from pmm.storage.home import Home
 from pmm.version import __version__
@@ -19,7 +19,7 @@ _OF_RUN = ("seed", "commit", "data", "command", "evaluated", "hardware", "second
 
 
 def make_report(home: Home, request: ReportRequest, command: str) -> dict[str, Any]:
-    """All that a report says, as JSON; `pmm.paper.pages` writes it.
+    """All that a report says, as JSON; `pmm.paper.reporting.pages` writes it.
 
     Args:
         home: with the runs and their rows.
@@ -30,7 +30,7 @@ def make_report(home: Home, request: ReportRequest, command: str) -> dict[str, A
         as `asked_tables` and `fill`.
     """
     datasets, tables = asked_tables(home, request)
-    rows, files = ResultRows(home), Files(home.root)
+    rows, files = ResultRows(home), CellFiles(home.root)
     collected = _Collected(home, rows, request.ranking, files)
     made = [collected.table(table, request.seeds) for table in tables]
     for table in made:
@@ -56,7 +56,7 @@ def make_report(home: Home, request: ReportRequest, command: str) -> dict[str, A
 class _Collected:
     """Cells with the files of their runs, and what the rows say of these runs."""
 
-    def __init__(self, home: Home, rows: ResultRows, ranking: Ranking, files: Files) -> None:
+    def __init__(self, home: Home, rows: ResultRows, ranking: Ranking, files: CellFiles) -> None:
         self.home, self.rows, self.ranking, self.files = home, rows, ranking, files
         self.runs: dict[str, dict[str, Any]] = {}
         self.stale: set[str] = set()
@@ -189,12 +189,16 @@ def _ranked_cells(tables: Sequence[Mapping[str, Any]], dataset: str) -> Iterator
         columns = {column["key"]: column for column in table["columns"]}
         for cell in table["cells"]:
             column = columns[cell["column"]]
-            about = (cell["dataset"], cell["metric"], column["ranked"]) == (dataset, "hr@10", "test")
+            about = (cell["dataset"], cell["metric"], column["ranked"]) == (
+                dataset,
+                "hr@10",
+                "test",
+            )
             if table["kind"] == "ranks" and about and cell["found"]:
                 yield table, column, cell
 
 
-def _add_curves(table: dict[str, Any], files: Files) -> None:
+def _add_curves(table: dict[str, Any], files: CellFiles) -> None:
     """The points of Fig. 3, each the mean of the seeds that reached it."""
     table["curves"] = [
         {"dataset": cell["dataset"], "column": cell["column"], "points": curve_of(cell, files)}
@@ -205,7 +209,7 @@ def _add_curves(table: dict[str, Any], files: Files) -> None:
 
 def write_report(facts: Mapping[str, Any], to: Path) -> None:
     """Write .html, .md or .csv; errors as `pmm.storage.artefact.storage_errors`."""
-    from pmm.paper import pages
+    from pmm.paper.reporting import pages
     from pmm.storage.artefact import atomic_file, storage_errors
 
     text = {".html": pages.html_page, ".md": pages.markdown_page, ".csv": pages.csv_table}

@@ -3,10 +3,11 @@
 import logging
 from collections.abc import Sequence
 
-from pmm.paper.campaign import Campaign
-from pmm.paper.datasets import Datasets
 from pmm.paper.experiment import with_starts
+from pmm.paper.paper_datasets import Datasets
 from pmm.paper.paper_request import CampaignRequest, PaperRequest, PlanRequest
+from pmm.paper.running.campaign import Campaign
+from pmm.paper.running.estimate import estimate, estimate_lines
 from pmm.paper.tables import PaperTable, asked_tables
 from pmm.text_table import text_table
 
@@ -33,6 +34,7 @@ def plan_lines(request: PlanRequest) -> list[str]:
     lines = [text_table(["run", "stage", ""], rows)] if rows else []
     lines += _left_out(datasets, tables)
     lines.append(f"{len(rows):,} runs, {len(missing):,} of them to do.")
+    lines += estimate_lines(estimate(campaign, measure=request.measure))
     return lines
 
 

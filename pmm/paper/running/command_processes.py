@@ -21,7 +21,7 @@ from pmm.errors import PmmError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ended:
+class CommandEnd:
     """How a command ended."""
 
     status: int
@@ -47,7 +47,7 @@ class Worker:
         """Start a command; what it prints is added to a file."""
         self.pipe.send((list(words), str(log)))
 
-    def ended(self) -> Ended:
+    def ended(self) -> CommandEnd:
         """How the command ended; waits for it.
 
         Raises:
@@ -60,7 +60,7 @@ class Worker:
                 "a process died while it trained: most often there was too little memory. Run the "
                 "same command again, with fewer --jobs"
             ) from error
-        assert isinstance(found, Ended)
+        assert isinstance(found, CommandEnd)
         return found
 
     def interrupt(self) -> None:
@@ -103,7 +103,7 @@ def _end_with_parent() -> None:
         os.kill(os.getpid(), signal.SIGINT)
 
 
-def run_command(words: Sequence[str], log: Path) -> Ended:
+def run_command(words: Sequence[str], log: Path) -> CommandEnd:
     """Run `pmm WORDS` in this process; what it prints is added to a file."""
     log.parent.mkdir(parents=True, exist_ok=True)
     _forget_peak()
@@ -122,7 +122,7 @@ def run_command(words: Sequence[str], log: Path) -> Ended:
             status = 1
         finally:
             sys.argv = former
-    return Ended(
+    return CommandEnd(
         status=status,
         seconds=time.monotonic() - started,
         cpu_seconds=time.process_time() - before,

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from pmm.errors import InputError, PmmError
-from pmm.paper.cells import KIND, Files, curve_of, fill
-from pmm.paper.pages import BEGIN, END, shown_in_html, shown_in_markdown
 from pmm.paper.printed import printed
+from pmm.paper.reporting.cells import KIND, CellFiles, curve_of, fill
+from pmm.paper.reporting.pages import BEGIN, END, shown_in_html, shown_in_markdown
 from pmm.storage.home import Home
 
 _NEAR = 1e-9
@@ -51,7 +51,7 @@ def verify(home: Home, report: Path) -> tuple[int, list[str]]:
         InputError: as `read_facts`.
     """
     text, facts = read_facts(report)
-    files, cells, faults = Files(home.root), 0, list[str]()
+    files, cells, faults = CellFiles(home.root), 0, list[str]()
     try:
         for table in facts["tables"]:
             cells += sum(bool(cell["files"]) for cell in table["cells"])
@@ -62,7 +62,7 @@ def verify(home: Home, report: Path) -> tuple[int, list[str]]:
     return cells, faults
 
 
-def _of_table(table: Mapping[str, Any], files: Files) -> Iterator[str]:
+def _of_table(table: Mapping[str, Any], files: CellFiles) -> Iterator[str]:
     """What is not as the files and the paper have it."""
     again = copy.deepcopy(dict(table))
     changed = False
@@ -93,7 +93,7 @@ def _of_table(table: Mapping[str, Any], files: Files) -> Iterator[str]:
         yield f"{table['title']}, improvement: {fault}"
 
 
-def _of_curves(table: Mapping[str, Any], files: Files) -> Iterator[str]:
+def _of_curves(table: Mapping[str, Any], files: CellFiles) -> Iterator[str]:
     at = {(curve["dataset"], curve["column"]): curve["points"] for curve in table["curves"]}
     for cell in table["cells"]:
         if cell["files"]:

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from pmm.errors import PmmError
-from pmm.paper.datasets import digest
 from pmm.paper.experiment import Experiment
-from pmm.paper.result_rows import ResultRows, made_row
-from pmm.paper.workers import Ended, Worker
+from pmm.paper.paper_datasets import digest, users_of
+from pmm.paper.running.command_processes import CommandEnd, Worker
+from pmm.paper.running.result_rows import ResultRows, made_row
 from pmm.storage.artefact import atomic_file, storage_errors, write_json
 from pmm.storage.home import Home
 from pmm.storage.json_files import JSON_ERRORS, parse_json
@@ -36,7 +36,7 @@ class _Task:
     experiment: Experiment
     worker: Worker
     words: list[str]
-    trained: Ended | None = None
+    trained: CommandEnd | None = None
     told: dict[str, Any] = field(default_factory=dict)
 
 
@@ -62,6 +62,11 @@ class Campaign:
     def data_of(self, experiment: Experiment) -> dict[str, str]:
         """Dataset -> its digest now, of all that decide a run."""
         return {name: self.digests[name] for name in experiment.datasets}
+
+    def users_of(self, experiment: Experiment) -> int:
+        """How many users it is trained on; errors as `users_of`."""
+        own = experiment.sources if experiment.stage == "pretrain" else (experiment.dataset,)
+        return sum(users_of(self.home, name) for name in own)
 
     def is_done(self, name: str) -> bool:
         """Whether a run has its row, of the data that is there now."""
@@ -135,9 +140,7 @@ class Campaign:
 
     def _begin(self, task: _Task, words: list[str]) -> None:
         device = ["--device", self.device] if self.device else []
-        task.worker.begin(
-            [*words, *device, "--home", str(self.home.root)], self._log(task.name)
-        )
+        task.worker.begin([*words, *device, "--home", str(self.home.root)], self._log(task.name))
 
     def _log(self, name: str) -> Path:
         return self.home.root / "paper" / "logs" / f"{name}.txt"
@@ -190,6 +193,7 @@ class Campaign:
             task.told["evaluation_seconds"] = round(ended.seconds, 1)
             task.told["evaluation_cpu_seconds"] = round(ended.cpu_seconds, 1)
         data = self.data_of(task.experiment)
+        task.told |= {"kind": task.experiment.kind, "users": self.users_of(task.experiment)}
         row = made_row(self.home, task.experiment, data, task.told, task.trained)
         self.rows.add(row)
         logger.info("%s", said_of(row, len(self.missing)))

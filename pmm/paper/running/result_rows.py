@@ -8,8 +8,8 @@ from typing import Any
 
 from pmm.errors import BrokenArtefact
 from pmm.paper.experiment import Experiment
-from pmm.paper.run_files import folder_bytes, log_records, sha256
-from pmm.paper.workers import Ended
+from pmm.paper.running.command_processes import CommandEnd
+from pmm.paper.running.run_files import folder_bytes, log_records, sha256
 from pmm.storage.artefact import storage_errors
 from pmm.storage.home import Home
 from pmm.storage.json_files import JSON_ERRORS, parse_json, read_json
@@ -65,7 +65,7 @@ def made_row(
     experiment: Experiment,
     data: Mapping[str, str],
     told: Mapping[str, Any],
-    trained: Ended,
+    trained: CommandEnd,
 ) -> dict[str, Any]:
     """The row of a run that is trained and, if it has a dataset of its own, evaluated.
 

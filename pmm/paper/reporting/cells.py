@@ -1,13 +1,13 @@
 """The numbers of a report's cells, from the files that the cells name alone: no torch, no training.
 
 A cell is a JSON object: what it is about, the files that hold its ranks (or a card, or a log), and
-under "found" what was computed of them. The report computes it, `pmm paper verify` computes it again.
+under "found" what was computed of them. The report computes it, `pmm paper verify` does so again.
 
 Shape legend: U users, S seeds.
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pmm.errors import BrokenArtefact
-from pmm.paper.run_files import log_records, sha256
+from pmm.paper.running.run_files import log_records, sha256
 from pmm.statistics.holm import holm
 from pmm.statistics.over_seeds import over_seeds
 from pmm.statistics.paired import wilcoxon
@@ -34,7 +34,7 @@ ByUser = tuple[NDArray[Any], NDArray[Any]]
 """Users [U], and what each adds to a metric, the mean of his questions [U]."""
 
 
-class Files:
+class CellFiles:
     """The files of cells, each read once."""
 
     def __init__(self, root: Path) -> None:
@@ -91,7 +91,7 @@ def gained(rank_Q: NDArray[Any], metric: str) -> NDArray[Any]:
     return (hits if kind == "hr" else gains)(rank_Q, int(k))
 
 
-def fill(table: dict[str, Any], files: Files) -> None:
+def fill(table: dict[str, Any], files: CellFiles) -> None:
     """Put "found" into each cell of a table: values of the seeds, mean, interval, difference from
     the paper, test against its column, and whether it is the best of its row beyond noise.
 
@@ -106,18 +106,17 @@ def fill(table: dict[str, Any], files: Files) -> None:
         return
     at = {(cell["dataset"], cell["metric"], cell["column"]): cell for cell in cells}
     tests = list(_tests(table, at, files))
-    for test, p in zip(tests, holm([each["p"] for _, each in tests]), strict=True):
-        test[1]["holm"] = p
-    for rivals, test in tests:
-        if rivals is None:
-            continue
-        best, second = rivals
-        beyond = test["holm"] < LEVEL and _seeds_agree(best["found"], second["found"])
-        best["found"]["bold"] = beyond
+    corrected = holm([test["p"] for _, test in tests])
+    for (rivals, test), p in zip(tests, corrected, strict=True):
+        test["holm"] = p
+        if rivals is not None:
+            best, second = rivals
+            agree = _seeds_agree(best["found"], second["found"])
+            best["found"]["bold"] = p < LEVEL and agree
     table["improvements"] = list(_improvements(table, at))
 
 
-def _value(kind: str, cell: Cell, path: str, files: Files) -> float:
+def _value(kind: str, cell: Cell, path: str, files: CellFiles) -> float:
     """One seed's, as a fraction; of Table II as the card has it."""
     if kind == "statistics":
         return float(files.card(path)[cell["column"]])
@@ -141,7 +140,7 @@ def _summary(kind: str, cell: Cell, values: Sequence[float]) -> dict[str, Any]:
 Tests = Iterator[tuple[tuple[Cell, Cell] | None, dict[str, Any]]]
 
 
-def _tests(table: Mapping[str, Any], at: Mapping[Any, Cell], files: Files) -> Tests:
+def _tests(table: Mapping[str, Any], at: Mapping[Any, Cell], files: CellFiles) -> Tests:
     """Each cell against its column, and of each row the best against the second.
 
     Yields:
@@ -174,7 +173,7 @@ def _ranked_apart(table: Mapping[str, Any]) -> list[list[str]]:
     return list(found.values())
 
 
-def paired(first: Cell, second: Cell, files: Files) -> dict[str, Any] | None:
+def paired(first: Cell, second: Cell, files: CellFiles) -> dict[str, Any] | None:
     """Wilcoxon's test over users of two cells, each user's mean over the seeds.
 
     None where they did not rank the same users.
@@ -218,7 +217,7 @@ def _improvements(table: Mapping[str, Any], at: Mapping[Any, Cell]) -> Iterator[
             yield {"dataset": dataset, "metric": metric, "ours": value, "paper": printed}
 
 
-def curve_of(cell: Mapping[str, Any], files: Files) -> list[list[float | None]]:
+def curve_of(cell: Mapping[str, Any], files: CellFiles) -> list[list[float | None]]:
     """Epoch, validation and test HR@10 of a cell's seeds, the mean where there are several."""
     at: dict[float, list[list[float | None]]] = {}
     for each in cell["files"]:
@@ -227,7 +226,9 @@ def curve_of(cell: Mapping[str, Any], files: Files) -> list[list[float | None]]:
     points: list[list[float | None]] = []
     for epoch, seeds in sorted(at.items()):
         if len(seeds) == len(cell["files"]):
-            sides = [[value for value in side if value is not None] for side in zip(*seeds)]
+            sides = [
+                [value for value in side if value is not None] for side in zip(*seeds, strict=True)
+            ]
             means = [sum(side) / len(side) if side else None for side in sides]
             points.append([epoch, *means])
     return points

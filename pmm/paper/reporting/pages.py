@@ -7,12 +7,13 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from pmm.paper.curve_plot import curve_svg
+from pmm.paper.reporting.curve_plot import curve_svg
 
 BEGIN, END = "pmm-paper-facts:", ":end-of-facts"
 """Around the facts in a page."""
 _STYLE = """
-body{font:15px/1.5 system-ui,sans-serif;color:#1f2933;margin:2rem auto;max-width:90rem;padding:0 1rem}
+body{font:15px/1.5 system-ui,sans-serif;color:#1f2933;margin:2rem auto;max-width:90rem;
+padding:0 1rem}
 h1{font-size:1.5rem}h2{font-size:1.15rem;margin-top:2.2rem}table{border-collapse:collapse}
 .wide{overflow-x:auto}th,td{padding:.3rem .55rem;border-bottom:1px solid #d8dee6;text-align:right;
 vertical-align:top;white-space:nowrap}th:first-child,td:first-child{text-align:left}
@@ -105,8 +106,8 @@ def legend(facts: Mapping[str, Any]) -> list[str]:
     }[facts["ranking"]]
     return [
         "In a cell: ours (per cent; the mean of the seeds and the half of its 95 % interval), the "
-        f"paper's figure ({facts['paper']}), the difference. What is missing is empty. The data are "
-        "not the paper's samples unless Table II says so, so the differences are no fault of "
+        f"paper's figure ({facts['paper']}), the difference. What is missing is empty. The data "
+        "are not the paper's samples unless Table II says so, so the differences are no fault of "
         "either.",
         f"Test items, the whole catalogue ranked {shares}; ties count against the model. "
         f"{facts['seeds']} seed{'s'[: facts['seeds'] != 1]}.",
@@ -114,8 +115,8 @@ def legend(facts: Mapping[str, Any]) -> list[str]:
         "PT, a system against PMMRec, an ablation against all objectives, content against SASRec). "
         "Bold: the best of its row, beyond noise above the second. Noise: Wilcoxon's signed-rank "
         "test over users, each user's mean over the seeds, with Holm's correction over all tests "
-        "of a table, p < 0.05; for bold, with several seeds, the interval of their differences must "
-        "be above 0 too. With one seed nothing is known of chance between trainings.",
+        "of a table, p < 0.05; for bold, with several seeds, the interval of their differences "
+        "must be above 0 too. With one seed nothing is known of chance between trainings.",
     ]
 
 
@@ -124,7 +125,10 @@ def markdown_page(facts: Mapping[str, Any]) -> str:
     lines = ["# The paper's tables", "", *_spaced(legend(facts))]
     lines += [f"Made by `{facts['command']}`, commit {facts['commit']}.", ""]
     lines += [line for table in facts["tables"] for line in _markdown_table(table)]
-    for title, header, rows in [(_FLOOR_TITLE, _FLOOR_HEADER, list(_floor_rows(facts))), *_former(facts)]:
+    for title, header, rows in [
+        (_FLOOR_TITLE, _FLOOR_HEADER, list(_floor_rows(facts))),
+        *_former(facts),
+    ]:
         lines += _markdown_rows(title, header, rows)
     if facts["stale"]:
         lines += [f"Left out, as the data have changed since: {', '.join(facts['stale'])}.", ""]
@@ -250,7 +254,10 @@ def html_page(facts: Mapping[str, Any]) -> str:
     parts.append(f"<p>{made} A click on a heading sorts.</p>")
     for table in facts["tables"]:
         parts += _html_table(table)
-    for title, header, rows in [(_FLOOR_TITLE, _FLOOR_HEADER, list(_floor_rows(facts))), *_former(facts)]:
+    for title, header, rows in [
+        (_FLOOR_TITLE, _FLOOR_HEADER, list(_floor_rows(facts))),
+        *_former(facts),
+    ]:
         if rows:
             parts.append(f"<h2>{html.escape(title)}</h2>{_plain_table(header, rows)}")
     if facts["stale"]:
@@ -296,7 +303,7 @@ def _plain_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     body = "".join(
         f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>" for row in rows
     )
-    return f'<div class="wide"><table class="runs"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    return _framed(head, body)
 
 
 def _html_runs(facts: Mapping[str, Any]) -> str:
@@ -308,17 +315,23 @@ def _html_runs(facts: Mapping[str, Any]) -> str:
     head = "".join(
         f"<th>{each}</th>" for each in ("run", "seed", "commit", "data", "processor", "command")
     )
-    return f'<div class="wide"><table class="runs"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+    return _framed(head, "".join(rows))
+
+
+def _framed(head: str, body: str) -> str:
+    """A table that may be wider than the page."""
+    return (
+        f'<div class="wide"><table class="runs"><thead><tr>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
+    )
 
 
 def csv_table(facts: Mapping[str, Any]) -> str:
     """A line a cell."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(
-        ["table", "dataset", "metric", "column", "mean", "half", "seeds", "paper", "difference"]
-        + ["against", "p_holm", "bold", "runs", "sha256"]
-    )
+    header = ["table", "dataset", "metric", "column", "mean", "half", "seeds", "paper"]
+    writer.writerow([*header, "difference", "against", "p_holm", "bold", "runs", "sha256"])
     for table in facts["tables"]:
         for cell in table["cells"]:
             found = cell["found"]
