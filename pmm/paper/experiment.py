@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from pmm.model import registry
-from pmm.model.model_entry import Modality, Objectives, Stage, Transfer
+from pmm.model.model_entry import Objectives, Stage, Transfer
 from pmm.runs.names import run_name, shortened
 from pmm.runs.request import TrainRequest
+from pmm.shards.kinds import Modality
 from pmm.storage.home import Home
 
 _ROOM = 81

@@ -18,6 +18,7 @@ from pmm.paper.running.campaign import Campaign
 from pmm.paper.running.command_processes import Worker
 from pmm.paper.running.run_files import folder_bytes, log_records
 from pmm.runs.train_options import TrainOptions
+from pmm.shards.kinds import Modality
 from pmm.storage.home import Home
 from pmm.storage.json_files import JSON_ERRORS, parse_json
 
@@ -128,7 +129,7 @@ def _measure(campaign: Campaign, experiment: Experiment, worker: Worker) -> Meas
     alone = replace(experiment, values=(*experiment.values, *how.items()))
     if experiment.stage == "finetune":
         taken = experiment.transfer
-        modality = "text" if taken == "text" else "vision" if taken == "vision" else None
+        modality: Modality | None = taken if taken in ("text", "vision") else None
         alone = replace(alone, stage="scratch", start=None, transfer=None, modality=modality)
     name = f"estimate-{alone.digest(home)}"
     words = alone.training(home)
