@@ -26,7 +26,9 @@ COMMANDS = {
     "tune": "Search a model's hyper-parameters; the same budget for every model.",
     "encoders": "Which encoders of texts and pictures suit a target.",
     "evaluate": "Rank the whole catalogue for every user.",
-    "compare": "The difference of two runs.",
+    "compare": "The differences of runs, beyond noise or not.",
+    "table": "Any runs in one table.",
+    "curves": "Any runs' curves in one picture.",
     "paper": "The paper's tables: what they need, running it, a report, checking it.",
     "recommend": "The best items for many users, into a Parquet file.",
     "export": "A run as one folder that stands alone, to serve or to pass on.",
@@ -40,8 +42,9 @@ COMMANDS = {
 """Name -> one line on it, in the order of the data flow; `pmm/commands/` has a module of each."""
 ANSWERING = ("recommend", "export", "serve", "gallery")
 """Those whose module stands in `pmm/commands/answering/`."""
-REPORTING = ("paper",)
+REPORTING = ("table", "curves", "paper")
 """Those whose module stands in `pmm/commands/reporting/`."""
+_ROOMS = dict.fromkeys(ANSWERING, "answering") | dict.fromkeys(REPORTING, "reporting")
 
 
 class _InOrderOfFlow(LazyGroup):
@@ -51,8 +54,7 @@ class _InOrderOfFlow(LazyGroup):
         return COMMANDS
 
     def make(self, name: str) -> Any:
-        room = "pmm.commands.answering" if name in ANSWERING else "pmm.commands"
-        room = "pmm.commands.reporting" if name in REPORTING else room
+        room = f"pmm.commands.{_ROOMS[name]}" if name in _ROOMS else "pmm.commands"
         return importlib.import_module(f"{room}.{name}").command()
 
 

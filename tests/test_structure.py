@@ -57,6 +57,7 @@ ROOMS = (
     "statistics",
     "evaluate",
     "train",
+    "comparison",
     "tune",
     "recommend",
     "recommend.batch",

@@ -13,11 +13,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pmm.advice import command
-from pmm.errors import InputError, MissingArtefact
+from pmm.errors import InputError, MissingArtefact, PmmError
 from pmm.evaluate.evaluate_options import CompareRequest, RankedPart
 from pmm.evaluate.evaluation import ranks_file
 from pmm.evaluate.metrics import CUTOFFS
-from pmm.statistics.paired import DRAWS, LEVEL, drawn_means, tails
+from pmm.runs.loading import targets_of
+from pmm.statistics.paired import DRAWS, LEVEL, drawn_means, tails, two_sided
 from pmm.statistics.values import gains, hits
 from pmm.storage.home import resolve_home
 from pmm.storage.schemas import RANKS, read_table
@@ -34,6 +35,8 @@ class Difference:
     second: float
     low: float
     high: float
+    p: float | None = None
+    """How often chance alone would differ so much; None where no draws said it."""
 
     @property
     def difference(self) -> float:
@@ -71,18 +74,42 @@ def compare_runs(
     Raises:
         MissingArtefact: one has not been evaluated. InputError: they ranked different splits.
     """
-    tables = []
-    for run in (first, second):
-        path = run / ranks_file(run, asked, target)
-        if not path.is_file():
-            split, cold = "valid" if asked == "valid" else None, asked not in ("test", "valid")
-            again = command("evaluate", run.absolute(), split=split, cold=cold, target=target)
-            raise MissingArtefact(f"{path} is not there. Run: {again}")
-        require_sealed(path, again=f"Run: {command('evaluate', run.absolute())}")
-        tables.append(read_table(path, RANKS))
-    _require_same_questions(first, second, *tables)
+    tables = [read_ranks(run, asked, target) for run in (first, second)]
+    require_same_questions(first, second, *tables)
     ranks = [table["rank"].to_numpy() for table in tables]
     return compare_ranks(*ranks, user_Q=tables[0]["user"].to_numpy(), seed=seed, draws=draws)
+
+
+def read_ranks(run: Path, asked: RankedPart, target: str | None) -> pa.Table:
+    """The ranks that `pmm evaluate` wrote into a run's folder (schemas.RANKS); arguments as of
+    `compare_runs`.
+
+    Raises:
+        MissingArtefact: it has not been evaluated. BrokenArtefact: the file is damaged.
+        InputError: it was trained on several sources, and none is named.
+    """
+    path = run / ranks_file(run, asked, target)
+    if not path.is_file():
+        require_one_target(run, target)
+        split, cold = "valid" if asked == "valid" else None, asked not in ("test", "valid")
+        again = command("evaluate", run.absolute(), split=split, cold=cold, target=target)
+        raise MissingArtefact(f"{path} is not there. Run: {again}")
+    require_sealed(path, again=f"Run: {command('evaluate', run.absolute())}")
+    return read_table(path, RANKS)
+
+
+def require_one_target(run: Path, target: str | None) -> None:
+    """Refuse a run on several sources whose evaluation is asked for without naming one of them.
+
+    Raises:
+        InputError: names the sources.
+    """
+    try:
+        names = targets_of(run) if target is None else []
+    except PmmError:  # the caller's message says what is missing
+        return
+    if len(names) > 1:
+        raise InputError(f"{run} was trained on {', '.join(names)}: say which one with --target")
 
 
 def compare_ranks(
@@ -119,11 +146,17 @@ def compare_ranks(
     sums = [np.bincount(index_Q, weights=each_Q) for each_Q in second_MQ - first_MQ]
     drawn = drawn_means(np.stack([np.bincount(index_Q), *sums], 1), seed, draws)
     low, high = np.percentile(drawn, tails(LEVEL), axis=0)
+    first_M, second_M = first_MQ.mean(1).tolist(), second_MQ.mean(1).tolist()
     return [
-        Difference(name=name, first=first, second=second, low=float(below), high=float(above))
-        for name, first, second, below, above in zip(
-            gain_of, first_MQ.mean(1).tolist(), second_MQ.mean(1).tolist(), low, high, strict=True
+        Difference(
+            name=name,
+            first=first_M[m],
+            second=second_M[m],
+            low=float(low[m]),
+            high=float(high[m]),
+            p=two_sided(drawn[:, m]),
         )
+        for m, name in enumerate(gain_of)
     ]
 
 
@@ -150,7 +183,12 @@ def _gains(beyond: int) -> dict[str, NDArray[np.float64]]:
     return found | {f"ndcg@{k}": gains(rank, k) for k in CUTOFFS}
 
 
-def _require_same_questions(first: Path, second: Path, one: pa.Table, other: pa.Table) -> None:
+def require_same_questions(first: Path, second: Path, one: pa.Table, other: pa.Table) -> None:
+    """Refuse the ranks of two runs that are not of the same users, items and options.
+
+    Raises:
+        InputError: names both runs.
+    """
     if one.num_rows != other.num_rows:
         raise InputError(
             f"{first} ranked {one.num_rows:,} users and {second} {other.num_rows:,}: they were "

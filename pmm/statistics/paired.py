@@ -37,7 +37,12 @@ class Paired:
 
 
 def bootstrap(
-    first_U: NDArray[Any], second_U: NDArray[Any], *, samples: int = DRAWS, seed: int = 0
+    first_U: NDArray[Any],
+    second_U: NDArray[Any],
+    *,
+    samples: int = DRAWS,
+    seed: int = 0,
+    user_U: NDArray[Any] | None = None,
 ) -> Paired:
     """The paired bootstrap over users.
 
@@ -50,19 +55,25 @@ def bootstrap(
         second_U: by the second, of the same users in the same order.
         samples: draws of U users each.
         seed: of the draws.
+        user_U: who is asked, where the values are of questions and a user may have several: all of
+            his are drawn together. None: each is another user's.
 
     Raises:
         ValueError: not the same number of users, or none.
     """
     difference_U = _differences(first_U, second_U)
-    drawn_S1 = drawn_means(np.stack([np.ones(len(difference_U)), difference_U], 1), seed, samples)
+    sums_UM = np.stack([np.ones(len(difference_U)), difference_U], 1)
+    if user_U is not None:
+        _, index = np.unique(user_U, return_inverse=True)
+        sums_UM = np.stack([np.bincount(index, weights=each) for each in sums_UM.T], 1)
+    drawn_S1 = drawn_means(sums_UM, seed, samples)
     low, high = np.percentile(drawn_S1[:, 0], tails(LEVEL))
     return Paired(
         difference=float(difference_U.mean()),
         low=float(low),
         high=float(high),
         p=two_sided(drawn_S1[:, 0]),
-        users=len(difference_U),
+        users=len(sums_UM),
     )
 
 

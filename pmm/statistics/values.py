@@ -31,4 +31,5 @@ def gains(rank_U: NDArray[Any], k: int) -> Float64s:
     >>> gains(np.array([1, 3, 11]), 10).tolist()
     [1.0, 0.5, 0.0]
     """
-    return hits(rank_U, k) / np.log2(np.maximum(rank_U, 1) + 1.0)
+    discount_U: Float64s = np.log2(np.maximum(rank_U, 1) + 1.0)
+    return hits(rank_U, k) / discount_U

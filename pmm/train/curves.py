@@ -1,10 +1,10 @@
-"""Pictures drawn from the logs of runs: loss and ranking of one, validation of several."""
+"""Pictures drawn from the logs of runs: loss and ranking of one, evaluations of several."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import cycle
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
@@ -58,24 +58,38 @@ def draw_validation(
     *,
     title: str,
     levels: Mapping[str, float] | None = None,
+    measure: str = "hr@10",
+    test: bool = False,
 ) -> None:
-    """Write HR@10 on the validation items by epoch of several runs as a PNG of 720 x 504 pixels.
+    """Write a metric on the validation items by epoch of several runs, 720 x 504 pixels.
 
     Args:
         runs: name -> records of its log.
-        path: of the picture.
+        path: of the picture, a PNG, or an SVG where it ends so.
         title: above it.
-        levels: name -> HR@10 as a fraction, drawn as a line across (popularity, the oracle).
+        levels: name -> the metric as a fraction, drawn as a line across (popularity, the oracle).
+        measure: the metric.
+        test: also draw the test items of runs that recorded them, dashed.
     """
     with _figure(path, title, parts=1, size=(6.0, SIZE_INCHES[1])) as (axes,):
-        axes.set(xlabel="epoch", ylabel="validation HR@10, per cent")
-        for (name, records), color, mark in zip(runs.items(), cycle(_COLORS), cycle("os^D")):
+        axes.set(xlabel="epoch", ylabel=f"validation {measure.upper()}, per cent")
+        for (name, records), color, mark in zip(runs.items(), cycle(_COLORS), cycle("os^DvPX")):
             found = [each for each in records if each["kind"] == "evaluation"]
-            epoch = [each["epoch"] for each in found]
-            hits = [100 * each["hr@10"] for each in found]
-            axes.plot(epoch, hits, f"{mark}-", color=color, label=name, markersize=4)
-        for (name, level), style in zip((levels or {}).items(), cycle(("--", ":", "-."))):
-            axes.axhline(100 * level, color=GREY, linestyle=style, linewidth=1.2, label=name)
+            for entry, line, what in (
+                (measure, "-", ""),
+                (f"test_{measure}", "--", ", test items"),
+            ):
+                some = [each for each in found if entry in each]
+                if not some or (what and not test):
+                    continue
+                epoch = [each["epoch"] for each in some]
+                values = [100 * each[entry] for each in some]
+                style: dict[str, Any] = {"color": color, "label": f"{name}{what}", "markersize": 4}
+                if what:
+                    style |= {"markerfacecolor": "white", "linewidth": 1.2}
+                axes.plot(epoch, values, f"{mark}{line}", **style)
+        for (name, level), style_of in zip((levels or {}).items(), cycle(("--", ":", "-."))):
+            axes.axhline(100 * level, color=GREY, linestyle=style_of, linewidth=1.2, label=name)
         axes.set_ylim(bottom=0)
         axes.locator_params(axis="x", integer=True)
         axes.legend(frameon=False, fontsize=9)
@@ -99,7 +113,19 @@ def _figure(
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(colors=INK, labelsize=9)
     with atomic_file(path) as temporary, temporary.open("wb") as file:
-        canvas.print_png(file, metadata={"Software": None})
+        if path.suffix.lower() == ".svg":
+            _write_svg(figure, file)
+        else:
+            canvas.print_png(file, metadata={"Software": None})
+
+
+def _write_svg(figure: Any, file: BinaryIO) -> None:
+    """As text that can be searched, and the same bytes for the same curves."""
+    from matplotlib import rc_context
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
+    with rc_context({"svg.hashsalt": "pmm", "svg.fonttype": "none"}):
+        FigureCanvasSVG(figure).print_svg(file, metadata={"Date": None, "Creator": None})
 
 
 def _draw_loss(axes: "Axes", records: list[dict[str, Any]]) -> None:
@@ -127,16 +153,19 @@ def _draw_ranking(axes: "Axes", records: list[dict[str, Any]]) -> None:
     axes.plot(epoch, gains, "s-", color=ORANGE, label="NDCG@10", markersize=4)
     floor = 100 * records[-1]["popularity_hr@10"]
     axes.axhline(floor, color=GREY, linestyle="--", linewidth=1.2, label="HR@10 of popularity")
-    best = int(np.argmax(hits))
-    axes.annotate(
-        f"{hits[best]:.1f}",
-        (epoch[best], hits[best]),
-        textcoords="offset points",
-        xytext=(0, 7),
-        ha="center",
-        color=INK,
-        fontsize=9,
-    )
+    # Epoch 0 is only recorded: its weights are never kept as the best.
+    kept = [k for k, record in enumerate(records) if record.get("step") != 0]
+    if kept:
+        best = max(kept, key=lambda k: hits[k])
+        axes.annotate(
+            f"{hits[best]:.1f}",
+            (epoch[best], hits[best]),
+            textcoords="offset points",
+            xytext=(0, 7),
+            ha="center",
+            color=INK,
+            fontsize=9,
+        )
     axes.set_ylim(bottom=0, top=1.12 * max(*hits, *gains, floor, 1e-3))
     axes.locator_params(axis="x", integer=True)
     axes.legend(frameon=False, fontsize=9)

@@ -191,9 +191,9 @@ def _run_trial(
 
 def _ndcg(run_dir: Path, best: float | None) -> float:
     """NDCG@10 of the ranking that had the best HR@10, be it with a share of popularity; of the
-    first evaluation that had it, as its weights were kept."""
+    first evaluation that had it, as its weights were kept. Epoch 0 is only recorded."""
     for each in read_log(run_dir / LOG):
-        for ranking in ("", "mixed_") if each["kind"] == "evaluation" else ():
+        for ranking in ("", "mixed_") if each["kind"] == "evaluation" and each["step"] else ():
             if each.get(f"{ranking}hr@10") == best and f"{ranking}ndcg@10" in each:
                 return float(each[f"{ranking}ndcg@10"])
     return 0.0

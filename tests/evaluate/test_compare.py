@@ -103,6 +103,18 @@ def test_a_pretrained_run_is_compared_on_a_target_that_it_ranked(tmp_path: Path)
     assert found.second == pytest.approx((OTHER <= 10).mean())
 
 
+def test_a_run_on_several_sources_is_asked_which(tmp_path: Path) -> None:
+    """Its evaluation leaves one file a source: evaluating it again would not help."""
+    own, both = write_ranks(tmp_path / "own", ONE), write_ranks(tmp_path / "both", OTHER)
+    (own / "recipe.toml").write_text('target = "HM"\nmodel = {}\n')
+    sources = 'stage = "pretrain"\nsources = ["HM", "Bili"]\nmodel = {}\n'
+    (both / "recipe.toml").write_text(sources)
+    (both / "ranks.parquet").rename(both / "ranks-hm.parquet")
+    with pytest.raises(InputError, match="trained on HM, Bili: say which one with --target"):
+        compare_runs(own, both)
+    assert compare_runs(own, both, target="HM")[0].second == pytest.approx((OTHER <= 10).mean())
+
+
 def test_the_table_marks_what_the_interval_excludes() -> None:
     table = comparison_table("one", "other", compare_ranks(ONE, OTHER))
     assert table.count("*") == 6

@@ -8,15 +8,19 @@ from typing import Any
 
 import pytest
 import torch
+from matplotlib.figure import Figure
 
 from pmm.evaluate.evaluate_options import EvaluateOptions
 from pmm.evaluate.evaluation import evaluate_run
 from pmm.runs.checkpoint import LAST
+from pmm.runs.folder import Log
 from pmm.runs.recipe import Recipe
 from pmm.runs.train_options import TrainOptions
 from pmm.runs.weights import BEST, read_tensors
 from pmm.train import trainer
+from pmm.train.curves import _draw_ranking
 from pmm.train.train_run import train
+from pmm.tune.search import _ndcg
 
 TIMES = {"crc32", "users_per_s", "waiting", "seconds"}
 BOTH = {"eval_start": True, "eval_test": True}
@@ -106,6 +110,24 @@ def test_the_test_items_are_ranked_as_the_saved_model_ranks_them(shop: Any, reco
     found = evaluate_run(shop.home, recorded, EvaluateOptions(gallery_users=0))["model"]
     for name in ("hr@10", "ndcg@10", "ndcg@50"):
         assert at_best[f"test_{name}"] == pytest.approx(found[name], abs=1e-6)
+
+
+def test_epoch_zero_is_neither_marked_as_the_best_nor_a_trials_result(tmp_path: Path) -> None:
+    """It had the same HR@10 as the best, or a better one, and its weights are not kept."""
+    usual = {"kind": "evaluation", "popularity_hr@10": 0.1}
+    records = [
+        usual | {"step": 0, "epoch": 0, "hr@10": 0.5, "ndcg@10": 0.4},
+        usual | {"step": 9, "epoch": 1, "hr@10": 0.5, "ndcg@10": 0.3},
+    ]
+    log_file = Log(tmp_path / "log.jsonl", 0)
+    for each in records:
+        log_file.write(each)
+    log_file.close()
+    assert _ndcg(tmp_path, 0.5) == 0.3
+    for found, wanted in ((records, [(1, 50.0)]), (records[:1], [])):
+        axes = Figure().subplots()
+        _draw_ranking(axes, found)
+        assert [each.xy for each in axes.texts] == wanted
 
 
 def killed_before(step: int) -> Callable[..., None]:

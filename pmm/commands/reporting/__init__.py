@@ -1,1 +1,1 @@
-"""The commands that tell what runs came to, for people to read."""
+"""The commands that collect finished runs into tables and pages."""

@@ -1,0 +1,1 @@
+"""Any number of finished runs beside one another: differences, tables, curves."""
