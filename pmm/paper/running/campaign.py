@@ -98,12 +98,12 @@ class Campaign:
         stopping = False
         try:
             while busy or (waiting and not stopping and not failed):
-                if not (stopping or failed):
-                    self._hand_out(waiting, idle, busy)
                 late = ends is not None and time.monotonic() > ends
                 if late and not stopping:
                     stopping = True
                     _interrupt(busy)
+                if not (stopping or failed):
+                    self._hand_out(waiting, idle, busy)
                 for task in self._finished(busy, 0.5):
                     busy.remove(task)
                     idle.append(task.worker)
@@ -170,7 +170,12 @@ class Campaign:
         self, task: _Task, stopping: bool, busy: list[_Task], idle: list[Worker]
     ) -> str | None:
         """Evaluate what is trained, write the row of what is evaluated; what went wrong, if so."""
-        ended = task.worker.ended()
+        try:
+            ended = task.worker.ended()
+        except PmmError:
+            if stopping:  # a process that a signal met before it could save anything
+                return None
+            raise
         if ended.status in STOPPED and stopping:
             return None
         if ended.status:
