@@ -35,6 +35,7 @@ COMMANDS = {
     "serve": "A run behind HTTP: recommendations, new items, a page.",
     "gallery": "A run as one HTML file to look at.",
     "inspect": "Show any artefact, run or file.",
+    "audit": "What leaks in a target, before anybody believes a number.",
     "check": "Verify all that is in a home, and make damaged things again.",
     "demo": "The whole way on the embedded world.",
     "world": "The embedded world as raw files.",
@@ -42,7 +43,7 @@ COMMANDS = {
 """Name -> one line on it, in the order of the data flow; `pmm/commands/` has a module of each."""
 ANSWERING = ("recommend", "export", "serve", "gallery")
 """Those whose module stands in `pmm/commands/answering/`."""
-REPORTING = ("table", "curves", "paper")
+REPORTING = ("table", "curves", "audit", "paper")
 """Those whose module stands in `pmm/commands/reporting/`."""
 _ROOMS = dict.fromkeys(ANSWERING, "answering") | dict.fromkeys(REPORTING, "reporting")
 

@@ -66,6 +66,7 @@ ROOMS = (
     "serve.web",
     "inspect",
     "check",
+    "audit",
     "paper",
     "paper.running",
     "paper.reporting",

@@ -7,7 +7,6 @@ only by one of the same inputs and options, which its fingerprint tells.
 import logging
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -114,7 +113,7 @@ def _target(home: Home, place: Path, mark: str) -> None:
     manifest = readable_manifest(place)
     config = manifest.config if manifest else _config_of(place)
     try:
-        values = {each.name: config[each.name] for each in fields(IngestOptions)}
+        options = IngestOptions.read(config)
         name, source = str(config["target"]), str(config["source"])
         rule = rule_of(config["rule"])
     except JSON_ERRORS as error:
@@ -124,7 +123,7 @@ def _target(home: Home, place: Path, mark: str) -> None:
     require_whole(tables, found.files, made_by=again)
     built = Built(place=tables, manifest=found, fresh=False)
     with rebuilding({place: mark}):
-        write_targets(home, built, {name: rule}, CATEGORY_COLUMNS, [name], IngestOptions(**values))
+        write_targets(home, built, {name: rule}, CATEGORY_COLUMNS, [name], options)
     _require_back(place, mark)
 
 

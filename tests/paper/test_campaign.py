@@ -103,7 +103,7 @@ def test_a_run_with_its_row_is_not_done_again_and_one_on_other_data_is(
 
 
 def test_time_that_is_up_stops_between_runs_and_says_how_to_go_on(home: Home, pmm: Any) -> None:
-    words = ["table3", "--models", "gru4rec", "--home", home.root, "--max-minutes", 0.001]
+    words = ["table3", "--models", "gru4rec", "--home", home.root, "--max-minutes", 0.0001]
     told = pmm("paper", "run", *words).stdout
     assert "Time is up. Go on: pmm paper run table3" in told
 

@@ -68,6 +68,8 @@ def beside_paper(target: str, ours: dict[str, float]) -> dict[str, Any]:
 def rules_in_words(card: Mapping[str, Any]) -> list[str]:
     """The rules that led to a target, a line each: core, carving, sample, repeats, pictures.
 
+    Histories have one where they were cut.
+
     Args:
         card: a target's; read are "options", "rule" and "core".
     """
@@ -76,6 +78,7 @@ def rules_in_words(card: Mapping[str, Any]) -> list[str]:
         f"core: {_core(options, len(card['core']))}",
         f"carving: {_rule_in_words(card['rule'], options)}",
         f"sample: {_sample(options)}",
+        *_last(options),
         "repeats: " + _REPEATS[options["repeats"]],
         "items without picture: " + _UNPICTURED[options["missing_image"]],
     ]
@@ -122,6 +125,16 @@ def _rule_in_words(rule: Mapping[str, Any] | None, options: Mapping[str, Any]) -
     least = options["user_core"]
     users = f"; then users with at least {least} interactions inside" if least else ""
     return f"items of which {items}{users}; items inside have no least number"
+
+
+def _last(options: Mapping[str, Any]) -> list[str]:
+    if options.get("last") is None:
+        return []
+    when = {
+        "after-core": "cut after core, carving and sample, so items may be left with fewer",
+        "before-core": "cut before the core, in the whole source, whatever is carved",
+    }
+    return [f"histories: only the last {options['last']} of each user, {when[options['last_cut']]}"]
 
 
 def _sample(options: Mapping[str, Any]) -> str:

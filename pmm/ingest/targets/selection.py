@@ -22,6 +22,13 @@ from pmm.ingest.targets.split import LEAST
 logger = logging.getLogger(__name__)
 MissingImage = Literal["drop", "text-only", "keep"]
 """What becomes of items without a picture: dropped, kept if they have text, or kept anyway."""
+CutTime = Literal["after-core", "before-core"]
+"""When histories are cut to their ends.
+
+The paper does not say whether or when. Its published code cuts when it loads a dataset, whose files
+are filtered by then, and drops the items that no cut history holds: after the core. Cut before, the
+core holds in what is counted, and users and items are fewer.
+"""
 
 UNLISTED = "item not in the items file"
 UNPICTURED = "item without picture"
@@ -173,3 +180,26 @@ def sample_users(
     chosen = np.zeros(len(ids), bool)
     chosen[sorted(np.unique(rows.user).tolist(), key=place)[:users]] = True
     return rows.keep(chosen[rows.user], "user not in the sample", drop_counts)
+
+
+def keep_last(
+    rows: InteractionRows, last: int | None, drop_counts: dict[str, int]
+) -> InteractionRows:
+    """The last rows of each user; of the same time those later in the file.
+
+    Args:
+        rows: in order (`InteractionRows.ordered`).
+        last: so many of each user; None keeps all.
+        drop_counts: counts the dropped rows by reason.
+
+    >>> rows = InteractionRows(user=np.array([0, 0, 0, 4]), item=np.array([7, 8, 9, 7]),
+    ...                        timestamp=None)
+    >>> counts = {}
+    >>> keep_last(rows, 2, counts).item.tolist(), counts
+    ([8, 9, 7], {'before the last 2 of the user': 1})
+    """
+    if last is None:
+        return rows
+    ends = np.append(np.flatnonzero(np.diff(rows.user)) + 1, len(rows.user))
+    behind = np.repeat(ends, np.diff(ends, prepend=0)) - np.arange(len(rows.user))
+    return rows.keep(behind <= last, f"before the last {last} of the user", drop_counts)

@@ -7,7 +7,7 @@ All on integer arrays. What is dropped, and why, adds up to the raw rows in the 
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -25,7 +25,14 @@ from pmm.ingest.targets.k_core import Core, NothingLeft, require_core
 from pmm.ingest.targets.paper_table_two import beside_paper, rules_in_words, statistics
 from pmm.ingest.targets.rows import InteractionRows
 from pmm.ingest.targets.rules import Rule
-from pmm.ingest.targets.selection import MissingImage, carve_rows, sample_users, usable_rows
+from pmm.ingest.targets.selection import (
+    CutTime,
+    MissingImage,
+    carve_rows,
+    keep_last,
+    sample_users,
+    usable_rows,
+)
 from pmm.ingest.targets.split import (
     LEAST,
     LEFT_OUT,
@@ -61,6 +68,10 @@ class IngestOptions:
     """Least interactions of an item in the core; 0 switches it off."""
     repeats: Annotated[Literal["keep", "first"], Flag(group="data")] = "keep"
     """The same user and item again: keep all rows, or the earliest only."""
+    last: Annotated[int | None, Flag(group="data", shown="all")] = None
+    """Keep only this many of each user's last rows in a target."""
+    last_cut: Annotated[CutTime, Flag(group="data")] = "after-core"
+    """When --last cuts: of what the core, the carving and the sample leave, or before the core."""
     users: Annotated[int | None, Flag(group="data", shown="all")] = None
     """Sample this many users of each target after the core."""
     seed: Annotated[int, Flag(group="data")] = 0
@@ -73,11 +84,38 @@ class IngestOptions:
     """Items with fewer training occurrences are cold."""
 
     def __post_init__(self) -> None:
-        for name in ("user_core", "item_core", "cold_below", "users"):
+        leasts = {"user_core": 0, "item_core": 0, "cold_below": 0, "users": 1, "last": LEAST}
+        for name, least in leasts.items():
             value = getattr(self, name)
-            least = 1 if name == "users" else 0
             if value is not None and value < least:
                 raise InputError(f"--{name.replace('_', '-')} {value}: must be at least {least}")
+        if self.last is None and self.last_cut != "after-core":
+            raise InputError(f"--last-cut {self.last_cut} says when --last cuts: give --last N too")
+        if self.last_cut == "before-core" and self.last is not None and self.last < self.user_core:
+            raise InputError(
+                f"--last {self.last} before the core leaves no user with {self.user_core} "
+                "interactions, which --user-core asks for: raise the one or lower the other"
+            )
+
+    def written(self) -> dict[str, Any]:
+        """The options as a target's manifest and card have them.
+
+        Those of --last only where it cuts, so that nothing changes for targets that are whole.
+        """
+        found = asdict(self)
+        if self.last is None:
+            del found["last"], found["last_cut"]
+        return found
+
+    @classmethod
+    def read(cls, config: Mapping[str, Any]) -> "IngestOptions":
+        """The options of a manifest (`written`).
+
+        Raises:
+            KeyError: one is not there.
+        """
+        whole = {"last": None, "last_cut": "after-core", **config}
+        return cls(**{each.name: whole[each.name] for each in fields(cls)})
 
 
 class SourceCore:
@@ -97,6 +135,8 @@ class SourceCore:
         rows = usable_rows(self.source, self.options.missing_image, drop_counts).ordered()
         if self.options.repeats == "first":
             rows = rows.keep(rows.first_of_pairs(), "repeat of an earlier row", drop_counts)
+        if self.options.last_cut == "before-core":
+            rows = keep_last(rows, self.options.last, drop_counts)
         core = require_core(rows.user, rows.item, self.options.user_core, self.options.item_core)
         for number, each in enumerate(core.rounds, start=1):
             drop_counts[f"core round {number}"] = each.dropped
@@ -219,7 +259,7 @@ def _build(
             "target": name,
             "source": tables.manifest.config["source"],
             "rule": rule.describe() if rule else None,
-            **asdict(source_core.options),
+            **source_core.options.written(),
         },
         inputs={"tables": tables.manifest.fingerprint},
         write=write,
@@ -252,6 +292,8 @@ def _write_target(
         rows = carve_rows(rows, name, rule, columns, source, options.user_core, drop_counts)
     if options.users is not None:
         rows = sample_users(rows, source.user_ids, options.users, options.seed, drop_counts)
+    if options.last_cut == "after-core":
+        rows = keep_last(rows, options.last, drop_counts)
     rows, parts = _split(rows, options.split, drop_counts)
     if not len(rows.user):
         raise NothingLeft(
@@ -301,7 +343,7 @@ def _provenance(
     source = source_core.source.card
     how = {
         "rule": rule.describe() if rule else None,
-        "options": asdict(source_core.options),
+        "options": source_core.options.written(),
         "core": [asdict(each) for each in core.rounds],
     }
     return {
