@@ -29,6 +29,7 @@ COMMANDS = {
     "compare": "The differences of runs, beyond noise or not.",
     "table": "Any runs in one table.",
     "curves": "Any runs' curves in one picture.",
+    "paper": "The paper's tables: what they need, running it, a report, checking it.",
     "recommend": "The best items for many users, into a Parquet file.",
     "export": "A run as one folder that stands alone, to serve or to pass on.",
     "serve": "A run behind HTTP: recommendations, new items, a page.",
@@ -43,7 +44,7 @@ COMMANDS = {
 """Name -> one line on it, in the order of the data flow; `pmm/commands/` has a module of each."""
 ANSWERING = ("recommend", "export", "serve", "gallery")
 """Those whose module stands in `pmm/commands/answering/`."""
-REPORTING = ("report", "table", "curves", "audit")
+REPORTING = ("report", "table", "curves", "audit", "paper")
 """Those whose module stands in `pmm/commands/reporting/`."""
 _ROOMS = dict.fromkeys(ANSWERING, "answering") | dict.fromkeys(REPORTING, "reporting")
 

@@ -1,0 +1,1 @@
+"""The tables from the runs: figures of cells, pages, and checking both again."""

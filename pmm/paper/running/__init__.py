@@ -1,0 +1,1 @@
+"""What the paper's tables need, run: processes, rows, the order, how long it takes."""
