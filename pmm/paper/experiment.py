@@ -137,6 +137,8 @@ def fitting(model: str, values: Mapping[str, Any]) -> tuple[tuple[str, Any], ...
     (('model.width', 32), ('train.epochs', 1))
     """
     known = {each.name for each in fields(registry.entry(model).options)}
+    if model != "pmmrec":  # MoRec++ is its fusion, which vectors leave out: it would be PMMRec
+        known -= {"items"}
     return tuple(
         (path, value)
         for path, value in sorted(values.items())

@@ -33,7 +33,7 @@ class PaperRequest(RecipeRequest):
     preset: Annotated[str, Flag(group="model")] = "default"
     """paper or official for PMMRec; systems that lack it keep their default."""
     items: Annotated[ItemsOf | None, Flag(group="model", shown="the recipe's")] = None
-    """What PMMRec's items are made of; vectors need no GPU."""
+    """What PMMRec's items are made of; vectors need no GPU. MoRec++ has encoders in any case."""
     objectives: Annotated[Objectives | None, Flag(group="model", shown="all")] = None
     """Of PMMRec's pre-training, but for the ablations."""
     epochs: Annotated[int | None, Flag(group="training", shown="the recipe's")] = None
@@ -75,7 +75,7 @@ class CampaignRequest(PaperRequest):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReportRequest(PaperRequest):
+class PaperReportRequest(PaperRequest):
     """What `pmm paper report` can be asked."""
 
     to: Annotated[tuple[Path, ...], Flag(group="output", shown="print Markdown")] = ()

@@ -45,7 +45,7 @@ Maker = Callable[[str, int], Experiment]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Column:
+class TableColumn:
     """A column of a table."""
 
     key: str
@@ -68,7 +68,7 @@ class PaperTable:
     title: str
     caption: str
     datasets: tuple[str, ...]
-    columns: tuple[Column, ...]
+    columns: tuple[TableColumn, ...]
     metrics: tuple[str, ...] = AT_TEN
     ours: str = ""
     """The column whose improvement is told, as the paper does."""
@@ -206,7 +206,7 @@ def _needs(sources: Sequence[str]) -> tuple[str, ...]:
 
 
 def _table2(_: Makers, datasets: Datasets) -> PaperTable:
-    columns = tuple(Column(key=name) for name in STATISTICS)
+    columns = tuple(TableColumn(key=name) for name in STATISTICS)
     return PaperTable(
         name="table2",
         title="Table II: datasets after preprocessing",
@@ -224,7 +224,7 @@ def _table3(makers: Makers, datasets: Datasets) -> PaperTable:
         return makers.scratch(dataset, seed, model, **how)
 
     columns = [
-        Column(
+        TableColumn(
             key=name,
             make=partial(on_source, model=model),
             against="" if name == "PMMRec" else "PMMRec",
@@ -243,21 +243,21 @@ def _table3(makers: Makers, datasets: Datasets) -> PaperTable:
     )
 
 
-def _floor(makers: Makers, against: str) -> Column:
+def _floor(makers: Makers, against: str) -> TableColumn:
     full = {"model.loss": "full"}
     make = partial(makers.scratch, model="sasrec", values=full)
-    return Column(key=FLOOR, make=make, against=against, printed_as="")
+    return TableColumn(key=FLOOR, make=make, against=against, printed_as="")
 
 
 def _table4(makers: Makers, datasets: Datasets) -> PaperTable:
-    columns = [Column(key="SASRec", make=partial(makers.scratch, model="sasrec"))]
+    columns = [TableColumn(key="SASRec", make=partial(makers.scratch, model="sasrec"))]
     for name in ("UniSRec", "VQRec", "MoRec++"):
         columns += _pair(makers, name, SYSTEMS[name])
     every = partial(makers.scratch, objectives="all")
     alone, with_all = "PMMRec w/o PT", "PMMRec w/o PT, all objectives"
     columns += [
-        Column(key=alone, make=makers.scratch),
-        Column(key=with_all, make=every, against=alone, printed_as=alone),
+        TableColumn(key=alone, make=makers.scratch),
+        TableColumn(key=with_all, make=every, against=alone, printed_as=alone),
         *_pair(makers, "PMMRec", "pmmrec")[1:],
         _floor(makers, "PMMRec w. PT"),
     ]
@@ -277,10 +277,10 @@ def _table4(makers: Makers, datasets: Datasets) -> PaperTable:
     )
 
 
-def _pair(makers: Makers, name: str, model: str) -> list[Column]:
+def _pair(makers: Makers, name: str, model: str) -> list[TableColumn]:
     return [
-        Column(key=f"{name} w/o PT", make=partial(makers.scratch, model=model)),
-        Column(
+        TableColumn(key=f"{name} w/o PT", make=partial(makers.scratch, model=model)),
+        TableColumn(
             key=f"{name} w. PT",
             make=partial(makers.finetuned, model=model),
             against=f"{name} w/o PT",
@@ -288,7 +288,7 @@ def _pair(makers: Makers, name: str, model: str) -> list[Column]:
     ]
 
 
-def _possible(columns: Sequence[Column], makers: Makers) -> Iterator[Column]:
+def _possible(columns: Sequence[TableColumn], makers: Makers) -> Iterator[TableColumn]:
     """Without sources only what starts from scratch."""
     for column in columns:
         pretrained = getattr(column.make, "func", column.make) == makers.finetuned
@@ -300,12 +300,12 @@ def _possible(columns: Sequence[Column], makers: Makers) -> Iterator[Column]:
             )
 
 
-def _transfers(makers: Makers, **own: Any) -> list[Column]:
+def _transfers(makers: Makers, **own: Any) -> list[TableColumn]:
     """Without pre-training, then by item encoders, user encoder, and whole."""
-    found = [Column(key="w/o PT", make=partial(makers.scratch, **_scratch(own)))]
+    found = [TableColumn(key="w/o PT", make=partial(makers.scratch, **_scratch(own)))]
     for key, transfer in (("w. PT-I", "item"), ("w. PT-U", "user"), ("w. PT", "full")):
         make = partial(makers.finetuned, transfer=transfer, **own)
-        found.append(Column(key=key, make=make, against="w/o PT"))
+        found.append(TableColumn(key=key, make=make, against="w/o PT"))
     return found
 
 
@@ -314,12 +314,12 @@ def _scratch(own: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _table5(makers: Makers, datasets: Datasets) -> PaperTable:
-    columns: list[Column] = []
+    columns: list[TableColumn] = []
     for short, modality in (("T", "text"), ("V", "vision")):
         alone = f"{short} w/o PT"
         columns += [
-            Column(key=alone, make=partial(makers.scratch, modality=modality)),
-            Column(
+            TableColumn(key=alone, make=partial(makers.scratch, modality=modality)),
+            TableColumn(
                 key=f"{short} w. PT",
                 make=partial(makers.finetuned, transfer=modality),
                 against=alone,
@@ -339,10 +339,10 @@ def _table5(makers: Makers, datasets: Datasets) -> PaperTable:
 
 def _table6(makers: Makers, datasets: Datasets) -> PaperTable:
     columns = [
-        Column(key="ID", make=partial(makers.scratch, model="sasrec")),
-        Column(key="w/o PT", make=makers.scratch),
+        TableColumn(key="ID", make=partial(makers.scratch, model="sasrec")),
+        TableColumn(key="w/o PT", make=makers.scratch),
         *(
-            Column(
+            TableColumn(
                 key=source,
                 make=partial(makers.finetuned, sources=(source,)),
                 against="w/o PT",
@@ -368,7 +368,7 @@ def _table7(makers: Makers, datasets: Datasets) -> PaperTable:
     for ranked, ending in (("cold-all", ""), ("cold", ", held out")):
         for key, make in makes.items():
             columns.append(
-                Column(
+                TableColumn(
                     key=key + ending,
                     make=make,
                     against="" if key == "SASRec" else f"SASRec{ending}",
@@ -400,7 +400,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {
 
 def _table8(makers: Makers, datasets: Datasets) -> PaperTable:
     columns = [
-        Column(
+        TableColumn(
             key=key,
             make=partial(makers.finetuned, objectives="all", values=values),
             against="" if key == "all" else "all",

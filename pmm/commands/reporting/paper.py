@@ -10,9 +10,9 @@ from pmm.advice import said_options
 from pmm.commands.from_request import GroupedCommand, LazyGroup, make_command, typed_command
 from pmm.paper.paper_request import (
     CampaignRequest,
+    PaperReportRequest,
     PaperRequest,
     PlanRequest,
-    ReportRequest,
     VerifyRequest,
 )
 from pmm.storage.home import resolve_home
@@ -76,7 +76,7 @@ def run(request: CampaignRequest) -> None:
     print(f"Next: {_to('report', request)}")
 
 
-def report(request: ReportRequest) -> None:
+def report(request: PaperReportRequest) -> None:
     """The table as the paper prints it, beside the paper's figures.
 
     Ours with mean and interval over the seeds, the paper's figure, the difference; what is missing
@@ -132,6 +132,8 @@ def _step(
 _STEPS = {
     "plan": _step("plan", PlanRequest, plan, "pmm paper plan table4 --seeds 3"),
     "run": _step("run", CampaignRequest, run, "pmm paper run table4 --seeds 3 --jobs 2"),
-    "report": _step("report", ReportRequest, report, "pmm paper report table4 --to table4.html"),
+    "report": _step(
+        "report", PaperReportRequest, report, "pmm paper report table4 --to table4.html"
+    ),
     "verify": _step("verify", VerifyRequest, verify, "pmm paper verify table4.html"),
 }

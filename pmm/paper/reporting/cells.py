@@ -29,7 +29,7 @@ LEVEL = 0.05
 KIND = "pmm paper report"
 """What the facts of a report say that they are."""
 
-Cell = dict[str, Any]
+CellFacts = dict[str, Any]
 ByUser = tuple[NDArray[Any], NDArray[Any]]
 """Users [U], and what each adds to a metric, the mean of his questions [U]."""
 
@@ -98,7 +98,7 @@ def fill(table: dict[str, Any], files: CellFiles) -> None:
     Raises:
         BrokenArtefact, SchemaError: a file cannot be read.
     """
-    cells: list[Cell] = table["cells"]
+    cells: list[CellFacts] = table["cells"]
     for cell in cells:
         values = [_value(table["kind"], cell, each["path"], files) for each in cell["files"]]
         cell["found"] = _summary(table["kind"], cell, values)
@@ -116,7 +116,7 @@ def fill(table: dict[str, Any], files: CellFiles) -> None:
     table["improvements"] = list(_improvements(table, at))
 
 
-def _value(kind: str, cell: Cell, path: str, files: CellFiles) -> float:
+def _value(kind: str, cell: CellFacts, path: str, files: CellFiles) -> float:
     """One seed's, as a fraction; of Table II as the card has it."""
     if kind == "statistics":
         return float(files.card(path)[cell["column"]])
@@ -125,7 +125,7 @@ def _value(kind: str, cell: Cell, path: str, files: CellFiles) -> float:
     return files.mean(path, cell["metric"])
 
 
-def _summary(kind: str, cell: Cell, values: Sequence[float]) -> dict[str, Any]:
+def _summary(kind: str, cell: CellFacts, values: Sequence[float]) -> dict[str, Any]:
     if not values:
         return {}
     spread, scale = over_seeds(values), 1 if kind == "statistics" else 100
@@ -137,10 +137,10 @@ def _summary(kind: str, cell: Cell, values: Sequence[float]) -> dict[str, Any]:
     return found
 
 
-Tests = Iterator[tuple[tuple[Cell, Cell] | None, dict[str, Any]]]
+Tests = Iterator[tuple[tuple[CellFacts, CellFacts] | None, dict[str, Any]]]
 
 
-def _tests(table: Mapping[str, Any], at: Mapping[Any, Cell], files: CellFiles) -> Tests:
+def _tests(table: Mapping[str, Any], at: Mapping[Any, CellFacts], files: CellFiles) -> Tests:
     """Each cell against its column, and of each row the best against the second.
 
     Yields:
@@ -173,7 +173,7 @@ def _ranked_apart(table: Mapping[str, Any]) -> list[list[str]]:
     return list(found.values())
 
 
-def paired(first: Cell, second: Cell, files: CellFiles) -> dict[str, Any] | None:
+def paired(first: CellFacts, second: CellFacts, files: CellFiles) -> dict[str, Any] | None:
     """Wilcoxon's test over users of two cells, each user's mean over the seeds.
 
     None where they did not rank the same users.
@@ -199,7 +199,9 @@ def _seeds_agree(best: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
     return spread.half is None or spread.mean - spread.half > 0
 
 
-def _improvements(table: Mapping[str, Any], at: Mapping[Any, Cell]) -> Iterator[dict[str, Any]]:
+def _improvements(
+    table: Mapping[str, Any], at: Mapping[Any, CellFacts]
+) -> Iterator[dict[str, Any]]:
     """By how many per cent of it ours is above the best of the others, as the paper tells it."""
     if not table["ours"]:
         return

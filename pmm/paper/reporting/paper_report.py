@@ -6,19 +6,19 @@ from typing import Any
 
 from pmm.errors import PmmError
 from pmm.paper.paper_datasets import Datasets, digest
-from pmm.paper.paper_request import Ranking, ReportRequest
+from pmm.paper.paper_request import PaperReportRequest, Ranking
 from pmm.paper.printed import SOURCE, printed
 from pmm.paper.reporting.cells import KIND, CellFiles, curve_of, fill
 from pmm.paper.reporting.former_rows import former_rows
 from pmm.paper.running.result_rows import FLOORS, ResultRows, commit
-from pmm.paper.tables import FLOOR, Column, PaperTable, asked_tables
+from pmm.paper.tables import FLOOR, PaperTable, TableColumn, asked_tables
 from pmm.storage.home import Home
 from pmm.version import __version__
 
 _OF_RUN = ("seed", "commit", "data", "command", "evaluated", "hardware", "seconds", "cpu_seconds")
 
 
-def make_report(home: Home, request: ReportRequest, command: str) -> dict[str, Any]:
+def make_report(home: Home, request: PaperReportRequest, command: str) -> dict[str, Any]:
     """All that a report says, as JSON; `pmm.paper.reporting.pages` writes it.
 
     Args:
@@ -99,7 +99,7 @@ class _Collected:
         }
 
     def _files(
-        self, table: PaperTable, column: Column, dataset: str, seeds: int
+        self, table: PaperTable, column: TableColumn, dataset: str, seeds: int
     ) -> list[dict[str, str]]:
         """Of each seed that has its row the file that the cell is computed from."""
         if table.kind == "statistics":
@@ -124,7 +124,7 @@ class _Collected:
                 self.runs[name] = {key: row[key] for key in _OF_RUN if key in row}
         return found
 
-    def _name(self, table: PaperTable, column: Column, row: Mapping[str, Any]) -> str:
+    def _name(self, table: PaperTable, column: TableColumn, row: Mapping[str, Any]) -> str:
         if table.kind == "curves":
             return "log.jsonl"
         if column.ranked != "test":
@@ -142,14 +142,14 @@ class _Collected:
         return self._digests[dataset]
 
 
-def _told(table: PaperTable, column: Column) -> dict[str, str]:
+def _told(table: PaperTable, column: TableColumn) -> dict[str, str]:
     """A column as JSON."""
     some = column.make is not None and table.datasets
     model = column.make(table.datasets[0], 0).model if column.make and some else ""
     return {"key": column.key, "ranked": column.ranked, "model": model}
 
 
-def _printed_as(column: Column) -> str:
+def _printed_as(column: TableColumn) -> str:
     return column.key if column.printed_as is None else column.printed_as
 
 

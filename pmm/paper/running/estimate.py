@@ -28,7 +28,7 @@ STEPS = 5
 """That are measured; the first, which waits for everything, does not count."""
 _LONGEST = 600.0
 """Seconds after which a measurement is given up."""
-Measured = dict[str, Any]
+MeasuredCost = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,9 +77,9 @@ def estimate(campaign: Campaign, *, measure: bool) -> Estimate:
     )
 
 
-def _from_rows(rows: Any) -> dict[str, Measured]:
+def _from_rows(rows: Any) -> dict[str, MeasuredCost]:
     """Kind -> what its last row says."""
-    found: dict[str, Measured] = {}
+    found: dict[str, MeasuredCost] = {}
     for row in rows:
         epochs = row["valid"][-1][0] if row.get("valid") else 0
         if epochs and row.get("users") and row["seconds"]:
@@ -89,10 +89,10 @@ def _from_rows(rows: Any) -> dict[str, Measured]:
     return found
 
 
-def _held(home: Home) -> dict[str, Measured]:
+def _held(home: Home) -> dict[str, MeasuredCost]:
     """Kind -> what was measured before."""
     path = home.root / "paper" / "measured.jsonl"
-    found: dict[str, Measured] = {}
+    found: dict[str, MeasuredCost] = {}
     for line in path.read_bytes().split(b"\n") if path.exists() else ():
         try:
             row = parse_json(line)
@@ -102,9 +102,9 @@ def _held(home: Home) -> dict[str, Measured]:
     return found
 
 
-def _all_measured(campaign: Campaign, experiments: Sequence[Experiment]) -> dict[str, Measured]:
+def _all_measured(campaign: Campaign, experiments: Sequence[Experiment]) -> dict[str, MeasuredCost]:
     """Kind -> what a few steps of it took; those that failed are left out."""
-    worker, found = Worker(), dict[str, Measured]()
+    worker, found = Worker(), dict[str, MeasuredCost]()
     try:
         for experiment in experiments:
             measured = _measure(campaign, experiment, worker)
@@ -119,7 +119,7 @@ def _epochs(experiment: Experiment) -> int:
     return int(dict(experiment.values).get("train.epochs", TrainOptions.epochs)) or 1
 
 
-def _measure(campaign: Campaign, experiment: Experiment, worker: Worker) -> Measured | None:
+def _measure(campaign: Campaign, experiment: Experiment, worker: Worker) -> MeasuredCost | None:
     """Train a few steps of a kind of run, remember how long they took, remove what was trained.
 
     None where that fails: running it will say why.
