@@ -141,7 +141,7 @@ def test_commands_in_messages_have_only_options_that_there_are() -> None:
     calls, wrong = list(literal_calls()), []
     for place, words, options in calls:
         made = group.get_command(None, words[0])
-        if words[0] in ("ingest", "encoders"):
+        if words[0] in ("ingest", "encoders", "paper"):
             if len(words) < 2:
                 continue
             made = made.get_command(None, words[1])

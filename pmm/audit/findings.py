@@ -164,7 +164,7 @@ def _repeats(repeats: Repeats) -> AuditFinding:
     )
     to_do = (
         "Such an item was a training target and competes alone among its like, since the rest of "
-        'the history is masked. Quote the figures of "new" that pmm evaluate prints, or ingest '
+        'the history is masked. Quote the figures of "new" in the evaluation, or ingest '
         "with --repeats first."
     )
     return _finding("repeats", level, said, to_do)

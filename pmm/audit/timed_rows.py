@@ -70,7 +70,7 @@ def read_audited(home: Home, name: str) -> AuditedTarget:
         if unsaid:
             raise BrokenArtefact(
                 f"the manifest of {place} does not say {' and '.join(sorted(unsaid))}: it was not "
-                f"made by pmm ingest. Run: {again}"
+                f"made by this program. Run: {again}"
             )
         require_whole(place, manifest.files, ["items.parquet", "sequences.parquet"], made_by=again)
         items = read_table(place / "items.parquet", TARGET_ITEMS, ["item_id", "text"])

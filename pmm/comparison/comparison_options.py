@@ -3,12 +3,13 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pmm.errors import InputError, nearest
 from pmm.evaluate.evaluate_options import RankedPart
 from pmm.evaluate.report import MEASURES
 from pmm.flags import Flag
+from pmm.shards.kinds import Split
 from pmm.storage.home import Home, expanded, place_of_run
 
 PARTS = {
@@ -68,7 +69,7 @@ class TableRequest:
         tuple[str, ...], Flag(group="data", commas=True, metavar="SHARE,...", shown="none")
     ] = ("none",)
     """Columns of each of these: none (alpha 0), chosen, balanced."""
-    split: Annotated[Literal["test", "valid"], Flag(group="data")] = "test"
+    split: Annotated[Split, Flag(group="data")] = "test"
     """Which of their evaluations."""
     target: Annotated[str | None, Flag(group="data", shown="each run's own")] = None
     """What they ranked, if not what they were trained on."""

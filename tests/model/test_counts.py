@@ -62,15 +62,17 @@ def test_projections_fusion_and_user_encoder(model: Pmmrec) -> None:
     assert count(model.fusion.block) == BLOCK
     assert count(model.fusion) == 7_089_408
     convolution = 3 * 768 * 768 + 768
-    assert count(model.user_encoder) == 14_186_496 - 20 * 768 + convolution
-    assert len(list(model.user_encoder.parameters())) == 27 - 1 + 2
-    assert [count(block) for block in model.user_encoder.blocks] == [7_084_800, 7_084_800]
+    # HSTU: two norms, the input's four parts, the output, a bias for each distance of the window.
+    block = 2 * 2 * 768 + (768 * 4 * 768 + 4 * 768) + (768 * 768 + 768) + 20
+    assert [count(each) for each in model.user_encoder.blocks] == [block]
+    assert count(model.user_encoder) == block + 2 * 2 * 768 + convolution
 
 
 def test_the_official_form_trains_50807040_parameters(options: PmmrecOptions) -> None:
     """What of the published model really gets a gradient."""
     with torch.device("meta"):
-        printed = {"user_positions": "absolute", "user_convolution": 0}
+        printed = {"user_encoder": "transformer", "user_blocks": 2}
+        printed |= {"user_positions": "absolute", "user_convolution": 0}
         model = Pmmrec(dataclasses.replace(options, fusion_type_embedding=False, **printed))
     assert count(model, trained=True) == 50_807_040
     groups = parameter_groups(model, lr=1e-4, weight_decay=0.1, decay_norms=True)

@@ -266,7 +266,7 @@ def test_a_few_steps_learn_the_next_items_for_morec(build, batch: Batch, fusion:
     model = build(dropout=0.0, **as_morec(fusion)).train()
     optimiser = torch.optim.AdamW(parameter_groups(model, lr=2e-3, weight_decay=0.0))
     losses = []
-    for _ in range(30):
+    for _ in range(60):
         loss = model.loss(batch)["loss"]
         optimiser.zero_grad()
         loss.backward()
@@ -347,7 +347,8 @@ def test_concat_trains_44899584_parameters_at_true_size(tmp_path) -> None:
         vocab_size=250_002, max_position_embeddings=514, type_vocab_size=1, layer_norm_eps=1e-5
     ).save_pretrained(tmp_path)
     text = TextSpec(encoder=str(tmp_path), random_seed=0)
-    published = MorecOptions(user_positions="absolute", user_convolution=0)
+    users = {"user_encoder": "transformer", "user_blocks": 2, "user_positions": "absolute"}
+    published = MorecOptions(**users, user_convolution=0)
     options = dataclasses.replace(published, text=text, vision=VisionSpec(random_seed=0))
     with torch.device("meta"):
         model = Pmmrec(options)

@@ -402,7 +402,7 @@ def test_a_log_that_was_cut_off_inside_a_line_goes_on_with_whole_ones(
     kept = whole.splitlines(keepends=True)[:-1]
     lines = (finished / "log.jsonl").read_bytes().splitlines(keepends=True)
     assert lines[: len(kept)] == kept
-    assert {"step", "evaluation"} == {json.loads(each)["kind"] for each in lines[len(kept) :]}
+    assert {"step", "evaluation"} <= {json.loads(each)["kind"] for each in lines[len(kept) :]}
 
 
 def test_better_weights_remove_the_metrics_of_the_former(shop: Any, tmp_path: Path) -> None:

@@ -130,10 +130,10 @@ def _step(
 
 
 _STEPS = {
-    "plan": _step("plan", PlanRequest, plan, "pmm paper plan table4 --seeds 3"),
-    "run": _step("run", CampaignRequest, run, "pmm paper run table4 --seeds 3 --jobs 2"),
+    "plan": _step("plan", PlanRequest, plan, example="pmm paper plan table4 --seeds 3"),
+    "run": _step("run", CampaignRequest, run, example="pmm paper run table4 --seeds 3 --jobs 2"),
     "report": _step(
-        "report", PaperReportRequest, report, "pmm paper report table4 --to table4.html"
+        "report", PaperReportRequest, report, example="pmm paper report table4 --to table4.html"
     ),
-    "verify": _step("verify", VerifyRequest, verify, "pmm paper verify table4.html"),
+    "verify": _step("verify", VerifyRequest, verify, example="pmm paper verify table4.html"),
 }

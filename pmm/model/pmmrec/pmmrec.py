@@ -452,7 +452,7 @@ def _require_poolable(text: TextEncoder | None, options: PmmrecOptions) -> None:
 
 def _prior(share: float, count_N: Int64s) -> Tensor:
     """That share of ln p of each item, float32 [N], where each item counts as seen once more."""
-    seen_N = torch.from_numpy(count_N).double() + 1
+    seen_N = torch.tensor(count_N, dtype=torch.float64) + 1  # a copy: counts may be read-only
     return (share * (seen_N / seen_N.sum()).log()).float()
 
 

@@ -26,7 +26,7 @@ from pmm.storage.schemas import RANKS, read_table
 LEVEL = 0.05
 """A difference is beyond noise where its corrected p-value is below."""
 
-KIND = "pmm paper report"
+KIND = "report of the paper's tables"
 """What the facts of a report say that they are."""
 
 CellFacts = dict[str, Any]

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from pmm.advice import command
 from pmm.paper.reporting.curve_plot import curve_svg
 
 BEGIN, END = "pmm-paper-facts:", ":end-of-facts"
@@ -137,7 +138,13 @@ def markdown_page(facts: Mapping[str, Any]) -> str:
         lines += ["| run | seed | commit | data | processor |", "|---|---|---|---|---|"]
     for name, row in facts["runs"].items():
         lines.append(f'| <a id="{name}"></a>{" | ".join(run_cells(name, row))} |')
-    lines += ["", "The same, for `pmm paper verify`:", "", f"<!-- {_facts_text(facts)} -->", ""]
+    lines += [
+        "",
+        f"The same, for `{command('paper', 'verify')}`:",
+        "",
+        f"<!-- {_facts_text(facts)} -->",
+        "",
+    ]
     return "\n".join(lines)
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from pmm.advice import command
 from pmm.errors import InputError, PmmError
 from pmm.paper.printed import printed
 from pmm.paper.reporting.cells import KIND, CellFiles, curve_of, fill
@@ -36,8 +37,8 @@ def read_facts(report: Path) -> tuple[str, dict[str, Any]]:
         raise InputError(f"{report} cannot be read ({error.strerror})") from error
     except ValueError as error:
         raise InputError(
-            f"{report} is no report of pmm paper report, or its facts are damaged. Give it an "
-            ".html or .md file of that command"
+            f"{report} is no report of the paper's tables, or its facts are damaged. Make one: "
+            + command("paper", "report", "all", to="report.html")
         ) from error
     if not isinstance(facts, dict) or facts.get("kind") != KIND:
         raise InputError(f"{report} holds facts of something else than the paper's tables")

@@ -188,7 +188,9 @@ def estimate_lines(found: Estimate) -> Sequence[str]:
 
 
 def _time(seconds: float) -> str:
-    """>>> _time(90), _time(7300)
+    """Seconds, or hours from ten minutes on.
+
+    >>> _time(90), _time(7300)
     ('90 s', '2.0 h')
     """
     return f"{seconds:,.0f} s" if seconds < 600 else f"{seconds / 3600:,.1f} h"
