@@ -98,7 +98,7 @@ def test_runs_on_other_users_are_not_tested_against_each_other(tmp_path: Path) -
 @pytest.mark.parametrize("content", ["", "no facts", "pmm-paper-facts:{]:end-of-facts"])
 def test_what_is_no_report_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "r.html").write_text(content)
-    with pytest.raises(InputError, match=r"no report of pmm paper report"):
+    with pytest.raises(InputError, match=r"no report of the paper.s tables"):
         read_facts(tmp_path / "r.html")
     with pytest.raises(InputError, match="cannot be read"):
         read_facts(tmp_path / "absent.html")

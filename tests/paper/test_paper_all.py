@@ -19,7 +19,7 @@ from pmm.storage.home import Home
 ASKED = ("all", "--models", "pmmrec,sasrec")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")  # its home is the session's: made again, all would be there
 def made(small: list[str], pmm: Any, tmp_path_factory: Any) -> Path:
     """A folder with the report of everything, in all forms."""
     planned = pmm("paper", "plan", *ASKED, *small, "--no-measure").stdout
