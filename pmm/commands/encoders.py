@@ -3,9 +3,7 @@
 from functools import partial
 from typing import Any
 
-import typer
-
-from pmm.commands.from_request import GroupedCommand, LazyGroup, make_command
+from pmm.commands.from_request import GroupedCommand, LazyGroup, make_command, make_group
 from pmm.commands.tune import run_search
 from pmm.runs.request import EncodersRequest
 
@@ -38,22 +36,10 @@ def run(request: EncodersRequest) -> None:
 
 def command() -> Any:
     """The group."""
-    app = typer.Typer(
-        cls=_OfEncoders,
-        help=HELP,
-        epilog='Example: pmm encoders compare --target "HM Shoes"',
-        no_args_is_help=True,
-        rich_markup_mode=None,
-    )
-    app.callback()(_nothing)
-    return typer.main.get_group(app)
+    return make_group(_OfEncoders, HELP, example='pmm encoders compare --target "HM Shoes"')
 
 
 def compare_command() -> GroupedCommand:
     """The command that compares."""
     example = 'pmm encoders compare --target "HM Shoes" --text-encoder first --text-encoder second'
     return make_command("compare", EncodersRequest, run, example=example)
-
-
-def _nothing() -> None:
-    """Which encoders of texts and pictures suit a target."""

@@ -83,6 +83,23 @@ class LazyGroup(TyperGroup):
             formatter.write_dl(list(self.lines().items()))
 
 
+def make_group(commands: type[LazyGroup], says: str, example: str) -> Any:
+    """A command that only holds others: one line on it, and an example of one of them."""
+    app = typer.Typer(
+        cls=commands,
+        help=says,
+        epilog=f"Example: {example}",
+        no_args_is_help=True,
+        rich_markup_mode=None,
+    )
+
+    @app.callback()
+    def nothing() -> None:
+        """With one command alone Typer would make no group."""
+
+    return typer.main.get_group(app)
+
+
 def make_command(
     name: str, request: type[Request], run: Callable[[Request], None], *, example: str
 ) -> GroupedCommand:

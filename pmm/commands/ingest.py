@@ -3,10 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-import typer
-
 from pmm.advice import command as command_line
-from pmm.commands.from_request import GroupedCommand, LazyGroup, make_command
+from pmm.commands.from_request import GroupedCommand, LazyGroup, make_command, make_group
 from pmm.ingest.sources import source_registry as registry
 from pmm.storage.home import Home
 
@@ -23,15 +21,9 @@ class _Sources(LazyGroup):
 
 def command() -> Any:
     """The group of all sources."""
-    app = typer.Typer(
-        cls=_Sources,
-        help="Filter and split a raw dataset.",
-        epilog="Example: pmm ingest hm --raw ~/hm",
-        no_args_is_help=True,
-        rich_markup_mode=None,
+    return make_group(
+        _Sources, "Filter and split a raw dataset.", example="pmm ingest hm --raw ~/hm"
     )
-    app.callback()(_nothing)
-    return typer.main.get_group(app)
 
 
 def source_command(name: str) -> GroupedCommand:
@@ -58,7 +50,3 @@ def _to_shard(card: Mapping[str, Any], home: Home) -> str:
     bare, silent = (card[f"items_without_{what}"] == items for what in ("image", "text"))
     how = {"no_content": bare and silent, "allow_no_pictures": bare and not silent}
     return command_line("shard", target=card["target"], **how, home=home.option)
-
-
-def _nothing() -> None:
-    """Filter and split a raw dataset."""

@@ -7,7 +7,13 @@ import typer
 
 from pmm.advice import command as command_line
 from pmm.advice import said_options
-from pmm.commands.from_request import GroupedCommand, LazyGroup, make_command, typed_command
+from pmm.commands.from_request import (
+    GroupedCommand,
+    LazyGroup,
+    make_command,
+    make_group,
+    typed_command,
+)
 from pmm.paper.paper_request import (
     CampaignRequest,
     PaperReportRequest,
@@ -37,19 +43,8 @@ class _Steps(LazyGroup):
 
 def command() -> Any:
     """The group of all steps."""
-    app = typer.Typer(
-        cls=_Steps,
-        help="The paper's tables: what they need, running it, a report, checking it.",
-        epilog="Example: pmm paper run table4",
-        no_args_is_help=True,
-        rich_markup_mode=None,
-    )
-    app.callback()(_nothing)
-    return typer.main.get_group(app)
-
-
-def _nothing() -> None:
-    """The paper's tables and figure."""
+    says = "The paper's tables: what they need, running it, a report, checking it."
+    return make_group(_Steps, says, example="pmm paper run table4")
 
 
 def plan(request: PlanRequest) -> None:
