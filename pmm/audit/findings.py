@@ -75,9 +75,15 @@ def _finding(about: str, level: Level, said: str, to_do: str) -> AuditFinding:
     return AuditFinding(about=about, level=level, said=said, to_do="" if level == "fine" else to_do)
 
 
+def _level(seen: float, share: float, bound: float) -> Level:
+    """Fine where nothing was seen; a warning where its share of the users is beyond the bound."""
+    if not seen:
+        return "fine"
+    return "warning" if share > bound else "note"
+
+
 def _time(time: TimeLeak, split: str) -> AuditFinding:
-    level: Level = "fine" if not time.later_targets else "note"
-    level = "warning" if time.later_targets > LATER else level
+    level = _level(time.later_targets, time.later_targets, LATER)
     said = (
         f"{per_cent(time.later_targets)} of the test items were taken by others at a later time in "
         f"the training part; {per_cent(time.later_rows)} of all training lies behind an average "
@@ -110,8 +116,7 @@ def _popularity(time: TimeLeak) -> AuditFinding:
 
 
 def _ties(ties: TieOrder) -> AuditFinding:
-    level: Level = "fine" if not ties.decided_users else "note"
-    level = "warning" if ties.decided_users > DECIDED else level
+    level = _level(ties.decided_users, ties.decided_users, DECIDED)
     moved = " ".join(
         f"HR@10 of {floor} goes from {100 * each.low:.2f} to {100 * each.high:.2f}, in the order "
         f"of the file it is {100 * each.in_file_order:.2f}, sorted by item "
@@ -132,8 +137,7 @@ def _ties(ties: TieOrder) -> AuditFinding:
 
 
 def _duplicates(found: Duplicates, what: str) -> AuditFinding:
-    level: Level = "fine" if not found.items else "note"
-    level = "warning" if found.lookup_share > LOOKED_UP else level
+    level = _level(found.items, found.lookup_share, LOOKED_UP)
     said = (
         f"{found.items:,} of {found.looked_at:,} items have nearly the {what} of another id "
         f"(pairs: {found.pairs:,}; the largest group of the same: {found.largest:,}). "
@@ -150,8 +154,7 @@ def _duplicates(found: Duplicates, what: str) -> AuditFinding:
 
 
 def _repeats(repeats: Repeats) -> AuditFinding:
-    level: Level = "fine" if not repeats.users else "note"
-    level = "warning" if repeats.share > REPEATED else level
+    level = _level(repeats.users, repeats.share, REPEATED)
     new = repeats.new["item kNN"]
     rest = (
         f" Of the others item kNN finds {100 * new['hr@10']:.2f} at HR@10."

@@ -23,7 +23,7 @@ from pmm.errors import PmmError
 from pmm.runs.loading import saved_recipe
 from pmm.runs.recipe import Recipe
 from pmm.statistics.holm import holm
-from pmm.statistics.over_seeds import Spread, over_seeds
+from pmm.statistics.over_seeds import Spread, interval_text, over_seeds
 from pmm.statistics.paired import bootstrap
 from pmm.storage.artefact import atomic_file, storage_errors
 from pmm.storage.home import slug
@@ -300,7 +300,4 @@ def cell_text(cell: Spread | None) -> str | None:
     >>> cell_text(over_seeds([0.2, 0.3, 0.4])), cell_text(over_seeds([0.2])), cell_text(None)
     ('30.00 ± 24.84', '20.00', None)
     """
-    if cell is None:
-        return None
-    half = "" if cell.half is None else f" ± {100 * cell.half:.2f}"
-    return f"{100 * cell.mean:.2f}{half}"
+    return None if cell is None else interval_text(cell.mean, cell.half, times=100)

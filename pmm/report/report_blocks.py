@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from pmm.statistics.over_seeds import Spread
+from pmm.statistics.over_seeds import Spread, interval_text
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ def written(cell: Cell) -> str:
         case None:
             return ""
         case Spread():
-            return f"{cell.mean:.2f}" + ("" if cell.half is None else f" ± {cell.half:.2f}")
+            return interval_text(cell.mean, cell.half)
         case Ordered():
             return cell.text
         case float():

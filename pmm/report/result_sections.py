@@ -17,7 +17,7 @@ from pmm.report.report_blocks import (
 from pmm.report.reported_run import Evaluation, ReportedRun
 from pmm.report.slices import Classes, Sliced, slice_systems
 from pmm.report.systems import MEASURES, System, measures_of, per_cent, picked, users_of
-from pmm.statistics.over_seeds import Spread
+from pmm.statistics.over_seeds import Spread, interval_text
 
 FLOORS = ("item kNN", "content kNN", "popularity", "random")
 """What metrics.json may hold beside the model."""
@@ -260,8 +260,8 @@ def _line(
     points = []
     for x, (label, cell, n) in enumerate(zip(names, cells, users, strict=True)):
         if cell is not None:
-            half = "" if cell.half is None else f" ± {cell.half:.2f}"
-            said = f"{name}, {label}: HR@10 {cell.mean:.2f}{half}, {n:,} users"
+            hits = interval_text(cell.mean, cell.half)
+            said = f"{name}, {label}: HR@10 {hits}, {n:,} users"
             points.append(Point(x=x, y=cell.mean, half=cell.half, said=said))
     return Line(name=name, points=points, style=style)
 

@@ -19,6 +19,15 @@ class Spread:
     """How many there are."""
 
 
+def interval_text(mean: float, half: float | None, *, times: float = 1) -> str:
+    """A mean and half its interval, both multiplied, with two places.
+
+    >>> interval_text(0.2, 0.01, times=100), interval_text(2.0, None)
+    ('20.00 ± 1.00', '2.00')
+    """
+    return f"{times * mean:.2f}" + ("" if half is None else f" ± {times * half:.2f}")
+
+
 def over_seeds(values: Sequence[float], *, level: float = 0.95) -> Spread:
     """Mean of independent seeds and half the width of Student's interval for it.
 

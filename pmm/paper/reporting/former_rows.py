@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pmm.errors import InputError
-from pmm.statistics.over_seeds import over_seeds
+from pmm.statistics.over_seeds import interval_text, over_seeds
 from pmm.storage.json_files import JSON_ERRORS, parse_json
 
 _COLUMNS = ("hr@10", "ndcg@10", "chosen")
@@ -64,5 +64,4 @@ def _interval(seeds: list[dict[str, float]], column: str) -> str:
     if not values:
         return ""
     spread = over_seeds(values)
-    half = "" if spread.half is None else f" ± {100 * spread.half:.2f}"
-    return f"{100 * spread.mean:.2f}{half}"
+    return interval_text(spread.mean, spread.half, times=100)

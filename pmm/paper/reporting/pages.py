@@ -9,6 +9,7 @@ from typing import Any
 
 from pmm.advice import command
 from pmm.paper.reporting.curve_plot import curve_svg
+from pmm.statistics.over_seeds import interval_text
 
 BEGIN, END = "pmm-paper-facts:", ":end-of-facts"
 """Around the facts in a page."""
@@ -51,8 +52,7 @@ def cell_parts(kind: str, cell: Mapping[str, Any]) -> tuple[str, str, str]:
         mean = found["mean"]
         ours = f"{mean:,.0f}" if mean == int(mean) else f"{mean:,.2f}"
         return ours, printed, f"{found['difference']:+.1f} %" if "difference" in found else ""
-    ours = f"{100 * found['mean']:.2f}"
-    ours += f" ± {100 * found['half']:.2f}" if found["half"] is not None else ""
+    ours = interval_text(found["mean"], found["half"], times=100)
     return ours, printed, f"{found['difference']:+.2f}" if "difference" in found else ""
 
 
